@@ -1,0 +1,59 @@
+"""mosld-bench: compare parameter-efficient fine-tuning methods at equal trainable-parameter budgets.
+
+The public names, nothing else. Importing the package is cheap; torch is loaded by the commands that need it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mosld_bench.budget import Fit, fit_budget
+    from mosld_bench.errors import BenchError
+    from mosld_bench.execute import execute
+    from mosld_bench.recipe import Recipe
+    from mosld_bench.record import Record, load
+    from mosld_bench.registry import Method, get, register
+    from mosld_bench.report import build_report
+    from mosld_bench.study import Study, Trial
+    from mosld_bench.testing import check_method
+    from mosld_bench.tuners.mixture import MixtureConfig, aux_loss
+
+_HOME = {
+    "BenchError": "errors",
+    "Fit": "budget",
+    "fit_budget": "budget",
+    "execute": "execute",
+    "Recipe": "recipe",
+    "Record": "record",
+    "load": "record",
+    "Method": "registry",
+    "get": "registry",
+    "register": "registry",
+    "build_report": "report",
+    "Study": "study",
+    "Trial": "study",
+    "check_method": "testing",
+    "MixtureConfig": "tuners.mixture",
+    "aux_loss": "tuners.mixture",
+}
+__all__ = [  # noqa: RUF022 - grouped as the nouns of the project
+    "BenchError",
+    "Fit", "fit_budget",
+    "Method", "get", "register", "check_method",
+    "MixtureConfig", "aux_loss",
+    "Recipe",
+    "Study", "Trial",
+    "execute",
+    "Record", "load",
+    "build_report",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mosld_bench' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mosld_bench.{_HOME[name]}"), name)

@@ -1,0 +1,43 @@
+"""Errors that a user can act on: each is a sentence that says what, where, what was allowed and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BenchError(Exception):
+    """Anything that the user can mend. The command line prints its text and exits with code 2."""
+
+
+class UnknownNameError(BenchError):
+    """A name that is not there, with the nearest ones that are."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        known = sorted(known)
+        near = get_close_matches(name, known, n=3, cutoff=0.5)
+        guess = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        shown = ", ".join(known[:30]) + (f" and {len(known) - 30} more" if len(known) > 30 else "")
+        super().__init__(
+            f"There is no {kind} named {name!r}.{guess} Known: {shown or 'none'}.{' ' + hint if hint else ''}"
+        )
+
+
+class BadFileError(BenchError):
+    """A YAML file with all its problems at once, each with its key."""
+
+
+class BudgetError(BenchError):
+    """A trainable-parameter budget that a recipe cannot meet."""
+
+
+class ModelError(BenchError):
+    """A base model that cannot be found or read."""
+
+
+class DataError(BenchError):
+    """A task or its data that cannot be found, read or used in the role asked for."""
+
+
+class ResourceError(BenchError):
+    """More devices asked for than there are."""

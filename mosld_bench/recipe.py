@@ -1,0 +1,115 @@
+"""Recipes: named settings of a method, one YAML file each in methods/.
+
+    include: mosl.yaml          # one level; `params` are merged key by key
+    title: MoSLD
+    params: {dropout: 0.1, dropout_on: weight}
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mosld_bench.errors import BadFileError, UnknownNameError
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Recipe(Strict):
+    """A named setting of a method: what `--methods` selects and what a row of a table is."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    title: str = Field(description="as printed in tables")
+    method: str = Field(description="a registered method, or module:Class")
+    paper: str = Field("", description="where the method is from")
+    about: str = Field("", description="one or two sentences for the report's method section")
+    group: Literal["main", "ablation"] = "main"
+    params: dict[str, Any] = {}
+    knob: str | None = Field(None, description="the field that the budget turns, where the method leaves it open")
+    learning_rate_scale: float = Field(1.0, gt=0, description="multiplies the study's learning rate")
+    deviations: tuple[str, ...] = Field((), description="where the recipe differs from its paper, and why")
+
+    @classmethod
+    def load(cls, path: Path) -> Recipe:
+        """Read one file. Raises BadFileError with every problem of the file, each with its key."""
+        return parse(cls, path, _merged(path) | {"name": path.stem})
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises BadFileError where it is not one."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadFileError(f"{path} does not exist.") from None
+    except yaml.YAMLError as error:
+        raise BadFileError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise BadFileError(f"{path} must hold a mapping of keys to values, not {type(content).__name__}.")
+    return content
+
+
+def _merged(path: Path) -> dict[str, Any]:
+    own = read_yaml(path)
+    include = own.pop("include", None)
+    if include is None:
+        return own
+    base = read_yaml(path.parent / include)
+    if "include" in base:
+        raise BadFileError(f"{path} includes {include}, which includes again; one level is allowed.")
+    params = {**base.get("params", {}), **own.get("params", {})}
+    return {**base, **own, "params": params}
+
+
+def parse(model: type[T], where: Path | str, content: dict[str, Any]) -> T:
+    """Validate ``content``; every problem goes into one BadFileError that names file and key."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                lines.append(str(UnknownNameError("key", key, _keys(model, problem["loc"]))))
+            else:
+                given = "" if problem["type"] == "missing" else f" (given: {problem.get('input')!r})"
+                lines.append(f"{key or 'file'}: {problem['msg']}{given}")
+        raise BadFileError(f"{where} has {len(lines)} problem(s):\n  " + "\n  ".join(lines)) from None
+
+
+def _keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return [name for name in model.model_fields if name != "name"]
+
+
+def load_recipes(folder: Path) -> dict[str, Recipe]:
+    """Every recipe of a folder by name, in the order of the file names."""
+    return {path.stem: Recipe.load(path) for path in sorted(folder.glob("*.yaml"))}
+
+
+def select(recipes: dict[str, Recipe], wanted: str | list[str] | tuple[str, ...]) -> list[Recipe]:
+    """``all`` is every recipe of the group main; otherwise names, in the order given. Raises UnknownNameError."""
+    asked = wanted.split(",") if isinstance(wanted, str) else list(wanted)
+    chosen: dict[str, Recipe] = {}
+    for name in (part.strip() for part in asked):
+        if name == "all":
+            chosen |= {n: r for n, r in recipes.items() if r.group == "main"}
+        elif name in recipes:
+            chosen[name] = recipes[name]
+        else:
+            raise UnknownNameError("recipe", name, recipes, "Recipes are the YAML files in methods/.")
+    return list(chosen.values())

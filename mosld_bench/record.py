@@ -1,0 +1,179 @@
+"""Records: what came out of a trial. ``record.json`` exists only when its trial finished.
+
+    results/<study>/<trial id>/record.json      the numbers, the trial, the provenance
+    results/<study>/<trial id>/items.parquet    per-item outcomes
+    results/<study>/<trial id>/adapter/         if asked for, what PEFT's save_pretrained writes
+    results/<study>/<trial id>/failure.json     instead of record.json, where the trial failed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from mosld_bench.recipe import Strict
+from mosld_bench.study import Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Metric(Strict):
+    """One number of one task, under lm-eval's name."""
+
+    task: str
+    role: Literal["in_domain", "out_of_domain"]
+    metric: str = Field(description="lm-eval's name with its filter: acc,none")
+    value: float
+    stderr: float | None = Field(description="standard error over items, None where there is none")
+    items: int
+    chance: float | None = Field(description="expected score of a uniform guess, None where undefined")
+    primary: bool = Field(description="whether the tables show this metric for the task")
+    higher_is_better: bool = True
+
+
+class Point(Strict):
+    """One point of a training curve."""
+
+    step: int
+    loss: float | None = Field(None, description="mean answer loss of the step's batch, nats a token")
+    validation_loss: float | None = None
+    aux_loss: float | None = None
+    learning_rate: float | None = None
+    seconds: float
+
+
+class TrainInfo(Strict):
+    """What training took. Times are wall seconds, memory is bytes."""
+
+    steps: int
+    examples: int = Field(description="examples seen, repetitions counted")
+    exposures: dict[str, float] = Field(description="task -> how often each of its training items was seen")
+    train_items: dict[str, int]
+    validation_items: dict[str, int]
+    tokens: int = Field(description="tokens seen, padding left out")
+    padding_share: float
+    seconds: float
+    tokens_per_second: float
+    learning_rate: float
+    final_validation_loss: float | None
+    curve: tuple[Point, ...]
+
+
+class EvalInfo(Strict):
+    seconds: float
+    requests: int
+    tokens_plain: int = Field(description="tokens that scoring every request by itself would compute")
+    tokens_computed: int = Field(description="tokens computed, shared prefixes once")
+    packed: bool
+
+
+class Size(Strict):
+    """What the budget solver promised and the built model has."""
+
+    target: int | None
+    trainable: int
+    total: int = Field(description="all parameters, trainable and frozen")
+    residual: float | None = Field(description="(trainable - target) / target")
+    params: dict[str, Any] = Field(description="the method's params after the budget was fitted")
+
+
+class Record(Strict):
+    """A finished or failed trial, with all that a report needs."""
+
+    schema_version: int = 1
+    trial: Trial
+    trial_id: str
+    status: Literal["finished", "failed"]
+    size: Size | None = None
+    train_info: TrainInfo | None = None
+    eval_info: EvalInfo | None = None
+    metrics: tuple[Metric, ...] = ()
+    peak_memory_bytes: int | None = None
+    meta_info: dict[str, Any] = {}
+    error: str | None = Field(None, description="the traceback, where the trial failed")
+
+    def write(self, results: Path, items: pd.DataFrame | None = None, adapter: Path | None = None) -> Path:
+        """Write aside, rename last. Returns the trial's folder.
+
+        A finished record replaces what was there; a failed one leaves ``failure.json`` and nothing else.
+        """
+        folder = results / self.trial.study / self.trial_id
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.status == "failed":
+            _replace(folder / "failure.json", self.model_dump_json(indent=1))
+            return folder
+        if items is not None:
+            aside = folder / f".items-{os.getpid()}.parquet"
+            items.to_parquet(aside, index=False, compression="zstd")
+            aside.replace(folder / "items.parquet")
+        if adapter is not None:
+            shutil.rmtree(folder / "adapter", ignore_errors=True)
+            shutil.move(str(adapter), folder / "adapter")
+        _replace(folder / "record.json", self.model_dump_json(indent=1))
+        (folder / "failure.json").unlink(missing_ok=True)
+        return folder
+
+
+def _replace(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
+
+
+def is_finished(results: Path, trial: Trial) -> bool:
+    return (results / trial.study / trial.id / "record.json").exists()
+
+
+def read(results: Path, study: str | None = None) -> Iterable[Record]:
+    """Every finished record below ``results`` (of one study, if named), in the order of their folders."""
+    for path in sorted(results.glob(f"{study or '*'}/*/record.json")):
+        yield Record.model_validate(json.loads(path.read_text(encoding="utf-8")))
+
+
+def load(results: Path, study: str | None = None) -> pd.DataFrame:
+    """One tidy row per trial, task and metric; what is missing is missing, there are no sentinel numbers.
+
+    Columns of the trial are repeated in each of its rows; ``record`` refers to the Record itself.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for record in read(results, study):
+        trial, size, train = record.trial, record.size, record.train_info
+        assert size is not None
+        common = {
+            "study": trial.study,
+            "trial": record.trial_id,
+            "protocol": trial.protocol,
+            "recipe": trial.recipe.name,
+            "title": trial.recipe.title,
+            "method": trial.recipe.method,
+            "group": trial.recipe.group,
+            "setting": trial.setting,
+            "train_on": ",".join(trial.train_on),
+            "budget": trial.budget,
+            "target": size.target,
+            "trainable_parameters": size.trainable,
+            "total_parameters": size.total,
+            "residual": size.residual,
+            "seed": trial.seed,
+            "model": trial.model.name,
+            "train_seconds": train.seconds if train else None,
+            "tokens_per_second": train.tokens_per_second if train else None,
+            "eval_seconds": record.eval_info.seconds if record.eval_info else None,
+            "peak_memory_bytes": record.peak_memory_bytes,
+            "record": record,
+        }
+        rows += [{**common, **metric.model_dump()} for metric in record.metrics]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["study", "trial", "protocol", "record"])
