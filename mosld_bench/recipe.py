@@ -34,6 +34,7 @@ class Recipe(Strict):
     paper: str = Field("", description="where the method is from")
     about: str = Field("", description="one or two sentences for the report's method section")
     group: Literal["main", "ablation"] = "main"
+    order: int = Field(100, description="place among the rows of a table; equals go by name")
     params: dict[str, Any] = {}
     knob: str | None = Field(None, description="the field that the budget turns, where the method leaves it open")
     learning_rate_scale: float = Field(1.0, gt=0, description="multiplies the study's learning rate")
@@ -97,8 +98,9 @@ def _keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
 
 
 def load_recipes(folder: Path) -> dict[str, Recipe]:
-    """Every recipe of a folder by name, in the order of the file names."""
-    return {path.stem: Recipe.load(path) for path in sorted(folder.glob("*.yaml"))}
+    """Every recipe of a folder by name, in the order of the tables."""
+    recipes = [Recipe.load(path) for path in folder.glob("*.yaml")]
+    return {recipe.name: recipe for recipe in sorted(recipes, key=lambda one: (one.order, one.name))}
 
 
 def select(recipes: dict[str, Recipe], wanted: str | list[str] | tuple[str, ...]) -> list[Recipe]:

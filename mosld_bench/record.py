@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,31 +100,39 @@ class Record(Strict):
     meta_info: dict[str, Any] = {}
     error: str | None = Field(None, description="the traceback, where the trial failed")
 
-    def write(self, results: Path, items: pd.DataFrame | None = None, adapter: Path | None = None) -> Path:
-        """Write aside, rename last. Returns the trial's folder.
+
+@dataclass(frozen=True)
+class Outcome:
+    """A record with what lies beside it; travels from a worker to the driver, which alone writes."""
+
+    record: Record
+    items: pd.DataFrame | None = None
+    adapter: dict[str, bytes] | None = None  # file name -> content
+
+    def write(self, results: Path) -> Path:
+        """Write everything aside, rename ``record.json`` last. Returns the trial's folder.
 
         A finished record replaces what was there; a failed one leaves ``failure.json`` and nothing else.
         """
-        folder = results / self.trial.study / self.trial_id
+        folder = results / self.record.trial.study / self.record.trial_id
         folder.mkdir(parents=True, exist_ok=True)
-        if self.status == "failed":
-            _replace(folder / "failure.json", self.model_dump_json(indent=1))
+        text = self.record.model_dump_json(indent=1).encode()
+        if self.record.status == "failed":
+            _replace(folder / "failure.json", text)
             return folder
-        if items is not None:
-            aside = folder / f".items-{os.getpid()}.parquet"
-            items.to_parquet(aside, index=False, compression="zstd")
-            aside.replace(folder / "items.parquet")
-        if adapter is not None:
-            shutil.rmtree(folder / "adapter", ignore_errors=True)
-            shutil.move(str(adapter), folder / "adapter")
-        _replace(folder / "record.json", self.model_dump_json(indent=1))
+        if self.items is not None:
+            _replace(folder / "items.parquet", self.items.to_parquet(index=False, compression="zstd"))
+        for name, content in (self.adapter or {}).items():
+            (folder / "adapter").mkdir(exist_ok=True)
+            _replace(folder / "adapter" / name, content)
+        _replace(folder / "record.json", text)
         (folder / "failure.json").unlink(missing_ok=True)
         return folder
 
 
-def _replace(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
-        file.write(text)
+def _replace(path: Path, content: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     Path(file.name).chmod(0o644)

@@ -1,0 +1,51 @@
+"""The parts of a report's text as plain data, which `report.typ` sets.
+
+A section is ``{"title", "blocks"}``; a block is a paragraph, a list, an equation (by name), a table, a
+figure or code. A paragraph is a list of runs, each ``{"text", "style"}``, so that no text is ever read as
+markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mosld_bench.tabular import Table
+
+Block = dict[str, Any] | Table
+
+Section = dict[str, Any]
+
+
+def run(text: str, style: str = "") -> dict[str, str]:
+    """A stretch of text; ``style`` is empty, bold, italic, mono or ref (to the table or figure named)."""
+    return {"text": text, "style": style}
+
+
+def paragraph(*runs: str | dict[str, str]) -> dict[str, Any]:
+    return {
+        "kind": "text",
+        "runs": [run(part) if isinstance(part, str) else part for part in runs if _text(part)],
+    }
+
+
+def _text(part: str | dict[str, str]) -> str:
+    return part if isinstance(part, str) else part["text"]
+
+
+def bullets(items: Iterable[str]) -> Block:
+    return {"kind": "list", "items": [[run(item)] for item in items]}
+
+
+def section(title: str, *blocks: Block | None) -> Section:
+    return {"title": title, "blocks": [block for block in blocks if block is not None]}
+
+
+def listed(items: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"
+
+
+def counted(n: int, noun: str) -> str:
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return f"{words[n] if n < len(words) else n} {noun}{'' if n == 1 else 's'}"

@@ -1,0 +1,87 @@
+"""What a user sees while trials run: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from mosld_bench.execute import Progress, in_domain_mean
+from mosld_bench.record import Record
+
+
+class Board:
+    """Shows running and finished trials. Use as a context manager; ``total`` counts the trials to come."""
+
+    def __init__(self, total: int, console: Console) -> None:
+        self.total, self.console = total, console
+        self.done = self.failed = 0
+        self.started = time.monotonic()
+        self._running: dict[str, tuple[Progress, float]] = {}
+        self._finished: list[tuple[Record, float]] = []
+        self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Board:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def show(self, progress: Progress) -> None:
+        """Note where a running trial is."""
+        old = self._running.get(progress.trial)
+        since = old[1] if old else time.monotonic()
+        if progress.phase in {"done", "failed"}:
+            return
+        self._running[progress.trial] = (progress, since)
+        if self._live:
+            self._live.update(self._table())
+        elif old is None or old[0].phase != progress.phase:
+            self.say(f"  {progress.trial}: {progress.phase}")
+
+    def finish(self, record: Record) -> None:
+        """Note that a trial ended."""
+        _, since = self._running.pop(record.trial_id, (None, self.started))
+        seconds = float(record.meta_info.get("seconds", time.monotonic() - since))
+        self.done += 1
+        self.failed += record.status == "failed"
+        self._finished.append((record, seconds))
+        accuracy = in_domain_mean(record)
+        if record.status == "failed":
+            last = (record.error or "").strip().splitlines()[-1:]
+            outcome = f"FAILED: {last[0] if last else 'unknown'}"
+        else:
+            outcome = f"in-domain {accuracy:.1%}" if accuracy is not None else "finished"
+        self.say(f"[{self.done}/{self.total}] {record.trial_id}  {outcome}  {seconds:.1f} s  left {self.time_left()}")
+        if self._live:
+            self._live.update(self._table())
+
+    def time_left(self) -> str:
+        """Wall time to go, from the pace so far."""
+        if not self.done:
+            return "?"
+        seconds = (time.monotonic() - self.started) / self.done * (self.total - self.done)
+        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+    def _table(self) -> Table:
+        table = Table(title=f"{self.done} of {self.total} trials done, {self.failed} failed, left {self.time_left()}")
+        for column in ("trial", "phase", "step", "loss", "time"):
+            table.add_column(column, justify="left" if column in {"trial", "phase"} else "right")
+        for progress, since in self._running.values():
+            table.add_row(
+                progress.trial,
+                progress.phase,
+                f"{progress.step}/{progress.steps}" if progress.steps else "",
+                f"{progress.loss:.3f}" if progress.loss is not None else "",
+                f"{time.monotonic() - since:.0f} s",
+            )
+        return table

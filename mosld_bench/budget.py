@@ -1,0 +1,214 @@
+"""Matched budgets: turn a recipe's knob until its trainable parameters, routers included, meet a target.
+
+Counting is done on the meta device with the method's own ``attach``, so any plug-in is counted truly. Where no whole
+rank meets the target, some modules, spread evenly over the depth, get one rank more (PEFT's ``rank_pattern``).
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mosld_bench import registry
+from mosld_bench.errors import BudgetError, UnknownNameError
+from mosld_bench.recipe import Recipe
+from mosld_bench.record import Size
+from mosld_bench.registry import Method
+from mosld_bench.study import NATIVE, canonical
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedConfig
+
+Fit = Size
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+_LARGEST_KNOB = 1 << 20
+
+
+def fit_budget(
+    recipe: Recipe,
+    config: PreTrainedConfig,
+    budget: str,
+    tolerance: float = 0.01,
+    recipes: Mapping[str, Recipe] | None = None,
+) -> Size:
+    """Fit ``recipe`` on the model of ``config`` to ``budget``.
+
+    ``budget`` is a count (``60000``, ``250k``), a share of the base model (``0.5%``), another recipe's size
+    (``lora-r8``, looked up in ``recipes``) or ``native``, the recipe as written. ``tolerance`` is relative.
+
+    Raises BudgetError, naming the nearest reachable counts, where none lies within the tolerance.
+    """
+    method = registry.get(recipe.method)
+    params = dict(recipe.params)
+    count = _Counter(method, config)
+    if budget == NATIVE:
+        return Size(target=None, trainable=count(params), total=count.total(params), residual=None, params=params)
+    target = target_of(budget, config, recipes or {})
+    knob = recipe.knob or method.knob_of(params)
+    if knob is None:
+        raise BudgetError(
+            f"The recipe {recipe.name!r} (method {recipe.method!r}) has a fixed size and cannot be fitted to the budget "
+            f"{budget}; run it at the budget {NATIVE!r}, or name its size in the recipe's knob."
+        )
+    if not isinstance(params.get(knob), int):
+        raise BudgetError(f"The recipe {recipe.name!r} gives no integer {knob!r}, which the budget turns.")
+
+    def at(value: int) -> dict[str, Any]:
+        return {**method.at(params, value), knob: value} if knob == method.knob_of(params) else {**params, knob: value}
+
+    low = _largest_below(lambda value: count(at(value)), target)
+    best = at(max(low, 1))
+    if low >= 1 and method.pattern is not None and knob == method.knob:
+        best = _spread(method, count, at(low), at(low + 1), knob, target)
+    candidates = [best] + [at(value) for value in (low, low + 1) if value >= 1]
+    best = min(candidates, key=lambda one: abs(count(one) - target))
+    got = count(best)
+    residual = (got - target) / target
+    if abs(residual) > tolerance:
+        near = sorted({count(one) for one in candidates})
+        raise BudgetError(
+            f"The recipe {recipe.name!r} cannot meet the budget {budget} ({target:,} parameters) within "
+            f"{tolerance:.1%}: the nearest reachable counts are {' and '.join(f'{n:,}' for n in near)}. Choose one of "
+            f"them, or raise budget_tolerance."
+        )
+    return Size(target=target, trainable=got, total=count.total(best), residual=residual, params=best)
+
+
+def target_of(budget: str, config: PreTrainedConfig, recipes: Mapping[str, Recipe]) -> int:
+    """The number of trainable parameters that ``budget`` asks for on the model of ``config``."""
+    if plain := re.fullmatch(r"(\d+(?:\.\d+)?)([kmbKMB]?)", budget):
+        target = round(float(plain[1]) * _UNITS[plain[2].lower()])
+    elif share := re.fullmatch(r"(\d+(?:\.\d+)?)%", budget):
+        target = round(float(share[1]) / 100 * base_size(config))
+    elif other := re.fullmatch(r"(.+)-r(\d+)", budget):
+        if other[1] not in recipes:
+            raise UnknownNameError("recipe", other[1], recipes, f"The budget {budget!r} is another recipe's size.")
+        recipe = recipes[other[1]]
+        method = registry.get(recipe.method)
+        if (recipe.knob or method.knob_of(recipe.params)) is None:
+            raise BudgetError(f"The budget {budget!r} names the recipe {recipe.name!r}, which has no size to set.")
+        target = _Counter(method, config)(method.at(recipe.params, int(other[2])))
+    else:
+        raise BudgetError(f"{budget!r} is no budget; allowed are 250k, 0.5%, lora-r8 and {NATIVE}.")
+    if target < 1:
+        raise BudgetError(f"The budget {budget!r} comes to {target} parameters; at least 1 is needed.")
+    return target
+
+
+class _Counter:
+    """Trainable parameters of a method at given params, by module, each setting counted once."""
+
+    def __init__(self, method: Method, config: PreTrainedConfig) -> None:
+        self.method, self.config = method, config
+        self._seen: dict[str, tuple[int, dict[str, int]]] = {}
+
+    def __call__(self, params: Mapping[str, Any]) -> int:
+        return sum(self.by_module(params).values())
+
+    def total(self, params: Mapping[str, Any]) -> int:
+        """All parameters of the built model, trainable and frozen."""
+        self.by_module(params)
+        return self._seen[canonical(dict(params))][0]
+
+    def by_module(self, params: Mapping[str, Any]) -> dict[str, int]:
+        """Adapted module -> its trainable parameters."""
+        import torch
+
+        key = canonical(dict(params))
+        if key not in self._seen:
+            with torch.device("meta"):
+                built = self.method.attach(empty_model(self.config), params)
+            modules: dict[str, int] = {}
+            for name, parameter in built.named_parameters():
+                if parameter.requires_grad:
+                    owner = owner_of(built, name)
+                    modules[owner] = modules.get(owner, 0) + parameter.numel()
+            self._seen[key] = (sum(p.numel() for p in built.parameters()), modules)
+        return self._seen[key][1]
+
+
+def empty_model(config: PreTrainedConfig) -> nn.Module:
+    """The model of ``config`` without weights; to be called on the meta device."""
+    from transformers import AutoModelForCausalLM
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model: nn.Module = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def base_size(config: PreTrainedConfig) -> int:
+    """Parameters of the base model, tied ones once."""
+    import torch
+
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in empty_model(config).parameters())
+
+
+def owner_of(model: nn.Module, parameter: str) -> str:
+    """The base model's name of the module that an adapter's parameter belongs to (q_proj, not its lora_A)."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    parts = parameter.split(".")
+    module = model
+    for depth, part in enumerate(parts):
+        if isinstance(module, BaseTunerLayer):
+            parts = parts[:depth]
+            break
+        module = getattr(module, part)
+    return ".".join(parts).removeprefix("base_model.model.")
+
+
+def _largest_below(count: Callable[[int], int], target: int) -> int:
+    """The largest knob value whose count is at most ``target`` (0 if none): doubling, then bisection."""
+    if count(1) > target:
+        return 0
+    low, high = 1, 2
+    while count(high) <= target:
+        low, high = high, high * 2
+        if high > _LARGEST_KNOB:
+            raise BudgetError(f"Even a knob of {low:,} stays below the target of {target:,} parameters.")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) <= target else (low, middle)
+    return low
+
+
+def _spread(
+    method: Method, count: _Counter, low: dict[str, Any], high: dict[str, Any], knob: str, target: int
+) -> dict[str, Any]:
+    """``low`` with one more rank on as many modules as bring the count nearest to ``target``."""
+    assert method.pattern is not None
+    below, above = count.by_module(low), count.by_module(high)
+    missing = target - sum(below.values())
+    raised: list[str] = []
+    for module in _evenly(list(below)):
+        step = above.get(module, 0) - below[module]
+        if step > 0 and missing >= step / 2:
+            raised.append(module)
+            missing -= step
+    if not raised:
+        return low
+    # Anchored on the full name, since PEFT matches the end of a module's name against the pattern.
+    names = [re.escape(module) for module in sorted(raised, key=list(below).index)]
+    patterns = {method.pattern: dict.fromkeys(names, high[knob])}
+    for field, pattern in method.proportional_patterns.items():
+        if field in high:
+            patterns[pattern] = dict.fromkeys(names, high[field])
+    return {**low, **patterns}
+
+
+def _evenly(modules: list[str]) -> list[str]:
+    """The modules in an order whose every beginning is spread over the depth (van der Corput)."""
+
+    def reversed_bits(index: int) -> float:
+        value, weight = 0.0, 0.5
+        while index:
+            value, index, weight = value + weight * (index & 1), index >> 1, weight / 2
+        return value
+
+    order = sorted(range(len(modules)), key=reversed_bits)
+    return [modules[index] for index in order]

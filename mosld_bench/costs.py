@@ -1,0 +1,193 @@
+"""The tables of cost: what a trial took, what the budget solver built, how often an item was seen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import pandas as pd
+
+from mosld_bench.evidence import Evidence, Row
+from mosld_bench.record import Record
+from mosld_bench.tabular import (
+    MISSING,
+    Cell,
+    Column,
+    Line,
+    Table,
+    block_label,
+    budget_label,
+    count,
+    setting_label,
+)
+
+COSTS: dict[str, Callable[[Record], float | None]] = {
+    "train_seconds": lambda r: r.train_info.seconds if r.train_info else None,
+    "tokens_per_second": lambda r: r.train_info.tokens_per_second if r.train_info else None,
+    "eval_seconds": lambda r: r.eval_info.seconds if r.eval_info else None,
+    "peak_memory_mib": lambda r: r.peak_memory_bytes / 2**20 if r.peak_memory_bytes else None,
+}
+
+
+def cost(evidence: Evidence) -> Table:
+    """What a trial took, mean over the trials of a row."""
+    lines: list[Line] = []
+    numbers, last = [], None
+    for row in (row for row in _by_block(evidence) if row.records):
+        means = {key: _average(map(read, row.records)) for key, read in COSTS.items()}
+        if not row.frozen and row.block != last:
+            lines.append(Line((Cell(block_label(row.block)),), ruled=bool(lines)))
+            last = row.block
+        texts = [MISSING if value is None else f"{value:,.{digits}f}" for value, digits in
+                 zip(means.values(), (1, 0, 1, 0), strict=True)]  # fmt: skip
+        lines.append(Line(tuple(Cell(text) for text in (row.recipe.title, *texts))))
+        numbers.append(
+            {
+                "recipe": row.recipe.name,
+                "setting": row.setting,
+                "budget": row.budget,
+                "trials": len(row.records),
+            }
+            | means
+        )
+    columns = ("Train (s)", "Tokens/s", "Score (s)", "Peak (MiB)")
+    return Table(
+        "cost",
+        "Cost of one trial, mean over trials: wall time of training, tokens trained a second, wall time "
+        "of scoring, peak memory.",
+        (Column("Method", "left"), *map(Column, columns)),
+        tuple(lines),
+        pd.DataFrame(numbers),
+    )
+
+
+def _by_block(evidence: Evidence) -> list[Row]:
+    frozen = [evidence.frozen] if evidence.frozen else []
+    return [*frozen, *(row for _, rows in evidence.blocks() for row in rows)]
+
+
+def _average(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def audit(evidence: Evidence) -> Table:
+    """What was asked of the budget solver and what the built model has, each recipe and budget once."""
+    lines: list[Line] = []
+    numbers = []
+    seen: set[tuple[str, str]] = set()
+    last = None
+    for row in sorted(
+        evidence.trained, key=lambda row: (not row.matched, evidence.budgets.index(row.budget))
+    ):
+        size = next((record.size for record in row.records if record.size), None)
+        if size is None or (row.recipe.name, row.budget) in seen:
+            continue
+        seen.add((row.recipe.name, row.budget))
+        fitted = fitted_params(row)
+        if row.budget != last:
+            asked = f", target {count(size.target)}" if size.target and row.budget != str(size.target) else ""
+            what = f"Budget {budget_label(row.budget)}{asked}" if row.matched else "Not matched in size"
+            lines.append(Line((Cell(what),), ruled=bool(lines)))
+            last = row.budget
+        share = size.trainable / size.total if size.total else None
+        texts = (
+            row.recipe.title,
+            count(size.trainable),
+            MISSING if size.residual is None else f"{100 * size.residual:+.2f}".replace("-", "−"),
+            MISSING if share is None else f"{100 * share:.2f}",
+            fitted or MISSING,
+        )
+        lines.append(Line(tuple(map(Cell, texts))))
+        numbers.append(
+            {
+                "recipe": row.recipe.name,
+                "budget": row.budget,
+                "target": size.target,
+                "trainable_parameters": size.trainable,
+                "residual": size.residual,
+                "total_parameters": size.total,
+                "share": share,
+                "fitted": fitted,
+            }
+        )
+    frame = pd.DataFrame(numbers)
+    if len(frame):
+        frame = frame.astype(
+            {"target": "Int64", "trainable_parameters": "Int64", "total_parameters": "Int64"}
+        )
+    return Table(
+        "audit",
+        "Budget audit: trainable parameters as built (routers counted), their residual against the "
+        "budget and their share of all parameters in per cent, and what the budget set.",
+        (
+            Column("Method", "left"),
+            Column("Built"),
+            Column("Res. %"),
+            Column("Share %"),
+            Column("Fitted", "left"),
+        ),
+        tuple(lines),
+        frame,
+    )
+
+
+def fitted_params(row: Row) -> str:
+    """What the budget turned: 'r 11, 12 on 3 modules'."""
+    params = next((record.size.params for record in row.records if record.size), {})
+    knobs = dict.fromkeys(
+        key for key in (row.recipe.knob, "r", "num_virtual_tokens") if key and key in params
+    )
+    parts = [f"{key.replace('_', ' ')} {params[key]}" for key in knobs]
+    ranks = Counter((params.get("rank_pattern") or {}).values())
+    parts += [f"{rank} on {n} module{'s' if n > 1 else ''}" for rank, n in sorted(ranks.items())]
+    return ", ".join(parts)
+
+
+def exposure(evidence: Evidence) -> Table | None:
+    """How often a training item of each task was seen, by setting; None where nothing was trained."""
+    ranges: dict[str, dict[str, list[float]]] = {}
+    for row in evidence.trained:
+        for record in row.records:
+            for task, times in (record.train_info.exposures if record.train_info else {}).items():
+                ranges.setdefault(task, {}).setdefault(row.setting, []).append(times)
+    if not ranges:
+        return None
+    settings = [
+        setting for setting in evidence.settings if any(setting in found for found in ranges.values())
+    ]
+    tasks = [task for task in evidence.study.in_domain if task in ranges]
+    lines = [
+        Line(
+            tuple(
+                Cell(text)
+                for text in (evidence.title(task), *(_span(ranges[task].get(s, [])) for s in settings))
+            )
+        )
+        for task in tasks
+    ]
+    numbers = [
+        {
+            "task": task,
+            "setting": setting,
+            "least": min(ranges[task][setting]),
+            "most": max(ranges[task][setting]),
+        }
+        for task in tasks
+        for setting in settings
+        if setting in ranges[task]
+    ]
+    return Table(
+        "exposure",
+        "Exposures: how often each training item of a task was seen (over all trials of the setting).",
+        (Column("Task", "left"), *(Column(setting_label(setting).capitalize()) for setting in settings)),
+        tuple(lines),
+        pd.DataFrame(numbers),
+    )
+
+
+def _span(values: Sequence[float]) -> str:
+    if not values:
+        return MISSING
+    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,259 @@
+"""The sections on what was compared, and how: Methods from the recipes, Protocol from the study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from mosld_bench import tabular
+from mosld_bench.blocks import Block, Section, bullets, listed, paragraph, run, section
+from mosld_bench.evidence import Evidence
+from mosld_bench.recipe import Recipe
+from mosld_bench.tabular import Cell, Column, Line, Table
+
+
+def methods(evidence: Evidence) -> Section:
+    """What is compared: the design space, the recipes' coordinates in it, their texts and deviations."""
+    recipes = [recipe for recipe in evidence.recipes if recipe.method != "base"]
+    mixtures = [recipe for recipe in recipes if recipe.method == "mixture"]
+    others = [recipe for recipe in recipes if recipe.method != "mixture"]
+    blocks: list[Block | None] = []
+    if mixtures:
+        blocks += [
+            paragraph(
+                f"{listed([recipe.title for recipe in mixtures])} "
+                f"{'is a point' if len(mixtures) == 1 else 'are points'} of one design space and run "
+                "through the same code, so that a difference between two of them is the coordinate in "
+                "which they differ. An adapted linear layer computes"
+            ),
+            {"kind": "equation", "name": "mixture"},
+            paragraph(
+                "with frozen ", run("W", "italic"), " and trained down-projections ", run("A", "italic"),
+                ", up-projections ", run("B", "italic"), " and router; ", run("g", "italic"),
+                " is the softmax over the experts, or over the top k of them, renormalised where the "
+                "table says so. Sharing down "
+                "means one ",
+                run("A", "italic"), " for all experts of a layer, sharing up one ", run("B", "italic"),
+                ". Experts are given by depth, from the first layers to the last.",
+            ),
+            _mixture_table(mixtures),
+        ]  # fmt: skip
+    if others:
+        blocks.append(_other_table(others))
+    for recipe in recipes:
+        source = f" [{recipe.paper}]" if recipe.paper else ""
+        text = recipe.about or f"The method {recipe.method} with the settings of the recipe {recipe.name}."
+        blocks.append(paragraph(run(f"{recipe.title}. ", "bold"), text + source))
+    deviations: dict[str, list[str]] = {}
+    for recipe in recipes:
+        for deviation in recipe.deviations:
+            deviations.setdefault(deviation, []).append(recipe.title)
+    if deviations:
+        blocks.append(paragraph(run("Deviations from the papers. ", "bold")))
+        blocks.append(bullets(f"{listed(titles)}: {text}" for text, titles in deviations.items()))
+    return section("Methods", *blocks)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return (
+            "-".join(map(str, value))
+            if all(isinstance(v, int) for v in value)
+            else ", ".join(map(str, value))
+        )
+    return (
+        {None: "–", True: "yes", False: "no"}.get(value, str(value))
+        if not isinstance(value, dict)
+        else str(value)
+    )
+
+
+def _mixture_table(recipes: Sequence[Recipe]) -> Table:
+    lines, numbers = [], []
+    for recipe in recipes:
+        p = recipe.params
+        dropout = p.get("dropout") or 0
+        texts = {
+            "Method": recipe.title,
+            "Shared": {"none": "–"}.get(str(p.get("share", "none")), str(p.get("share", "none"))),
+            "Experts": _value(p.get("experts")),
+            "Routing": "dense"
+            if p.get("top_k") is None
+            else f"top {p['top_k']}" + ("*" if p.get("renormalize", True) else ""),
+            "Balance": f"{p['balance_coef']:g}" if p.get("balance_coef") else "–",
+            "Dropout": f"{dropout:g} on {p.get('dropout_on')}" if dropout else "–",
+        }
+        lines.append(Line(tuple(map(Cell, texts.values()))))
+        numbers.append({"recipe": recipe.name, **texts})
+    modules = {_value(recipe.params.get("target_modules")) for recipe in recipes}
+    alphas = {(recipe.params.get("r"), recipe.params.get("lora_alpha")) for recipe in recipes}
+    shared = [f"Adapted modules: {modules.pop()}."] if len(modules) == 1 else []
+    if len(alphas) == 1:
+        r, alpha = alphas.pop()
+        shared += [f"Rank {r} and alpha {alpha} before the budget is fitted."] if r and alpha else []
+    columns = tuple(
+        Column(name, "left") for name in ("Method", "Shared", "Experts", "Routing", "Balance", "Dropout")
+    )
+    caption = (
+        "The mixture methods by their coordinates. *: gates of the chosen experts renormalised to sum to one."
+    )
+    return Table("methods", caption, columns, tuple(lines), pd.DataFrame(numbers), tuple(shared), wide=False)
+
+
+def _other_table(recipes: Sequence[Recipe]) -> Table:
+    lines, numbers = [], []
+    for recipe in recipes:
+        params = "; ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in recipe.params.items())
+        scale = f"{recipe.learning_rate_scale:g}"
+        lines.append(Line((Cell(recipe.title), Cell(recipe.method), Cell(params or "–"), Cell(scale))))
+        numbers.append(
+            {"recipe": recipe.name, "method": recipe.method, "params": params, "learning_rate_scale": scale}
+        )
+    columns = (Column("Method", "left"), Column("Code", "left"), Column("Parameters", "wrap"), Column("lr ×"))
+    return Table("other-methods", "The other methods.", columns, tuple(lines), pd.DataFrame(numbers))
+
+
+def protocol(evidence: Evidence) -> Section:
+    """Model, tasks, training and scoring, and what is equal for all rows and what not."""
+    study, train = evidence.study, evidence.study.train
+    revision = f" (revision {study.model.revision or evidence.trials[0].model.revision or 'not pinned'})"
+    length = f"{train.steps:,} steps" if train.steps else f"{train.epochs:g} epochs"
+    clip = f"gradients clipped at {train.gradient_clip:g}" if train.gradient_clip else "no gradient clipping"
+    seeds = sorted({record.trial.seed for record in evidence.records if record.trial.setting != "frozen"})
+    limit = study.evaluate.limit
+    return section(
+        "Protocol",
+        paragraph(study.about) if study.about else None,
+        paragraph(
+            run("Model. ", "bold"), study.model.name, revision, ". ", run("Training. ", "bold"),
+            f"{length} of {train.batch_size} examples, peak learning rate {train.learning_rate:g} (times "
+            f"the recipe's factor), {train.schedule} schedule after {train.warmup_steps} warm-up steps, "
+            f"weight decay {train.weight_decay:g}, {clip}, at most {train.max_length} tokens an example, "
+            f"{train.dtype}. {100 * train.validation_fraction:g} % of each training split is held out for "
+            "the validation loss and never trained on. ",
+            run("Seeds. ", "bold"), f"{', '.join(map(str, seeds)) or 'none'}. ",
+            run("Scoring. ", "bold"),
+            "The primary metric of each task, as lm-eval defines it, on "
+            + (f"a fixed sample of at most {limit} items a task." if limit else "all items of the task."),
+        ),
+        _task_table(evidence),
+        paragraph(run("What is equal. ", "bold"), _fairness(evidence)),
+        paragraph(run("What is not. ", "bold"), _confounders(evidence)),
+    )  # fmt: skip
+
+
+def _task_table(evidence: Evidence) -> Table:
+    sizes: dict[str, tuple[int, int]] = {}
+    for record in evidence.records:
+        info = record.train_info
+        for task, items in (info.train_items if info else {}).items():
+            sizes[task] = items, info.validation_items.get(task, 0) if info else 0
+    lines: list[Line] = []
+    numbers, last = [], ""
+    for task in _by_kind(evidence):
+        metric, inside = evidence.metric(task), task in evidence.study.in_domain
+        role = "In-domain" if inside else "Out-of-domain"
+        heading = f"{role}, {evidence.kind(task)}" if evidence.kind(task) else role
+        if heading != last:
+            lines.append(Line((Cell(heading),), ruled=bool(last) and not last.startswith(role)))
+            last = heading
+        train, validation = sizes.get(task, (None, None))
+        texts = [
+            evidence.title(task),
+            tabular.count(train),
+            tabular.count(validation),
+            tabular.count(metric.items if metric else None),
+            tabular.percent(metric.chance if metric else None),
+            metric.metric.removesuffix(",none") if metric else tabular.MISSING,
+        ]
+        lines.append(Line(tuple(map(Cell, texts))))
+        numbers.append(
+            {
+                "task": task,
+                "title": evidence.title(task),
+                "kind": evidence.kind(task),
+                "role": "in_domain" if inside else "out_of_domain",
+                "train_items": train,
+                "validation_items": validation,
+                "test_items": metric.items if metric else None,
+                "chance": metric.chance if metric else None,
+                "metric": metric.metric if metric else None,
+            }
+        )
+    whole = ("train_items", "validation_items", "test_items")
+    return Table(
+        "tasks",
+        "Tasks by role and kind, with the items of their training, validation and test parts. Chance is the "
+        "expected score of a uniform guess in per cent.",
+        (
+            Column("Task", "left"),
+            *map(Column, ("Train", "Valid.", "Test", "Chance")),
+            Column("Metric", "left"),
+        ),
+        tuple(lines),
+        pd.DataFrame(numbers).astype(dict.fromkeys(whole, "Int64")),
+    )
+
+
+def _by_kind(evidence: Evidence) -> list[str]:
+    """The in-domain tasks, then the others, those of a kind together, in the order of the study otherwise."""
+    parts = (evidence.study.in_domain, evidence.study.out_of_domain)
+    kinds = [list(dict.fromkeys(map(evidence.kind, part))) for part in parts]
+    return [
+        task
+        for part, order in zip(parts, kinds, strict=True)
+        for kind in order
+        for task in part
+        if evidence.kind(task) == kind
+    ]
+
+
+def _fairness(evidence: Evidence) -> str:
+    matched = [row for row in evidence.trained if row.matched and row.records]
+    residuals = [
+        abs(r.size.residual) for row in matched for r in row.records if r.size and r.size.residual is not None
+    ]
+    text = (
+        "All rows of a setting share the base model, the prompts, the loss (answer tokens only), the "
+        "training items, the length of training, batch size, schedule and precision, and the scoring; a "
+        "digest over these (Provenance) keeps records made under other conditions out of this report."
+    )
+    if residuals:
+        text += (
+            " Size-matched rows have the trainable parameters of their budget, routers counted, to within "
+            f"{100 * max(residuals):.2f} %."
+        )
+    return text
+
+
+def _confounders(evidence: Evidence) -> str:
+    recipes = [row.recipe for row in evidence.trained]
+    scaled = dict.fromkeys(
+        f"{recipe.title} (× {recipe.learning_rate_scale:g})"
+        for recipe in recipes
+        if recipe.learning_rate_scale != 1
+    )
+    unmatched = list(dict.fromkeys(row.recipe.title for row in evidence.trained if not row.matched))
+    modules = {
+        recipe.title: _value(recipe.params["target_modules"])
+        for recipe in recipes
+        if "target_modules" in recipe.params
+    }
+    parts = []
+    if scaled:
+        parts.append(f"The learning rate is scaled for {listed(list(scaled))}.")
+    if unmatched:
+        parts.append(
+            f"Not matched in size, and left out of the comparisons of size-matched rows: {listed(unmatched)}."
+        )
+    if len(set(modules.values())) > 1:
+        parts.append(
+            f"Adapted modules differ: {'; '.join(f'{title}: {names}' for title, names in modules.items())}."
+        )
+    parts.append(
+        "No learning rate was tuned for each method and budget; a method that would profit from another "
+        "one is at a disadvantage that these tables do not show."
+    )
+    return " ".join(parts)

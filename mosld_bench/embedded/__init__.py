@@ -1,0 +1,5 @@
+"""The embedded default: a tiny pre-trained model and nine small tasks, so that `mosld-bench run` needs no download."""
+
+from pathlib import Path
+
+MODEL_DIR: Path = Path(__file__).parent / "model"

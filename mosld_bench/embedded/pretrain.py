@@ -1,0 +1,205 @@
+"""Pre-train the embedded model from nothing: `python -m mosld_bench.embedded.pretrain --out DIR [--steps N]`.
+
+Writes a folder that AutoModelForCausalLM and AutoTokenizer load, and provenance.json, which says how it was made.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import tokenizers
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mosld_bench.embedded import items, text
+
+SEED = 1
+STEPS = 4000
+DOCUMENTS, GROUPS = 64, 3  # of a step
+PEAK_RATE, FINAL_RATE, WARMUP = 3e-3, 1e-4, 100
+SPECIAL = ["<pad>", "<unk>", "<eos>"]
+
+
+def vocabulary() -> list[str]:
+    """Every word of the tasks and of a good deal of pre-training text, in alphabetical order."""
+    words: set[str] = set()
+    for document in itertools.islice(text.documents(SEED), 40_000):
+        words.update(document.split())
+    for name, task in items.TASKS.items():
+        for split in ["train", "test"] if task.train else ["test"]:
+            for row in items.rows(name, split):
+                asked = f"question: {row['story']} {row['question']} answer: {row['choices']}"
+                words.update(re.findall(r"\w+|[^\w\s'\[\]]", asked.lower()))
+    return [*SPECIAL, *sorted(words)]
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A token for each word and punctuation mark; spaces carry nothing, so that texts can be joined at any space."""
+    vocab = {word: i for i, word in enumerate(vocabulary())}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<eos>",
+        model_max_length=256,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(vocab_size: int) -> LlamaForCausalLM:
+    """A Llama of about 0.9 million parameters, with half as many key-value heads as heads."""
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            # At the usual 0.02 a model this small never learns to copy from its context.
+            initializer_range=0.08,
+            pad_token_id=0,
+            bos_token_id=None,
+            eos_token_id=2,
+        )
+    )
+    with torch.no_grad():
+        _look_back(model)
+        for layer in model.model.layers[1:]:
+            _match_alike(layer.self_attn)
+    return model
+
+
+def _spread(weight: torch.Tensor, attention: torch.nn.Module) -> torch.Tensor:
+    """The rows of each key-value head, once for each of the heads that share it."""
+    heads = weight.view(-1, attention.head_dim, weight.shape[1])
+    return heads.repeat_interleave(attention.num_key_value_groups, 0).flatten(0, 1)
+
+
+def _match_alike(attention: torch.nn.Module, share: float = 0.7) -> None:
+    """Start with queries like keys and outputs like transposed values, so that words attend to their like."""
+    attention.q_proj.weight.lerp_(_spread(attention.k_proj.weight, attention), share)
+    attention.o_proj.weight.lerp_(_spread(attention.v_proj.weight, attention).T, share)
+
+
+def _look_back(model: LlamaForCausalLM, constant: float = 0.5, strength: float = 0.9) -> None:
+    """Start the first layer's heads looking one, two, three and four words back, all of them writing alike.
+
+    With _match_alike this gives the model the parts of a look-up in its context, which a run of minutes would not find.
+    A coordinate that is the same for every word carries the position: its rotated query and key agree at the distance.
+    """
+    model.model.embed_tokens.weight[:, 0] = constant
+    attention = model.model.layers[0].self_attn
+    attention.q_proj.weight.mul_(0.5)
+    attention.k_proj.weight.mul_(0.5)
+    half = attention.head_dim // 2
+    turns = model.model.rotary_emb.inv_freq[: half // 2]  # the fast ones tell neighbours apart
+    key = attention.k_proj.weight.view(-1, attention.head_dim, attention.k_proj.in_features)
+    key[:, :, 0] = 0.0
+    key[:, : half // 2, 0] = strength
+    query = attention.q_proj.weight.view(-1, attention.head_dim, attention.q_proj.in_features)
+    query[:, :, 0] = 0.0
+    for head, weight in enumerate(query):
+        angle = -turns * (head + 1)
+        weight[: half // 2, 0] = strength * angle.cos()
+        weight[half : half + half // 2, 0] = strength * angle.sin()
+    value = attention.v_proj.weight.view(-1, attention.head_dim, attention.v_proj.in_features)
+    value[1:] = value[0].clone()
+    attention.o_proj.weight.lerp_(_spread(attention.v_proj.weight, attention).T, 0.9)
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, documents: int, seed: int) -> Iterator[list[torch.Tensor]]:
+    """The documents of each step, one a row and padded at the end, in groups of like length to waste little on padding.
+
+    Documents never share a row: a model this small learns to look things up only in a context free of other texts.
+    """
+    stream = text.documents(seed)
+    while True:
+        drawn = tokenizer(list(itertools.islice(stream, documents)))["input_ids"]
+        rows = sorted(([*ids, tokenizer.eos_token_id] for ids in drawn), key=len)
+        size = -(-len(rows) // GROUPS)
+        groups = [rows[i : i + size] for i in range(0, len(rows), size)]
+        yield [
+            torch.tensor([row + [tokenizer.pad_token_id] * (len(group[-1]) - len(row)) for row in group])
+            for group in groups
+        ]
+
+
+def rate(step: int, steps: int) -> float:
+    """A linear rise, then a half cosine, counted in steps so that a run can be repeated."""
+    if step < WARMUP:
+        return PEAK_RATE * (step + 1) / WARMUP
+    done = (step - WARMUP) / max(1, steps - WARMUP)
+    return FINAL_RATE + (PEAK_RATE - FINAL_RATE) * (1 + math.cos(math.pi * done)) / 2
+
+
+def pretrain(out: Path, steps: int = STEPS, documents: int = DOCUMENTS, seed: int = SEED) -> float:
+    """Train, save, and return the mean loss of the last steps."""
+    torch.manual_seed(seed)
+    started = time.perf_counter()
+    tokenizer = build_tokenizer()
+    model = build_model(len(tokenizer))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    losses: list[float] = []
+    tokens = 0
+    model.train()
+    for step, groups in enumerate(itertools.islice(batches(tokenizer, documents, seed), steps)):
+        for setting in optimizer.param_groups:
+            setting["lr"] = rate(step, steps)
+        size = sum(int((ids[:, 1:] != tokenizer.pad_token_id).sum()) for ids in groups)
+        losses.append(0.0)
+        for ids in groups:
+            logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
+            loss = cross_entropy(logits, ids[:, 1:].flatten(), ignore_index=tokenizer.pad_token_id, reduction="sum")
+            (loss / size).backward()
+            losses[-1] += loss.item() / size
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        tokens += size
+        if step % 100 == 99:
+            print(f"step {step + 1} of {steps}, loss {sum(losses[-100:]) / 100:.4f}", flush=True)
+    final = sum(losses[-100:]) / len(losses[-100:])
+
+    model.half().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    record = {
+        "command": f"python -m mosld_bench.embedded.pretrain --steps {steps}",
+        "steps": steps,
+        "tokens": tokens,
+        "seconds": round(time.perf_counter() - started, 1),
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+        "final_loss": round(final, 4),
+        "parameters": model.num_parameters(),
+        "sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
+        "versions": {m.__name__: m.__version__ for m in (torch, transformers, tokenizers)},
+    }
+    (out / "provenance.json").write_text(json.dumps(record, indent=2) + "\n")
+    return final
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    pretrain(arguments.out, arguments.steps)

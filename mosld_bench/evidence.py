@@ -1,0 +1,290 @@
+"""Evidence: what the records of a study say, before any table is set.
+
+``gather`` decides once which records count, how a seed's score comes about and what a row of the report is;
+tables, plots and sections only read it. Scores are fractions (0 to 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mosld_bench import stats
+from mosld_bench.errors import BenchError
+from mosld_bench.recipe import Recipe
+from mosld_bench.record import Metric, Record
+from mosld_bench.study import NATIVE, Study, Trial
+
+REFERENCE = "lora"  # what every row is compared with
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recipe, setting, budget and seed: one model, or in the setting ``single`` one model a task."""
+
+    seed: int
+    scores: dict[str, float]
+    errors: dict[str, float | None]
+    in_domain: float | None
+    out_of_domain: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables: one recipe, setting and budget, over seeds."""
+
+    recipe: Recipe
+    setting: str
+    budget: str
+    records: tuple[Record, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def matched(self) -> bool:
+        """Whether a budget gave it its size, so that it may be compared with its block at equal size."""
+        return self.budget != NATIVE
+
+    @property
+    def frozen(self) -> bool:
+        return self.setting == "frozen"
+
+    @property
+    def block(self) -> tuple[str, str]:
+        return self.setting, self.budget
+
+    @property
+    def trainable(self) -> int | None:
+        return next((record.size.trainable for record in self.records if record.size), None)
+
+    def by_seed(self, what: str = "in_domain") -> dict[int, float]:
+        """Seed -> score of a task, ``in_domain`` or ``out_of_domain``; seeds without one are left out."""
+        found = {
+            run.seed: getattr(run, what) if what in _MEANS else run.scores.get(what) for run in self.runs
+        }
+        return {seed: value for seed, value in sorted(found.items()) if value is not None}
+
+    def mean_sd(self, what: str = "in_domain") -> tuple[float | None, float | None]:
+        return stats.mean_sd(list(self.by_seed(what).values()))
+
+    @property
+    def score(self) -> float | None:
+        """Mean over seeds of the in-domain mean."""
+        return self.mean_sd()[0]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row against another of its block; ``adjusted`` is Holm's p within the block."""
+
+    row: Row
+    other: Row
+    difference: stats.Difference
+    adjusted: float | None
+
+    @property
+    def separated(self) -> bool:
+        return self.adjusted is not None and self.adjusted < ALPHA
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that a section may draw on."""
+
+    study: Study
+    trials: tuple[Trial, ...]
+    rows: tuple[Row, ...]
+    tasks: Mapping[str, Mapping[str, Any]]
+    missing: tuple[Trial, ...] = ()
+    other_protocol: int = 0
+    superseded: int = 0
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        return self.study.in_domain + self.study.out_of_domain
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for row in self.rows for record in row.records]
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """In the order of the rows, each once: the order gives a recipe its marker and colour."""
+        return list({row.recipe.name: row.recipe for row in self.rows}.values())
+
+    @property
+    def trained(self) -> list[Row]:
+        return [row for row in self.rows if not row.frozen]
+
+    @property
+    def frozen(self) -> Row | None:
+        return next((row for row in self.rows if row.frozen), None)
+
+    @property
+    def settings(self) -> list[str]:
+        return list(dict.fromkeys(row.setting for row in self.trained))
+
+    @property
+    def budgets(self) -> list[str]:
+        return list(dict.fromkeys(row.budget for row in self.trained))
+
+    @property
+    def draft(self) -> bool:
+        return any(record.meta_info.get("dirty") is True for record in self.records)
+
+    def blocks(self) -> Iterator[tuple[tuple[str, str], list[Row]]]:
+        """(setting, budget) and the trained rows in it; of a setting, the matched blocks first."""
+        order = dict.fromkeys(row.block for row in sorted(self.trained, key=lambda row: not row.matched))
+        for setting in self.settings:
+            for block in order:
+                if block[0] == setting:
+                    yield block, [row for row in self.trained if row.block == block]
+
+    def title(self, task: str) -> str:
+        return str(self._metadata(task).get("title") or task)
+
+    def kind(self, task: str) -> str:
+        return str(self._metadata(task).get("kind") or "").replace("_", " ")
+
+    def _metadata(self, task: str) -> Mapping[str, Any]:
+        found = self.tasks.get(task, {}).get("metadata")
+        return found if isinstance(found, Mapping) else {}
+
+    def metric(self, task: str) -> Metric | None:
+        """The primary metric of a task, from the first record that has it."""
+        of_task = (m for record in self.records for m in record.metrics if m.task == task and m.primary)
+        return next(of_task, None)
+
+    def chance(self, tasks: Sequence[str]) -> float | None:
+        """Mean chance level; None unless every task has one."""
+        levels = [metric.chance if metric else None for metric in map(self.metric, tasks)]
+        known = [level for level in levels if level is not None]
+        return sum(known) / len(known) if known and len(known) == len(levels) else None
+
+    def best(self, block: tuple[str, str]) -> Row | None:
+        """The size-matched row of the highest in-domain mean in a block."""
+        rows = [row for row in self.trained if row.block == block and row.matched and row.score is not None]
+        return max(rows, key=lambda row: row.score or 0.0, default=None)
+
+    def against_best(self, block: tuple[str, str]) -> list[Comparison]:
+        """Every other matched row of a block minus the best one."""
+        best = self.best(block)
+        return self._against(best, block) if best else []
+
+    def against_reference(self, block: tuple[str, str], what: str = "in_domain") -> list[Comparison]:
+        """Every other row of a block minus ``lora`` in it; empty where that is missing."""
+        named = (row for row in self.trained if row.block == block and row.recipe.name == REFERENCE)
+        reference = next(named, None)
+        return self._against(reference, block, what) if reference else []
+
+    def _against(self, other: Row, block: tuple[str, str], what: str = "in_domain") -> list[Comparison]:
+        rows = [row for row in self.trained if row.block == block and row is not other]
+        found = [(row, stats.paired(row.by_seed(what), other.by_seed(what))) for row in rows]
+        pairs = [(row, difference) for row, difference in found if difference is not None]
+        adjusted = stats.holm([difference.p for _, difference in pairs])
+        return [Comparison(row, other, delta, p) for (row, delta), p in zip(pairs, adjusted, strict=True)]
+
+    def item_errors(self) -> list[float]:
+        """For every run with all in-domain tasks, the standard error over items of its in-domain mean."""
+        runs = [run for row in self.rows for run in row.runs if run.in_domain is not None]
+        found = [stats.item_error([run.errors.get(task) for task in self.study.in_domain]) for run in runs]
+        return [error for error in found if error is not None]
+
+
+_MEANS = ("in_domain", "out_of_domain")
+
+
+def gather(
+    study: Study, trials: Sequence[Trial], frame: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]
+) -> Evidence:
+    """Choose the records that count and put them into rows. Raises BenchError where none does."""
+    planned = {trial.id: trial for trial in trials}
+    protocols = {trial.protocol for trial in trials}
+    once = frame.drop_duplicates("trial") if len(frame) else frame
+    records: list[Record] = list(once["record"]) if len(once) else []
+    here = [r for r in records if r.trial_id in planned or r.trial.protocol in protocols]
+    counted = _current(here, planned)
+    if not counted:
+        elsewhere = f" ({len(records)} under other conditions)" if records else ""
+        raise BenchError(
+            f"There is no finished trial of study {study.name} under these conditions{elsewhere}; "
+            f"run `mosld-bench run {study.name}` first."
+        )
+    grouped: dict[tuple[str, str, str], list[Record]] = {}
+    for trial in trials:  # the plan gives the order, and rows to what has no record yet
+        grouped.setdefault((trial.recipe.name, trial.setting, trial.budget), [])
+    for record in counted:
+        trial = record.trial
+        grouped.setdefault((trial.recipe.name, trial.setting, trial.budget), []).append(record)
+    recipes = {r.trial.recipe.name: r.trial.recipe for r in counted} | {
+        t.recipe.name: t.recipe for t in trials
+    }
+    rows = [
+        Row(recipes[recipe], setting, budget, tuple(members), tuple(_runs(study, setting, members)))
+        for (recipe, setting, budget), members in grouped.items()
+    ]
+    present = {record.trial_id for record in counted}
+    return Evidence(
+        study=study,
+        trials=tuple(trials),
+        rows=tuple(sorted(rows, key=lambda row: (not row.frozen, row.matched, row.recipe.method != "full"))),
+        tasks=tasks,
+        missing=tuple(trial for trial in trials if trial.id not in present),
+        other_protocol=len(records) - len(here),
+        superseded=len(here) - len(counted),
+    )
+
+
+def _current(records: Sequence[Record], planned: Mapping[str, Trial]) -> list[Record]:
+    """One record a cell and one definition a recipe: the plan's, else that of the latest record.
+
+    A recipe that was changed since has older records under its name; they say nothing about it as it is now.
+    """
+    latest = sorted(
+        records, key=lambda r: (r.trial_id in planned, str(r.meta_info.get("started", "")), r.trial_id)
+    )
+    meaning = {r.trial.recipe.name: _definition(r.trial.recipe) for r in latest}
+    meaning |= {trial.recipe.name: _definition(trial.recipe) for trial in planned.values()}
+    cells = {
+        (t.recipe.name, t.setting, t.budget, t.seed, t.train_on): record
+        for record in latest
+        for t in [record.trial]
+        if _definition(t.recipe) == meaning[t.recipe.name]
+    }
+    order = {trial: place for place, trial in enumerate(planned)}
+    return sorted(
+        cells.values(), key=lambda r: (order.get(r.trial_id, len(order)), r.trial.recipe.order, r.trial_id)
+    )
+
+
+def _definition(recipe: Recipe) -> str:
+    return recipe.model_dump_json(include={"name", "method", "params", "knob", "learning_rate_scale"})
+
+
+def _runs(study: Study, setting: str, records: Sequence[Record]) -> Iterator[Run]:
+    """Scores by seed.
+
+    In the setting single a task's score is its own model's; out-of-domain scores are averaged over
+    the models, and are there only if all models are.
+    """
+    for seed in sorted({record.trial.seed for record in records}):
+        of_seed = [record for record in records if record.trial.seed == seed]
+        metrics = [metric for record in of_seed for metric in record.metrics if metric.primary]
+        models = len(study.in_domain) if setting == "single" else 1
+        scores: dict[str, float] = {}
+        errors: dict[str, float | None] = {}
+        for task in study.in_domain + study.out_of_domain:
+            found = [metric for metric in metrics if metric.task == task]
+            if len(found) == (models if task in study.out_of_domain else 1):
+                scores[task] = sum(metric.value for metric in found) / len(found)
+                errors[task] = found[0].stderr
+        means = [_mean(scores, part) for part in (study.in_domain, study.out_of_domain)]
+        yield Run(seed, scores, errors, *means)
+
+
+def _mean(scores: Mapping[str, float], tasks: Sequence[str]) -> float | None:
+    complete = bool(tasks) and all(task in scores for task in tasks)
+    return sum(scores[task] for task in tasks) / len(tasks) if complete else None

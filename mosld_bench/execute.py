@@ -1,0 +1,286 @@
+"""A trial becomes a record, in this process. Knows nothing of Ray.
+
+A :class:`Session` is what a process keeps between trials: base models, tasks and their token ids.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mosld_bench import registry
+from mosld_bench.errors import BenchError
+from mosld_bench.provenance import meta_info, now
+from mosld_bench.record import Outcome, Record, Size
+from mosld_bench.study import ModelSpec, Resources, TrainSpec, Trial
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mosld_bench.train import Encoded
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a running trial tells whoever watches it."""
+
+    trial: str
+    phase: Literal["loading", "training", "scoring", "done", "failed"]
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a process finds and leaves things: plain data, the same on every node. Changes no number."""
+
+    task_folders: tuple[str, ...]
+    resources: Resources
+    data_root: str | None = None
+    model_root: str | None = None
+    plugins: tuple[str, ...] = ()
+    device: str = "cpu"
+    save_adapter: bool = False
+    command: str | None = None
+
+
+Watcher = Callable[[Progress], None]
+
+
+class Session:
+    """Base models, tasks and encoded items of one process, each loaded once."""
+
+    def __init__(self, around: Surroundings) -> None:
+        from mosld_bench.tasks import TaskLoader
+
+        for plugin in around.plugins:
+            registry.load_plugin(plugin)
+        self.around = around
+        self.tasks = TaskLoader(
+            [Path(folder) for folder in around.task_folders], Path(around.data_root) if around.data_root else None
+        )
+        self._models: dict[str, tuple[nn.Module, Any]] = {}
+        self._examples: dict[str, tuple[list[Encoded], list[Encoded]]] = {}
+        self.encoded: dict[str, dict[Any, Any]] = {}
+
+    def model(self, spec: ModelSpec, dtype: str) -> tuple[nn.Module, Any]:
+        """(pristine frozen base model, tokenizer)."""
+        import torch
+
+        from mosld_bench.models import load_base, load_tokenizer
+
+        key = f"{spec.name}@{spec.revision}:{dtype}"
+        if key not in self._models:
+            self._models.clear()  # one base model at a time: studies over several models run them one after another
+            root = Path(self.around.model_root) if self.around.model_root else None
+            tokenizer = load_tokenizer(spec, root)
+            self._models[key] = (load_base(spec, getattr(torch, dtype), self.around.device, root), tokenizer)
+        return self._models[key]
+
+    def examples(self, task: str, spec: TrainSpec, tokenizer: Any) -> tuple[list[Encoded], list[Encoded]]:
+        """(training, validation) items of a task as token ids."""
+        key = f"{task}:{tokenizer.name_or_path}:{spec.max_length}:{spec.validation_fraction}:{spec.split_seed}"
+        if key not in self._examples:
+            self._examples[key] = _encode(self.tasks.get(task), spec, tokenizer)
+        return self._examples[key]
+
+
+def _encode(task: Any, spec: TrainSpec, tokenizer: Any) -> tuple[list[Encoded], list[Encoded]]:
+    from mosld_bench.evaluate import encode_pairs
+    from mosld_bench.tasks import examples, split
+    from mosld_bench.train import Encoded
+
+    name = task.config.task
+    items = examples(task)
+    prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    pairs = encode_pairs(tokenizer, [(item.context, item.answer) for item in items], prefix)
+    # An answer that is generated must learn to end; an option that is scored must not, since scoring adds no end.
+    end = [tokenizer.eos_token_id] if task.OUTPUT_TYPE == "generate_until" else []
+    encoded = []
+    for context, answer in pairs:
+        answer = (answer + end)[: spec.max_length - 1]
+        encoded.append(Encoded(name, (context + answer)[-spec.max_length :], len(answer)))
+    train, held = split(encoded, spec.validation_fraction, spec.split_seed, name)
+    return [encoded[i] for i in train], [encoded[i] for i in held][: spec.validation_items]
+
+
+def execute(trial: Trial, session: Session, fit: Size | None = None, watch: Watcher = lambda progress: None) -> Outcome:
+    """Run ``trial``. Writes nothing: the outcome's ``write`` does.
+
+    Every exception ends as a Record with status ``failed`` and the traceback; none escapes.
+    ``fit`` is what the budget solver found for the trial; without it the solver is asked here.
+    """
+    started, clock = now(), time.perf_counter()
+    try:
+        outcome = _run(trial, session, fit, watch, started, clock)
+    except Exception as error:
+        outcome = failed(trial, str(error) if isinstance(error, BenchError) else traceback.format_exc(),
+                         meta_info(started, time.perf_counter() - clock, session.around.device, session.around.command))  # fmt: skip
+    finally:
+        _release(session.around.device)
+    record = outcome.record
+    watch(Progress(trial.id, "done" if record.status == "finished" else "failed", accuracy=in_domain_mean(record)))
+    return outcome
+
+
+def failed(trial: Trial, error: str, meta: dict[str, Any]) -> Outcome:
+    """The outcome of a trial that did not finish."""
+    return Outcome(Record(trial=trial, trial_id=trial.id, status="failed", error=error, meta_info=meta))
+
+
+def _release(device: str) -> None:
+    """Give the trial's memory back, so that the next trial of this process starts from nothing."""
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def in_domain_mean(record: Record) -> float | None:
+    """Mean of the primary metrics over the trial's in-domain tasks."""
+    values = [metric.value for metric in record.metrics if metric.primary and metric.role == "in_domain"]
+    return sum(values) / len(values) if values else None
+
+
+def _run(
+    trial: Trial, session: Session, fit: Size | None, watch: Watcher, started: str, clock: float
+) -> Outcome:
+    import torch
+
+    from mosld_bench.budget import fit_budget
+    from mosld_bench.evaluate import PackedLM, evaluate
+    from mosld_bench.models import fresh, own_trained
+    from mosld_bench.train import train
+
+    around, spec = session.around, trial.train
+    watch(Progress(trial.id, "loading"))
+    base, tokenizer = session.model(trial.model, spec.dtype)
+    if fit is None:
+        fit = fit_budget(trial.recipe, base.config, trial.budget, trial.tolerance)  # type: ignore[arg-type]
+    method = registry.get(trial.recipe.method)
+    with _PeakMemory(around.device) as memory:
+        torch.manual_seed(trial.seed)
+        model = method.attach(fresh(base), fit.params)
+        own_trained(model, base)
+        model.to(around.device)
+        _check_size(trial, model, fit)
+        if spec.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            model.enable_input_require_grads()  # type: ignore[operator]
+        train_info = None
+        if trial.train_on:
+            parts = [session.examples(task, spec, tokenizer) for task in trial.train_on]
+            train_info = train(
+                model,
+                method,
+                [item for part, _ in parts for item in part],
+                [item for _, part in parts for item in part],
+                spec,
+                learning_rate=spec.learning_rate * trial.recipe.learning_rate_scale,
+                seed=trial.seed,
+                pad=tokenizer.pad_token_id,
+                micro_tokens=around.resources.train_tokens,
+                progress=lambda step, steps, loss: watch(Progress(trial.id, "training", step, steps, loss)),
+            )
+        steps = train_info.steps if train_info else 0
+        watch(Progress(trial.id, "scoring", steps, steps))
+        if spec.gradient_checkpointing:
+            model.gradient_checkpointing_disable()  # type: ignore[operator]
+        lm = PackedLM(
+            model,
+            tokenizer,
+            tokens=around.resources.score_tokens,
+            width=around.resources.score_width,
+            encoded=session.encoded.setdefault(tokenizer.name_or_path, {}),
+        )
+        metrics, items, eval_info = evaluate(
+            lm,
+            {task: session.tasks.get(task) for task in trial.scored_on},
+            {task: "in_domain" if task in trial.in_domain else "out_of_domain" for task in trial.scored_on},
+            trial.evaluate.limit,
+            trial.evaluate.sample_seed,
+        )
+    record = Record(
+        trial=trial,
+        trial_id=trial.id,
+        status="finished",
+        size=fit,
+        train_info=train_info,
+        eval_info=eval_info,
+        metrics=tuple(metrics),
+        peak_memory_bytes=memory.peak,
+        meta_info=meta_info(started, time.perf_counter() - clock, around.device, around.command),
+    )
+    return Outcome(record, items, _saved(model) if around.save_adapter and trial.train_on else None)
+
+
+def _check_size(trial: Trial, model: nn.Module, fit: Size) -> None:
+    """The count on the meta device was a promise; the built model must keep it."""
+    built = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if built != fit.trainable:
+        raise BenchError(
+            f"The trial {trial.id} was fitted to {fit.trainable:,} trainable parameters, but the built model has "
+            f"{built:,}. The method {trial.recipe.method!r} attaches differently on the meta device; that is a defect."
+        )
+
+
+def _saved(model: nn.Module) -> dict[str, bytes]:
+    """The files of ``save_pretrained``: for an adapter, what PeftModel.from_pretrained reads."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)  # type: ignore[operator]
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
+
+
+class _PeakMemory:
+    """Largest memory of a stretch of work, in bytes: CUDA's own count, else resident memory sampled every 50 ms."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device.startswith("cuda")
+        self.peak = 0
+        self._stop = threading.Event()
+
+    def __enter__(self) -> _PeakMemory:
+        import torch
+
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._thread = threading.Thread(target=self._sample, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        import torch
+
+        if self.cuda:
+            self.peak = torch.cuda.max_memory_allocated()
+        else:
+            self._stop.set()
+            self._thread.join()
+
+    def _sample(self) -> None:
+        while True:
+            self.peak = max(self.peak, _resident())
+            if self._stop.wait(0.05):
+                return
+
+
+def _resident() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,163 @@
+"""From a fitted plan to a report: check the inputs, run what is missing, compile, say where it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from mosld_bench import record
+from mosld_bench.errors import BenchError
+from mosld_bench.record import Size
+from mosld_bench.study import Study, Trial
+from mosld_bench.taskfiles import TaskFiles
+from mosld_bench.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as given on the command line. None of it changes a number."""
+
+    gpus: int | None = None
+    gpus_per_trial: float | None = None
+    cpus: int | None = None
+    cpus_per_trial: float | None = None
+    address: str | None = None
+    executor: str = "ray"
+    data_root: Path | None = None
+    model_root: Path | None = None
+    include_paths: tuple[Path, ...] = ()
+    plugins: tuple[str, ...] = ()
+    save_adapters: bool = False
+    overwrite: str = "only-missing"
+
+
+def run(
+    study: Study, jobs: list[tuple[Trial, Size]], workspace: Workspace, console: Console, options: Options
+) -> int:
+    """Run a study's missing trials and build its report. Returns the exit code: 1 where a trial failed."""
+    from mosld_bench import launch
+    from mosld_bench.board import Board
+    from mosld_bench.execute import Surroundings
+    from mosld_bench.provenance import command_line
+
+    if options.executor == "inline" or options.address is None:
+        launch.check_gpus(options.gpus)
+    folders = [workspace.tasks, *options.include_paths]
+    _check_inputs(study, jobs, folders, options)
+    missing = _missing(jobs, workspace.results, options.overwrite)
+    console.print(f"{study.name}: {len(jobs)} trials, {len(jobs) - len(missing)} recorded, {len(missing)} to run")
+    around = Surroundings(
+        task_folders=tuple(str(folder.resolve()) for folder in folders),
+        resources=study.resources,
+        data_root=str(options.data_root.resolve()) if options.data_root else None,
+        model_root=str(options.model_root.resolve()) if options.model_root else None,
+        plugins=options.plugins,
+        device="cuda" if options.executor == "inline" and launch.check_gpus(options.gpus) else "cpu",
+        save_adapter=options.save_adapters,
+        command=command_line(),
+    )
+    _note(study, workspace)
+    failures = 0
+    if missing:
+        with Board(len(missing), console) as board:
+            if options.executor == "inline":
+                outcomes = launch.run_inline(missing, around, workspace.results, board)
+            else:
+                pool = launch.Pool(
+                    gpus=options.gpus,
+                    cpus=options.cpus,
+                    gpus_per_trial=options.gpus_per_trial or study.resources.gpus_per_trial,
+                    cpus_per_trial=options.cpus_per_trial or study.resources.cpus_per_trial,
+                    address=options.address,
+                )
+                outcomes = launch.launch(missing, around, pool, workspace.results, board)
+        failed = [outcome.record for outcome in outcomes if outcome.record.status == "failed"]
+        failures = len(failed)
+        for one in failed:
+            where = workspace.results / study.name / one.trial_id / "failure.json"
+            console.print(f"failed: {one.trial_id}; the whole error is in {where}", soft_wrap=True)
+    if failures < len(jobs):
+        path = report(study, workspace, options.include_paths, [trial for trial, _ in jobs])
+        console.print(_summary(path.parent / "tables" / "main.csv"))
+        console.print(f"report: {path}", soft_wrap=True)
+    return 1 if failures else 0
+
+
+def report(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial] | None = None) -> Path:
+    """Compile the study's report from its records."""
+    from mosld_bench.report import build_report
+
+    files = TaskFiles.scan((workspace.tasks, *include_paths))
+    return build_report(
+        study,
+        trials if trials is not None else study.plan(workspace, include_paths),
+        record.load(workspace.results, study.name),
+        workspace.reports / study.name,
+        {task: files.config(task) or {} for task in study.in_domain + study.out_of_domain},
+    )
+
+
+def _note(study: Study, workspace: Workspace) -> None:
+    """Keep the study as it was run, the command line applied, so that `report` can be called without it."""
+    path = workspace.results / study.name / "study.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def last_run(name: str, workspace: Workspace) -> Study:
+    """The study as it was last run, else as its file says."""
+    file = workspace.study_file(name)
+    noted = workspace.results / file.resolve().parent.name / "study.yaml"
+    return Study.load(noted if noted.is_file() else file)
+
+
+def _missing(jobs: list[tuple[Trial, Size]], results: Path, overwrite: str) -> list[tuple[Trial, Size]]:
+    finished = [job for job in jobs if record.is_finished(results, job[0])]
+    if overwrite == "always":
+        return jobs
+    if overwrite == "never" and finished:
+        raise BenchError(
+            f"--overwrite never, but {len(finished)} of {len(jobs)} trials have a record below {results}, the first "
+            f"{finished[0][0].id}. Use --overwrite only-missing to run the others."
+        )
+    return [job for job in jobs if job not in finished]
+
+
+def _check_inputs(study: Study, jobs: list[tuple[Trial, Size]], folders: list[Path], options: Options) -> None:
+    """Load every task once and find the weights, so that what is missing is said before anything starts."""
+    from mosld_bench.models import ensure_weights
+    from mosld_bench.tasks import TaskLoader, examples
+
+    loader = TaskLoader(folders, options.data_root)
+    for task in study.in_domain + study.out_of_domain:
+        loaded = loader.get(task)
+        if task in study.in_domain:
+            examples(loaded, first=1)
+    ensure_weights(study.model, options.model_root)
+
+
+def _summary(main_csv: Path) -> Table:
+    """The report's main table for the terminal."""
+    import pandas as pd
+
+    frame = pd.read_csv(main_csv)
+    table = Table(title="accuracy, mean ± standard deviation over seeds")
+    for column in ("recipe", "setting", "budget", "trainable", "in-domain", "out-of-domain", "seeds"):
+        table.add_column(column, justify="left" if column in {"recipe", "setting", "budget"} else "right")
+
+    def shown(mean: float, sd: float) -> str:
+        if pd.isna(mean):
+            return "–"
+        return f"{100 * mean:.1f}" + ("" if pd.isna(sd) else f" ± {100 * sd:.1f}")
+
+    for row in frame.to_dict("records"):
+        table.add_row(
+            row["recipe"], row["setting"], str(row["budget"]), f"{int(row['trainable_parameters']):,}",
+            shown(row["in_domain_mean"], row["in_domain_sd"]), shown(row["out_of_domain_mean"], row["out_of_domain_sd"]),
+            str(row["seeds"]),
+        )  # fmt: skip
+    return table

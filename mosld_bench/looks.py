@@ -1,0 +1,157 @@
+"""How figures look: type, sizes, and the marker, colour and line of each recipe, legible in grey too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from mosld_bench.recipe import Recipe
+from mosld_bench.tabular import budget_label, setting_label
+
+COLUMN, PAGE = 3.33, 6.93  # inches: the width of a column and of the type area
+
+FONT = "STIXGeneral"  # comes with matplotlib; the report sets the same text in its own face
+
+STYLE = {
+    "font.family": FONT,
+    "mathtext.fontset": "stix",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.5,
+    "axes.unicode_minus": True,
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mosld-bench",
+    "savefig.dpi": 200,
+    "text.parse_math": False,
+}
+
+# Okabe and Ito's colours, ordered so that neighbours differ in lightness.
+COLOURS = ("#7F7F7F", "#E69F00", "#000000", "#56B4E9", "#0072B2", "#009E73", "#CC79A7", "#D55E00")
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*")
+
+LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
+
+
+@dataclass(frozen=True)
+class Look:
+    marker: str
+    colour: str
+    line: Any
+
+
+def looks(recipes: Sequence[Recipe]) -> dict[str, Look]:
+    """Recipe name -> its look, by order; markers, colours and lines repeat at different periods."""
+    return {
+        recipe.name: Look(MARKERS[i % len(MARKERS)], COLOURS[i % len(COLOURS)], LINES[i % len(LINES)])
+        for i, recipe in enumerate(recipe for recipe in recipes if recipe.method != "base")
+    }
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn figure: its name (and its files'), what it tells ('Figure 1 shows ...'), caption, width."""
+
+    name: str
+    tells: str
+    caption: str
+    figure: Figure
+    wide: bool = False
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        yield
+
+
+def save(plot: Plot, folder: Path) -> None:
+    """Write ``NAME.pdf`` and ``NAME.png``; the same evidence gives the same bytes."""
+    with style():
+        plot.figure.savefig(folder / f"{plot.name}.pdf", metadata={"CreationDate": None})
+        plot.figure.savefig(folder / f"{plot.name}.png", metadata={"Software": None})
+
+
+def save_svg(plot: Plot, path: Path, face: str) -> None:
+    """Write an SVG whose text stays text, in the typeface ``face`` of the document that takes it up."""
+    with style():
+        plot.figure.savefig(path, format="svg", metadata={"Date": None})
+    path.write_text(path.read_text(encoding="utf-8").replace(FONT, face), encoding="utf-8")
+
+
+def percent_axis(axes: Axes, which: str = "y") -> None:
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}".replace("-", "−")))
+
+
+def legend(figure: Figure, recipes: Sequence[Recipe], line: bool, columns: int) -> None:
+    """One legend below the panels, in the order of the recipes."""
+    look = looks(recipes)
+    drawn = [recipe for recipe in recipes if recipe.name in look]
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=look[recipe.name].colour,
+            marker=look[recipe.name].marker,
+            linestyle=look[recipe.name].line if line else "none",
+            markersize=4,
+            linewidth=1,
+        )
+        for recipe in drawn
+    ]
+    labels = [recipe.title for recipe in drawn]
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(columns, max(1, len(labels))),
+        columnspacing=1.2,
+        handletextpad=0.4,
+        handlelength=2.2 if line else 1.2,
+    )
+
+
+def short_count(value: float) -> str:
+    """60000 -> '60k', 1500000 -> '1.5M'."""
+    for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:.3g}{letter}"
+    return f"{value:.0f}"
+
+
+def panel_label(block: tuple[str, str]) -> str:
+    return f"{setting_label(block[0]).capitalize()}, {budget_label(block[1])}"
+
+
+def broken(text: str, width: int) -> str:
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + len(word) >= width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(line if len(line) <= 2 * width else line[: 2 * width - 1] + "…" for line in lines)

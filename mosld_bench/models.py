@@ -1,0 +1,139 @@
+"""Base models: where they are, loading them once a process, and a fresh copy for every trial that costs no memory."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mosld_bench.errors import ModelError
+from mosld_bench.study import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+EMBEDDED = Path(__file__).parent / "embedded" / "model"
+
+
+def cache_home() -> Path:
+    """Where ``fetch`` puts models: $MOSLD_BENCH_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("MOSLD_BENCH_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mosld-bench"
+
+
+def fetched(name: str) -> Path:
+    """Where ``fetch`` puts the model ``name``."""
+    return cache_home() / "models" / name.replace("/", "--")
+
+
+def find(name: str, model_root: Path | None = None) -> str:
+    """A local folder of the model, else its hub id. Raises ModelError for a folder that is not a usable model."""
+    if name == "embedded":
+        return str(EMBEDDED)
+    candidates = [Path(name)]
+    if model_root is not None:
+        candidates = [model_root / name, model_root / name.rsplit("/", 1)[-1], *candidates]
+    for folder in (*candidates, fetched(name)):
+        if folder.is_dir():
+            return _checked(folder)
+    if name.startswith((".", "/", "~")):
+        raise ModelError(f"There is no model folder {name}.")
+    return name
+
+
+def _checked(folder: Path) -> str:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"The model folder {folder} has no config.json.")
+    if not list(folder.glob("*.safetensors")):
+        pickles = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
+        found = f"only {', '.join(sorted(pickles))}, and pickles are not read" if pickles else "no weights"
+        raise ModelError(f"The model folder {folder} has {found}. Save the weights as safetensors.")
+    return str(folder)
+
+
+def load_config(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedConfig:
+    """The model's configuration; the weights are not read."""
+    from transformers import AutoConfig
+
+    config: PreTrainedConfig = _read(AutoConfig, spec, model_root)
+    return config
+
+
+def load_tokenizer(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = _read(AutoTokenizer, spec, model_root)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(
+    spec: ModelSpec, dtype: torch.dtype, device: torch.device | str, model_root: Path | None = None
+) -> nn.Module:
+    """The pre-trained model, frozen, in evaluation mode. Reads safetensors only and runs no code of the hub."""
+    from transformers import AutoModelForCausalLM
+
+    model: nn.Module = _read(AutoModelForCausalLM, spec, model_root, dtype=dtype, use_safetensors=True)
+    return model.to(device).requires_grad_(False).eval()
+
+
+def _read(auto: Any, spec: ModelSpec, model_root: Path | None, **options: Any) -> Any:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    where = find(spec.name, model_root)
+    revision = {} if Path(where).is_dir() else {"revision": spec.revision or "main"}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return auto.from_pretrained(where, trust_remote_code=False, **revision, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise _absent(spec, first) from error
+
+
+def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
+    """Raises ModelError where the weights are neither here nor to be had. May download them, once for all workers."""
+    where = find(spec.name, model_root)
+    if Path(where).is_dir():
+        return
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(where, revision=spec.revision, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"])
+    except Exception as error:  # no network has many faces
+        raise _absent(spec, f"{type(error).__name__}: the hub cannot be reached, or has no such model") from error
+
+
+def _absent(spec: ModelSpec, why: str) -> ModelError:
+    return ModelError(
+        f"The model {spec.name!r} cannot be loaded ({why}). Get it with 'mosld-bench fetch --model {spec.name}' on a "
+        f"machine with network, or point --model-root at a folder that holds {spec.name}."
+    )
+
+
+def fresh(base: nn.Module) -> nn.Module:
+    """A copy of ``base`` with modules of its own and the same weights in memory.
+
+    A method may wrap, replace and train what it likes in the copy: weights that it trains must be made its own first
+    (:func:`own_trained`), all others stay shared with ``base`` and cost nothing.
+    """
+    from torch import nn
+
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in base.parameters()}
+    return copy.deepcopy(base, dict(shared))
+
+
+def own_trained(model: nn.Module, base: nn.Module) -> None:
+    """Give every trainable parameter of ``model`` that still shares memory with ``base`` its own copy."""
+    pristine = {p.data_ptr() for p in base.parameters()}
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.data_ptr() in pristine:
+            parameter.data = parameter.data.clone()

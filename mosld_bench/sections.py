@@ -1,0 +1,205 @@
+"""The sections of the report in their order: each function turns the evidence into plain data.
+
+To add a section, write a function ``(Evidence) -> Section | None`` and put it into `SECTIONS`; its tables are
+written as CSV and LaTeX without further ado.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from mosld_bench import costs, tables, tabular
+from mosld_bench.blocks import Block, Section, bullets, counted, listed, paragraph, run, section
+from mosld_bench.describe import methods, protocol
+from mosld_bench.evidence import ALPHA, Evidence
+
+
+def results(evidence: Evidence) -> Section:
+    """The main table, how to read it, and the differences to LoRA."""
+    differences = tables.differences(evidence)
+    return section(
+        "Results",
+        paragraph(
+            run("main", "ref"),
+            " gives every row",
+            ", and " if differences else "",
+            run("differences" if differences else "", "ref"),
+            " the differences to LoRA." if differences else ".",
+        ),
+        bullets(_reading(evidence)),
+        *tables.main(evidence),
+        differences
+        or paragraph(
+            "No block holds LoRA beside another method with a common seed, so no differences to it are given."
+        ),
+        paragraph(run("What the tests cover. ", "bold"), _coverage(evidence)),
+    )
+
+
+def _reading(evidence: Evidence) -> list[str]:
+    sentences = []
+    for block, rows in evidence.blocks():
+        best, tied = evidence.best(block), [c for c in evidence.against_best(block) if not c.separated]
+        scored = [row for row in rows if row.score is not None]
+        if best is None or len(scored) < 2:
+            continue
+        lowest = min(scored, key=lambda row: row.score or 0.0)
+        sentences.append(
+            f"{tabular.block_label(block)}: in-domain means run from {tabular.percent(lowest.score)} % "
+            f"({lowest.recipe.title}) to {tabular.percent(best.score)} % ({best.recipe.title}); "
+            f"not separated from the highest: {len(tied)} of the other {len(scored) - 1}."
+        )
+    return sentences or ["No block has two size-matched rows with all their in-domain tasks."]
+
+
+def _coverage(evidence: Evidence) -> str:
+    errors = evidence.item_errors()
+    text = (
+        "The unit of the tests is the seed: rows are compared by the differences of their in-domain "
+        f"means at equal seeds (Student's t, two-sided, Holm-corrected within a block, level {ALPHA:g}). "
+        "This covers what varies with the seed; it does not cover the choice of test items or of tasks, "
+        "and few seeds have little power, so that “not separated” does not mean “equal”. The highest row "
+        "was picked by looking, which makes tests against it lean towards a difference."
+    )
+    if errors:
+        low, high = tabular.percent(min(errors)), tabular.percent(max(errors))
+        span = low if low == high else f"{low} to {high}"
+        text += (
+            f" The binomial standard error over items of one in-domain mean is {span} points; rows are "
+            "scored on the same items, so part of it cancels in their differences."
+        )
+    return text
+
+
+def _length_note(evidence: Evidence) -> str:
+    if evidence.study.train.steps is None:
+        return (
+            "Trials pass over their training items equally often, so a task trained alone gets fewer steps."
+        )
+    return (
+        "Trials have the same number of steps, so a task trained alone is seen more often than in the "
+        "mixture, a small one above all; part of a difference between the settings is this."
+    )
+
+
+def exposure(evidence: Evidence) -> Section | None:
+    """Told only where a reader could be misled: two settings, or tasks seen unequally often."""
+    table = costs.exposure(evidence)
+    if table is None or table.frame is None:
+        return None
+    uneven = table.frame["most"].max() > 1.5 * table.frame["least"].min()
+    if not uneven and len(evidence.settings) < 2:
+        return None
+    tokens = [record.train_info.tokens for record in evidence.records if record.train_info]
+    return section(
+        "Exposure",
+        paragraph(
+            _length_note(evidence),
+            f" A trial saw {min(tokens):,} to {max(tokens):,} tokens, padding left out.",
+        ),
+        table,
+    )
+
+
+def cost(evidence: Evidence) -> Section:
+    """Time and memory, and the budget audit."""
+    hardware = listed(_distinct(_machine(record.meta_info.get("hardware")) for record in evidence.records))
+    return section(
+        "Cost and size",
+        paragraph(
+            f"Measured on {hardware}. Times are wall times of single trials and depend on what else the "
+            "machine did; compare them only roughly."
+        ),
+        costs.cost(evidence),
+        costs.audit(evidence),
+    )
+
+
+def figures_paragraph(drawn: Sequence[tuple[str, str]], absent: Sequence[str]) -> Block:
+    """What each figure (name, what it tells) shows, and why others are not there."""
+    runs: list[str | dict[str, str]] = [run("Figures. ", "bold")]
+    for i, (name, tells) in enumerate(drawn):
+        runs += ["; " if i else "", run(name, "ref"), f" shows {tells}"]
+    return paragraph(*runs, ". " if drawn else "", " ".join(absent))
+
+
+def provenance(evidence: Evidence) -> Section:
+    """Where every number comes from, and how to make it again."""
+    metas, study = [record.meta_info for record in evidence.records], evidence.study
+    commits = _distinct(str(meta["commit"])[:12] for meta in metas if meta.get("commit"))
+    versions = _distinct(_versions(meta) for meta in metas)
+    started = sorted(str(meta["started"]) for meta in metas if meta.get("started"))
+    hours = sum(float(meta.get("seconds") or 0) for meta in metas) / 3600
+    protocols = _distinct(trial.protocol for trial in evidence.trials)
+    items = [
+        f"Protocol {listed(protocols)}; {len(evidence.records)} records used, {len(evidence.trials)} "
+        f"trials planned, {len(evidence.missing) or 'none'} of them without a record."
+    ]
+    if evidence.other_protocol:
+        items.append(f"Left out: {counted(evidence.other_protocol, 'record')} made under another protocol.")
+    if evidence.superseded:
+        items.append(
+            f"Left out: {counted(evidence.superseded, 'record')} of an earlier version of a recipe or of "
+            "a cell run again."
+        )
+    items.append(f"Commit: {', '.join(commits) or 'not recorded'}.")
+    if evidence.draft:
+        dirty = sum(meta.get("dirty") is True for meta in metas)
+        items.append(
+            f"{dirty} of {len(metas)} records were made with uncommitted changes in the working tree."
+        )
+    elif any(meta.get("dirty") is None for meta in metas):
+        items.append("Whether the working tree was clean is not known for all records.")
+    items += [f"Versions: {text}." for text in versions if text]
+    items.append(f"Hardware: {'; '.join(_distinct(_machine(meta.get('hardware')) for meta in metas))}.")
+    if started:
+        items.append(
+            f"Run from {started[0][:10]} to {started[-1][:10]} (UTC), {hours:.1f} hours in all trials "
+            "together."
+        )
+    checkout = [f"git checkout {commits[0]}"] if len(commits) == 1 else []
+    return section(
+        "Provenance",
+        bullets(items),
+        paragraph("To run what is missing and build this report again:"),
+        {
+            "kind": "code",
+            "lines": [*checkout, f"mosld-bench run {study.name}", f"mosld-bench report {study.name}"],
+        },
+    )
+
+
+def _distinct(items: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(items))
+
+
+def _versions(meta: dict[str, Any]) -> str:
+    python = [f"Python {meta['python']}"] if meta.get("python") else []
+    return ", ".join(
+        [*python, *(f"{name} {version}" for name, version in sorted((meta.get("versions") or {}).items()))]
+    )
+
+
+def _machine(hardware: Any) -> str:
+    if not isinstance(hardware, dict):
+        return "unrecorded hardware"
+    memory = hardware.get("memory_bytes")
+    parts = [
+        str(hardware["gpu"]) if hardware.get("gpu") else "",
+        str(hardware.get("cpu") or "an unnamed CPU"),
+        f"{hardware['cores']} cores" if hardware.get("cores") else "",
+        f"{counted(hardware['threads'], 'thread')} a trial" if hardware.get("threads") else "",
+        f"{memory / 2**30:.0f} GiB" if memory else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
+    methods,
+    protocol,
+    results,
+    exposure,
+    cost,
+    provenance,
+)

@@ -1,0 +1,120 @@
+"""The report's opening paragraph: sentences made from the numbers, saying no more than they bear."""
+
+from __future__ import annotations
+
+from mosld_bench import tabular
+from mosld_bench.blocks import counted, listed
+from mosld_bench.evidence import REFERENCE, Comparison, Evidence, Row
+
+
+def summary(evidence: Evidence) -> list[str]:
+    """The abstract: only what the numbers bear, in this order: scale, best rows, base, gaps."""
+    study = evidence.study
+    recipes = [recipe for recipe in evidence.recipes if recipe.method != "base"]
+    domains = counted(len(study.in_domain), "in-domain task")
+    if study.out_of_domain:
+        domains += f" and {counted(len(study.out_of_domain), 'out-of-domain task')}"
+    sentences = [
+        f"We compare {counted(len(recipes), 'method')} on {domains}, starting from the model "
+        f"{study.model.name}."
+    ]
+    blocks = [block for block, _ in evidence.blocks() if evidence.best(block)]
+    told = [
+        next(block for block in blocks if block[0] == setting)
+        for setting in dict.fromkeys(s for s, _ in blocks)
+    ]
+    for block in told:
+        sentences += [_best_sentence(evidence, block), _outside_sentence(evidence, block)]
+    rest = [(block, best) for block in blocks if block not in told and (best := evidence.best(block))]
+    if rest:
+        highest = [
+            f"{best.recipe.title} ({tabular.setting_label(setting)}, {tabular.budget_label(budget)}: "
+            f"{_spelled(best)})"
+            for (setting, budget), best in rest
+        ]
+        sentences.append(f"Elsewhere the highest in-domain mean is that of {listed(highest)}.")
+    if not blocks:
+        sentences.append(_unmatched_sentence(evidence))
+    base = evidence.frozen.score if evidence.frozen else None
+    chance = evidence.chance(study.in_domain)
+    if base is not None:
+        beside = f" (chance: {tabular.percent(chance)} %)" if chance is not None else ""
+        sentences.append(f"The frozen base scores {tabular.percent(base)} % in-domain{beside}.")
+    if evidence.missing:
+        sentences.append(
+            f"{len(evidence.missing)} of {len(evidence.trials)} planned trials have no record, so the "
+            "picture is partial."
+        )
+    return [sentence for sentence in sentences if sentence]
+
+
+def _best_sentence(evidence: Evidence, block: tuple[str, str]) -> str:
+    best = evidence.best(block)
+    assert best is not None
+    comparisons = evidence.against_best(block)
+    where = f"In the {tabular.setting_label(block[0])} setting at {tabular.budget_label(block[1])}"
+    text = f"{where}, {best.recipe.title} has the highest in-domain mean, {_spelled(best)}"
+    seeds = counted(len(best.by_seed()), "seed")
+    if best.recipe.name == REFERENCE:
+        text += "; it is itself the reference method."
+    else:
+        found = [c for c in evidence.against_reference(block) if c.row is best]
+        text += f", {_margin(found[0])}" if found else ". There is no LoRA at this budget to compare it with."
+    tied = [c.row.recipe.title for c in comparisons if not c.separated]
+    others = len(comparisons)
+    if not others:
+        return text + " No other method has a record at this budget."
+    if len(best.by_seed()) < 2:
+        return text + " One seed separates nothing: the order of the methods is not a finding."
+    if len(tied) == others:
+        rest = f"any of the other {counted(others, 'method')}" if others > 1 else tied[0]
+        return f"{text} {seeds.capitalize()} do not separate it from {rest}."
+    if len(tied) > 5:
+        return (
+            f"{text} {seeds.capitalize()} do not separate it from {len(tied)} of the other {others} methods."
+        )
+    if tied:
+        return text + f" {seeds.capitalize()} do not separate it from {listed(tied)}."
+    return text + f" It is separated from all other methods by {seeds}."
+
+
+def _outside_sentence(evidence: Evidence, block: tuple[str, str]) -> str:
+    """Where the best row of a block stands out-of-domain; picked in-domain, so this is no second search."""
+    best, what = evidence.best(block), "out_of_domain"
+    if best is None or best.mean_sd(what)[0] is None:
+        return ""
+    found = [c for c in evidence.against_reference(block, what) if c.row is best]
+    beside = f", {_margin(found[0])}" if found else "."
+    return f"Out-of-domain it has {_spelled(best, what)}{beside}"
+
+
+def _spelled(row: Row, what: str = "in_domain") -> str:
+    mean, sd = row.mean_sd(what)
+    spread = "" if sd is None else f" ± {tabular.percent(sd)}"
+    return f"{tabular.percent(mean)}{spread} % (n = {len(row.by_seed(what))})"
+
+
+def _margin(comparison: Comparison) -> str:
+    delta = comparison.difference
+    side = "above" if delta.mean >= 0 else "below"
+    text = f"{tabular.percent(abs(delta.mean))} points {side} {comparison.other.recipe.title}"
+    if delta.low is None:
+        return text + " on the one seed that both have, which gives no interval."
+    text += f" (95 % interval {tabular.interval(delta.low, delta.high)})"
+    if delta.includes_zero:
+        return text + ", a margin inside the noise between seeds."
+    if comparison.separated:
+        return text + ", more than the noise between seeds explains."
+    p = tabular.p_value(comparison.adjusted)
+    return f"{text}, though not after correction for the number of methods (p = {p})."
+
+
+def _unmatched_sentence(evidence: Evidence) -> str:
+    rows = [row for row in evidence.trained if row.score is not None]
+    if not rows:
+        return "No trained row has all its in-domain tasks yet, so no means are given."
+    best = max(rows, key=lambda row: row.score or 0.0)
+    return (
+        f"No rows are matched in size; the highest in-domain mean is that of {best.recipe.title}, "
+        f"{_spelled(best)}, with {tabular.count(best.trainable)} trainable parameters."
+    )

@@ -1,0 +1,199 @@
+"""The training loop, in plain torch, top to bottom: the same for every method.
+
+An optimiser step sees exactly the study's batch of examples, drawn by the trial's seed alone, so that all recipes see
+the same examples in the same order. The batch is sorted by length and cut into micro-batches by a token budget; the
+loss is the mean over the answer tokens of the whole batch, however it was cut.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mosld_bench.logits import logits_at, padded
+from mosld_bench.record import Point, TrainInfo
+from mosld_bench.registry import Method
+from mosld_bench.study import TrainSpec
+
+_VALIDATIONS = 5  # how often the validation loss is taken in a run, the end included
+_POINTS = 200  # most points of a stored curve
+_FORWARD_PRICE = 64  # what a forward costs beside its tokens, in tokens
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of prompt and answer together, and how many of them are the answer's."""
+
+    task: str
+    ids: list[int]
+    answer: int
+
+
+def train(
+    model: nn.Module,
+    method: Method,
+    examples: Sequence[Encoded],
+    validation: Sequence[Encoded],
+    spec: TrainSpec,
+    learning_rate: float,
+    seed: int,
+    pad: int,
+    micro_tokens: int,
+    progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+) -> TrainInfo:
+    """Train ``model`` in place on ``examples``. ``learning_rate`` is the peak, the recipe's scale applied."""
+    device = next(model.parameters()).device
+    trained = [p for p in model.parameters() if p.requires_grad]
+    steps = spec.steps or math.ceil((spec.epochs or 0) * len(examples) / spec.batch_size)
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=spec.weight_decay)
+    order = _batches(len(examples), spec.batch_size, seed)
+    every = max(1, steps // _VALIDATIONS)
+    curve: list[Point] = []
+    seen: Counter[str] = Counter()
+    real = computed = 0
+    started, validating = time.perf_counter(), 0.0
+
+    model.train()
+    for step in range(1, steps + 1):
+        batch = [examples[index] for index in next(order)]
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * _schedule(step, steps, spec)
+        method.before_step(model)
+        total = sum(example.answer for example in batch)
+        losses = torch.zeros((), device=device)
+        auxiliary: Tensor | None = None
+        for micro in micro_batches(batch, micro_tokens):
+            share = sum(example.answer for example in micro) / total
+            with torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bfloat16"):
+                loss = answer_loss(model, micro, pad) / total
+                extra = method.aux_loss(model)
+            losses += loss.detach()
+            if extra is not None:
+                auxiliary = share * extra.detach() + (0.0 if auxiliary is None else auxiliary)
+                loss = loss + share * extra
+            loss.backward()  # type: ignore[no-untyped-call]
+            computed += len(micro) * max(len(example.ids) for example in micro)
+        if spec.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(trained, spec.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+        seen.update(example.task for example in batch)
+        real += sum(len(example.ids) for example in batch)
+        held = None
+        if validation and (step == steps or step % every == 0):
+            paused = time.perf_counter()
+            held = validation_loss(model, validation, pad, micro_tokens, spec.dtype)
+            validating += time.perf_counter() - paused
+        if held is not None or step == 1 or step % max(1, steps // _POINTS) == 0:
+            value = float(losses)
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"The loss became {value} at step {step} of {steps}, at a peak learning rate of {learning_rate:g}."
+                )
+            curve.append(
+                Point(
+                    step=step,
+                    loss=value,
+                    validation_loss=held,
+                    aux_loss=None if auxiliary is None else float(auxiliary),
+                    learning_rate=optimizer.param_groups[0]["lr"],
+                    seconds=time.perf_counter() - started,
+                )
+            )
+            progress(step, steps, value)
+    seconds = time.perf_counter() - started - validating
+    counts = Counter(example.task for example in examples)
+    return TrainInfo(
+        steps=steps,
+        examples=steps * spec.batch_size,
+        exposures={task: seen[task] / counts[task] for task in counts},
+        train_items=dict(counts),
+        validation_items=dict(Counter(example.task for example in validation)),
+        tokens=real,
+        padding_share=1 - real / computed,
+        seconds=seconds,
+        tokens_per_second=real / seconds,
+        learning_rate=learning_rate,
+        final_validation_loss=curve[-1].validation_loss,
+        curve=tuple(curve),
+    )
+
+
+def answer_loss(model: nn.Module, batch: Sequence[Encoded], pad: int) -> Tensor:
+    """Sum over the batch's answer tokens of the negative log-likelihood, in nats; a scalar in float32."""
+    device = next(model.parameters()).device
+    ids, mask = padded([example.ids for example in batch], pad, device)
+    places = [
+        (row, column)
+        for row, example in enumerate(batch)
+        for column in range(len(example.ids) - example.answer, len(example.ids))
+    ]
+    rows, columns = torch.tensor(places, device=device).unbind(1)
+    logits = logits_at(model, rows, columns - 1, input_ids=ids, attention_mask=mask)
+    return F.cross_entropy(logits.float(), ids[rows, columns], reduction="sum")
+
+
+@torch.no_grad()
+def validation_loss(model: nn.Module, held: Sequence[Encoded], pad: int, micro_tokens: int, dtype: str) -> float:
+    """Mean negative log-likelihood of an answer token over held-out training items, dropout off."""
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+        total = sum(float(answer_loss(model, micro, pad)) for micro in micro_batches(held, micro_tokens))
+    model.train()
+    return total / sum(example.answer for example in held)
+
+
+def micro_batches(batch: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:
+    """``batch`` by length, cut where it costs least.
+
+    A piece takes at most ``tokens`` with its padding (or is one example). A piece costs its padded tokens and a fixed
+    price for the forward itself, so examples of like length stay together and a long one does not pad short ones.
+    """
+    items = sorted(batch, key=lambda one: -len(one.ids))
+    best: list[tuple[int, int]] = [(0, 0)]  # for every beginning of items: least cost, start of its last piece
+    for end in range(1, len(items) + 1):
+        options = []
+        for start in range(end - 1, -1, -1):
+            padded_tokens = len(items[start].ids) * (end - start)
+            if padded_tokens > tokens and end - start > 1:
+                break
+            options.append((best[start][0] + padded_tokens + _FORWARD_PRICE, start))
+        best.append(min(options))
+    pieces: list[list[Encoded]] = []
+    end = len(items)
+    while end:
+        start = best[end][1]
+        pieces.append(items[start:end])
+        end = start
+    return pieces[::-1]
+
+
+def _batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
+    """Endless batches of indices: a new shuffle of all examples every epoch, epochs running into each other."""
+    generator = random.Random(seed)
+    waiting: list[int] = []
+    while True:
+        while len(waiting) < size:
+            epoch = list(range(count))
+            generator.shuffle(epoch)
+            waiting += epoch
+        yield waiting[:size]
+        waiting = waiting[size:]
+
+
+def _schedule(step: int, steps: int, spec: TrainSpec) -> float:
+    """Share of the peak learning rate at ``step`` (from 1): linear warm-up, then the study's schedule down to zero."""
+    if step <= spec.warmup_steps:
+        return step / (spec.warmup_steps + 1)
+    done = (step - spec.warmup_steps - 1) / max(1, steps - spec.warmup_steps)
+    return {"linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "constant": 1.0}[spec.schedule]

@@ -1,0 +1,1 @@
+"""Our PEFT tuners. Importing one registers it with PEFT."""

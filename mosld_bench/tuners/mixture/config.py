@@ -1,0 +1,79 @@
+"""The coordinates of the mixture's design space; an ablation moves one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from peft.config import PeftConfig
+from peft.utils.peft_types import PeftType
+
+from mosld_bench.errors import BenchError
+
+
+@dataclass
+class MixtureConfig(PeftConfig):  # type: ignore[misc]
+    """A mixture of LoRA experts on linear layers. Field names are PEFT's wherever PEFT has the field.
+
+    Raises BenchError for a combination that has no meaning, such as a top-K above the number of experts.
+    """
+
+    r: int = field(default=8, metadata={"help": "rank of every expert"})
+    lora_alpha: float = field(default=16, metadata={"help": "the update is scaled by lora_alpha / r"})
+    target_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "names of the linear layers to adapt, or a regular expression"}
+    )
+    exclude_modules: list[str] | str | None = field(default=None)
+    rank_pattern: dict[str, int] = field(default_factory=dict, metadata={"help": "module name -> its own r"})
+    alpha_pattern: dict[str, float] = field(default_factory=dict, metadata={"help": "module name -> its own alpha"})
+    experts: int | list[int] = field(
+        default=4, metadata={"help": "experts a module; a list is spread over equal parts of the depth"}
+    )
+    share: Literal["none", "down", "up"] = field(
+        default="none", metadata={"help": "which matrix all experts of a module share: LoRA's A is down, B is up"}
+    )
+    top_k: int | None = field(default=None, metadata={"help": "experts active a token; none: all of them"})
+    renormalize: bool = field(default=True, metadata={"help": "whether the gates of the top-K sum to one"})
+    balance_coef: float = field(default=0.0, metadata={"help": "weight of the balance loss"})
+    dropout: float = field(default=0.0, metadata={"help": "share of what dropout_on names that is zeroed"})
+    dropout_on: Literal["none", "input", "weight", "hidden"] = field(
+        default="none",
+        metadata={"help": "the adapter's input, the weights of the shared matrix (down if none), or its output"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = PeftType.LORA_MIXTURE
+        if isinstance(self.target_modules, set):
+            self.target_modules = sorted(self.target_modules)
+        counts = self.experts if isinstance(self.experts, list) else [self.experts]
+        _require(bool(counts) and all(isinstance(n, int) and n >= 1 for n in counts), "experts", self.experts,
+                 "a positive integer, or a list of them from the first part of the depth to the last")  # fmt: skip
+        _require(isinstance(self.r, int) and self.r >= 1, "r", self.r, "a positive integer")
+        _require(self.share in ("none", "down", "up"), "share", self.share, "none, down or up")
+        _require(self.top_k is None or (isinstance(self.top_k, int) and 1 <= self.top_k <= min(counts)),
+                 "top_k", self.top_k, f"none (dense routing) or 1 to {min(counts)}, the fewest experts of a layer")  # fmt: skip
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+        _require(self.dropout_on in ("none", "input", "weight", "hidden"), "dropout_on", self.dropout_on,
+                 "none, input, weight or hidden")  # fmt: skip
+        _require((self.dropout > 0) == (self.dropout_on != "none"), "dropout_on", self.dropout_on,
+                 f"none exactly when dropout is 0 (it is {self.dropout})")  # fmt: skip
+        _require(self.balance_coef >= 0, "balance_coef", self.balance_coef, "0 or more")
+
+
+def _require(holds: bool, key: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise BenchError(f"The mixture's {key} is {value!r}; allowed is {allowed}.")
+
+
+def allocate(experts: int | list[int], layer: int, layers: int) -> int:
+    """Experts of ``layer`` (from 0) among ``layers``.
+
+    A list of g counts cuts the depth into g parts: layer l is in part floor(l * g / layers). Where g does not divide
+    the depth, the parts differ by at most one layer: four counts on 30 layers cover 8, 7, 8 and 7 of them.
+    """
+    if isinstance(experts, int):
+        return experts
+    if len(experts) > layers:
+        raise BenchError(f"experts lists {len(experts)} parts of the depth, but the model has {layers} layers.")
+    return experts[layer * len(experts) // layers]

@@ -1,0 +1,107 @@
+"""The tuner that PEFT injects: finds the layers, counts their experts, hands the token mask to the routers."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NoReturn
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft.utils.other import get_pattern_key
+from torch import Tensor, nn
+
+from mosld_bench.errors import BenchError
+from mosld_bench.tuners.mixture.config import MixtureConfig, allocate
+from mosld_bench.tuners.mixture.layer import MixtureLayer
+
+
+class MixtureModel(BaseTuner):  # type: ignore[misc]
+    """Wraps every target layer into a MixtureLayer."""
+
+    prefix = "mixture_"
+    tuner_layer_cls = MixtureLayer
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def _create_and_replace(
+        self,
+        peft_config: MixtureConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **kwargs: Any,
+    ) -> None:
+        rank = peft_config.rank_pattern.get(get_pattern_key(peft_config.rank_pattern, current_key), peft_config.r)
+        alpha = peft_config.alpha_pattern.get(
+            get_pattern_key(peft_config.alpha_pattern, current_key), peft_config.lora_alpha
+        )
+        shape = {"experts": self._experts(peft_config, current_key), "rank": rank, "alpha": alpha}
+        if isinstance(target, MixtureLayer):
+            target.update_layer(adapter_name, peft_config, **shape)
+            return
+        layer = MixtureLayer(target, adapter_name, peft_config, **shape)
+        layer.token_mask = self._token_mask()
+        if adapter_name not in self.active_adapters:
+            layer.requires_grad_(False)
+        self._replace_module(parent, target_name, layer, target)
+
+    def _experts(self, config: MixtureConfig, key: str) -> int:
+        if isinstance(config.experts, int):
+            return config.experts
+        index = re.search(r"(?:^|\.)(\d+)\.", key)
+        if index is None:
+            raise BenchError(f"experts is a list by depth, but the module {key!r} is in no numbered layer.")
+        return allocate(config.experts, int(index[1]), int(self.model.config.num_hidden_layers))
+
+    def _token_mask(self) -> list[Tensor | None]:
+        """The cell that all layers share."""
+        if "_token_mask_cell" not in self.__dict__:
+            self.__dict__["_token_mask_cell"] = [None]
+        return self.__dict__["_token_mask_cell"]  # type: ignore[no-any-return]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the model's; notes which tokens are padding, for the balance loss."""
+        mask = kwargs.get("attention_mask")
+        self._token_mask()[0] = mask if mask is not None and mask.dim() == 2 else None
+        return self.model(*args, **kwargs)
+
+    def merge_and_unload(self, *args: Any, **kwargs: Any) -> NoReturn:
+        MixtureLayer.merge(self)
+
+    def merge_adapter(self, *args: Any, **kwargs: Any) -> NoReturn:
+        MixtureLayer.merge(self)
+
+
+def layers(model: nn.Module) -> list[MixtureLayer]:
+    """Every adapted layer of a model, in its order."""
+    return [module for module in model.modules() if isinstance(module, MixtureLayer)]
+
+
+def aux_loss(model: nn.Module) -> Tensor | None:
+    """The balance loss of the last training forward, to be added to the task's loss; None where there is none.
+
+    balance_coef * mean over adapted modules of N * sum_i f_i P_i: uniform routing scores balance_coef, whatever the
+    model's size. Asking takes the losses away, so that none is counted twice.
+    """
+    losses = []
+    for layer in layers(model):
+        if layer.balance is not None:
+            coefficient = max(layer.settings[name].balance_coef for name in layer.active_adapters)
+            losses.append(coefficient * layer.balance)
+            layer.balance = None
+    return torch.stack(losses).mean() if losses else None
+
+
+def draw_masks(model: nn.Module) -> None:
+    """Draw the weight-dropout masks of one optimiser step from torch's generator.
+
+    All micro-batches of the step then see the same masks. A training loop that never calls this gets a new mask in
+    every forward.
+    """
+    for layer in layers(model):
+        for name in layer.active_adapters:
+            config = layer.settings[name]
+            if config.dropout_on == "weight":
+                layer.weight_mask[name] = torch.rand_like(layer.masked_shape(name)) >= config.dropout

@@ -1,0 +1,284 @@
+"""Records as a run would leave them, with made-up numbers: for tests of everything after the training."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mosld_bench.recipe import Recipe
+from mosld_bench.record import EvalInfo, Metric, Outcome, Point, Record, Size, TrainInfo
+from mosld_bench.study import ModelSpec, Study, TrainSpec, Trial
+
+KINDS = {
+    "commonsense": "commonsense",
+    "everyday": "commonsense",
+    "science": "subject_knowledge",
+    "geography": "subject_knowledge",
+    "stories": "reading",
+    "dialogues": "reading",
+    "unseen_relations": "subject_knowledge",
+    "people": "commonsense",
+    "routes": "reading",
+}
+IN_DOMAIN = tuple(KINDS)[:6]
+OUT_OF_DOMAIN = tuple(KINDS)[6:]
+TRAIN_ITEMS = dict(zip(IN_DOMAIN, (1200, 500, 700, 250, 900, 600), strict=True))
+BASE_PARAMETERS = 870_144
+
+
+def _mixture(name: str, title: str, about: str, deviations: Sequence[str] = (), **params: Any) -> Recipe:
+    shared = {"r": 8, "lora_alpha": 16, "experts": 4, "share": "none", "top_k": None, "renormalize": False}
+    rest = {"balance_coef": 0.0, "dropout": 0.0, "dropout_on": "none", "target_modules": ["q_proj", "v_proj"]}
+    return Recipe(
+        name=name,
+        title=title,
+        method="mixture",
+        paper="arXiv 2412.08946",
+        about=about,
+        params={**shared, **rest, **params},
+        deviations=tuple(deviations),
+    )
+
+
+BY_DEPTH: dict[str, Any] = {"experts": [2, 4, 6, 8], "top_k": 2, "renormalize": True, "balance_coef": 1e-3}
+_ALL = (
+    Recipe(name="base", title="Frozen base", method="base"),
+    Recipe(
+        name="full",
+        title="Full fine-tuning",
+        method="full",
+        about="Every weight of the base model is trained.",
+        learning_rate_scale=0.1,
+    ),
+    Recipe(
+        name="prefix-tuning",
+        title="Prefix-tuning",
+        method="peft",
+        paper="arXiv 2101.00190",
+        about="Trained keys and values are put before those of the input, in every layer.",
+        params={"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 16},
+        knob="num_virtual_tokens",
+        learning_rate_scale=2.0,
+    ),
+    Recipe(
+        name="lora",
+        title="LoRA",
+        method="peft",
+        paper="arXiv 2106.09685",
+        about="A low-rank update beside each adapted matrix.",
+        params={"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]},
+        knob="r",
+    ),
+    _mixture("moe-lora", "MoE-LoRA", "Independent LoRA experts under a dense softmax router."),
+    _mixture(
+        "mola",
+        "MoLA",
+        "Independent experts, top-2 routing, more experts in higher layers.",
+        dropout=0.05,
+        dropout_on="input",
+        **BY_DEPTH,
+    ),
+    _mixture(
+        "hydralora",
+        "HydraLoRA",
+        "One shared down-projection, several up-projections, dense routing.",
+        share="down",
+    ),
+    _mixture(
+        "mosl", "MoSL", "MoLA with one down-projection shared by the experts.", share="down", **BY_DEPTH
+    ),
+    _mixture(
+        "mosld",
+        "MoSLD",
+        "MoSL with dropout on the weights of the shared down-projection.",
+        share="down",
+        dropout=0.1,
+        dropout_on="weight",
+        deviations=["The paper gives no balance coefficient; ours is that of MoLA."],
+        **BY_DEPTH,
+    ),
+)
+RECIPES = {recipe.name: recipe for recipe in _ALL}
+SKILL = {"full": 0.725, "prefix-tuning": 0.58, "lora": 0.68, "moe-lora": 0.69, "mola": 0.692}
+SKILL |= {"hydralora": 0.697, "mosl": 0.695, "mosld": 0.708}
+
+
+def make_study(**changes: Any) -> Study:
+    return Study(
+        **{
+            "name": "synthetic",
+            "question": "Which adapter answers best at equal size?",
+            "model": ModelSpec(name="embedded", revision="0123456789ab"),
+            "in_domain": IN_DOMAIN,
+            "out_of_domain": OUT_OF_DOMAIN,
+            "budgets": ("60000",),
+            "train": TrainSpec(steps=200, learning_rate=5e-3),
+            **changes,
+        }
+    )
+
+
+def make_trials(study: Study, recipes: Sequence[Recipe], protocol: str = "00c0ffee") -> list[Trial]:
+    """The plan of a study, by the study's own code, without the files that describe its tasks."""
+    digests = dict.fromkeys(study.in_domain + study.out_of_domain, "00000000")
+    trials: dict[str, Trial] = {}
+    for budget in study.budgets:
+        for setting in study.settings:
+            for recipe in recipes:
+                for trial in study._cell(recipe, setting, budget, study.model, digests, protocol):
+                    trials.setdefault(trial.id, trial)
+    return list(trials.values())
+
+
+def _target(budget: str) -> int | None:
+    if budget == "native":
+        return None
+    return int(budget) if budget.isdigit() else 60_000
+
+
+def make_record(
+    trial: Trial, study: Study, dirty: bool = False, values: Mapping[str, float] | None = None
+) -> Record:
+    """A finished record; ``values`` fixes scores by task, the others are drawn from the trial's id."""
+    draw = random.Random(int(hashlib.sha256(trial.id.encode()).hexdigest()[:8], 16))
+    frozen = trial.setting == "frozen"
+    target = _target(trial.budget)
+    skill = (
+        0.3 if frozen else SKILL.get(trial.recipe.name, 0.68) + (0.02 * math.log2((target or 60000) / 60000))
+    )
+    skill -= 0.03 * (trial.setting == "single")
+    metrics = []
+    for task in trial.scored_on:
+        offset = 0.1 * (int(hashlib.sha256(task.encode()).hexdigest()[:4], 16) / 65535 - 0.5)
+        inside = task in study.in_domain
+        level = skill + offset + draw.gauss(0, 0.0 if frozen else 0.012) - 0.12 * (not inside) * (not frozen)
+        value = (values or {}).get(task, round(level * 400) / 400)
+        metrics.append(
+            Metric(
+                task=task,
+                role="in_domain" if inside else "out_of_domain",
+                metric="acc,none",
+                value=value,
+                stderr=math.sqrt(value * (1 - value) / 399),
+                items=400,
+                chance=0.25,
+                primary=True,
+            )
+        )
+        metrics.append(
+            metrics[-1].model_copy(update={"metric": "acc_norm,none", "value": 0.5, "primary": False})
+        )
+    params = dict(trial.recipe.params)
+    trainable = 0 if frozen else BASE_PARAMETERS
+    if target is not None:
+        trainable = target + draw.randrange(-target // 150, target // 150)
+        if "r" in params:
+            params |= {"r": 11, "rank_pattern": {f"model.layers.{i}.self_attn.q_proj": 12 for i in range(3)}}
+    return Record(
+        trial=trial,
+        trial_id=trial.id,
+        status="finished",
+        size=Size(
+            target=target,
+            trainable=trainable,
+            total=BASE_PARAMETERS + (trainable if target else 0),
+            residual=(trainable - target) / target if target else None,
+            params=params,
+        ),
+        train_info=None if frozen else _train_info(trial, draw, skill),
+        eval_info=EvalInfo(
+            seconds=draw.uniform(1, 2),
+            requests=14_400,
+            tokens_plain=410_000,
+            tokens_computed=160_000,
+            packed=True,
+        ),
+        metrics=tuple(metrics),
+        peak_memory_bytes=int(draw.uniform(4e8, 6e8)),
+        meta_info={
+            "commit": "8c1f0de5a7b94b5e8a3f6a1c2d3e4f5061728394",
+            "dirty": dirty,
+            "versions": {"torch": "2.9.1", "transformers": "5.0.0", "peft": "0.18.0", "lm_eval": "0.4.11"},
+            "hardware": {
+                "cpu": "Example CPU @ 2.5 GHz",
+                "cores": 2,
+                "memory_bytes": 16 * 2**30,
+                "gpu": None,
+                "threads": 1,
+            },
+            "started": f"2026-01-0{1 + trial.seed % 5}T10:00:00+00:00",
+            "seconds": 11.0,
+            "python": "3.12.3",
+            "platform": "Linux-x86_64",
+            "command": f"mosld-bench run {trial.study}",
+        },
+    )
+
+
+def _train_info(trial: Trial, draw: random.Random, skill: float) -> TrainInfo:
+    steps, items = 200, {task: TRAIN_ITEMS.get(task, 800) for task in trial.train_on}
+    exposure = steps * 32 / sum(items.values())
+    points = tuple(
+        Point(
+            step=step,
+            loss=(1.3 - skill) + 1.2 * math.exp(-step / 30) + draw.gauss(0, 0.08),
+            validation_loss=(1.35 - skill) + 1.2 * math.exp(-step / 30) + draw.gauss(0, 0.01)
+            if step % 40 == 0
+            else None,
+            seconds=step / 25,
+        )
+        for step in range(5, steps + 1, 5)
+    )
+    return TrainInfo(
+        steps=steps,
+        examples=steps * 32,
+        exposures=dict.fromkeys(items, exposure),
+        train_items=items,
+        validation_items={task: count // 9 for task, count in items.items()},
+        tokens=98_000,
+        padding_share=0.06,
+        seconds=draw.uniform(6, 9),
+        tokens_per_second=draw.uniform(12e3, 14e3),
+        learning_rate=5e-3 * trial.recipe.learning_rate_scale,
+        final_validation_loss=points[-1].validation_loss,
+        curve=points,
+    )
+
+
+def make_records(
+    root: Path,
+    recipes: Sequence[str] = tuple(RECIPES),
+    seeds: Sequence[int] = (0, 1, 2),
+    settings: Sequence[str] = ("mixture",),
+    budgets: Sequence[str] = ("60000",),
+    skip: int = 0,
+    dirty: bool = False,
+    **changes: Any,
+) -> tuple[Study, list[Trial]]:
+    """Write a record for every trial but the last ``skip`` below ``root``/results; the study and its plan."""
+    study = make_study(
+        seeds=tuple(seeds),
+        settings=tuple(settings),
+        budgets=tuple(budgets),
+        recipes=tuple(recipes),
+        **changes,
+    )
+    trials = make_trials(study, [RECIPES[name] for name in recipes])
+    for trial in trials[: len(trials) - skip]:
+        Outcome(make_record(trial, study, dirty)).write(root / "results")
+    return study, trials
+
+
+def task_configs(tasks: Sequence[str] = tuple(KINDS)) -> dict[str, dict[str, Any]]:
+    """Resolved task files, as far as a report reads them."""
+    return {
+        task: {
+            "task": task,
+            "metadata": {"title": task.replace("_", " ").capitalize(), "kind": KINDS.get(task)},
+        }
+        for task in tasks
+    }

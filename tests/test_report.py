@@ -1,0 +1,297 @@
+"""The report from records to PDF: what counts, what is shown, what is said."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pypdf import PdfReader
+from synthetic import (
+    IN_DOMAIN,
+    OUT_OF_DOMAIN,
+    RECIPES,
+    make_record,
+    make_records,
+    make_study,
+    make_trials,
+    task_configs,
+)
+
+from mosld_bench import record
+from mosld_bench.errors import BenchError
+from mosld_bench.evidence import Evidence, gather
+from mosld_bench.recipe import Recipe
+from mosld_bench.record import Outcome
+from mosld_bench.report import build_report
+from mosld_bench.study import Study, Trial
+from mosld_bench.summary import summary
+
+TASKS = task_configs()
+COLUMNS = ["recipe", "setting", "budget", "trainable_parameters", "in_domain_mean", "in_domain_sd"]
+COLUMNS += ["out_of_domain_mean", "out_of_domain_sd", "seeds"]
+
+
+def build(root: Path, study: Study, trials: list[Trial], tasks: dict[str, Any] | None = None) -> Path:
+    return build_report(
+        study, trials, record.load(root / "results", study.name), root / "out", tasks or TASKS
+    )
+
+
+def text_of(pdf: Path) -> str:
+    return "\n".join(page.extract_text() for page in PdfReader(pdf).pages)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def evidence_of(root: Path, study: Study, trials: list[Trial]) -> Evidence:
+    return gather(study, trials, record.load(root / "results", study.name), TASKS)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report over eight recipes, both settings, two budgets: 316 trials, the last three of them missing."""
+    root = tmp_path_factory.mktemp("full")
+    study, trials = make_records(root, settings=("mixture", "single"), budgets=("60000", "120000"), skip=3)
+    assert len(trials) > 300
+    start = time.perf_counter()
+    build(root, study, trials)
+    assert time.perf_counter() - start < 60
+    return root / "out"
+
+
+def test_files(full: Path) -> None:
+    figures = {path.stem for path in (full / "figures").glob("*.pdf")}
+    assert figures == {"size", "tasks-by-method", "difference", "settings", "training"}
+    assert {path.stem for path in (full / "figures").glob("*.png")} == figures
+    names = {path.stem for path in (full / "tables").glob("*.csv")}
+    assert names >= {"main", "differences", "cost", "audit", "methods", "tasks", "exposure"}
+    assert {path.name for path in full.iterdir()} == {"report.pdf", "tables", "figures"}
+
+
+def test_main_csv(full: Path) -> None:
+    rows = rows_of(full / "tables" / "main.csv")
+    assert list(rows[0]) == [*COLUMNS, *IN_DOMAIN, *OUT_OF_DOMAIN]
+    keys = {(row["recipe"], row["setting"], row["budget"]) for row in rows}
+    assert ("base", "frozen", "native") in keys
+    assert ("full", "single", "native") in keys
+    assert len(keys) == len(rows) == 1 + 2 * (7 * 2 + 1)
+    lora = next(row for row in rows if row["recipe"] == "lora" and row["setting"] == "mixture")
+    assert re.fullmatch(r"0\.\d{6}", lora["in_domain_mean"])
+    assert float(lora["in_domain_mean"]) == pytest.approx(
+        sum(float(lora[task]) for task in IN_DOMAIN) / 6, abs=2e-6
+    )
+
+
+def test_missing_is_missing(full: Path) -> None:
+    rows = rows_of(full / "tables" / "main.csv")
+    gap = next(
+        row for row in rows if (row["recipe"], row["setting"], row["budget"]) == ("mosld", "single", "120000")
+    )
+    assert (
+        gap["in_domain_mean"]
+        == gap["out_of_domain_mean"]
+        == gap[IN_DOMAIN[-1]]
+        == gap[OUT_OF_DOMAIN[0]]
+        == ""
+    )
+    assert gap[IN_DOMAIN[0]] != ""
+    assert gap["seeds"] == "0"
+    text = text_of(full / "report.pdf")
+    assert "3 of 316 trials have no record" in re.sub(r"\s+", " ", text)
+    assert "DRAFT" not in text
+
+
+def test_pdf_holds_the_numbers(full: Path) -> None:
+    text = text_of(full / "report.pdf")
+    for row in rows_of(full / "tables" / "main.csv"):
+        for column in ("in_domain_mean", "out_of_domain_mean", *IN_DOMAIN):
+            if row[column]:
+                value = 100 * float(row[column])  # six digits: a half may be rounded either way
+                assert f"{value - 1e-4:.1f}" in text or f"{value + 1e-4:.1f}" in text
+        assert f"{int(row['trainable_parameters']):,}" in text
+    for title in ("MoE-LoRA", "HydraLoRA", "Full fine-tuning", "Frozen base", "Chance", "Provenance"):
+        assert title in text
+
+
+def test_means_by_hand(tmp_path: Path) -> None:
+    study = make_study(
+        in_domain=("a", "b"), out_of_domain=("c",), seeds=(0, 1), settings=("mixture", "single")
+    )
+    trials = make_trials(study, [RECIPES["lora"]])
+    scores = {  # by setting, trained on and seed: scores of a, b, c
+        ("mixture", "a", 0): (0.5, 0.7, 0.3),
+        ("mixture", "a", 1): (0.6, 0.8, 0.4),
+        ("single", "a", 0): (0.9, None, 0.2),
+        ("single", "b", 0): (None, 0.5, 0.4),
+        ("single", "a", 1): (0.8, None, 0.6),
+    }
+    for trial in trials:
+        values = scores.get((trial.setting, trial.train_on[0], trial.seed))
+        if values:
+            known = {task: value for task, value in zip("abc", values, strict=True) if value is not None}
+            Outcome(make_record(trial, study, values=known)).write(tmp_path / "results")
+    found = {row.setting: row for row in evidence_of(tmp_path, study, trials).rows}
+    mixture, single = found["mixture"], found["single"]
+    assert mixture.by_seed() == pytest.approx({0: 0.6, 1: 0.7})
+    assert mixture.mean_sd() == pytest.approx((0.65, 0.1 / 2**0.5))
+    assert mixture.mean_sd("out_of_domain") == pytest.approx((0.35, 0.1 / 2**0.5))
+    # Seed 1 lacks the model of task b: no in-domain mean, and no out-of-domain mean over half of the models.
+    assert single.by_seed() == pytest.approx({0: 0.7})
+    assert single.mean_sd() == (pytest.approx(0.7), None)
+    assert single.by_seed("c") == pytest.approx({0: 0.3})
+    assert single.by_seed("a") == pytest.approx({0: 0.9, 1: 0.8})
+
+
+def test_what_counts(tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, recipes=("lora", "mosld"))
+    results = tmp_path / "results"
+    more = make_study(seeds=(0, 1, 2, 3))
+    earlier = make_trials(more, [RECIPES["lora"], RECIPES["mola"]])
+    changed = RECIPES["mosld"].model_copy(update={"params": {**RECIPES["mosld"].params, "dropout": 0.5}})
+    for trial in [*earlier, *make_trials(study, [changed])]:
+        Outcome(make_record(trial, study)).write(results)
+    for trial in make_trials(study, [RECIPES["mosl"]], protocol="0ther000"):
+        Outcome(make_record(trial, study)).write(results)
+    evidence = evidence_of(tmp_path, study, trials)
+    seeds = {row.recipe.name: len(row.by_seed()) for row in evidence.rows}
+    assert seeds == {"lora": 4, "mosld": 3, "mola": 4}
+    assert (evidence.other_protocol, evidence.superseded, evidence.missing) == (3, 3, ())
+
+
+def test_best_and_tied(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=())
+    recipes = [RECIPES[name] for name in ("full", "lora", "mola", "mosld")]
+    trials = make_trials(study, recipes)
+    scores = {"full": (0.9, 0.9, 0.9), "lora": (0.60, 0.61, 0.605), "mola": (0.69, 0.72, 0.70)}
+    scores["mosld"] = (0.70, 0.71, 0.71)
+    for trial in trials:
+        value = scores[trial.recipe.name][trial.seed]
+        Outcome(make_record(trial, study, values={"a": value})).write(tmp_path / "results")
+    evidence = evidence_of(tmp_path, study, trials)
+    best = evidence.best(("mixture", "60000"))
+    assert best is not None
+    assert best.recipe.name == "mosld"  # full scores higher, but is not of this size
+    separated = {c.row.recipe.name: c.separated for c in evidence.against_best(("mixture", "60000"))}
+    assert separated == {"lora": True, "mola": False}
+    said = " ".join(summary(evidence))
+    assert "MoSLD has the highest in-domain mean" in said
+    assert "10.2 points above LoRA" in said
+    assert "Three seeds do not separate it from MoLA" in said
+    build(tmp_path, study, trials)
+    tex = (tmp_path / "out" / "tables" / "main.tex").read_text(encoding="utf-8")
+    assert r"\textbf{MoSLD}" in tex
+    assert re.search(r"MoLA.*\\dag", tex)
+    assert not re.search(r"LoRA &.*\\dag", tex)
+
+
+def test_dirty_is_a_draft(tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, recipes=("base", "lora", "mosld"), seeds=(0,), dirty=True)
+    text = text_of(build(tmp_path, study, trials))
+    assert text.count("DRAFT") >= len(PdfReader(tmp_path / "out" / "report.pdf").pages)
+    assert "uncommitted changes" in text
+    assert "One seed separates nothing" in re.sub(r"\s+", " ", text)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_nothing_to_report(tmp_path: Path, foreign: bool) -> None:
+    study = make_study()
+    trials = make_trials(study, [RECIPES["lora"]])
+    if foreign:
+        for trial in make_trials(study, [RECIPES["lora"]], protocol="0ther000"):
+            Outcome(make_record(trial, study)).write(tmp_path / "results")
+    with pytest.raises(BenchError, match="no finished trial of study synthetic under these conditions"):
+        build(tmp_path, study, trials)
+
+
+def test_names_survive(tmp_path: Path) -> None:
+    odd = r"A_b #1 $x$ & *bold* @see <tag> 50% \n ~^{}"
+    recipe = Recipe(
+        name="odd",
+        title=odd,
+        method="mixture",
+        about=odd,
+        params={"r": 8, "share": odd, "target_modules": [odd]},
+        deviations=(odd,),
+    )
+    study = make_study(
+        in_domain=("task_a#", "t$b"),
+        out_of_domain=("*c*",),
+        question=odd,
+        about=odd,
+        settings=("mixture", "single"),
+    )
+    trials = make_trials(study, [recipe, RECIPES["lora"]])
+    for trial in trials:
+        Outcome(make_record(trial, study)).write(tmp_path / "results")
+    tasks = {"t$b": {"metadata": {"title": "B & <b>", "kind": "q_a"}}, "*c*": {"metadata": None}}
+    text = re.sub(r"\s+", "", text_of(build(tmp_path, study, trials, tasks)))
+    for part in (odd, "task_a#", "B&<b>", "*c*"):
+        assert part.replace(" ", "") in text
+    tex = (tmp_path / "out" / "tables" / "main.tex").read_text(encoding="utf-8")
+    assert r"task\_a\#" in tex
+    assert r"A\_b \#1 \$x\$ \& *bold*" in tex
+
+
+def test_latex_is_well_formed(full: Path) -> None:
+    for path in (full / "tables").glob("*.tex"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        body = "\n".join(lines[1:])
+        assert lines[0].startswith("%")
+        assert body.count(r"\begin{tabular}") == body.count(r"\end{tabular}") == 1
+        bare = re.sub(r"\\[{}%&#_$]", "", body)
+        assert bare.count("{") == bare.count("}")
+        assert "%" not in bare
+        assert "_" not in bare
+        assert body.isascii() or not set(body) & set("±†–−≥")
+        columns = len(re.sub(r"p\{[^}]*\}", "p", re.search(r"tabular\}\{(.*)\}$", lines[1])[1]))  # type: ignore[index]
+        for line in lines[2:]:
+            if line.endswith(r"\\"):
+                spanned = [int(n) for n in re.findall(r"\\multicolumn\{(\d+)\}", line)]
+                cells = len(re.findall(r"(?<!\\)&", line)) + 1
+                assert cells + sum(spanned) - len(spanned) == columns, (path.name, line)
+
+
+def test_same_records_same_files(tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, recipes=("base", "lora", "mosld"), seeds=(0, 1))
+    build(tmp_path, study, trials)
+    out = tmp_path / "out"
+    first = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (out / "figures" / "stale.pdf").write_bytes(b"")
+    build(tmp_path, study, trials[::1])
+    assert first == {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_many_tasks_and_recipes(tmp_path: Path) -> None:
+    names = tuple(f"task_{i:02d}" for i in range(26))
+    extra = [
+        RECIPES["mosld"].model_copy(update={"name": f"mosld-{i}", "title": f"MoSLD {i}"}) for i in range(24)
+    ]
+    study = make_study(
+        in_domain=names[:20], out_of_domain=names[20:], seeds=(0, 1), budgets=("60000", "native")
+    )
+    study = study.model_copy(update={"budgets": ("60000", "120000")})
+    trials = make_trials(study, [RECIPES["lora"], *extra])
+    for trial in trials:
+        Outcome(make_record(trial, study)).write(tmp_path / "results")
+    pdf = build(tmp_path, study, trials, {})
+    assert "task_25" in text_of(pdf)
+    assert (tmp_path / "out" / "tables" / "main.csv").read_text(encoding="utf-8").count("\n") == 51
+
+
+def test_imports_stay_light() -> None:
+    code = (
+        "import sys, mosld_bench.report\n"
+        "heavy = {'torch', 'ray', 'transformers', 'peft', 'lm_eval', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
