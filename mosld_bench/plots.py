@@ -126,14 +126,15 @@ def _spread(rows: Sequence[Row]) -> float:
 def difference(evidence: Evidence) -> Plot | str:
     """Every row minus the reference in its block, with its interval: one panel a block."""
     found = [(block, evidence.against_reference(block)) for block, _ in evidence.blocks()]
-    drawn = [(block, comparisons) for block, comparisons in found if comparisons][:6]
+    drawn = [(block, comparisons) for block, comparisons in found if comparisons]
     if not drawn:
         return "No block of the study has LoRA beside another method, so no differences are drawn."
     lines = max(len(comparisons) for _, comparisons in drawn) + 1.2
     columns = min(len(drawn), 2)
-    rows = math.ceil(len(drawn) / columns)
+    rows = min(math.ceil(len(drawn) / columns), max(1, int(5 / (0.185 * lines))))
+    drawn = drawn[: rows * columns]
     figure = Figure(
-        figsize=(PAGE if columns > 1 or lines > 10 else COLUMN, 0.185 * lines * rows + 0.45),
+        figsize=(PAGE if columns > 1 or lines > 8 else COLUMN, 0.185 * lines * rows + 0.45),
         layout="constrained",
     )
     grid = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
@@ -159,7 +160,7 @@ def difference(evidence: Evidence) -> Plot | str:
         "Difference to LoRA in the same setting and at the same budget: mean over paired seeds and 95 % "
         "t interval, not corrected for the number of rows."
     )
-    return Plot("difference", "the differences to LoRA", caption, figure, wide=columns > 1 or lines > 10)
+    return Plot("difference", "the differences to LoRA", caption, figure, wide=columns > 1 or lines > 8)
 
 
 def tasks(evidence: Evidence) -> Plot | str:

@@ -112,7 +112,7 @@ def cost(evidence: Evidence) -> Section:
             "machine did; compare them only roughly."
         ),
         costs.cost(evidence),
-        costs.audit(evidence),
+        audit if (audit := costs.audit(evidence)).rows else None,
     )
 
 

@@ -47,7 +47,7 @@ _MAIN_CAPTION = (
     "row by a paired test over seeds (Holm-adjusted p ≥ 0.05)."
 )
 
-_LONGEST = 46  # rows that fit a page
+_LONGEST = 34  # rows that fit the largest float of the report
 
 
 def _paged(

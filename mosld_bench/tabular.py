@@ -184,4 +184,4 @@ def interval(low: float | None, high: float | None, between: str = " to ") -> st
 
 
 def p_value(p: float | None) -> str:
-    return MISSING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"

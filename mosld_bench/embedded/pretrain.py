@@ -121,7 +121,7 @@ def _look_back(model: LlamaForCausalLM, constant: float = 0.5, strength: float =
         weight[half : half + half // 2, 0] = strength * angle.sin()
     value = attention.v_proj.weight.view(-1, attention.head_dim, attention.v_proj.in_features)
     value[1:] = value[0].clone()
-    attention.o_proj.weight.lerp_(_spread(attention.v_proj.weight, attention).T, 0.9)
+    attention.o_proj.weight.copy_(0.25 * _spread(attention.v_proj.weight, attention).T)
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, documents: int, seed: int) -> Iterator[list[torch.Tensor]]:

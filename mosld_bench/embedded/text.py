@@ -152,7 +152,7 @@ Line = tuple[str, str, str]
 
 def place_story(draw: random.Random, things: bool) -> tuple[list[Line], Callable[[Line], tuple[str, str]]]:
     """Who went where, or where which thing was left."""
-    n = draw.choice([2, 3, 4, 4])
+    n = draw.choice([2, 2, 2, 3, 4])
     places = draw.sample(PLACES, n)
     names = draw.sample(NAMES, n)
     if things:
@@ -171,7 +171,7 @@ def place_story(draw: random.Random, things: bool) -> tuple[list[Line], Callable
 
 def owner_story(draw: random.Random) -> tuple[list[Line], Callable[[Line], tuple[str, str]]]:
     """Who has which thing."""
-    n = draw.choice([2, 3, 4, 4])
+    n = draw.choice([2, 2, 2, 3, 4])
     verb = draw.choice(["has", "bought", "found", "took", "carries", "borrowed", "won", "chose"])
     lines = [
         (m, f"the {t}", f"{m} {verb} the {t} .")
@@ -184,7 +184,7 @@ def owner_story(draw: random.Random) -> tuple[list[Line], Callable[[Line], tuple
 
 def colour_story(draw: random.Random) -> tuple[list[Line], Callable[[Line], tuple[str, str]]]:
     """Which thing has which colour."""
-    n = draw.choice([2, 3, 4, 4])
+    n = draw.choice([2, 2, 2, 3, 4])
     said = draw.choice(["the {t} is {c} .", "{m} saw the {c} {t} .", "{m} painted the {t} {c} .", "{m} dyed the {t} {c} ."])
     lines = [
         (f"the {t}", c, said.format(m=m, t=t, c=c))

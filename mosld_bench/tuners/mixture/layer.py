@@ -26,7 +26,7 @@ def gate(logits: Tensor, top_k: int | None, renormalize: bool) -> tuple[Tensor, 
     p = softmax(logits). Dense: gates = p. Top-K: the K largest of p, others 0, divided by their sum if
     ``renormalize`` (MoSLD, arXiv 2412.08946, section 3; MoLA, arXiv 2402.08562, eq. 4).
     """
-    probabilities = logits.float().softmax(dim=-1)
+    probabilities = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     if top_k is None or top_k == logits.shape[-1]:
         return probabilities, probabilities
     values, picks = probabilities.topk(top_k, dim=-1)

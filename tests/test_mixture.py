@@ -1,0 +1,300 @@
+"""The mixture tuner against the papers' equations, written here a second time as plain loops in float64."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from mosld_bench.errors import BenchError
+from mosld_bench.tuners.mixture import MixtureConfig, MixtureLayer, allocate, aux_loss, balance_loss, draw_masks, gate
+from tests.models import build, config
+
+POINTS = [
+    {"share": "none"},
+    {"share": "none", "top_k": 2},
+    {"share": "none", "top_k": 2, "renormalize": False},
+    {"share": "down"},
+    {"share": "down", "top_k": 1},
+    {"share": "down", "top_k": 2},
+    {"share": "up", "top_k": 2},
+    {"share": "up"},
+]
+
+
+def layer(experts: int = 4, rank: int = 3, alpha: float = 6, d_in: int = 10, d_out: int = 7, **more: object) -> MixtureLayer:
+    torch.manual_seed(1)
+    made = MixtureLayer(
+        nn.Linear(d_in, d_out), "default", MixtureConfig(experts=experts, r=rank, lora_alpha=alpha, **more),
+        experts=experts, rank=rank, alpha=alpha,
+    ).double()  # fmt: skip
+    nn.init.normal_(made.mixture_up["default"])
+    return made
+
+
+def by_the_equations(one: MixtureLayer, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """h = W0 x + (alpha / r) sum_k S_k B_k A_k x, token by token and expert by expert (MoSLD, section 3)."""
+    settings, experts, rank = one.settings["default"], one.experts["default"], one.rank["default"]
+    down, up = one.mixture_down["default"], one.mixture_up["default"]
+    if mask is not None:
+        if settings.share == "up":
+            up = mask * up / (1 - settings.dropout)
+        else:
+            down = mask * down / (1 - settings.dropout)
+    router = one.mixture_router["default"]
+    outputs = []
+    for token in x.reshape(-1, x.shape[-1]):
+        scores = torch.stack([math.e ** (router[n] @ token) for n in range(experts)])
+        p = scores / scores.sum()
+        picked = sorted(range(experts), key=lambda n: -p[n].item())[: settings.top_k or experts]
+        norm = sum(p[n] for n in picked) if settings.top_k and settings.renormalize else 1.0
+        h = one.base_layer.weight @ token + one.base_layer.bias
+        for n in picked:
+            a = down if settings.share == "down" else down[n * rank : (n + 1) * rank]
+            b = up if settings.share == "up" else up[:, n * rank : (n + 1) * rank]
+            h = h + (settings.lora_alpha / rank) * (p[n] / norm) * (b @ (a @ token))
+        outputs.append(h)
+    return torch.stack(outputs).reshape(*x.shape[:-1], -1)
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda p: "-".join(map(str, p.values())))
+def test_forward_and_gradients_equal_a_loop_over_experts(point: dict[str, object]) -> None:
+    one = layer(**point)
+    x = torch.randn(2, 5, 10, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(2, 5, 7, dtype=torch.float64)
+    names = [one.mixture_down["default"], one.mixture_up["default"], one.mixture_router["default"], x]
+    ours, theirs = one(x), by_the_equations(one, x)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+    mine = torch.autograd.grad(((ours - target) ** 2).sum(), names)
+    plain = torch.autograd.grad(((theirs - target) ** 2).sum(), names)
+    for a, b in zip(mine, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("share", ["none", "down", "up"])
+def test_weight_dropout_masks_the_matrix_as_the_paper_does(share: str) -> None:
+    one = layer(share=share, top_k=2, dropout=0.4, dropout_on="weight").train()
+    draw_masks(one)
+    mask = one.weight_mask["default"]
+    shared = one.mixture_up["default"] if share == "up" else one.mixture_down["default"]
+    assert mask.shape == shared.shape
+    assert 0 < mask.double().mean() < 1
+    x = torch.randn(3, 10, dtype=torch.float64)
+    torch.testing.assert_close(one(x), by_the_equations(one, x, mask.double()), rtol=0, atol=1e-10)
+    torch.testing.assert_close(one(x), one(x), rtol=0, atol=0)  # one mask a step, however many micro-batches
+
+
+def test_weight_dropout_has_the_right_mean_and_is_off_at_inference() -> None:
+    one = layer(share="down", dropout=0.1, dropout_on="weight")
+    x = torch.randn(4, 10, dtype=torch.float64)
+    quiet = one.eval()(x)
+    torch.testing.assert_close(quiet, by_the_equations(one, x), rtol=0, atol=1e-10)
+    one.train()
+    kept, total = 0.0, torch.zeros_like(quiet)
+    draws = 4000
+    for _ in range(draws):
+        draw_masks(one)
+        kept += float(one.weight_mask["default"].double().mean())
+        total += one(x).detach()
+    assert kept / draws == pytest.approx(0.9, abs=0.002)  # 120,000 draws: 0.002 is more than two standard errors
+    torch.testing.assert_close(total / draws, quiet, rtol=0.05, atol=0.1)
+
+
+def test_without_draw_masks_every_forward_draws_anew() -> None:
+    one = layer(share="down", dropout=0.5, dropout_on="weight").train()
+    x = torch.randn(4, 10, dtype=torch.float64)
+    assert not torch.equal(one(x), one(x))
+
+
+@pytest.mark.parametrize("where", ["input", "hidden"])
+def test_other_dropouts_act_in_training_only(where: str) -> None:
+    one = layer(share="down", dropout=0.5, dropout_on=where)
+    x = torch.randn(4, 10, dtype=torch.float64)
+    torch.testing.assert_close(one.eval()(x), by_the_equations(one, x), rtol=0, atol=1e-10)
+    one.train()
+    assert not torch.equal(one(x), one(x))
+
+
+def test_gates() -> None:
+    logits = torch.randn(50, 6)
+    for k in (1, 2, 3, 5):
+        gates, p = gate(logits, k, renormalize=True)
+        torch.testing.assert_close(gates.sum(-1), torch.ones(50))
+        assert ((gates > 0).sum(-1) == k).all()
+        torch.testing.assert_close(p, logits.softmax(-1))
+        raw, _ = gate(logits, k, renormalize=False)
+        torch.testing.assert_close(raw.sum(-1), p.topk(k).values.sum(-1))
+    dense, p = gate(logits, None, renormalize=True)
+    torch.testing.assert_close(dense, p)
+
+
+def test_balance_loss_golden_numbers() -> None:
+    """Uniform routing scores 1 for every K and N; all tokens on one expert of N score N; padding does not count."""
+    for experts in (2, 4, 8):
+        p = torch.full((experts, experts), 1 / experts)
+        for k in range(1, experts):
+            picks = torch.stack([torch.roll(torch.tensor([1.0 / k] * k + [0.0] * (experts - k)), n) for n in range(experts)])
+            assert float(balance_loss(picks, p)) == pytest.approx(1)
+        one_hot = torch.eye(experts)[torch.zeros(5, dtype=torch.long)]
+        assert float(balance_loss(one_hot, one_hot)) == pytest.approx(experts)
+    gates = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    p = torch.tensor([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8]])
+    # two real tokens, both on expert 0: f = (1, 0), P_0 = 0.8, so 2 * 0.8
+    assert float(balance_loss(gates, p, torch.tensor([1, 1, 0]))) == pytest.approx(1.6)
+
+
+def test_allocation_by_parts_of_the_depth() -> None:
+    assert [allocate([2, 4, 6, 8], layer, 32) for layer in range(32)] == [2] * 8 + [4] * 8 + [6] * 8 + [8] * 8
+    assert [allocate([2, 4, 6, 8], layer, 30) for layer in range(30)] == [2] * 8 + [4] * 7 + [6] * 8 + [8] * 7
+    assert [allocate([2, 4, 6, 8], layer, 4) for layer in range(4)] == [2, 4, 6, 8]
+    assert [allocate([8, 2], layer, 5) for layer in range(5)] == [8, 8, 8, 2, 2]
+    assert allocate(5, 3, 4) == 5
+    with pytest.raises(BenchError, match="4 parts of the depth, but the model has 3 layers"):
+        allocate([2, 4, 6, 8], 0, 3)
+
+
+def mixture(model: nn.Module, **more: object) -> PeftModel:
+    settings = {"r": 2, "experts": [2, 4], "share": "down", "top_k": 2, "target_modules": ["q_proj", "v_proj"]} | more
+    return get_peft_model(model, MixtureConfig(task_type="CAUSAL_LM", **settings))
+
+
+def stir(model: nn.Module) -> nn.Module:
+    """Give the adapter an effect."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "mixture_up" in name:
+                parameter.normal_(0, 0.3)
+    return model
+
+
+def test_starts_at_zero_effect_and_only_the_adapter_trains() -> None:
+    base = build(config())
+    ids = torch.randint(3, 40, (2, 9))
+    before = base(ids).logits
+    model = mixture(copy.deepcopy(base))
+    torch.testing.assert_close(model(ids).logits, before, rtol=0, atol=0)
+    assert {n.split(".")[-2] for n, p in model.named_parameters() if p.requires_grad} == {
+        "mixture_down", "mixture_up", "mixture_router"
+    }  # fmt: skip
+
+
+def test_save_load_disable_and_refuse_to_merge(tmp_path: Path) -> None:
+    base = build(config())
+    ids = torch.randint(3, 40, (2, 9))
+    model = stir(mixture(copy.deepcopy(base))).eval()
+    model.save_pretrained(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "LORA_MIXTURE"
+    loaded = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path).eval()
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=0, atol=0)
+    with loaded.disable_adapter():
+        torch.testing.assert_close(loaded(ids).logits, base(ids).logits, rtol=0, atol=0)
+    assert not torch.allclose(loaded(ids).logits, base(ids).logits)
+    with pytest.raises(BenchError, match="cannot be merged"):
+        loaded.merge_and_unload()
+
+
+def test_two_adapters_in_one_model(tmp_path: Path) -> None:
+    base = build(config())
+    ids = torch.randint(3, 40, (1, 7))
+    model = stir(mixture(copy.deepcopy(base))).eval()
+    first = model(ids).logits
+    model.add_adapter("other", MixtureConfig(task_type="CAUSAL_LM", r=3, experts=3, target_modules=["q_proj"]))
+    model.set_adapter("other")
+    torch.testing.assert_close(model(ids).logits, base(ids).logits, rtol=0, atol=0)
+    model.set_adapter("default")
+    torch.testing.assert_close(model(ids).logits, first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_generation_with_a_cache_equals_without(kind: str) -> None:
+    targets = ["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj"]
+    model = stir(mixture(build(config(kind)), target_modules=targets)).eval()
+    ids = torch.randint(3, 40, (2, 6))
+    options = {"max_new_tokens": 8, "do_sample": False, "attention_mask": torch.ones_like(ids), "pad_token_id": 0}
+    assert torch.equal(
+        model.generate(input_ids=ids, use_cache=True, **options), model.generate(input_ids=ids, use_cache=False, **options)
+    )
+
+
+def gradients(model: nn.Module, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    torch.manual_seed(5)
+    model.train()
+    draw_masks(model)
+    extra = None
+    loss = model(input_ids=ids, attention_mask=mask).logits.float().logsumexp(-1).mean()
+    extra = aux_loss(model)
+    (loss + extra if extra is not None else loss).backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:None of the inputs")
+def test_gradient_checkpointing_changes_no_gradient() -> None:
+    """Dropout masks are replayed and the balance loss, taken outside the checkpoint, still has its graph."""
+    base = build(config())
+    ids, mask = torch.randint(3, 40, (2, 9)), torch.tensor([[1] * 9, [1] * 6 + [0] * 3])
+    settings = {"dropout": 0.3, "dropout_on": "weight", "balance_coef": 0.5}
+    torch.manual_seed(0)
+    plain = stir(mixture(copy.deepcopy(base), **settings))
+    torch.manual_seed(0)
+    saved = stir(mixture(copy.deepcopy(base), **settings))
+    saved.gradient_checkpointing_enable({"use_reentrant": False})
+    saved.enable_input_require_grads()
+    a, b = gradients(plain, ids, mask), gradients(saved, ids, mask)
+    assert a.keys() == b.keys()
+    assert len(a) == 4 * 2 * 3
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_balance_loss_leaves_padding_out_and_is_taken_once() -> None:
+    model = stir(mixture(build(config()), balance_coef=1.0)).train()
+    ids = torch.randint(3, 40, (1, 6))
+    model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    short = aux_loss(model)
+    assert short is not None
+    assert aux_loss(model) is None
+    longer = torch.cat([ids, torch.zeros(1, 5, dtype=torch.long)], 1)
+    model(input_ids=longer, attention_mask=torch.tensor([[1] * 6 + [0] * 5]))
+    torch.testing.assert_close(aux_loss(model), short)
+
+
+def test_bfloat16_autocast() -> None:
+    model = stir(mixture(build(config()))).train()
+    ids = torch.randint(3, 40, (1, 6))
+    exact = model(input_ids=ids).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(input_ids=ids).logits
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough.float(), exact, rtol=0.1, atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"experts": [2, 4], "top_k": 3}, "top_k is 3; allowed is none .* or 1 to 2"),
+        ({"share": "left"}, "share is 'left'"),
+        ({"dropout": 0.1}, "dropout_on is 'none'"),
+        ({"experts": 0}, "experts is 0"),
+        ({"dropout": 1.0, "dropout_on": "input"}, "below 1"),
+    ],
+)
+def test_settings_without_meaning_are_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(BenchError, match=said):
+        MixtureConfig(**settings)
+
+
+def test_one_expert_is_lora_and_has_no_router() -> None:
+    one = MixtureLayer(nn.Linear(10, 7), "default", MixtureConfig(experts=1, r=3), experts=1, rank=3, alpha=6)
+    assert "default" not in one.mixture_router
+    nn.init.normal_(one.mixture_up["default"])
+    x = torch.randn(4, 10)
+    lora = one.base_layer(x) + 2 * x @ one.mixture_down["default"].T @ one.mixture_up["default"].T
+    torch.testing.assert_close(one(x), lora)
