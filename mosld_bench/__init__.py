@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mosld_bench._peft import register_with_peft
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -57,3 +59,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'mosld_bench' has no attribute {name!r}")
     return getattr(importlib.import_module(f"mosld_bench.{_HOME[name]}"), name)
+
+
+register_with_peft()

@@ -90,12 +90,17 @@ def target_of(budget: str, config: PreTrainedConfig, recipes: Mapping[str, Recip
         method = registry.get(recipe.method)
         if (recipe.knob or method.knob_of(recipe.params)) is None:
             raise BudgetError(f"The budget {budget!r} names the recipe {recipe.name!r}, which has no size to set.")
-        target = _Counter(method, config)(method.at(recipe.params, int(other[2])))
+        target = count_trainable(method, config, method.at(recipe.params, int(other[2])))
     else:
         raise BudgetError(f"{budget!r} is no budget; allowed are 250k, 0.5%, lora-r8 and {NATIVE}.")
     if target < 1:
         raise BudgetError(f"The budget {budget!r} comes to {target} parameters; at least 1 is needed.")
     return target
+
+
+def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> int:
+    """Trainable parameters of ``method`` at ``params`` on the model of ``config``, counted on the meta device."""
+    return _Counter(method, config)(params)
 
 
 class _Counter:

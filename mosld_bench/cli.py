@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,6 +59,8 @@ ModelRoot = Annotated[Path | None, typer.Option(help="Folder of models: DIR/ORGA
 
 def main() -> None:
     """Entry point. A BenchError is one sentence on stderr and exit code 2; an interrupt is 130."""
+    if not sys.warnoptions:  # what libraries say to programmers is not for the users of a command
+        warnings.simplefilter("ignore")
     try:
         app(standalone_mode=True)
     except BenchError as error:

@@ -33,8 +33,7 @@ def methods(evidence: Evidence) -> Section:
                 "with frozen ", run("W", "italic"), " and trained down-projections ", run("A", "italic"),
                 ", up-projections ", run("B", "italic"), " and router; ", run("g", "italic"),
                 " is the softmax over the experts, or over the top k of them, renormalised where the "
-                "table says so. Sharing down "
-                "means one ",
+                "table says so. Sharing down means one ",
                 run("A", "italic"), " for all experts of a layer, sharing up one ", run("B", "italic"),
                 ". Experts are given by depth, from the first layers to the last.",
             ),
@@ -57,17 +56,12 @@ def methods(evidence: Evidence) -> Section:
 
 
 def _value(value: Any) -> str:
+    """A parameter as text: whole numbers of a list by hyphens (2-4-6-8), other lists by commas."""
     if isinstance(value, list | tuple):
-        return (
-            "-".join(map(str, value))
-            if all(isinstance(v, int) for v in value)
-            else ", ".join(map(str, value))
-        )
-    return (
-        {None: "–", True: "yes", False: "no"}.get(value, str(value))
-        if not isinstance(value, dict)
-        else str(value)
-    )
+        return ("-" if all(isinstance(item, int) for item in value) else ", ").join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return tabular.MISSING if value is None else str(value)
 
 
 def _mixture_table(recipes: Sequence[Recipe]) -> Table:

@@ -110,6 +110,8 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
     @torch.no_grad()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """Greedy (or as the task asks) continuations up to the task's stop strings."""
+        from lm_eval.models.utils_hf import stop_sequences_criteria
+
         self.model.eval()
         answers: dict[int, str] = {}
         order = sorted(range(len(requests)), key=lambda index: -len(requests[index].args[0]))
@@ -130,9 +132,9 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
             mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=self._device)
             out = self.model.generate(  # type: ignore[operator]
                 input_ids=ids, attention_mask=mask, max_new_tokens=room, pad_token_id=self._pad,
-                stop_strings=stops or None, tokenizer=self.tokenizer if stops else None, **options,
+                stopping_criteria=stop_sequences_criteria(self.tokenizer, stops, width, len(batch)), **options,
             )  # fmt: skip
-            for index, row in zip(batch, out[:, -(out.shape[1] - width) :].tolist(), strict=True):
+            for index, row in zip(batch, out[:, width:].tolist(), strict=True):
                 text = self.tokenizer.decode(row, skip_special_tokens=True)
                 for stop in stops:
                     text = text.split(stop)[0] if stop else text

@@ -45,7 +45,7 @@ STYLE = {
     "ps.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "mosld-bench",
-    "savefig.dpi": 200,
+    "savefig.dpi": 160,
     "text.parse_math": False,
 }
 

@@ -169,7 +169,7 @@ def tasks(evidence: Evidence) -> Plot | str:
     names = list(evidence.task_names)
     if not panels or len(names) > 24:
         return "Accuracy by task is not drawn: there is no trained row, or there are more than 24 tasks."
-    figure = Figure(figsize=(PAGE, 1.75 * len(panels) + 0.95), layout="constrained")
+    figure = Figure(figsize=(PAGE, 1.45 * len(panels) + 0.95), layout="constrained")
     grid = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
     look = looks(evidence.recipes)
     for axes, (block, rows) in zip(grid, panels, strict=True):
@@ -263,7 +263,7 @@ def settings(evidence: Evidence) -> Plot | str:
         if matched
         else pairs
     )
-    figure = Figure(figsize=(PAGE, 2.4), layout="constrained")
+    figure = Figure(figsize=(PAGE, 2.15), layout="constrained")
     axes = figure.subplots()
     look = looks(evidence.recipes)
     for i, (row, other) in enumerate(pairs):
@@ -298,7 +298,7 @@ def training(evidence: Evidence) -> Plot | str:
     if not panels:
         return "Training curves are not drawn: no record has one."
     (setting, budget), rows = panels[0]
-    figure = Figure(figsize=(PAGE, 2.5), layout="constrained")
+    figure = Figure(figsize=(PAGE, 2.15), layout="constrained")
     grid = figure.subplots(1, 2, sharex=True)
     look, shown = looks(evidence.recipes), set()
     for axes, what in zip(grid, ("loss", "validation_loss"), strict=True):

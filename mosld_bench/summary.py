@@ -106,7 +106,7 @@ def _margin(comparison: Comparison) -> str:
     if comparison.separated:
         return text + ", more than the noise between seeds explains."
     p = tabular.p_value(comparison.adjusted)
-    return f"{text}, though not after correction for the number of methods (p = {p})."
+    return f"{text}, which does not hold up after correction for the number of methods (p = {p})."
 
 
 def _unmatched_sentence(evidence: Evidence) -> str:

@@ -74,8 +74,11 @@ class Table:
 
 
 def percent(value: float | None, sign: bool = False) -> str:
-    """0.685 -> '68.5'; with ``sign`` '+68.5'. A true minus, and – for None."""
-    return MISSING if value is None else f"{100 * value:{'+' if sign else ''}.1f}".replace("-", "−")
+    """0.685 -> '68.5'; with ``sign`` '+68.5'. A true minus, no signed zero, and – for None."""
+    if value is None:
+        return MISSING
+    text = f"{100 * value:{'+' if sign else ''}.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
 
 
 def score(mean_sd: tuple[float | None, float | None], bold: bool = False, mark: str = "") -> Cell:

@@ -1,14 +1,19 @@
-"""What all tests share."""
+"""What all tests share: a mirror of real data where there is one, and a tiny workspace with a random model."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -18,3 +23,79 @@ def mirror() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip("MOSLD_BENCH_DATA_ROOT names no mirror of the data sets")
     return Path(root)
+
+
+TASK = """
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{train: {name}.jsonl, test: {name}.jsonl}}}}
+{training}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}?"
+doc_to_choice: options
+doc_to_target: answer
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+metadata: {{version: 1.0, kind: toy, title: Toy {name}}}
+"""
+
+STUDY = """
+question: Does it run?
+model: {{name: {model}}}
+recipes: [lora, mosld]
+in_domain: [copy, count]
+out_of_domain: [other]
+budgets: [2k]
+budget_tolerance: 0.2
+seeds: [0]
+train: {{steps: 4, batch_size: 4, learning_rate: 1.0e-2, max_length: 64}}
+"""
+
+
+def write_task(folder: Path, name: str, items: list[dict[str, object]], trains: bool = True) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    (folder / f"{name}.yaml").write_text(TASK.format(name=name, training="training_split: train" if trains else ""))
+
+
+def items(count: int, letters: str) -> list[dict[str, object]]:
+    """Which letter came first: options of one and of two letters."""
+    made = []
+    for index in range(count):
+        first, second = letters[index % len(letters)], letters[(index * 3 + 1) % len(letters)]
+        options = [first, second + "x", "no"]
+        made.append({"id": f"{letters[0]}{index}", "question": f"{first}{second}{index}", "options": options, "answer": 0})
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace: our recipes, three toy tasks, a study, and a random model of four layers with its tokenizer."""
+    from tests.models import build, config, tokenizer
+
+    root = tmp_path_factory.mktemp("tiny")
+    shutil.copytree(REPOSITORY / "methods", root / "methods")
+    for name, letters, trains in (("copy", "abcdefg", True), ("count", "hijklmn", True), ("other", "opqrst", False)):
+        write_task(root / "tasks", name, items(20, letters), trains)
+    model = root / "model"
+    build(config()).save_pretrained(model)
+    tokenizer().save_pretrained(model)
+    (root / "reports" / "tiny").mkdir(parents=True)
+    return root
+
+
+@pytest.fixture
+def tiny(tiny_template: Path, tmp_path: Path) -> Path:
+    """A workspace of its own for the test."""
+    root = tmp_path / "root"
+    shutil.copytree(tiny_template, root)
+    (root / "reports" / "tiny" / "study.yaml").write_text(STUDY.format(model=root / "model"))
+    return root
+
+
+def bench(*words: str, cwd: Path | None = None, timeout: int = 240, **env: str) -> subprocess.CompletedProcess[str]:
+    """The real command line, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "mosld_bench", *words],
+        capture_output=True, text=True, cwd=cwd, timeout=timeout, env={**os.environ, **env},
+    )  # fmt: skip

@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 from pypdf import PdfReader
-from synthetic import (
+
+from mosld_bench import record
+from mosld_bench.errors import BenchError
+from mosld_bench.evidence import Evidence, gather
+from mosld_bench.recipe import Recipe
+from mosld_bench.record import Outcome
+from mosld_bench.report import SIZES, _body_size, build_report
+from mosld_bench.study import Study, Trial
+from mosld_bench.summary import summary
+from mosld_bench.tabular import percent, tex_text
+from tests.synthetic import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,
     RECIPES,
@@ -22,15 +32,6 @@ from synthetic import (
     make_trials,
     task_configs,
 )
-
-from mosld_bench import record
-from mosld_bench.errors import BenchError
-from mosld_bench.evidence import Evidence, gather
-from mosld_bench.recipe import Recipe
-from mosld_bench.record import Outcome
-from mosld_bench.report import build_report
-from mosld_bench.study import Study, Trial
-from mosld_bench.summary import summary
 
 TASKS = task_configs()
 COLUMNS = ["recipe", "setting", "budget", "trainable_parameters", "in_domain_mean", "in_domain_sd"]
@@ -273,7 +274,7 @@ def test_same_records_same_files(tmp_path: Path) -> None:
 def test_many_tasks_and_recipes(tmp_path: Path) -> None:
     names = tuple(f"task_{i:02d}" for i in range(26))
     extra = [
-        RECIPES["mosld"].model_copy(update={"name": f"mosld-{i}", "title": f"MoSLD {i}"}) for i in range(24)
+        RECIPES["mosld"].model_copy(update={"name": f"mosld-{i}", "title": f"MoSLD {i}"}) for i in range(15)
     ]
     study = make_study(
         in_domain=names[:20], out_of_domain=names[20:], seeds=(0, 1), budgets=("60000", "native")
@@ -284,7 +285,24 @@ def test_many_tasks_and_recipes(tmp_path: Path) -> None:
         Outcome(make_record(trial, study)).write(tmp_path / "results")
     pdf = build(tmp_path, study, trials, {})
     assert "task_25" in text_of(pdf)
-    assert (tmp_path / "out" / "tables" / "main.csv").read_text(encoding="utf-8").count("\n") == 51
+    assert (tmp_path / "out" / "tables" / "main.csv").read_text(encoding="utf-8").count("\n") == 33
+
+
+def test_printed_numbers() -> None:
+    assert [percent(value, True) for value in (0.685, -0.0123, -0.0004, None)] == [
+        "+68.5",
+        "−1.2",
+        "0.0",
+        "–",
+    ]
+    assert tex_text(r"50% of_a\b & −1 ± 2†") == r"50\% of\_a\textbackslash{}b \& $-$1 $\pm$ 2\dag{}"
+
+
+def test_length_of_the_report() -> None:
+    """Smaller type only where it saves a nearly empty last page."""
+    assert _body_size(lambda size: (3, 0.9)) == SIZES[0]
+    assert _body_size(lambda size: (4, 0.1) if size in SIZES[:2] else (3, 0.9)) == SIZES[2]
+    assert _body_size(lambda size: (4, 0.1)) == SIZES[0]
 
 
 def test_imports_stay_light() -> None:

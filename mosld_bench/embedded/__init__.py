@@ -1,4 +1,7 @@
-"""The embedded default: a tiny pre-trained model and nine small tasks, so that `mosld-bench run` needs no download."""
+"""The embedded default: a tiny pre-trained model and nine small tasks.
+
+With them `mosld-bench run` needs no download.
+"""
 
 from pathlib import Path
 

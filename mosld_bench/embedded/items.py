@@ -44,7 +44,7 @@ def _others(draw: random.Random, values: list[str], answer: str) -> list[str]:
 
 # ---------------------------------------------------------------- tasks on facts
 
-# relation -> wordings of the question; {e} is the entity. A draft takes table, relation and wording at random.
+# relation -> wordings of the question; {e} is the entity. A draft takes relation and wording at random.
 ANIMAL_ASKS = {
     "habitat": ["Which home suits the {e}?", "Where could someone meet a wild {e}?"],
     "diet": ["Which dinner suits the {e}?", "What would make a good meal for the {e}?"],
@@ -119,7 +119,9 @@ def tools(draw: random.Random, split: str) -> Draft:
     """From the tool to its room and its user, or from the use to any of the three."""
     if draw.random() < 0.35:
         draft = _about(draw, "tools", split, TOOL_ASKS)
-        return draft._replace(answer=f"the {draft.answer}", distractors=[f"the {d}" for d in draft.distractors])
+        return draft._replace(
+            answer=f"the {draft.answer}", distractors=[f"the {d}" for d in draft.distractors]
+        )
     rows = members("tools", split)
     entity = draw.choice(rows)
     known = {**TABLES["tools"][entity], "entity": entity}
@@ -198,7 +200,10 @@ def who(draw: random.Random, split: str) -> Draft:
     """Four people came by four things."""
     verb = draw.choice(["borrowed", "won", "chose"])
     drawn = zip(draw.sample(NAMES, 4), draw.sample(THINGS, 4), strict=True)
-    lines = [(name.capitalize(), f"the {thing}", f"{name.capitalize()} {verb} the {thing}.") for name, thing in drawn]
+    lines = [
+        (name.capitalize(), f"the {thing}", f"{name.capitalize()} {verb} the {thing}.")
+        for name, thing in drawn
+    ]
     return _ask_story(
         draw,
         lines,
@@ -211,7 +216,9 @@ def colours(draw: random.Random, split: str) -> Draft:
     """Four things were painted in four colours."""
     verb = draw.choice(["painted", "dyed"])
     drawn = zip(draw.sample(NAMES, 4), draw.sample(THINGS, 4), draw.sample(COLOURS, 4), strict=True)
-    lines = [(thing, colour, f"{name.capitalize()} {verb} the {thing} {colour}.") for name, thing, colour in drawn]
+    lines = [
+        (thing, colour, f"{name.capitalize()} {verb} the {thing} {colour}.") for name, thing, colour in drawn
+    ]
     return _ask_story(draw, lines, ["Which colour is on the {}?", "What colour would the {} show?"], [])
 
 

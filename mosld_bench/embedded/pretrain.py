@@ -1,6 +1,6 @@
 """Pre-train the embedded model from nothing: `python -m mosld_bench.embedded.pretrain --out DIR [--steps N]`.
 
-Writes a folder that AutoModelForCausalLM and AutoTokenizer load, and provenance.json, which says how it was made.
+Writes a folder that AutoModelForCausalLM and AutoTokenizer load, with provenance.json to say how it was made.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -23,8 +24,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mosld_bench.embedded import items, text
 
 SEED = 1
-STEPS = 4000
-DOCUMENTS, GROUPS = 64, 3  # of a step
+STEPS = 2800
+DOCUMENTS, GROUPS = 48, 3  # of a step
 PEAK_RATE, FINAL_RATE, WARMUP = 3e-3, 1e-4, 100
 SPECIAL = ["<pad>", "<unk>", "<eos>"]
 
@@ -43,7 +44,7 @@ def vocabulary() -> list[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A token for each word and punctuation mark; spaces carry nothing, so that texts can be joined at any space."""
+    """A token for each word and punctuation mark; spaces carry nothing, so texts join at any space."""
     vocab = {word: i for i, word in enumerate(vocabulary())}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -86,48 +87,59 @@ def build_model(vocab_size: int) -> LlamaForCausalLM:
     return model
 
 
-def _spread(weight: torch.Tensor, attention: torch.nn.Module) -> torch.Tensor:
+# The next two give the model the parts of a look-up in its context, which a run of minutes would hardly find.
+
+
+def _by_head(weight: torch.Tensor, width: int) -> torch.Tensor:
+    """A view of a projection by head, halved, so that dimensions turned together lie one above another."""
+    return weight.view(-1, 2, width // 2, weight.shape[1])
+
+
+def _shared(weight: torch.Tensor, attention: Any) -> torch.Tensor:
     """The rows of each key-value head, once for each of the heads that share it."""
     heads = weight.view(-1, attention.head_dim, weight.shape[1])
     return heads.repeat_interleave(attention.num_key_value_groups, 0).flatten(0, 1)
 
 
-def _match_alike(attention: torch.nn.Module, share: float = 0.7) -> None:
-    """Start with queries like keys and outputs like transposed values, so that words attend to their like."""
-    attention.q_proj.weight.lerp_(_spread(attention.k_proj.weight, attention), share)
-    attention.o_proj.weight.lerp_(_spread(attention.v_proj.weight, attention).T, share)
-
-
-def _look_back(model: LlamaForCausalLM, constant: float = 0.5, strength: float = 0.9) -> None:
+def _look_back(model: Any, constant: float = 0.5, strength: float = 0.9) -> None:
     """Start the first layer's heads looking one, two, three and four words back, all of them writing alike.
 
-    With _match_alike this gives the model the parts of a look-up in its context, which a run of minutes would not find.
-    A coordinate that is the same for every word carries the position: its rotated query and key agree at the distance.
+    A coordinate with the same value for every word carries the position: its query, turned by the distance,
+    meets its key. Only the fast turning dimensions tell neighbours apart.
     """
     model.model.embed_tokens.weight[:, 0] = constant
     attention = model.model.layers[0].self_attn
-    attention.q_proj.weight.mul_(0.5)
-    attention.k_proj.weight.mul_(0.5)
-    half = attention.head_dim // 2
-    turns = model.model.rotary_emb.inv_freq[: half // 2]  # the fast ones tell neighbours apart
-    key = attention.k_proj.weight.view(-1, attention.head_dim, attention.k_proj.in_features)
-    key[:, :, 0] = 0.0
-    key[:, : half // 2, 0] = strength
-    query = attention.q_proj.weight.view(-1, attention.head_dim, attention.q_proj.in_features)
-    query[:, :, 0] = 0.0
-    for head, weight in enumerate(query):
-        angle = -turns * (head + 1)
-        weight[: half // 2, 0] = strength * angle.cos()
-        weight[half : half + half // 2, 0] = strength * angle.sin()
+    turns = model.model.rotary_emb.inv_freq[: attention.head_dim // 4]
+    for projection in (attention.q_proj, attention.k_proj):
+        projection.weight.mul_(0.5)  # what the words are matters less here
+        projection.weight[:, 0] = 0.0
+    _by_head(attention.k_proj.weight, attention.head_dim)[:, 0, : len(turns), 0] = strength
+    for back, query in enumerate(_by_head(attention.q_proj.weight, attention.head_dim), start=1):
+        query[0, : len(turns), 0] = strength * (turns * back).cos()
+        query[1, : len(turns), 0] = -strength * (turns * back).sin()
     value = attention.v_proj.weight.view(-1, attention.head_dim, attention.v_proj.in_features)
     value[1:] = value[0].clone()
-    attention.o_proj.weight.copy_(0.25 * _spread(attention.v_proj.weight, attention).T)
+    attention.o_proj.weight.copy_(0.5 * _shared(attention.v_proj.weight, attention).T)
+
+
+def _match_alike(attention: Any, share: float = 0.9) -> None:
+    """Start with queries like keys and outputs like transposed values: words attend to their like, and copy.
+
+    The slowly turning dimensions are made to weigh more, for they compare words at any distance.
+    """
+    attention.q_proj.weight.lerp_(_shared(attention.k_proj.weight, attention), share)
+    attention.o_proj.weight.lerp_(_shared(attention.v_proj.weight, attention).T, share)
+    for projection in (attention.q_proj, attention.k_proj):
+        projection.weight[:, 0] = 0.0
+        heads = _by_head(projection.weight, attention.head_dim)
+        heads[:, :, : attention.head_dim // 4] *= 0.2
+        heads[:, :, attention.head_dim // 4 :] *= 1.7
 
 
 def batches(tokenizer: PreTrainedTokenizerFast, documents: int, seed: int) -> Iterator[list[torch.Tensor]]:
-    """The documents of each step, one a row and padded at the end, in groups of like length to waste little on padding.
+    """The documents of each step, one a row and padded at the end, in groups of like length.
 
-    Documents never share a row: a model this small learns to look things up only in a context free of other texts.
+    Documents never share a row: looking things up is easier to learn in a context free of other texts.
     """
     stream = text.documents(seed)
     while True:
@@ -166,8 +178,10 @@ def pretrain(out: Path, steps: int = STEPS, documents: int = DOCUMENTS, seed: in
         losses.append(0.0)
         for ids in groups:
             logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
-            loss = cross_entropy(logits, ids[:, 1:].flatten(), ignore_index=tokenizer.pad_token_id, reduction="sum")
-            (loss / size).backward()
+            loss = cross_entropy(
+                logits, ids[:, 1:].flatten(), ignore_index=tokenizer.pad_token_id, reduction="sum"
+            )
+            torch.autograd.backward(loss / size)
             losses[-1] += loss.item() / size
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -1,6 +1,6 @@
 """The pre-training text: facts, deductions, dialogues and stories, written from the world's tables.
 
-Used by `python -m mosld_bench.embedded.pretrain`. The questions here are worded differently from those of the tasks.
+Used by `python -m mosld_bench.embedded.pretrain`. The questions are worded differently from the tasks'.
 """
 
 import random
@@ -14,7 +14,6 @@ from mosld_bench.embedded.world import (
     TABLES,
     THINGS,
     TWO_HOP,
-    derived,
 )
 
 # relation -> statements, with {e} the entity and {v} the phrase; half of them put the phrase first.
@@ -34,7 +33,11 @@ SAYS: dict[str, list[str]] = {
     "material": ["the {e} is made of {v} .", "{v} is used to make the {e} .", "they made the {e} from {v} ."],
     "origin": ["{e} comes {v} .", "{v} comes {e} .", "they get {e} {v} ."],
     "trait": ["{e} {v} .", "it {v} because it is {e} .", "we know that {e} {v} ."],
-    "capital": ["the capital of {e} is {v} .", "{v} is the capital of {e} .", "the king of {e} rules in {v} ."],
+    "capital": [
+        "the capital of {e} is {v} .",
+        "{v} is the capital of {e} .",
+        "the king of {e} rules in {v} .",
+    ],
     "continent": ["{e} is a part of {v} .", "in {v} there is {e} .", "{e} lies in {v} ."],
     "language": ["people in {e} speak {v} .", "{v} is spoken in {e} .", "in {e} they speak {v} ."],
     "hobby": ["{e} loves {v} .", "{v} makes {e} happy .", "every evening there is {v} for {e} ."],
@@ -84,7 +87,9 @@ def facts(draw: random.Random) -> str:
     known = TABLES[table][entity]
     picked = draw.sample(list(known), min(len(known), draw.choice([2, 3, 4])))
     said = [draw.choice(SAYS[rel]).format(e=entity, v=known[rel]) for rel in picked]
-    if table == "countries" and draw.random() < 0.5:  # the capital shares the rest, which makes it a second hop
+    if (
+        table == "countries" and draw.random() < 0.5
+    ):  # the capital shares the rest, which makes it a second hop
         rel = draw.choice(["continent", "language"])
         said.append(draw.choice(SAYS[rel]).format(e=known["capital"], v=known[rel]))
     return " ".join(said)
@@ -105,7 +110,7 @@ def foods(draw: random.Random) -> str:
 
 
 def deduction(draw: random.Random) -> str:
-    """A fact that follows from two others, spelled out for two entities in three; the others are left to the reader."""
+    """A fact that follows from two others, spelled out for three entities in five, left open for the rest."""
     table, relation, through, other = draw.choice(TWO_HOP)
     rows = list(TABLES[table])
     i = draw.randrange(len(rows))
@@ -122,7 +127,9 @@ def deduction(draw: random.Random) -> str:
 def kinds(draw: random.Random) -> str:
     """What holds of a whole kind."""
     kind, known = draw.choice(list(KINDS.items()))
-    return " ".join(draw.choice(SAYS[rel]).format(e=kind, v=known[rel]) for rel in draw.sample(list(known), 2))
+    return " ".join(
+        draw.choice(SAYS[rel]).format(e=kind, v=known[rel]) for rel in draw.sample(list(known), 2)
+    )
 
 
 def _speak(draw: random.Random, question: str, answer: str) -> str:
@@ -152,7 +159,7 @@ Line = tuple[str, str, str]
 
 def place_story(draw: random.Random, things: bool) -> tuple[list[Line], Callable[[Line], tuple[str, str]]]:
     """Who went where, or where which thing was left."""
-    n = draw.choice([2, 2, 2, 3, 4])
+    n = draw.choice([2, 2, 3, 4])
     places = draw.sample(PLACES, n)
     names = draw.sample(NAMES, n)
     if things:
@@ -171,7 +178,7 @@ def place_story(draw: random.Random, things: bool) -> tuple[list[Line], Callable
 
 def owner_story(draw: random.Random) -> tuple[list[Line], Callable[[Line], tuple[str, str]]]:
     """Who has which thing."""
-    n = draw.choice([2, 2, 2, 3, 4])
+    n = draw.choice([2, 2, 3, 4])
     verb = draw.choice(["has", "bought", "found", "took", "carries", "borrowed", "won", "chose"])
     lines = [
         (m, f"the {t}", f"{m} {verb} the {t} .")
@@ -184,8 +191,10 @@ def owner_story(draw: random.Random) -> tuple[list[Line], Callable[[Line], tuple
 
 def colour_story(draw: random.Random) -> tuple[list[Line], Callable[[Line], tuple[str, str]]]:
     """Which thing has which colour."""
-    n = draw.choice([2, 2, 2, 3, 4])
-    said = draw.choice(["the {t} is {c} .", "{m} saw the {c} {t} .", "{m} painted the {t} {c} .", "{m} dyed the {t} {c} ."])
+    n = draw.choice([2, 2, 3, 4])
+    said = draw.choice(
+        ["the {t} is {c} .", "{m} saw the {c} {t} .", "{m} painted the {t} {c} .", "{m} dyed the {t} {c} ."]
+    )
     lines = [
         (f"the {t}", c, said.format(m=m, t=t, c=c))
         for m, t, c in zip(
@@ -202,7 +211,11 @@ def story(draw: random.Random) -> str:
     """A story, then questions about it, or the story retold in another order."""
     kind = draw.random()
     lines, ask = (
-        place_story(draw, kind < 0.4) if kind < 0.6 else owner_story(draw) if kind < 0.85 else colour_story(draw)
+        place_story(draw, kind < 0.4)
+        if kind < 0.6
+        else owner_story(draw)
+        if kind < 0.85
+        else colour_story(draw)
     )
     told = " ".join(line[2] for line in lines)
     again = draw.sample(lines, len(lines))
@@ -215,7 +228,7 @@ WORDS = [*NAMES, *THINGS, *(row for table in TABLES.values() for row in table)]
 
 
 def lists(draw: random.Random) -> str:
-    """Pairs of words, told again in another order: the plainest text in which only the context gives the answer."""
+    """Pairs of words, told again in another order: the plainest text that only its context explains."""
     drawn = draw.sample(WORDS, 2 * draw.choice([2, 3, 4, 5]))
     pairs = [f"{one} {two}" for one, two in zip(drawn[::2], drawn[1::2], strict=True)]
     again = [draw.sample(pairs, len(pairs)) for _ in range(2)]
@@ -251,13 +264,13 @@ CHAT = [
 ]
 
 KINDS_OF_TEXT: list[tuple[Callable[[random.Random], str], float]] = [
-    (facts, 0.17),
+    (facts, 0.20),
     (foods, 0.05),
     (deduction, 0.07),
     (kinds, 0.02),
     (dialogue, 0.10),
-    (story, 0.42),
-    (lists, 0.13),
+    (story, 0.46),
+    (lists, 0.06),
     (chat, 0.04),
 ]
 

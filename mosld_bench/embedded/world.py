@@ -18,6 +18,10 @@ def _table(relations: str, rows: str) -> Facts:
     return facts
 
 
+def _list(words: str, by: str | None = None) -> list[str]:
+    return [" ".join(word.split()) for word in words.split(by)]
+
+
 ANIMALS = _table(
     "kind habitat diet",
     """
@@ -300,13 +304,35 @@ COUNTRIES = _table(
 )
 
 # People live in no encyclopaedia: what is true of each is drawn once, with a fixed seed.
-PEOPLE_NAMES = """alice bruno carla david elena frank gloria henry ingrid james karen luis maria nina oscar paula
-quentin rosa simon tara ursula victor wanda xavier yusuf zara arthur bella conrad doris edgar fiona gustav helen
-igor julia kurt laura miguel nadia""".split()
+PEOPLE_NAMES = _list(
+    """
+    alice bruno carla david elena frank gloria henry ingrid james karen luis maria nina oscar paula
+    quentin rosa simon tara ursula victor wanda xavier yusuf zara arthur bella conrad doris edgar
+    fiona gustav helen igor julia kurt laura miguel nadia
+    """
+)
 PERSON_FACTS = {
     "hobby": ["chess", "yoga", "jazz", "tennis", "card tricks", "folk dance", "model trains", "old coins"],
-    "pet": ["a poodle", "a pony", "a canary", "a kitten", "a white rat", "a tabby cat", "a goldfish", "a puppy"],
-    "birth": ["in march", "in april", "in june", "in july", "in august", "in october", "last spring", "in winter"],
+    "pet": [
+        "a poodle",
+        "a pony",
+        "a canary",
+        "a kitten",
+        "a white rat",
+        "a tabby cat",
+        "a goldfish",
+        "a puppy",
+    ],
+    "birth": [
+        "in march",
+        "in april",
+        "in june",
+        "in july",
+        "in august",
+        "in october",
+        "last spring",
+        "in winter",
+    ],
 }
 
 
@@ -318,13 +344,31 @@ def _people() -> Facts:
 PEOPLE = _people()
 
 # Stories are about these, which have no facts, so that only the story itself can answer.
-NAMES = "tom anna ben mia sam lucy jack emma leo nora max ella finn ruby hugo iris".split()
-THINGS = "ball ring coin doll letter map key box flag bell book hat scarf cup kite radio".split()
-PLACES = """in the park/in the library/at the market/at the bank/at the station/in the museum/in the church/in the hotel
-at the castle/on the bridge/in the tower/in the cinema/at the bakery/in the tunnel/on the hill/on the beach""".replace(
-    "\n", "/"
-).split("/")
-COLOURS = "red/blue/green/yellow/black/white/pink/purple/dark brown/pale grey/bright orange/deep gold".split("/")
+NAMES = _list(
+    """
+    tom anna ben mia sam lucy jack emma leo nora max ella finn ruby hugo iris
+    """
+)
+THINGS = _list(
+    """
+    ball ring coin doll letter map key box flag bell book hat scarf cup kite radio
+    """
+)
+PLACES = _list(
+    """
+    in the park / in the library / at the market / at the bank / at the station / in the museum / in
+    the church / in the hotel / at the castle / on the bridge / in the tower / in the cinema / at
+    the bakery / in the tunnel / on the hill / on the beach
+    """,
+    by="/",
+)
+COLOURS = _list(
+    """
+    red / blue / green / yellow / black / white / pink / purple / dark brown / pale grey / bright
+    orange / deep gold
+    """,
+    by="/",
+)
 
 TABLES: dict[str, Facts] = {
     "animals": ANIMALS,
@@ -357,6 +401,6 @@ def derived(table: str, entity: str, relation: str) -> str:
 
 
 def members(table: str, split: str) -> list[str]:
-    """The entities of one split. Every third row is for testing; a row is a cluster (a country with its capital)."""
+    """The entities of one split: every third row tests. A row is a cluster, as a country and its capital."""
     rows = list(TABLES[table])
     return [entity for i, entity in enumerate(rows) if (i % 3 == 2) == (split == "test")]

@@ -1,0 +1,124 @@
+"""Budgets: the paper's parameter counts to the digit, and the solver's promises on real shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlamaConfig
+
+from mosld_bench import registry
+from mosld_bench.budget import base_size, count_trainable, fit_budget, target_of
+from mosld_bench.errors import BudgetError, UnknownNameError
+from mosld_bench.recipe import load_recipes
+from tests.models import build, config
+
+RECIPES = load_recipes(Path(__file__).parent.parent / "methods")
+LLAMA2_7B = LlamaConfig(
+    hidden_size=4096, num_hidden_layers=32, intermediate_size=11008, num_attention_heads=32, vocab_size=32000
+)
+SMOLLM2 = LlamaConfig(
+    hidden_size=576, num_hidden_layers=30, intermediate_size=1536, num_attention_heads=9, num_key_value_heads=3,
+    vocab_size=49152, tie_word_embeddings=True,
+)  # fmt: skip
+SIZED = [name for name, recipe in RECIPES.items() if recipe.method not in {"base", "full"}]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "count"),
+    [("lora", 4_194_304), ("mola", 22_282_240), ("mosl", 13_893_632), ("mosld", 13_893_632)],
+)
+def test_the_papers_parameter_counts_on_llama2_7b(recipe: str, count: int) -> None:
+    """Table 5 of arXiv 2412.08946: 0.419, 2.228 and 1.389, in units of ten million."""
+    fit = fit_budget(RECIPES[recipe], LLAMA2_7B, "native")
+    assert fit.trainable == count
+    assert fit.total - fit.trainable == 6_738_415_616
+
+
+def test_molas_own_counts_on_all_linears() -> None:
+    """arXiv 2402.08562: all seven linears at r 8 with five experts on average, and with eight everywhere."""
+    linears = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    for experts, count in ([2, 4, 6, 8], 105_635_840), (8, 169_017_344):
+        params = RECIPES["mola"].params | {"experts": experts, "target_modules": linears}
+        assert count_trainable(registry.get("mixture"), LLAMA2_7B, params) == count
+
+
+@pytest.mark.parametrize("recipe", SIZED)
+@pytest.mark.parametrize("budget", ["1m", "0.5%", "lora-r8"])
+def test_fits_within_one_percent_and_the_built_model_agrees(recipe: str, budget: str) -> None:
+    fit = fit_budget(RECIPES[recipe], SMOLLM2, budget, 0.01, RECIPES)
+    assert fit.target == {"1m": 1_000_000, "0.5%": 672_575, "lora-r8": 460_800}[budget]
+    assert fit.residual == pytest.approx((fit.trainable - fit.target) / fit.target)
+    assert abs(fit.residual) <= 0.01
+
+
+@pytest.mark.parametrize("recipe", SIZED)
+def test_count_on_meta_is_the_count_of_a_model_with_weights(recipe: str) -> None:
+    shape = config(layers=4)
+    fit = fit_budget(RECIPES[recipe], shape, "9000", 0.1)
+    built = registry.get(RECIPES[recipe].method).attach(build(shape), fit.params)
+    assert sum(p.numel() for p in built.parameters() if p.requires_grad) == fit.trainable
+    assert sum(p.numel() for p in built.parameters()) == fit.total
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(3_000, 60_000), st.sampled_from(["lora", "mola", "mosld"]))
+def test_no_count_between_is_nearer_than_one_module(target: int, recipe: str) -> None:
+    """The solver misses the target by at most half of what the largest single module costs a rank."""
+    shape = config(layers=4)
+    fit = fit_budget(RECIPES[recipe], shape, str(target), 0.99)
+    step = {"lora": 64, "mola": 8 * 64, "mosld": 32 + 8 * 32}[recipe]
+    assert abs(fit.trainable - target) <= step / 2 + 1
+
+
+def test_rank_pattern_holds_the_scale_and_spreads_over_the_depth() -> None:
+    fit = fit_budget(RECIPES["mosld"], SMOLLM2, "1m", 0.01)
+    ranks, alphas = fit.params["rank_pattern"], fit.params["alpha_pattern"]
+    assert ranks.keys() == alphas.keys()
+    assert set(ranks.values()) == {fit.params["r"] + 1}
+    assert fit.params["lora_alpha"] / fit.params["r"] == 2
+    assert {alphas[key] / ranks[key] for key in ranks} == {2}
+    layers = sorted(int(key.split("\\.")[2]) for key in ranks)
+    assert sum(layer < 15 for layer in layers) == pytest.approx(len(layers) / 2, abs=3)
+
+
+def test_out_of_reach_names_the_nearest_counts() -> None:
+    with pytest.raises(BudgetError, match=r"'mola' cannot meet the budget 1k .* nearest reachable counts are") as error:
+        fit_budget(RECIPES["mola"], SMOLLM2, "1k")
+    smallest = count_trainable(registry.get("mixture"), SMOLLM2, registry.get("mixture").at(RECIPES["mola"].params, 1))
+    assert f"{smallest:,}" in str(error.value)
+
+
+def test_budget_words() -> None:
+    assert target_of("250k", SMOLLM2, RECIPES) == 250_000
+    assert target_of("1.5m", SMOLLM2, RECIPES) == 1_500_000
+    assert target_of("1%", SMOLLM2, RECIPES) == round(base_size(SMOLLM2) / 100)
+    assert base_size(SMOLLM2) == 134_515_008
+    with pytest.raises(UnknownNameError, match="Did you mean 'lora'"):
+        target_of("lorra-r8", SMOLLM2, RECIPES)
+    with pytest.raises(BudgetError, match="no size to set"):
+        target_of("full-r8", SMOLLM2, RECIPES)
+    with pytest.raises(BudgetError, match="fixed size"):
+        fit_budget(RECIPES["full"], SMOLLM2, "1m")
+
+
+def test_fresh_copies_share_memory_until_trained() -> None:
+    from mosld_bench.models import fresh, own_trained
+
+    base = build(config())
+    before = {n: p.clone() for n, p in base.named_parameters()}
+    adapted = registry.get("peft").attach(fresh(base), RECIPES["lora"].params)
+    own_trained(adapted, base)
+    frozen = [p for p in adapted.parameters() if not p.requires_grad]
+    assert {p.data_ptr() for p in frozen} == {p.data_ptr() for p in base.parameters()}
+    whole = registry.get("full").attach(fresh(base), {})
+    own_trained(whole, base)
+    assert not {p.data_ptr() for p in whole.parameters()} & {p.data_ptr() for p in base.parameters()}
+    with torch.no_grad():
+        for p in whole.parameters():
+            p.zero_()
+    assert all(torch.equal(p, before[n]) for n, p in base.named_parameters())
+    assert not any(p.requires_grad for p in base.parameters())

@@ -1,0 +1,186 @@
+"""Recipes, studies, tasks' files and the registry: what is read, and how mistakes are said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mosld_bench import registry
+from mosld_bench.errors import BadFileError, BenchError, DataError, UnknownNameError
+from mosld_bench.recipe import Recipe, load_recipes, select
+from mosld_bench.registry import Method
+from mosld_bench.study import Study, Trial
+from mosld_bench.taskfiles import TaskFiles
+from mosld_bench.workspace import Workspace
+from tests.conftest import REPOSITORY, write_task
+
+
+def study(root: Path, **overrides: object) -> Study:
+    return Study.load(root / "reports" / "tiny" / "study.yaml", overrides)
+
+
+def test_every_recipe_and_study_of_the_repository_is_valid() -> None:
+    workspace = Workspace(REPOSITORY, REPOSITORY)
+    recipes = load_recipes(workspace.methods)
+    assert [r.name for r in select(recipes, "all")] == [
+        "full", "prefix-tuning", "lora", "moe-lora", "mola", "hydralora", "mosl", "mosld",
+    ]  # fmt: skip
+    for recipe in recipes.values():
+        registry.get(recipe.method)
+    for name, path in workspace.studies().items():
+        assert Study.load(path).plan(workspace), name
+
+
+def test_include_merges_params_one_level(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("title: A\nmethod: mixture\nparams: {r: 8, experts: 4}\n")
+    (tmp_path / "b.yaml").write_text("include: a.yaml\ntitle: B\nparams: {experts: 2}\n")
+    (tmp_path / "c.yaml").write_text("include: b.yaml\ntitle: C\n")
+    b = Recipe.load(tmp_path / "b.yaml")
+    assert (b.name, b.title, b.method, b.params) == ("b", "B", "mixture", {"r": 8, "experts": 2})
+    with pytest.raises(BadFileError, match="one level is allowed"):
+        Recipe.load(tmp_path / "c.yaml")
+
+
+def test_all_problems_of_a_file_are_said_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("titel: Bad\ngroup: minor\nlearning_rate_scale: 0\n")
+    with pytest.raises(BadFileError) as error:
+        Recipe.load(path)
+    said = str(error.value)
+    assert str(path) in said
+    for part in ("5 problem(s)", "Did you mean 'title'?", "title: Field required", "method: Field required", "group", "learning_rate_scale"):
+        assert part in said
+
+
+def test_study_problems(tiny: Path) -> None:
+    with pytest.raises(BadFileError, match="is not a budget; allowed are a count"):
+        study(tiny, budgets=["lots"])
+    with pytest.raises(BadFileError, match=r"train\.learnin_rate.*Did you mean|Did you mean 'learning_rate'"):
+        study(tiny, **{"train.learnin_rate": 1})
+    with pytest.raises(BadFileError, match="exactly one of steps and epochs"):
+        Study.load(tiny / "reports/tiny/study.yaml", {"train": {"batch_size": 3}})
+    with pytest.raises(BadFileError, match="twice"):
+        study(tiny, seeds=[1, 1])
+    workspace = Workspace(tiny, tiny)
+    with pytest.raises(UnknownNameError, match="no recipe named 'moslt'. Did you mean"):
+        study(tiny, recipes=["moslt"]).plan(workspace)
+    with pytest.raises(DataError, match="'other' .* has no training_split"):
+        study(tiny, in_domain=["copy", "other"], out_of_domain=[]).plan(workspace)
+    with pytest.raises(DataError, match="either in-domain or out-of-domain"):
+        study(tiny, out_of_domain=["copy"]).plan(workspace)
+    with pytest.raises(UnknownNameError, match="no study named 'tinny'. Did you mean 'tiny'"):
+        workspace.study_file("tinny")
+
+
+def test_plan_is_pure_ordered_and_complete(tiny: Path) -> None:
+    workspace = Workspace(tiny, tiny)
+    one = study(tiny, settings=["mixture", "single"], seeds=[0, 1], budgets=["2k", "4k"], recipes=["full", "lora"])
+    trials = one.plan(workspace)
+    assert trials == one.plan(workspace)
+    assert len({trial.id for trial in trials}) == len(trials)
+    # base once; full at its own size once a setting; lora at two budgets. single: one trial a task.
+    assert len(trials) == 1 + 2 * (1 + 2) + 2 * 2 * (1 + 2)
+    single = [t for t in trials if t.setting == "single"]
+    assert all(t.train_on == t.in_domain and len(t.train_on) == 1 for t in single)
+    assert {t.budget for t in trials if t.recipe.name == "full"} == {"native"}
+    assert len({t.protocol for t in trials}) == 1
+
+
+def test_trial_ids_follow_what_changes_the_numbers_and_nothing_else(tiny: Path) -> None:
+    workspace = Workspace(tiny, tiny)
+
+    def first(**overrides: object) -> Trial:
+        return study(tiny, **overrides).plan(workspace)[-1]
+
+    reference = first()
+    assert reference.id.startswith("mosld-mixture-2k-s0-")
+    assert first(**{"resources.train_tokens": 17}).id == reference.id
+    assert first(question="Another?").id == reference.id
+    assert first(**{"train.steps": 5}).id != reference.id
+    assert first(**{"evaluate.limit": 5}).protocol != reference.protocol
+    assert first(budgets=["4k"]).protocol == reference.protocol
+    with (tiny / "tasks" / "copy.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "z", "question": "z", "options": ["z", "y"], "answer": 0}) + "\n")
+    assert first().id != reference.id
+    assert Trial.model_validate_json(reference.model_dump_json()) == reference
+
+
+def test_task_files_follow_includes_and_the_later_folder_wins(tmp_path: Path) -> None:
+    write_task(tmp_path / "a", "copy", [{"x": 1}])
+    write_task(tmp_path / "b", "copy", [{"x": 2}])
+    (tmp_path / "a" / "child.yaml").write_text("include: copy.yaml\ntask: child\ndoc_to_text: !function helper.text\n")
+    files = TaskFiles.scan((tmp_path / "a", tmp_path / "b"))
+    assert files.paths["copy"].parent.name == "b"
+    child = files.config("child")
+    assert child is not None
+    assert (child["task"], child["training_split"], child["doc_to_text"]) == ("child", "train", "!function helper.text")
+    before = files.digest("child")
+    (tmp_path / "a" / "helper.py").write_text("def text(doc): return doc['x']\n")
+    assert files.digest("child") != before
+    assert files.digest("hellaswag") == "lm-eval"
+
+
+class Loud(Method):
+    def attach(self, model, params):  # type: ignore[no-untyped-def]
+        return model
+
+
+def test_registry_says_what_is_wrong() -> None:
+    assert set(registry.names()) >= {"base", "full", "peft", "mixture"}
+    with pytest.raises(UnknownNameError, match="no method named 'mixtur'. Did you mean 'mixture'"):
+        registry.get("mixtur")
+    with pytest.raises(BenchError, match="cannot be loaded"):
+        registry.get("no.such.module:Class")
+    with pytest.raises(BenchError, match="not a subclass"):
+        registry.get("pathlib:Path")
+    with pytest.raises(BenchError, match="cannot be imported"):
+        registry.load_plugin("no_such_plugin")
+    assert isinstance(registry.get("tests.test_declarations:Loud"), Loud)
+    registry.register("loud")(Loud)
+    registry.register("loud")(Loud)
+    try:
+        with pytest.raises(BenchError, match="Two methods want the name 'loud'"):
+            registry.register("loud")(type("Other", (Loud,), {}))
+    finally:
+        registry._registered.pop("loud")
+
+
+IMPORTS = """
+import sys
+{first}
+heavy = [m for m in {banned} if m in sys.modules]
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "banned"),
+    [
+        ("import mosld_bench", ["torch", "ray", "transformers", "peft", "pandas"]),
+        ("import mosld_bench.cli", ["torch", "ray", "transformers", "peft", "lm_eval"]),
+        ("from mosld_bench import study, recipe, registry, workspace, errors, taskfiles", ["torch", "ray", "transformers"]),
+        ("from mosld_bench import report, tables, plots, stats, record", ["torch", "ray", "transformers", "lm_eval"]),
+        ("from mosld_bench import execute, train, evaluate, tasks, budget", ["ray"]),
+    ],
+)
+def test_import_rule(first: str, banned: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS.format(first=first, banned=banned)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_launch_imports_ray() -> None:
+    users = [p.name for p in (REPOSITORY / "mosld_bench").rglob("*.py") if "import ray" in p.read_text()]
+    assert users == ["launch.py"]
+
+
+@pytest.mark.parametrize("order", ["import mosld_bench; import peft", "import peft; import mosld_bench"])
+def test_peft_knows_our_tuners_after_importing_us(order: str) -> None:
+    code = f"{order}; from peft import PeftType; from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as m; m[PeftType.LORA_MIXTURE]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

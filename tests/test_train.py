@@ -1,0 +1,114 @@
+"""The training loop: the batch is the study's however it is cut, and the loss is on the answer alone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mosld_bench import registry
+from mosld_bench.study import TrainSpec
+from mosld_bench.train import Encoded, _batches, _schedule, answer_loss, micro_batches, train
+from tests.models import build, config
+
+
+def encoded(count: int = 24, seed: int = 0) -> list[Encoded]:
+    rng = random.Random(seed)
+    return [
+        Encoded(f"t{index % 2}", [rng.randint(3, 40) for _ in range(rng.randint(4, 30))], rng.randint(1, 3))
+        for index in range(count)
+    ]
+
+
+def trained(tokens: int, recipe: str = "lora", **spec: object) -> tuple[nn.Module, object]:
+    params = {
+        "lora": {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]},
+        "mosld": {"r": 2, "experts": 3, "share": "down", "top_k": 2, "dropout": 0.2, "dropout_on": "weight",
+                  "target_modules": ["q_proj", "v_proj"]},
+    }[recipe]  # fmt: skip
+    method = registry.get("peft" if recipe == "lora" else "mixture")
+    torch.manual_seed(0)
+    model = method.attach(build(config(layers=2)), params)
+    options = TrainSpec(**{"steps": 6, "batch_size": 8, "learning_rate": 1e-2} | spec)
+    info = train(model, method, encoded(), encoded(6, seed=1), options, 1e-2, seed=3, pad=0, micro_tokens=tokens)
+    return model, info
+
+
+def test_loss_is_the_mean_over_answer_tokens_by_definition() -> None:
+    model, items = build(config()), encoded(5)
+    expected = 0.0
+    for item in items:
+        logp = model(torch.tensor([item.ids])).logits[0].log_softmax(-1)
+        expected -= sum(logp[i - 1, item.ids[i]].item() for i in range(len(item.ids) - item.answer, len(item.ids)))
+    assert answer_loss(model, items, pad=0).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["lora", "mosld"])
+def test_micro_batches_change_nothing_but_rounding(recipe: str) -> None:
+    """One forward for the whole batch, or one an example: the same training, weight dropout included."""
+    whole, one = trained(10_000, recipe)
+    cut, other = trained(1, recipe)
+    for (name, a), b in zip(whole.named_parameters(), cut.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-4, msg=name)
+    assert [p.loss for p in one.curve] == pytest.approx([p.loss for p in other.curve], rel=1e-3)
+
+
+def test_info_adds_up() -> None:
+    _, info = trained(64)
+    assert (info.steps, info.examples) == (6, 48)
+    assert info.train_items == {"t0": 12, "t1": 12}
+    assert info.validation_items == {"t0": 3, "t1": 3}
+    assert info.exposures == {"t0": 2.0, "t1": 2.0}  # 48 examples are two epochs of 24
+    assert 0 <= info.padding_share < 0.5
+    assert info.curve[-1].validation_loss == info.final_validation_loss
+    assert info.curve[0].loss > info.curve[-1].loss
+    assert [p.step for p in info.curve] == sorted({p.step for p in info.curve})
+
+
+def test_same_seed_same_examples_whatever_the_method() -> None:
+    one, other = _batches(10, 4, seed=7), _batches(10, 4, seed=7)
+    batches = [next(one) for _ in range(5)]
+    assert batches == [next(other) for _ in range(5)]
+    assert sorted(sum(batches, [])) == sorted(2 * list(range(10)))
+    assert batches != [next(_batches(10, 4, seed=8)) for _ in range(5)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=20), st.integers(1, 900))
+def test_cuts_keep_every_example_and_the_token_budget(lengths: list[int], tokens: int) -> None:
+    batch = [Encoded("t", [1] * length, 1) for length in lengths]
+    pieces = micro_batches(batch, tokens)
+    assert sorted(len(e.ids) for piece in pieces for e in piece) == sorted(lengths)
+    assert all(len(piece) == 1 or len(piece) * max(len(e.ids) for e in piece) <= tokens for piece in pieces)
+
+
+def test_long_examples_do_not_pad_short_ones() -> None:
+    batch = [Encoded("t", [1] * length, 1) for length in (300, 20, 22, 21, 290)]
+    assert [[len(e.ids) for e in piece] for piece in micro_batches(batch, 1000)] == [[300, 290], [22, 21, 20]]
+
+
+def test_schedules() -> None:
+    spec = TrainSpec(steps=10, warmup_steps=2, schedule="linear")
+    shares = [_schedule(step, 10, spec) for step in range(1, 11)]
+    assert shares == pytest.approx([1 / 3, 2 / 3, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+    assert _schedule(6, 10, TrainSpec(steps=10, schedule="cosine")) == pytest.approx(0.5)
+    assert _schedule(9, 10, TrainSpec(steps=10, schedule="constant")) == 1
+
+
+def test_a_loss_that_is_no_number_stops_the_trial() -> None:
+    with pytest.raises(FloatingPointError, match="loss became nan at step"):
+        method = registry.get("full")
+        model = method.attach(build(config(layers=1)), {})
+        with torch.no_grad():
+            model.lm_head.weight.fill_(float("nan"))
+        train(model, method, encoded(), [], TrainSpec(steps=3), 1e-2, seed=0, pad=0, micro_tokens=512)
+
+
+def test_bfloat16_and_checkpointing_follow_the_float32_curve() -> None:
+    _, exact = trained(512)
+    _, rough = trained(512, dtype="bfloat16")
+    assert [p.loss for p in rough.curve] == pytest.approx([p.loss for p in exact.curve], rel=0.05)
