@@ -6,6 +6,7 @@ Heavy imports happen inside the commands, so that help and listings are fast.
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -61,6 +62,7 @@ def main() -> None:
     """Entry point. A BenchError is one sentence on stderr and exit code 2; an interrupt is 130."""
     if not sys.warnoptions:  # what libraries say to programmers is not for the users of a command
         warnings.simplefilter("ignore")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # our own display tells the progress
     try:
         app(standalone_mode=True)
     except BenchError as error:

@@ -70,8 +70,8 @@ class TaskLoader:
         datasets.disable_progress_bars()
         try:
             (task,) = manager.load([config])["tasks"].values()
-        except IndexError as error:
-            raise DataError(f"The evaluation split of the task {name!r} is empty; there is nothing to score.") from error
+        except (IndexError, StopIteration) as error:
+            raise DataError(f"The data of the task {name!r} is empty; there is nothing to train on or score.") from error
         except Exception as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else ""
             raise DataError(

@@ -78,7 +78,7 @@ def test_study_problems(tiny: Path) -> None:
 
 def test_plan_is_pure_ordered_and_complete(tiny: Path) -> None:
     workspace = Workspace(tiny, tiny)
-    one = study(tiny, settings=["mixture", "single"], seeds=[0, 1], budgets=["2k", "4k"], recipes=["full", "lora"])
+    one = study(tiny, settings=["mixture", "single"], seeds=[0, 1], budgets=["6k", "9k"], recipes=["full", "lora"])
     trials = one.plan(workspace)
     assert trials == one.plan(workspace)
     assert len({trial.id for trial in trials}) == len(trials)
@@ -97,12 +97,12 @@ def test_trial_ids_follow_what_changes_the_numbers_and_nothing_else(tiny: Path) 
         return study(tiny, **overrides).plan(workspace)[-1]
 
     reference = first()
-    assert reference.id.startswith("mosld-mixture-2k-s0-")
+    assert reference.id.startswith("mosld-mixture-6k-s0-")
     assert first(**{"resources.train_tokens": 17}).id == reference.id
     assert first(question="Another?").id == reference.id
     assert first(**{"train.steps": 5}).id != reference.id
     assert first(**{"evaluate.limit": 5}).protocol != reference.protocol
-    assert first(budgets=["4k"]).protocol == reference.protocol
+    assert first(budgets=["9k"]).protocol == reference.protocol
     with (tiny / "tasks" / "copy.jsonl").open("a") as file:
         file.write(json.dumps({"id": "z", "question": "z", "options": ["z", "y"], "answer": 0}) + "\n")
     assert first().id != reference.id

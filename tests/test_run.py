@@ -1,0 +1,322 @@
+"""From a study to a report: in this process, on Ray, through the command line, and with what users get wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from pypdf import PdfReader
+from rich.console import Console
+
+from mosld_bench import launch, record
+from mosld_bench.board import Board
+from mosld_bench.budget import fit_budget
+from mosld_bench.errors import DataError, ModelError, ResourceError
+from mosld_bench.execute import Session, Surroundings, execute
+from mosld_bench.methods import PeftMethod
+from mosld_bench.models import find, load_config
+from mosld_bench.study import Study
+from mosld_bench.tasks import TaskLoader, examples, sample, split
+from mosld_bench.testing import check_method
+from mosld_bench.workspace import Workspace
+from tests.conftest import REPOSITORY, bench, items, write_task
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+
+def parts(root: Path, **overrides: object) -> tuple[Study, list[launch.Job], Surroundings]:
+    study = Study.load(root / "reports" / "tiny" / "study.yaml", overrides)
+    workspace = Workspace(root, root)
+    config = load_config(study.model)
+    jobs = [(t, fit_budget(t.recipe, config, t.budget, t.tolerance)) for t in study.plan(workspace)]
+    return study, jobs, Surroundings((str(workspace.tasks),), study.resources, save_adapter=True)
+
+
+def quiet(total: int) -> Board:
+    return Board(total, Console(quiet=True))
+
+
+def test_inline_run_writes_whole_records(tiny: Path) -> None:
+    _, jobs, around = parts(tiny)
+    outcomes = launch.run_inline(jobs, around, tiny / "results", quiet(len(jobs)))
+    assert [o.record.error for o in outcomes] == [None] * 3
+    frame = record.load(tiny / "results", "tiny")
+    assert set(frame["recipe"]) == {"base", "lora", "mosld"}
+    assert set(frame["metric"]) == {"acc,none"}
+    row = frame[(frame["recipe"] == "mosld") & (frame["task"] == "other")].iloc[0]
+    assert row["role"] == "out_of_domain"
+    assert row["items"] == 20
+    assert row["chance"] == pytest.approx(1 / 3)
+    made = {o.record.trial.recipe.name: o.record for o in outcomes}["mosld"]
+    assert made.size is not None
+    assert made.train_info is not None
+    assert made.size.trainable == row["trainable_parameters"]
+    assert made.train_info.train_items == {"copy": 18, "count": 18}
+    assert made.train_info.validation_items == {"copy": 2, "count": 2}
+    assert made.train_info.examples == 16
+    assert {"commit", "dirty", "versions", "hardware", "started", "seconds"} <= made.meta_info.keys()
+    folder = tiny / "results" / "tiny" / made.trial_id
+    assert {p.name for p in folder.iterdir()} == {"record.json", "items.parquet", "adapter"}
+    assert not list(folder.glob(".*"))
+
+
+def test_items_and_adapter_beside_the_record_reproduce_its_score(tiny: Path) -> None:
+    """The saved adapter, loaded by PEFT, gives the accuracy and the log-likelihoods that were recorded."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from mosld_bench.packing import score_plain
+
+    _, jobs, around = parts(tiny, recipes=["mosld"], frozen_base=False)
+    (outcome,) = launch.run_inline(jobs, around, tiny / "results", quiet(1))
+    folder = tiny / "results" / "tiny" / outcome.record.trial_id
+    found = pd.read_parquet(folder / "items.parquet")
+    for metric in outcome.record.metrics:
+        assert found[found["task"] == metric.task]["correct"].mean() == pytest.approx(metric.value)
+    base = AutoModelForCausalLM.from_pretrained(tiny / "model")
+    model = PeftModel.from_pretrained(base, folder / "adapter").eval()
+    words = AutoTokenizer.from_pretrained(tiny / "model")
+    one = found[found["task"] == "copy"].iloc[3]
+    doc = items(20, "abcdefg")[3]
+    asked = [(words(f"{doc['question']}?")["input_ids"], words(f" {option}")["input_ids"]) for option in doc["options"]]
+    values = [value for value, _ in score_plain(model, asked, 0, 512)]
+    assert list(one["logliks"]) == pytest.approx(values, abs=1e-4)
+    assert one["item"] == "a3"
+
+
+def test_same_trial_same_numbers_and_the_base_model_stays(tiny: Path) -> None:
+    _, jobs, around = parts(tiny)
+    session = Session(around)
+    first = [execute(trial, session, fit).record for trial, fit in jobs]
+    again = [execute(trial, session, fit).record for trial, fit in reversed(jobs)][::-1]
+    for a, b in zip(first, again, strict=True):
+        assert [m.value for m in a.metrics] == [m.value for m in b.metrics]
+        assert a.train_info is None or [p.loss for p in a.train_info.curve] == [p.loss for p in b.train_info.curve]
+
+
+class Failing(PeftMethod):
+    def before_step(self, model: torch.nn.Module) -> None:
+        raise RuntimeError("out of luck")
+
+
+def test_a_failing_trial_leaves_its_traceback_and_no_record(tiny: Path) -> None:
+    lora = (tiny / "methods" / "lora.yaml").read_text()
+    (tiny / "methods" / "fails.yaml").write_text(lora.replace("method: peft", 'method: "tests.test_run:Failing"'))
+    _, jobs, around = parts(tiny, recipes=["fails"], frozen_base=False)
+    (outcome,) = launch.run_inline(jobs, around, tiny / "results", quiet(1))
+    folder = tiny / "results" / "tiny" / outcome.record.trial_id
+    assert {p.name for p in folder.iterdir()} == {"failure.json"}
+    failure = json.loads((folder / "failure.json").read_text())
+    assert failure["status"] == "failed"
+    assert "Traceback" in failure["error"]
+    assert "out of luck" in failure["error"]
+    assert record.load(tiny / "results").empty
+
+
+def test_ray_gives_the_same_numbers_and_survives_a_dead_worker(tiny: Path) -> None:
+    """Two workers; a plug-in kills its process at the first try, and the trial is tried again on a new worker."""
+    (tiny / "kamikaze.py").write_text(
+        "import os, pathlib\n"
+        "from mosld_bench.methods import PeftMethod\n"
+        "from mosld_bench.registry import register\n"
+        "FLAG = pathlib.Path(__file__).with_suffix('.died')\n"
+        "@register('kamikaze')\n"
+        "class Kamikaze(PeftMethod):\n"
+        "    def before_step(self, model):\n"
+        "        if not FLAG.exists():\n"
+        "            FLAG.touch()\n"
+        "            os._exit(1)\n"
+    )
+    recipe = (tiny / "methods" / "lora.yaml").read_text().replace("method: peft", "method: kamikaze")
+    (tiny / "methods" / "dies.yaml").write_text(recipe)
+    done = bench(
+        "run", "tiny", "--methods", "lora,dies", "--plugin", "kamikaze", "--root", str(tiny), "--cpus", "2",
+        cwd=tiny, PYTHONPATH=str(tiny),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "its worker died" in done.stdout
+    assert "report:" in done.stdout
+    frame = record.load(tiny / "results", "tiny").set_index(["recipe", "task"])["value"]
+    assert frame.loc["dies"].to_dict() == frame.loc["lora"].to_dict()
+    _, jobs, around = parts(tiny, recipes=["lora"], frozen_base=False)
+    inline = execute(jobs[0][0], Session(around), jobs[0][1]).record
+    assert {m.task: m.value for m in inline.metrics} == frame.loc["lora"].to_dict()
+    again = bench("run", "tiny", "--methods", "lora,dies", "--plugin", "kamikaze", "--root", str(tiny), cwd=tiny,
+                  PYTHONPATH=str(tiny))  # fmt: skip
+    assert "3 recorded, 0 to run" in again.stdout
+    text = "".join(page.extract_text() for page in PdfReader(tiny / "reports" / "tiny" / "report.pdf").pages)
+    assert "LoRA" in text
+    main = pd.read_csv(tiny / "reports" / "tiny" / "tables" / "main.csv")
+    assert list(main.columns) == [
+        "recipe", "setting", "budget", "trainable_parameters", "in_domain_mean", "in_domain_sd",
+        "out_of_domain_mean", "out_of_domain_sd", "seeds", "copy", "count", "other",
+    ]  # fmt: skip
+    assert list(main["recipe"]) == ["base", "lora", "dies"]
+    assert main.set_index("recipe").loc["lora", "copy"] == pytest.approx(frame.loc["lora", "copy"])
+
+
+def test_single_setting_and_report_command(tiny: Path) -> None:
+    root = ("--root", str(tiny))
+    done = bench("run", "tiny", "--executor", "inline", "--settings", "single,mixture", "--methods", "lora", *root)
+    assert done.returncode == 0, done.stderr
+    main = pd.read_csv(tiny / "reports" / "tiny" / "tables" / "main.csv").set_index(["recipe", "setting"])
+    single = main.loc[("lora", "single")]
+    assert single["in_domain_mean"] == pytest.approx((single["copy"] + single["count"]) / 2, abs=1e-5)
+    (tiny / "reports" / "tiny" / "report.pdf").unlink()
+    again = bench("report", "tiny", *root)
+    assert again.returncode == 0, again.stderr
+    assert (tiny / "reports" / "tiny" / "report.pdf").is_file()
+    noted = Study.load(tiny / "results" / "tiny" / "study.yaml")
+    assert noted.settings == ("single", "mixture")
+
+
+def test_plan_prints_counts_and_starts_nothing(tiny: Path) -> None:
+    done = bench("plan", "tiny", "--json", "--budget", "6k,9k", "--seeds", "0,1", "--root", str(tiny))
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert len(plan["trials"]) == 1 + 2 * 2 * 2
+    for one in plan["trials"][1:]:
+        assert one["residual"] == pytest.approx((one["trainable"] - one["target"]) / one["target"])
+    assert not (tiny / "results").exists()
+
+
+WRONG = {
+    "recipe": (["--methods", "mosldd"], "no recipe named 'mosldd'. Did you mean 'mosld'"),
+    "study": (["tinny"], "no study named 'tinny'. Did you mean 'tiny'"),
+    "task": (["--tasks", "copi"], "no task named 'copi'"),
+    "key": (["--set", "train.batchsize=3"], "Did you mean 'batch_size'"),
+    "budget": (["--budget", "10"], "nearest reachable counts are"),
+    "budget word": (["--budget", "much"], "'much' is not a budget"),
+    "top-k": (["--methods", "greedy"], "top_k is 9"),
+    "role": (["--tasks", "other", "--out-of-domain", ""], "has no training_split"),
+    "gpus": (["--gpus", "64"], "--gpus 64 was asked for, but this machine has"),
+    "model": (["--model", "./hollow"], "has no weights"),
+    "pickle": (["--model", "./pickled"], "pickles are not read"),
+    "no network": (["--model", "some/model"], "mosld-bench fetch"),
+    "data": (["--tasks", "void"], "is empty"),
+    "executor": (["--executor", "rai"], "Did you mean 'ray'"),
+    "seeds": (["--seeds", "a,b"], "--seeds takes whole numbers"),
+    "plug-in": (["--plugin", "nope_nope"], "cannot be imported"),
+}
+
+
+@pytest.mark.parametrize("case", list(WRONG))
+def test_bad_input_is_one_sentence_and_nothing_half_written(
+    tiny: Path, case: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    from mosld_bench import cli
+
+    words, said = WRONG[case]
+    (tiny / "methods" / "greedy.yaml").write_text("include: mosl.yaml\ntitle: Greedy\nparams: {top_k: 9}\n")
+    write_task(tiny / "tasks", "void", [])
+    for name, weights in (("hollow", None), ("pickled", "pytorch_model.bin")):
+        (tiny / name).mkdir()
+        (tiny / name / "config.json").write_text((tiny / "model" / "config.json").read_text())
+        if weights:
+            torch.save({}, tiny / name / weights)
+    monkeypatch.chdir(tiny)
+    study = [] if case == "study" else ["tiny"]
+    monkeypatch.setattr(sys, "argv", ["mosld-bench", "run", *study, *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2, error
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tiny / "results").exists()
+    assert not (tiny / "reports" / "tiny" / "report.pdf").exists()
+
+
+def test_an_outside_method_by_plugin_and_by_entry_point(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = REPOSITORY / "tests" / "plugin"
+    (tiny / "methods" / "scale.yaml").write_text("title: Scale\nmethod: scale\nparams: {target_modules: [q_proj]}\n")
+    root = ("--root", str(tiny))
+    by_module = bench("methods", "check", "scale", "--plugin", "bench_scale", *root, PYTHONPATH=str(plugin))
+    assert by_module.returncode == 2  # its weights are not a PEFT adapter: the contract says so
+    assert "save_pretrained" in by_module.stderr
+    run = bench("run", "tiny", "--methods", "scale", "--budget", "native", "--plugin", "bench_scale", "--executor",
+                "inline", *root, PYTHONPATH=str(plugin))  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    trained = record.load(tiny / "results").set_index("recipe").loc["scale", "trainable_parameters"].iloc[0]
+    assert trained == 4 * 32
+    # What pip writes for an installed package: a dist-info folder with the entry point.
+    info = tiny / "site" / "bench_scale-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-scale\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[mosld_bench.methods]\nscale = bench_scale:ScaleMethod\n")
+    listed = bench("methods", "ls", *root, PYTHONPATH=f"{plugin}:{tiny / 'site'}")
+    assert "bench_scale:ScaleMethod" in listed.stdout
+
+
+@pytest.mark.parametrize("name", ["lora", "prefix-tuning", "dora", "moe-lora", "mola", "hydralora", "mosl", "mosld", "full"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_every_recipe_keeps_the_contract(name: str) -> None:
+    from mosld_bench import registry
+    from mosld_bench.recipe import load_recipes
+
+    recipe = load_recipes(REPOSITORY / "methods")[name]
+    assert len(check_method(registry.get(recipe.method), recipe.params, recipe.knob)) == 8
+
+
+def test_more_gpus_than_there_are_is_an_error_at_once() -> None:
+    with pytest.raises(ResourceError, match=r"--gpus 512 was asked for, but this machine has \d+ CUDA device"):
+        launch.check_gpus(512)
+
+
+def test_slots() -> None:
+    assert launch.slots_of(8, 64, launch.Pool(), 100) == 8
+    assert launch.slots_of(2, 64, launch.Pool(gpus_per_trial=0.25), 100) == 8
+    assert launch.slots_of(0, 4, launch.Pool(cpus_per_trial=2), 100) == 2
+    assert launch.slots_of(0, 4, launch.Pool(), 3) == 3
+    assert launch.slots_of(0, 1, launch.Pool(cpus_per_trial=2), 3) == 1
+
+
+def test_model_folders_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        find(str(tmp_path))
+    with pytest.raises(ModelError, match="no model folder"):
+        find("./nowhere")
+    assert find("some/model") == "some/model"
+
+
+def test_held_out_items_and_samples_are_fixed(tiny: Path) -> None:
+    loader = TaskLoader([tiny / "tasks"])
+    task = loader.get("copy")
+    found = examples(task)
+    assert (found[0].context, found[0].answer) == ("ab0?", " a")
+    train, held = split(found, 0.1, 0, "copy")
+    assert (len(train), len(held)) == (18, 2)
+    assert sorted(train + held) == list(range(20))
+    assert split(found, 0.1, 0, "copy") == (train, held)
+    assert split(found, 0.1, 1, "copy") != (train, held)
+    assert sample(task, None, 0) == list(range(20))
+    assert sample(task, 5, 0) == sample(task, 5, 0) != sample(task, 5, 1)
+
+
+REAL = ["openbookqa", "commonsense_qa", "mctest", "arc_easy", "arc_challenge", "mmlu"]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_tasks_from_a_mirror(name: str, mirror: Path) -> None:
+    task = TaskLoader([REPOSITORY / "tasks"], mirror).get(name)
+    sizes = {"openbookqa": 500, "commonsense_qa": 1221, "mctest": 840, "arc_easy": 2376, "arc_challenge": 1172, "mmlu": 14042}
+    assert len(task.eval_docs) == sizes[name]
+    doc = task.eval_docs[0]
+    options = task.doc_to_choice(doc)
+    assert 3 <= len(options) <= 5
+    assert 0 <= task.doc_to_target(doc) < len(options)
+    if name != "mmlu":
+        train = {"openbookqa": 4957, "commonsense_qa": 9741, "mctest": 1480, "arc_easy": 2251, "arc_challenge": 1119}
+        found = examples(task)
+        assert len(found) == train[name]
+        assert all(e.context.endswith("Answer:") and e.answer.startswith(" ") for e in found)
+
+
+def test_a_missing_mirror_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'allenai/openbookqa' of the task 'openbookqa' is not below --data-root"):
+        TaskLoader([REPOSITORY / "tasks"], tmp_path).get("openbookqa")
