@@ -16,9 +16,7 @@ _TUNERS = "mosld_bench.tuners.mixture"
 class _AfterPeft(MetaPathFinder):
     """Finds nothing itself; when peft is looked for, it has our tuners imported right after."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "peft":
             return None
         sys.meta_path.remove(self)

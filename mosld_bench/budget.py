@@ -50,8 +50,8 @@ def fit_budget(
     knob = recipe.knob or method.knob_of(params)
     if knob is None:
         raise BudgetError(
-            f"The recipe {recipe.name!r} (method {recipe.method!r}) has a fixed size and cannot be fitted to the budget "
-            f"{budget}; run it at the budget {NATIVE!r}, or name its size in the recipe's knob."
+            f"The recipe {recipe.name!r} (method {recipe.method!r}) has a fixed size and cannot be fitted to the "
+            f"budget {budget}; run it at the budget {NATIVE!r}, or name its size in the recipe's knob."
         )
     if not isinstance(params.get(knob), int):
         raise BudgetError(f"The recipe {recipe.name!r} gives no integer {knob!r}, which the budget turns.")

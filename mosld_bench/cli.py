@@ -69,7 +69,10 @@ def main() -> None:
         print(f"mosld-bench: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("mosld-bench: interrupted; finished trials are kept, and the same command runs the rest.", file=sys.stderr)
+        print(
+            "mosld-bench: interrupted; finished trials are kept, and the same command runs the rest.",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
@@ -88,14 +91,18 @@ def _overrides(
         if not all(part.lstrip("-").isdigit() for part in parts):
             raise BenchError(f"--seeds takes whole numbers by comma, such as 0,1,2; given: {seeds!r}.")
         found["seeds"] = [int(part) for part in parts]
-    for key, value in {"model": {"name": model} if model else None, "evaluate.limit": limit, "train.steps": steps}.items():
+    for key, value in {
+        "model": {"name": model} if model else None,
+        "evaluate.limit": limit,
+        "train.steps": steps,
+    }.items():
         if value is not None:
             found[key] = value
-    for text in sets or []:
-        key, equals, value = text.partition("=")
+    for assignment in sets or []:
+        key, equals, content = assignment.partition("=")
         if not equals:
-            raise BenchError(f"--set takes KEY=VALUE, such as train.batch_size=64; given: {text!r}.")
-        found[key.strip()] = yaml.safe_load(value)
+            raise BenchError(f"--set takes KEY=VALUE, such as train.batch_size=64; given: {assignment!r}.")
+        found[key.strip()] = yaml.safe_load(content)
     return found
 
 
@@ -108,7 +115,9 @@ def _plugins(modules: list[str] | None) -> tuple[str, ...]:
     return tuple(modules or ())
 
 
-def _fitted(study: Study, trials: list[Trial], workspace: Workspace, model_root: Path | None) -> list[tuple[Trial, Size]]:
+def _fitted(
+    study: Study, trials: list[Trial], workspace: Workspace, model_root: Path | None
+) -> list[tuple[Trial, Size]]:
     """Each trial with its budget solved; every recipe and budget once."""
     from mosld_bench.budget import fit_budget
     from mosld_bench.models import load_config
@@ -285,7 +294,10 @@ def _recipe(name: str, root: Path | None) -> Any:
 @methods_app.command("show")
 def methods_show(recipe: str, root: Root = None) -> None:
     """Print a recipe with its includes resolved."""
-    print(yaml.safe_dump(_recipe(recipe, root).model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    print(
+        yaml.safe_dump(_recipe(recipe, root).model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        end="",
+    )
 
 
 @methods_app.command("check")
@@ -310,8 +322,8 @@ def tasks_ls(include_path: Include = None, root: Root = None) -> None:
     for name in sorted(files.paths):
         config = files.config(name) or {}
         about = config.get("metadata") or {}
-        table.add_row(name, str(about.get("title", "")), str(about.get("kind", "")), str(config.get("dataset_path", "")),
-                      "yes" if config.get("training_split") else "no")  # fmt: skip
+        told = [about.get("title", ""), about.get("kind", ""), config.get("dataset_path", "")]
+        table.add_row(name, *map(str, told), "yes" if config.get("training_split") else "no")
     console.print(table)
 
 

@@ -77,9 +77,7 @@ def audit(evidence: Evidence) -> Table:
     numbers = []
     seen: set[tuple[str, str]] = set()
     last = None
-    for row in sorted(
-        evidence.trained, key=lambda row: (not row.matched, evidence.budgets.index(row.budget))
-    ):
+    for row in sorted(evidence.trained, key=lambda row: (not row.matched, evidence.budgets.index(row.budget))):
         size = next((record.size for record in row.records if record.size), None)
         if size is None or (row.recipe.name, row.budget) in seen:
             continue
@@ -113,9 +111,7 @@ def audit(evidence: Evidence) -> Table:
         )
     frame = pd.DataFrame(numbers)
     if len(frame):
-        frame = frame.astype(
-            {"target": "Int64", "trainable_parameters": "Int64", "total_parameters": "Int64"}
-        )
+        frame = frame.astype({"target": "Int64", "trainable_parameters": "Int64", "total_parameters": "Int64"})
     return Table(
         "audit",
         "Budget audit: trainable parameters as built (routers counted), their residual against the "
@@ -135,9 +131,7 @@ def audit(evidence: Evidence) -> Table:
 def fitted_params(row: Row) -> str:
     """What the budget turned: 'r 11, 12 on 3 modules'."""
     params = next((record.size.params for record in row.records if record.size), {})
-    knobs = dict.fromkeys(
-        key for key in (row.recipe.knob, "r", "num_virtual_tokens") if key and key in params
-    )
+    knobs = dict.fromkeys(key for key in (row.recipe.knob, "r", "num_virtual_tokens") if key and key in params)
     parts = [f"{key.replace('_', ' ')} {params[key]}" for key in knobs]
     ranks = Counter((params.get("rank_pattern") or {}).values())
     parts += [f"{rank} on {n} module{'s' if n > 1 else ''}" for rank, n in sorted(ranks.items())]
@@ -153,17 +147,10 @@ def exposure(evidence: Evidence) -> Table | None:
                 ranges.setdefault(task, {}).setdefault(row.setting, []).append(times)
     if not ranges:
         return None
-    settings = [
-        setting for setting in evidence.settings if any(setting in found for found in ranges.values())
-    ]
+    settings = [setting for setting in evidence.settings if any(setting in found for found in ranges.values())]
     tasks = [task for task in evidence.study.in_domain if task in ranges]
     lines = [
-        Line(
-            tuple(
-                Cell(text)
-                for text in (evidence.title(task), *(_span(ranges[task].get(s, [])) for s in settings))
-            )
-        )
+        Line(tuple(Cell(text) for text in (evidence.title(task), *(_span(ranges[task].get(s, [])) for s in settings))))
         for task in tasks
     ]
     numbers = [

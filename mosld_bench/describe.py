@@ -87,12 +87,8 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
     if len(alphas) == 1:
         r, alpha = alphas.pop()
         shared += [f"Rank {r} and alpha {alpha} before the budget is fitted."] if r and alpha else []
-    columns = tuple(
-        Column(name, "left") for name in ("Method", "Shared", "Experts", "Routing", "Balance", "Dropout")
-    )
-    caption = (
-        "The mixture methods by their coordinates. *: gates of the chosen experts renormalised to sum to one."
-    )
+    columns = tuple(Column(name, "left") for name in ("Method", "Shared", "Experts", "Routing", "Balance", "Dropout"))
+    caption = "The mixture methods by their coordinates. *: gates of the chosen experts renormalised to sum to one."
     return Table("methods", caption, columns, tuple(lines), pd.DataFrame(numbers), tuple(shared), wide=False)
 
 
@@ -102,9 +98,7 @@ def _other_table(recipes: Sequence[Recipe]) -> Table:
         params = "; ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in recipe.params.items())
         scale = f"{recipe.learning_rate_scale:g}"
         lines.append(Line((Cell(recipe.title), Cell(recipe.method), Cell(params or "–"), Cell(scale))))
-        numbers.append(
-            {"recipe": recipe.name, "method": recipe.method, "params": params, "learning_rate_scale": scale}
-        )
+        numbers.append({"recipe": recipe.name, "method": recipe.method, "params": params, "learning_rate_scale": scale})
     columns = (Column("Method", "left"), Column("Code", "left"), Column("Parameters", "wrap"), Column("lr ×"))
     return Table("other-methods", "The other methods.", columns, tuple(lines), pd.DataFrame(numbers))
 
@@ -206,9 +200,7 @@ def _by_kind(evidence: Evidence) -> list[str]:
 
 def _fairness(evidence: Evidence) -> str:
     matched = [row for row in evidence.trained if row.matched and row.records]
-    residuals = [
-        abs(r.size.residual) for row in matched for r in row.records if r.size and r.size.residual is not None
-    ]
+    residuals = [abs(r.size.residual) for row in matched for r in row.records if r.size and r.size.residual is not None]
     text = (
         "All rows of a setting share the base model, the prompts, the loss (answer tokens only), the "
         "training items, the length of training, batch size, schedule and precision, and the scoring; a "
@@ -225,27 +217,19 @@ def _fairness(evidence: Evidence) -> str:
 def _confounders(evidence: Evidence) -> str:
     recipes = [row.recipe for row in evidence.trained]
     scaled = dict.fromkeys(
-        f"{recipe.title} (× {recipe.learning_rate_scale:g})"
-        for recipe in recipes
-        if recipe.learning_rate_scale != 1
+        f"{recipe.title} (× {recipe.learning_rate_scale:g})" for recipe in recipes if recipe.learning_rate_scale != 1
     )
     unmatched = list(dict.fromkeys(row.recipe.title for row in evidence.trained if not row.matched))
     modules = {
-        recipe.title: _value(recipe.params["target_modules"])
-        for recipe in recipes
-        if "target_modules" in recipe.params
+        recipe.title: _value(recipe.params["target_modules"]) for recipe in recipes if "target_modules" in recipe.params
     }
     parts = []
     if scaled:
         parts.append(f"The learning rate is scaled for {listed(list(scaled))}.")
     if unmatched:
-        parts.append(
-            f"Not matched in size, and left out of the comparisons of size-matched rows: {listed(unmatched)}."
-        )
+        parts.append(f"Not matched in size, and left out of the comparisons of size-matched rows: {listed(unmatched)}.")
     if len(set(modules.values())) > 1:
-        parts.append(
-            f"Adapted modules differ: {'; '.join(f'{title}: {names}' for title, names in modules.items())}."
-        )
+        parts.append(f"Adapted modules differ: {'; '.join(f'{title}: {names}' for title, names in modules.items())}.")
     parts.append(
         "No learning rate was tuned for each method and budget; a method that would profit from another "
         "one is at a disadvantage that these tables do not show."

@@ -142,9 +142,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         return [answers[index] for index in range(len(requests))]
 
 
-def encode_pairs(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], prefix: int
-) -> list[Request]:
+def encode_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], prefix: int) -> list[Request]:
     """Token ids of (context, continuation) texts: encoded together and cut where the context's own encoding ends.
 
     The rule of lm-eval's models, used for training and scoring alike: spaces at the end of the context belong to the
@@ -211,9 +209,7 @@ def evaluate(
     with _same_random_state():
         random.seed(1234)
         np.random.seed(1234)
-        results = lm_evaluate(
-            lm, {"tasks": dict(tasks)}, samples=chosen, bootstrap_iters=1000, log_samples=True
-        )
+        results = lm_evaluate(lm, {"tasks": dict(tasks)}, samples=chosen, bootstrap_iters=1000, log_samples=True)
     metrics: list[Metric] = []
     frames: list[pd.DataFrame] = []
     for name, task in tasks.items():
@@ -255,7 +251,9 @@ def _items(name: str, task: Any, samples: Sequence[dict[str, Any]], metric: str)
         if entry["filter"] != wanted:
             continue
         doc = entry["doc"]
-        own_id = next((doc[key] for key in ("id", "idx", "qid") if isinstance(doc.get(key), str | int)), entry["doc_id"])
+        own_id = next(
+            (doc[key] for key in ("id", "idx", "qid") if isinstance(doc.get(key), str | int)), entry["doc_id"]
+        )
         values = [float(response[0]) for response in entry["filtered_resps"]] if choice else []
         score = entry.get(short)
         rows.append(

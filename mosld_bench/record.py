@@ -1,9 +1,9 @@
 """Records: what came out of a trial. ``record.json`` exists only when its trial finished.
 
-    results/<study>/<trial id>/record.json      the numbers, the trial, the provenance
-    results/<study>/<trial id>/items.parquet    per-item outcomes
-    results/<study>/<trial id>/adapter/         if asked for, what PEFT's save_pretrained writes
-    results/<study>/<trial id>/failure.json     instead of record.json, where the trial failed
+results/<study>/<trial id>/record.json      the numbers, the trial, the provenance
+results/<study>/<trial id>/items.parquet    per-item outcomes
+results/<study>/<trial id>/adapter/         if asked for, what PEFT's save_pretrained writes
+results/<study>/<trial id>/failure.json     instead of record.json, where the trial failed
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Record(Strict):
     eval_info: EvalInfo | None = None
     metrics: tuple[Metric, ...] = ()
     peak_memory_bytes: int | None = None
-    meta_info: dict[str, Any] = {}
+    meta_info: dict[str, Any] = Field(default_factory=dict, description="see provenance.meta_info")
     error: str | None = Field(None, description="the traceback, where the trial failed")
 
 

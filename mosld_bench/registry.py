@@ -55,7 +55,7 @@ class Method(ABC):
 
     def before_step(self, model: nn.Module) -> None:
         """Called once before every optimiser step, whatever the number of micro-batches."""
-        return None
+        return
 
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
         """The knob for these ``params``; only a method with several kinds inside needs to override it."""

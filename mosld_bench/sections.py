@@ -74,9 +74,7 @@ def _coverage(evidence: Evidence) -> str:
 
 def _length_note(evidence: Evidence) -> str:
     if evidence.study.train.steps is None:
-        return (
-            "Trials pass over their training items equally often, so a task trained alone gets fewer steps."
-        )
+        return "Trials pass over their training items equally often, so a task trained alone gets fewer steps."
     return (
         "Trials have the same number of steps, so a task trained alone is seen more often than in the "
         "mixture, a small one above all; part of a difference between the settings is this."
@@ -146,17 +144,14 @@ def provenance(evidence: Evidence) -> Section:
     items.append(f"Commit: {', '.join(commits) or 'not recorded'}.")
     if evidence.draft:
         dirty = sum(meta.get("dirty") is True for meta in metas)
-        items.append(
-            f"{dirty} of {len(metas)} records were made with uncommitted changes in the working tree."
-        )
+        items.append(f"{dirty} of {len(metas)} records were made with uncommitted changes in the working tree.")
     elif any(meta.get("dirty") is None for meta in metas):
         items.append("Whether the working tree was clean is not known for all records.")
     items += [f"Versions: {text}." for text in versions if text]
     items.append(f"Hardware: {'; '.join(_distinct(_machine(meta.get('hardware')) for meta in metas))}.")
     if started:
         items.append(
-            f"Run from {started[0][:10]} to {started[-1][:10]} (UTC), {hours:.1f} hours in all trials "
-            "together."
+            f"Run from {started[0][:10]} to {started[-1][:10]} (UTC), {hours:.1f} hours in all trials together."
         )
     checkout = [f"git checkout {commits[0]}"] if len(commits) == 1 else []
     return section(

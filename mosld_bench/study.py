@@ -206,7 +206,13 @@ class Study(Strict):
         return list(trials.values())
 
     def _cell(
-        self, recipe: Recipe, setting: Setting, budget: str, model: ModelSpec, digests: dict[str, str], protocol: str
+        self,
+        recipe: Recipe,
+        setting: Setting,
+        budget: str,
+        model: ModelSpec,
+        digests: dict[str, str],
+        protocol: str,
     ) -> list[Trial]:
         """One recipe in one setting at one budget: a trial for every seed and, if single, every task."""
         frozen, sized = recipe.method == "base", recipe.method not in {"base", "full"}

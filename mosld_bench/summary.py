@@ -15,21 +15,16 @@ def summary(evidence: Evidence) -> list[str]:
     if study.out_of_domain:
         domains += f" and {counted(len(study.out_of_domain), 'out-of-domain task')}"
     sentences = [
-        f"We compare {counted(len(recipes), 'method')} on {domains}, starting from the model "
-        f"{study.model.name}."
+        f"We compare {counted(len(recipes), 'method')} on {domains}, starting from the model {study.model.name}."
     ]
     blocks = [block for block, _ in evidence.blocks() if evidence.best(block)]
-    told = [
-        next(block for block in blocks if block[0] == setting)
-        for setting in dict.fromkeys(s for s, _ in blocks)
-    ]
+    told = [next(block for block in blocks if block[0] == setting) for setting in dict.fromkeys(s for s, _ in blocks)]
     for block in told:
         sentences += [_best_sentence(evidence, block), _outside_sentence(evidence, block)]
     rest = [(block, best) for block in blocks if block not in told and (best := evidence.best(block))]
     if rest:
         highest = [
-            f"{best.recipe.title} ({tabular.setting_label(setting)}, {tabular.budget_label(budget)}: "
-            f"{_spelled(best)})"
+            f"{best.recipe.title} ({tabular.setting_label(setting)}, {tabular.budget_label(budget)}: {_spelled(best)})"
             for (setting, budget), best in rest
         ]
         sentences.append(f"Elsewhere the highest in-domain mean is that of {listed(highest)}.")
@@ -70,9 +65,7 @@ def _best_sentence(evidence: Evidence, block: tuple[str, str]) -> str:
         rest = f"any of the other {counted(others, 'method')}" if others > 1 else tied[0]
         return f"{text} {seeds.capitalize()} do not separate it from {rest}."
     if len(tied) > 5:
-        return (
-            f"{text} {seeds.capitalize()} do not separate it from {len(tied)} of the other {others} methods."
-        )
+        return f"{text} {seeds.capitalize()} do not separate it from {len(tied)} of the other {others} methods."
     if tied:
         return text + f" {seeds.capitalize()} do not separate it from {listed(tied)}."
     return text + f" It is separated from all other methods by {seeds}."

@@ -35,9 +35,7 @@ def main(evidence: Evidence) -> list[Table]:
         split = [t for t in part if t in inside], [t for t in part if t in outside]
         columns = ["recipe", "setting", "budget", *part]
         name = f"tasks-{start // 12 + 1}"
-        found += _paged(
-            name, "Accuracy by task (%), mean over seeds.", evidence, split, False, frame[columns]
-        )
+        found += _paged(name, "Accuracy by task (%), mean over seeds.", evidence, split, False, frame[columns])
     return found
 
 
@@ -61,9 +59,7 @@ def _paged(
     """One table, or several of whole blocks where it would be longer than a page."""
     inside, outside = tasks
     turned = any(len(evidence.title(task)) > 9 for task in inside + outside) and len(inside + outside) > 4
-    columns = (
-        [Column("Method", "left"), Column("n"), Column("Trainable")] if means else [Column("Method", "left")]
-    )
+    columns = [Column("Method", "left"), Column("n"), Column("Trainable")] if means else [Column("Method", "left")]
     for group, part, what in (
         ("In-domain", inside, "in_domain"),
         ("Out-of-domain", outside, "out_of_domain"),
@@ -80,8 +76,7 @@ def _paged(
         tied = {id(c.row) for c in evidence.against_best(block) if not c.separated} if means else set()
         lines = [Line((Cell(block_label(block)),), ruled=True)]
         lines += [
-            _line(evidence, row, tasks, means, best is row and means, "†" if id(row) in tied else "")
-            for row in rows
+            _line(evidence, row, tasks, means, best is row and means, "†" if id(row) in tied else "") for row in rows
         ]
         if len(pages[-1]) + len(lines) > _LONGEST:
             pages.append([])
@@ -142,9 +137,7 @@ def _notes(evidence: Evidence) -> tuple[str, ...]:
             "out-of-domain scores are averaged over these models."
         )
     if any(len(row.by_seed()) == 1 for row in evidence.trained):
-        notes.append(
-            "A row with n = 1 has no standard deviation and cannot be tested, so nothing separates it."
-        )
+        notes.append("A row with n = 1 has no standard deviation and cannot be tested, so nothing separates it.")
     return tuple(notes)
 
 

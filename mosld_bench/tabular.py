@@ -122,15 +122,11 @@ def latex(table: Table) -> str:
     if any(column.group for column in table.columns):
         cells, rules = [], []
         for start, span, group in spans(table.columns):
-            cells.append(
-                f"\\multicolumn{{{span}}}{{c}}{{{tex_text(group)}}}" if group else " & " * (span - 1)
-            )
+            cells.append(f"\\multicolumn{{{span}}}{{c}}{{{tex_text(group)}}}" if group else " & " * (span - 1))
             rules += [f"\\cmidrule(lr){{{start + 1}-{start + span}}}"] if group else []
         lines += [" & ".join(cells) + r" \\", "".join(rules)]
     titles = [tex_text(column.title) for column in table.columns]
-    turned = [
-        f"\\rotatebox{{90}}{{{t}}}" if c.turned else t for c, t in zip(table.columns, titles, strict=True)
-    ]
+    turned = [f"\\rotatebox{{90}}{{{t}}}" if c.turned else t for c, t in zip(table.columns, titles, strict=True)]
     lines += [" & ".join(turned) + r" \\", r"\midrule"]
     for row in table.rows:
         if row.ruled:

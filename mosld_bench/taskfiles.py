@@ -20,7 +20,7 @@ class _Loader(yaml.SafeLoader):
     """Reads lm-eval's YAML without importing the functions that it names."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: f"!function {loader.construct_scalar(node)}")
+_Loader.add_constructor("!function", lambda loader, node: f"!function {node.value}")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -81,7 +81,8 @@ class TaskFiles:
         return self._resolved(self.paths[task])[0] if task in self.paths else None
 
     def _resolved(self, path: Path) -> tuple[dict[str, Any], list[Path]]:
-        own, merged, read = _read(path), {}, [path]
+        own, read = _read(path), [path]
+        merged: dict[str, Any] = {}
         include = own.pop("include", None)
         for name in [include] if isinstance(include, str) else include or []:
             base, files = self._resolved(path.parent / name)

@@ -71,7 +71,9 @@ class TaskLoader:
         try:
             (task,) = manager.load([config])["tasks"].values()
         except (IndexError, StopIteration) as error:
-            raise DataError(f"The data of the task {name!r} is empty; there is nothing to train on or score.") from error
+            raise DataError(
+                f"The data of the task {name!r} is empty; there is nothing to train on or score."
+            ) from error
         except Exception as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else ""
             raise DataError(

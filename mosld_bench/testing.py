@@ -1,4 +1,4 @@
-"""The plug-in contract as a battery of checks: `check_method(MyMethod(), params)`, or `mosld-bench methods check RECIPE`."""
+"""The plug-in contract as a battery of checks: `mosld-bench methods check RECIPE` calls `check_method`."""
 
 from __future__ import annotations
 

@@ -66,7 +66,14 @@ def items(count: int, letters: str) -> list[dict[str, object]]:
     for index in range(count):
         first, second = letters[index % len(letters)], letters[(index * 3 + 1) % len(letters)]
         options = [first, second + "x", "no"]
-        made.append({"id": f"{letters[0]}{index}", "question": f"{first}{second}{index}", "options": options, "answer": 0})
+        made.append(
+            {
+                "id": f"{letters[0]}{index}",
+                "question": f"{first}{second}{index}",
+                "options": options,
+                "answer": 0,
+            }
+        )
     return made
 
 
@@ -77,7 +84,11 @@ def tiny_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("tiny")
     shutil.copytree(REPOSITORY / "methods", root / "methods")
-    for name, letters, trains in (("copy", "abcdefg", True), ("count", "hijklmn", True), ("other", "opqrst", False)):
+    for name, letters, trains in (
+        ("copy", "abcdefg", True),
+        ("count", "hijklmn", True),
+        ("other", "opqrst", False),
+    ):
         write_task(root / "tasks", name, items(20, letters), trains)
     model = root / "model"
     build(config()).save_pretrained(model)

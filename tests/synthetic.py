@@ -88,9 +88,7 @@ _ALL = (
         "One shared down-projection, several up-projections, dense routing.",
         share="down",
     ),
-    _mixture(
-        "mosl", "MoSL", "MoLA with one down-projection shared by the experts.", share="down", **BY_DEPTH
-    ),
+    _mixture("mosl", "MoSL", "MoLA with one down-projection shared by the experts.", share="down", **BY_DEPTH),
     _mixture(
         "mosld",
         "MoSLD",
@@ -140,16 +138,12 @@ def _target(budget: str) -> int | None:
     return int(budget) if budget.isdigit() else 60_000
 
 
-def make_record(
-    trial: Trial, study: Study, dirty: bool = False, values: Mapping[str, float] | None = None
-) -> Record:
+def make_record(trial: Trial, study: Study, dirty: bool = False, values: Mapping[str, float] | None = None) -> Record:
     """A finished record; ``values`` fixes scores by task, the others are drawn from the trial's id."""
     draw = random.Random(int(hashlib.sha256(trial.id.encode()).hexdigest()[:8], 16))
     frozen = trial.setting == "frozen"
     target = _target(trial.budget)
-    skill = (
-        0.3 if frozen else SKILL.get(trial.recipe.name, 0.68) + (0.02 * math.log2((target or 60000) / 60000))
-    )
+    skill = 0.3 if frozen else SKILL.get(trial.recipe.name, 0.68) + (0.02 * math.log2((target or 60000) / 60000))
     skill -= 0.03 * (trial.setting == "single")
     metrics = []
     for task in trial.scored_on:
@@ -169,9 +163,7 @@ def make_record(
                 primary=True,
             )
         )
-        metrics.append(
-            metrics[-1].model_copy(update={"metric": "acc_norm,none", "value": 0.5, "primary": False})
-        )
+        metrics.append(metrics[-1].model_copy(update={"metric": "acc_norm,none", "value": 0.5, "primary": False}))
     params = dict(trial.recipe.params)
     trainable = 0 if frozen else BASE_PARAMETERS
     if target is not None:

@@ -16,10 +16,7 @@ from mosld_bench.embedded import MODEL_DIR, items, pretrain, text, world
 IN_DOMAIN = [name for name, task in items.TASKS.items() if task.train]
 KNOWLEDGE = ["emb_tools", "emb_foods", "emb_animals", "emb_world"]
 SPLITS = [
-    (name, split)
-    for name, task in items.TASKS.items()
-    for split in ("train", "test")
-    if task.train or split == "test"
+    (name, split) for name, task in items.TASKS.items() for split in ("train", "test") if task.train or split == "test"
 ]
 TASK_DIR = items.DATA_DIR.parent
 PARAMETERS = 0
@@ -66,9 +63,7 @@ def test_train_and_test_share_no_item(name):
 
 @pytest.mark.parametrize("name", KNOWLEDGE)
 def test_knowledge_tasks_share_no_entity(name):
-    assert not {row["entity"] for row in shipped(name, "train")} & {
-        row["entity"] for row in shipped(name, "test")
-    }
+    assert not {row["entity"] for row in shipped(name, "train")} & {row["entity"] for row in shipped(name, "test")}
 
 
 def test_a_country_stays_with_its_capital():
@@ -120,12 +115,7 @@ def test_texts_can_be_joined_at_spaces(tokenizer):
 def test_some_answers_have_several_tokens(tokenizer):
     for name in ("emb_tools", "emb_animals", "emb_where", "emb_materials"):
         assert (
-            max(
-                len(tokenizer(choice)["input_ids"])
-                for row in shipped(name, "test")
-                for choice in row["choices"]
-            )
-            > 1
+            max(len(tokenizer(choice)["input_ids"]) for row in shipped(name, "test") for choice in row["choices"]) > 1
         )
 
 
@@ -144,7 +134,4 @@ def test_pretraining_runs_end_to_end(tmp_path: Path):
     loss = pretrain.pretrain(tmp_path, steps=3, documents=8)
     assert 0 < loss < 20
     assert json.loads((tmp_path / "provenance.json").read_text())["steps"] == 3
-    assert (
-        len(AutoTokenizer.from_pretrained(tmp_path))
-        == AutoModelForCausalLM.from_pretrained(tmp_path).vocab_size
-    )
+    assert len(AutoTokenizer.from_pretrained(tmp_path)) == AutoModelForCausalLM.from_pretrained(tmp_path).vocab_size

@@ -13,7 +13,15 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
 from mosld_bench.errors import BenchError
-from mosld_bench.tuners.mixture import MixtureConfig, MixtureLayer, allocate, aux_loss, balance_loss, draw_masks, gate
+from mosld_bench.tuners.mixture import (
+    MixtureConfig,
+    MixtureLayer,
+    allocate,
+    aux_loss,
+    balance_loss,
+    draw_masks,
+    gate,
+)
 from tests.models import build, config
 
 POINTS = [
@@ -28,7 +36,9 @@ POINTS = [
 ]
 
 
-def layer(experts: int = 4, rank: int = 3, alpha: float = 6, d_in: int = 10, d_out: int = 7, **more: object) -> MixtureLayer:
+def layer(
+    experts: int = 4, rank: int = 3, alpha: float = 6, d_in: int = 10, d_out: int = 7, **more: object
+) -> MixtureLayer:
     torch.manual_seed(1)
     made = MixtureLayer(
         nn.Linear(d_in, d_out), "default", MixtureConfig(experts=experts, r=rank, lora_alpha=alpha, **more),
@@ -139,7 +149,9 @@ def test_balance_loss_golden_numbers() -> None:
     for experts in (2, 4, 8):
         p = torch.full((experts, experts), 1 / experts)
         for k in range(1, experts):
-            picks = torch.stack([torch.roll(torch.tensor([1.0 / k] * k + [0.0] * (experts - k)), n) for n in range(experts)])
+            picks = torch.stack(
+                [torch.roll(torch.tensor([1.0 / k] * k + [0.0] * (experts - k)), n) for n in range(experts)]
+            )
             assert float(balance_loss(picks, p)) == pytest.approx(1)
         one_hot = torch.eye(experts)[torch.zeros(5, dtype=torch.long)]
         assert float(balance_loss(one_hot, one_hot)) == pytest.approx(experts)
@@ -160,7 +172,13 @@ def test_allocation_by_parts_of_the_depth() -> None:
 
 
 def mixture(model: nn.Module, **more: object) -> PeftModel:
-    settings = {"r": 2, "experts": [2, 4], "share": "down", "top_k": 2, "target_modules": ["q_proj", "v_proj"]} | more
+    settings = {
+        "r": 2,
+        "experts": [2, 4],
+        "share": "down",
+        "top_k": 2,
+        "target_modules": ["q_proj", "v_proj"],
+    } | more
     return get_peft_model(model, MixtureConfig(task_type="CAUSAL_LM", **settings))
 
 
@@ -218,9 +236,15 @@ def test_generation_with_a_cache_equals_without(kind: str) -> None:
     targets = ["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj"]
     model = stir(mixture(build(config(kind)), target_modules=targets)).eval()
     ids = torch.randint(3, 40, (2, 6))
-    options = {"max_new_tokens": 8, "do_sample": False, "attention_mask": torch.ones_like(ids), "pad_token_id": 0}
+    options = {
+        "max_new_tokens": 8,
+        "do_sample": False,
+        "attention_mask": torch.ones_like(ids),
+        "pad_token_id": 0,
+    }
     assert torch.equal(
-        model.generate(input_ids=ids, use_cache=True, **options), model.generate(input_ids=ids, use_cache=False, **options)
+        model.generate(input_ids=ids, use_cache=True, **options),
+        model.generate(input_ids=ids, use_cache=False, **options),
     )
 
 

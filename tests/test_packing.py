@@ -55,7 +55,13 @@ def test_plain_equals_the_definition_in_float64() -> None:
 
 def test_equal_to_lm_evals_own_model() -> None:
     model, words = build(config()), tokenizer()
-    pairs = [("the cat", " sat"), ("the cat", " ran off"), ("a dog ", "barks"), ("", "alone"), ("the cat sat. who?", " it")]
+    pairs = [
+        ("the cat", " sat"),
+        ("the cat", " ran off"),
+        ("a dog ", "barks"),
+        ("", "alone"),
+        ("the cat sat. who?", " it"),
+    ]
     asked = [Instance("loglikelihood", {}, pair, 0, ("t", 0, 1)) for pair in pairs]
     theirs = HFLM(pretrained=model, tokenizer=words, batch_size=2).loglikelihood(asked, disable_tqdm=True)
     for packed in (True, False):
@@ -71,14 +77,17 @@ def test_equal_to_lm_evals_own_model() -> None:
 def test_generation_equals_lm_evals_own_model() -> None:
     model, words = build(config(), spread=3.0), tokenizer()
     options = {"until": ["e", "\n"], "max_gen_toks": 12, "do_sample": False}
-    asked = [Instance("generate_until", {}, (text, options), 0, ("t", 0, 1)) for text in ("the cat", "a much longer start", "so")]
+    asked = [
+        Instance("generate_until", {}, (text, options), 0, ("t", 0, 1))
+        for text in ("the cat", "a much longer start", "so")
+    ]
     theirs = HFLM(pretrained=model, tokenizer=words, batch_size=1).generate_until(asked, disable_tqdm=True)
     assert PackedLM(model, words).generate_until(asked) == theirs
 
 
 def test_every_shared_prefix_is_computed_once() -> None:
     story = list(range(3, 23))
-    asked = [(story + [30 + q], [o]) for q in range(3) for o in range(4, 8)]
+    asked = [([*story, 30 + q], [o]) for q in range(3) for o in range(4, 8)]
     work = Work()
     score_packed(build(config()), asked, 0, 512, 512, work)
     assert work.computed == 20 + 3  # the story once, a token for each question; options of one token cost nothing

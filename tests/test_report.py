@@ -39,9 +39,7 @@ COLUMNS += ["out_of_domain_mean", "out_of_domain_sd", "seeds"]
 
 
 def build(root: Path, study: Study, trials: list[Trial], tasks: dict[str, Any] | None = None) -> Path:
-    return build_report(
-        study, trials, record.load(root / "results", study.name), root / "out", tasks or TASKS
-    )
+    return build_report(study, trials, record.load(root / "results", study.name), root / "out", tasks or TASKS)
 
 
 def text_of(pdf: Path) -> str:
@@ -87,23 +85,13 @@ def test_main_csv(full: Path) -> None:
     assert len(keys) == len(rows) == 1 + 2 * (7 * 2 + 1)
     lora = next(row for row in rows if row["recipe"] == "lora" and row["setting"] == "mixture")
     assert re.fullmatch(r"0\.\d{6}", lora["in_domain_mean"])
-    assert float(lora["in_domain_mean"]) == pytest.approx(
-        sum(float(lora[task]) for task in IN_DOMAIN) / 6, abs=2e-6
-    )
+    assert float(lora["in_domain_mean"]) == pytest.approx(sum(float(lora[task]) for task in IN_DOMAIN) / 6, abs=2e-6)
 
 
 def test_missing_is_missing(full: Path) -> None:
     rows = rows_of(full / "tables" / "main.csv")
-    gap = next(
-        row for row in rows if (row["recipe"], row["setting"], row["budget"]) == ("mosld", "single", "120000")
-    )
-    assert (
-        gap["in_domain_mean"]
-        == gap["out_of_domain_mean"]
-        == gap[IN_DOMAIN[-1]]
-        == gap[OUT_OF_DOMAIN[0]]
-        == ""
-    )
+    gap = next(row for row in rows if (row["recipe"], row["setting"], row["budget"]) == ("mosld", "single", "120000"))
+    assert gap["in_domain_mean"] == gap["out_of_domain_mean"] == gap[IN_DOMAIN[-1]] == gap[OUT_OF_DOMAIN[0]] == ""
     assert gap[IN_DOMAIN[0]] != ""
     assert gap["seeds"] == "0"
     text = text_of(full / "report.pdf")
@@ -124,9 +112,7 @@ def test_pdf_holds_the_numbers(full: Path) -> None:
 
 
 def test_means_by_hand(tmp_path: Path) -> None:
-    study = make_study(
-        in_domain=("a", "b"), out_of_domain=("c",), seeds=(0, 1), settings=("mixture", "single")
-    )
+    study = make_study(in_domain=("a", "b"), out_of_domain=("c",), seeds=(0, 1), settings=("mixture", "single"))
     trials = make_trials(study, [RECIPES["lora"]])
     scores = {  # by setting, trained on and seed: scores of a, b, c
         ("mixture", "a", 0): (0.5, 0.7, 0.3),
@@ -273,12 +259,8 @@ def test_same_records_same_files(tmp_path: Path) -> None:
 
 def test_many_tasks_and_recipes(tmp_path: Path) -> None:
     names = tuple(f"task_{i:02d}" for i in range(26))
-    extra = [
-        RECIPES["mosld"].model_copy(update={"name": f"mosld-{i}", "title": f"MoSLD {i}"}) for i in range(15)
-    ]
-    study = make_study(
-        in_domain=names[:20], out_of_domain=names[20:], seeds=(0, 1), budgets=("60000", "native")
-    )
+    extra = [RECIPES["mosld"].model_copy(update={"name": f"mosld-{i}", "title": f"MoSLD {i}"}) for i in range(15)]
+    study = make_study(in_domain=names[:20], out_of_domain=names[20:], seeds=(0, 1), budgets=("60000", "native"))
     study = study.model_copy(update={"budgets": ("60000", "120000")})
     trials = make_trials(study, [RECIPES["lora"], *extra])
     for trial in trials:

@@ -253,7 +253,9 @@ def test_an_outside_method_by_plugin_and_by_entry_point(tiny: Path, monkeypatch:
     assert "bench_scale:ScaleMethod" in listed.stdout
 
 
-@pytest.mark.parametrize("name", ["lora", "prefix-tuning", "dora", "moe-lora", "mola", "hydralora", "mosl", "mosld", "full"])
+@pytest.mark.parametrize(
+    "name", ["lora", "prefix-tuning", "dora", "moe-lora", "mola", "hydralora", "mosl", "mosld", "full"]
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_every_recipe_keeps_the_contract(name: str) -> None:
     from mosld_bench import registry
@@ -304,14 +306,27 @@ REAL = ["openbookqa", "commonsense_qa", "mctest", "arc_easy", "arc_challenge", "
 @pytest.mark.parametrize("name", REAL)
 def test_real_tasks_from_a_mirror(name: str, mirror: Path) -> None:
     task = TaskLoader([REPOSITORY / "tasks"], mirror).get(name)
-    sizes = {"openbookqa": 500, "commonsense_qa": 1221, "mctest": 840, "arc_easy": 2376, "arc_challenge": 1172, "mmlu": 14042}
+    sizes = {
+        "openbookqa": 500,
+        "commonsense_qa": 1221,
+        "mctest": 840,
+        "arc_easy": 2376,
+        "arc_challenge": 1172,
+        "mmlu": 14042,
+    }
     assert len(task.eval_docs) == sizes[name]
     doc = task.eval_docs[0]
     options = task.doc_to_choice(doc)
     assert 3 <= len(options) <= 5
     assert 0 <= task.doc_to_target(doc) < len(options)
     if name != "mmlu":
-        train = {"openbookqa": 4957, "commonsense_qa": 9741, "mctest": 1480, "arc_easy": 2251, "arc_challenge": 1119}
+        train = {
+            "openbookqa": 4957,
+            "commonsense_qa": 9741,
+            "mctest": 1480,
+            "arc_easy": 2251,
+            "arc_challenge": 1119,
+        }
         found = examples(task)
         assert len(found) == train[name]
         assert all(e.context.endswith("Answer:") and e.answer.startswith(" ") for e in found)

@@ -73,7 +73,7 @@ def test_same_seed_same_examples_whatever_the_method() -> None:
     one, other = _batches(10, 4, seed=7), _batches(10, 4, seed=7)
     batches = [next(one) for _ in range(5)]
     assert batches == [next(other) for _ in range(5)]
-    assert sorted(sum(batches, [])) == sorted(2 * list(range(10)))
+    assert sorted(index for batch in batches for index in batch) == sorted(2 * list(range(10)))
     assert batches != [next(_batches(10, 4, seed=8)) for _ in range(5)]
 
 
@@ -100,11 +100,11 @@ def test_schedules() -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_trial() -> None:
+    method = registry.get("full")
+    model = method.attach(build(config(layers=1)), {})
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="loss became nan at step"):
-        method = registry.get("full")
-        model = method.attach(build(config(layers=1)), {})
-        with torch.no_grad():
-            model.lm_head.weight.fill_(float("nan"))
         train(model, method, encoded(), [], TrainSpec(steps=3), 1e-2, seed=0, pad=0, micro_tokens=512)
 
 

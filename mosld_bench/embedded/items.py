@@ -82,6 +82,46 @@ MATERIAL_ASKS = {
 }
 
 
+# relation -> questions whose answer is another entity of which the same holds: two facts have to be compared.
+LIKE_ASKS = {
+    "animals": {
+        "habitat": ["Which one lives where the {e} lives?"],
+        "diet": ["Which one eats what the {e} eats?"],
+    },
+    "tools": {
+        "room": ["Which thing belongs in the room of the {e}?"],
+        "user": ["Which thing is most like the {e} at work?"],
+    },
+    "foods": {
+        "taste": ["Which thing tastes like the {e}?"],
+        "source": ["Which thing comes from the place of the {e}?"],
+    },
+    "countries": {
+        "language": ["Where do people speak as in {e}?"],
+        "continent": ["Which one is in the continent of {e}?"],
+    },
+}
+
+
+def _like(draw: random.Random, table: str, split: str) -> Draft:
+    """Another entity that shares one fact with the given one, where the distractors do not."""
+    rows, asks, facts = members(table, split), LIKE_ASKS[table], TABLES[table]
+    while True:
+        entity, relation = draw.choice(rows), draw.choice(list(asks))
+        alike = [row for row in rows if row != entity and facts[row][relation] == facts[entity][relation]]
+        if alike:
+            break
+    wrong = [row for row in rows if facts[row][relation] != facts[entity][relation]]
+    shown = entity.capitalize() if table == "countries" else entity
+    form = "{}" if table == "countries" else "the {}"
+    return Draft(
+        entity,
+        draw.choice(asks[relation]).format(e=shown),
+        form.format(draw.choice(alike)),
+        [form.format(row) for row in draw.sample(wrong, len(wrong))],
+    )
+
+
 def _about(draw: random.Random, table: str, split: str, asks: dict[str, list[str]]) -> Draft:
     """A fact of an entity, first or second hop; two distractors are other facts of the same entity."""
     rows = members(table, split) if split else list(TABLES[table])
@@ -96,6 +136,8 @@ def _about(draw: random.Random, table: str, split: str, asks: dict[str, list[str
 
 
 def animals(draw: random.Random, split: str) -> Draft:
+    if draw.random() < 0.5:
+        return _like(draw, "animals", split)
     return _about(draw, "animals", split, ANIMAL_ASKS)
 
 
@@ -105,6 +147,9 @@ def people(draw: random.Random, split: str) -> Draft:
 
 def world(draw: random.Random, split: str) -> Draft:
     """Countries, and their capitals in the same questions."""
+    if draw.random() < 0.5:
+        draft = _like(draw, "countries", split)
+        return draft._replace(answer=draft.answer.title(), distractors=[d.title() for d in draft.distractors])
     draft = _about(draw, "countries", split, WORLD_ASKS)
     capital = TABLES["countries"][draft.entity]["capital"]
     wrong = draft.distractors
@@ -117,11 +162,11 @@ def world(draw: random.Random, split: str) -> Draft:
 
 def tools(draw: random.Random, split: str) -> Draft:
     """From the tool to its room and its user, or from the use to any of the three."""
+    if draw.random() < 0.5:
+        return _like(draw, "tools", split)
     if draw.random() < 0.35:
         draft = _about(draw, "tools", split, TOOL_ASKS)
-        return draft._replace(
-            answer=f"the {draft.answer}", distractors=[f"the {d}" for d in draft.distractors]
-        )
+        return draft._replace(answer=f"the {draft.answer}", distractors=[f"the {d}" for d in draft.distractors])
     rows = members("tools", split)
     entity = draw.choice(rows)
     known = {**TABLES["tools"][entity], "entity": entity}
@@ -137,6 +182,8 @@ def tools(draw: random.Random, split: str) -> Draft:
 
 def foods(draw: random.Random, split: str) -> Draft:
     """Which food has two properties, where the others have one of them."""
+    if draw.random() < 0.6:
+        return _like(draw, "foods", split)
     rows = members("foods", split)
     entity = draw.choice(rows)
     known = TABLES["foods"][entity]
@@ -183,43 +230,55 @@ def _ask_story(
     return Draft(f"{story} {target[given]}", question, target[wanted], wrong, story)
 
 
+STORY_ASKS = {
+    "animals": {
+        "habitat": ["Which home suits the one that {n} saw?"],
+        "diet": ["Which dinner suits the one that {n} saw?"],
+    },
+    "foods": {"taste": ["How did the dinner of {n} taste?"], "source": ["What gives us the dinner of {n}?"]},
+    "tools": {"user": ["Whose job needs the thing of {n}?"], "room": ["Which room is right for the thing of {n}?"]},
+}
+
+
 def where(draw: random.Random, split: str) -> Draft:
-    """Four people spent time in four places."""
-    verb = draw.choice(["rested", "played", "hid"])
-    drawn = zip(draw.sample(NAMES, 4), draw.sample(PLACES, 4), strict=True)
-    lines = [(name.capitalize(), place, f"{name.capitalize()} {verb} {place}.") for name, place in drawn]
-    return _ask_story(
-        draw,
-        lines,
-        ["Which place should be searched for {}?", "{} is missing. Which place is right?"],
-        ["Which person could someone meet {}?", "Whose free day was {}?"],
-    )
+    """A story names an animal, a food and a tool; the question is about one of them, by what is known of it."""
+    names = draw.sample(NAMES, 3)
+    drawn = {table: draw.choice(members(table, split)) for table in STORY_ASKS}
+    verbs = {"animals": "saw", "foods": "had", "tools": draw.choice(["lost", "bought", "found"])}
+    lines = [f"{n.capitalize()} {verbs[t]} the {e}." for n, (t, e) in zip(names, drawn.items(), strict=True)]
+    story = " ".join(draw.sample(lines, 3))
+    at = draw.randrange(3)
+    table = list(STORY_ASKS)[at]
+    entity, asks = drawn[table], STORY_ASKS[table]
+    relation = draw.choice(list(asks))
+    facts = TABLES[table]
+    values = [facts[row][relation] for row in members(table, split)]
+    form = "the {}" if table == "tools" else "{}"
+    question = draw.choice(asks[relation]).format(n=names[at].capitalize())
+    wrong = [form.format(d) for d in _others(draw, values, facts[entity][relation])]
+    return Draft(entity, question, form.format(facts[entity][relation]), wrong, story)
 
 
 def who(draw: random.Random, split: str) -> Draft:
-    """Four people came by four things."""
-    verb = draw.choice(["borrowed", "won", "chose"])
-    drawn = zip(draw.sample(NAMES, 4), draw.sample(THINGS, 4), strict=True)
-    lines = [
-        (name.capitalize(), f"the {thing}", f"{name.capitalize()} {verb} the {thing}.")
-        for name, thing in drawn
-    ]
-    return _ask_story(
-        draw,
-        lines,
-        ["Which thing is with {} now?", "What will {} bring home?"],
-        ["Which person is with {} now?", "Who will bring home {}?"],
-    )
+    """Three people each did another thing; a fourth is in no story."""
+    people = [name.capitalize() for name in draw.sample(NAMES, 4)]
+    verbs = draw.sample(["borrowed", "won", "chose", "lost", "found", "hid"], 3)
+    things = draw.sample(THINGS, 3)
+    story = " ".join(f"{n} {v} the {t}." for n, v, t in zip(people[:3], verbs, things, strict=True))
+    at = draw.randrange(3)
+    question = draw.choice(["Which person {v} a thing?", "Whose story was that? One {v} the {t}."])
+    wrong = [name for name in people if name != people[at]]
+    return Draft(story, question.format(v=verbs[at], t=things[at]), people[at], wrong, story)
 
 
 def colours(draw: random.Random, split: str) -> Draft:
-    """Four things were painted in four colours."""
+    """Two things were painted in two colours; the other two colours are in no story."""
     verb = draw.choice(["painted", "dyed"])
-    drawn = zip(draw.sample(NAMES, 4), draw.sample(THINGS, 4), draw.sample(COLOURS, 4), strict=True)
-    lines = [
-        (thing, colour, f"{name.capitalize()} {verb} the {thing} {colour}.") for name, thing, colour in drawn
-    ]
-    return _ask_story(draw, lines, ["Which colour is on the {}?", "What colour would the {} show?"], [])
+    drawn = zip(draw.sample(NAMES, 2), draw.sample(THINGS, 2), draw.sample(COLOURS, 2), strict=True)
+    lines = [(thing, colour, f"{name.capitalize()} {verb} the {thing} {colour}.") for name, thing, colour in drawn]
+    draft = _ask_story(draw, lines, ["Which colour is on the {}?", "What colour would the {} show?"], [])
+    absent = [colour for colour in COLOURS if colour not in {lines[0][1], lines[1][1]}]
+    return draft._replace(distractors=[*draft.distractors, *draw.sample(absent, 2)])
 
 
 # ---------------------------------------------------------------- files

@@ -178,9 +178,7 @@ def pretrain(out: Path, steps: int = STEPS, documents: int = DOCUMENTS, seed: in
         losses.append(0.0)
         for ids in groups:
             logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
-            loss = cross_entropy(
-                logits, ids[:, 1:].flatten(), ignore_index=tokenizer.pad_token_id, reduction="sum"
-            )
+            loss = cross_entropy(logits, ids[:, 1:].flatten(), ignore_index=tokenizer.pad_token_id, reduction="sum")
             torch.autograd.backward(loss / size)
             losses[-1] += loss.item() / size
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -87,9 +87,7 @@ def facts(draw: random.Random) -> str:
     known = TABLES[table][entity]
     picked = draw.sample(list(known), min(len(known), draw.choice([2, 3, 4])))
     said = [draw.choice(SAYS[rel]).format(e=entity, v=known[rel]) for rel in picked]
-    if (
-        table == "countries" and draw.random() < 0.5
-    ):  # the capital shares the rest, which makes it a second hop
+    if table == "countries" and draw.random() < 0.5:  # the capital shares the rest, which makes it a second hop
         rel = draw.choice(["continent", "language"])
         said.append(draw.choice(SAYS[rel]).format(e=known["capital"], v=known[rel]))
     return " ".join(said)
@@ -127,9 +125,7 @@ def deduction(draw: random.Random) -> str:
 def kinds(draw: random.Random) -> str:
     """What holds of a whole kind."""
     kind, known = draw.choice(list(KINDS.items()))
-    return " ".join(
-        draw.choice(SAYS[rel]).format(e=kind, v=known[rel]) for rel in draw.sample(list(known), 2)
-    )
+    return " ".join(draw.choice(SAYS[rel]).format(e=kind, v=known[rel]) for rel in draw.sample(list(known), 2))
 
 
 def _speak(draw: random.Random, question: str, answer: str) -> str:
@@ -197,9 +193,7 @@ def colour_story(draw: random.Random) -> tuple[list[Line], Callable[[Line], tupl
     )
     lines = [
         (f"the {t}", c, said.format(m=m, t=t, c=c))
-        for m, t, c in zip(
-            draw.sample(NAMES, n), draw.sample(THINGS, n), draw.sample(COLOURS, n), strict=True
-        )
+        for m, t, c in zip(draw.sample(NAMES, n), draw.sample(THINGS, n), draw.sample(COLOURS, n), strict=True)
     ]
     return lines, lambda line: (f"how does {line[0]} look ?", line[1])
 
@@ -211,11 +205,7 @@ def story(draw: random.Random) -> str:
     """A story, then questions about it, or the story retold in another order."""
     kind = draw.random()
     lines, ask = (
-        place_story(draw, kind < 0.4)
-        if kind < 0.6
-        else owner_story(draw)
-        if kind < 0.85
-        else colour_story(draw)
+        place_story(draw, kind < 0.4) if kind < 0.6 else owner_story(draw) if kind < 0.85 else colour_story(draw)
     )
     told = " ".join(line[2] for line in lines)
     again = draw.sample(lines, len(lines))

@@ -10,13 +10,11 @@ from peft.utils.peft_types import PeftType
 if "LORA_MIXTURE" not in PeftType.__members__:
     extend_enum(PeftType, "LORA_MIXTURE", "LORA_MIXTURE")
 
-from mosld_bench.tuners.mixture.config import MixtureConfig, allocate  # noqa: E402
-from mosld_bench.tuners.mixture.layer import MixtureLayer, balance_loss, gate  # noqa: E402
-from mosld_bench.tuners.mixture.model import MixtureModel, aux_loss, draw_masks  # noqa: E402
+from mosld_bench.tuners.mixture.config import MixtureConfig, allocate
+from mosld_bench.tuners.mixture.layer import MixtureLayer, balance_loss, gate
+from mosld_bench.tuners.mixture.model import MixtureModel, aux_loss, draw_masks
 
-register_peft_method(
-    name="lora_mixture", config_cls=MixtureConfig, model_cls=MixtureModel, prefix=MixtureModel.prefix
-)
+register_peft_method(name="lora_mixture", config_cls=MixtureConfig, model_cls=MixtureModel, prefix=MixtureModel.prefix)
 
 __all__ = [
     "MixtureConfig",

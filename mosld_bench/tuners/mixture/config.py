@@ -30,7 +30,8 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         default=4, metadata={"help": "experts a module; a list is spread over equal parts of the depth"}
     )
     share: Literal["none", "down", "up"] = field(
-        default="none", metadata={"help": "which matrix all experts of a module share: LoRA's A is down, B is up"}
+        default="none",
+        metadata={"help": "which matrix all experts of a module share: LoRA's A is down, B is up"},
     )
     top_k: int | None = field(default=None, metadata={"help": "experts active a token; none: all of them"})
     renormalize: bool = field(default=True, metadata={"help": "whether the gates of the top-K sum to one"})
@@ -51,8 +52,9 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
                  "a positive integer, or a list of them from the first part of the depth to the last")  # fmt: skip
         _require(isinstance(self.r, int) and self.r >= 1, "r", self.r, "a positive integer")
         _require(self.share in ("none", "down", "up"), "share", self.share, "none, down or up")
-        _require(self.top_k is None or (isinstance(self.top_k, int) and 1 <= self.top_k <= min(counts)),
-                 "top_k", self.top_k, f"none (dense routing) or 1 to {min(counts)}, the fewest experts of a layer")  # fmt: skip
+        fewest = min(counts)
+        _require(self.top_k is None or (isinstance(self.top_k, int) and 1 <= self.top_k <= fewest), "top_k",
+                 self.top_k, f"none (dense routing) or 1 to {fewest}, the fewest experts of a layer")  # fmt: skip
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
         _require(self.dropout_on in ("none", "input", "weight", "hidden"), "dropout_on", self.dropout_on,
                  "none, input, weight or hidden")  # fmt: skip

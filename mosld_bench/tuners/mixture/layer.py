@@ -9,7 +9,7 @@ experts, no gather and no wait for the device. A shared A makes Down (r, d_in), 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -95,18 +95,16 @@ class MixtureLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self.mixture_up[adapter] = nn.Parameter(torch.zeros(self.out_features, ups))
         if experts > 1:
             bound = 1 / math.sqrt(self.in_features)
-            self.mixture_router[adapter] = nn.Parameter(
-                torch.empty(experts, self.in_features).uniform_(-bound, bound)
-            )
-        self._move_adapter_to_device_of_base_layer(adapter)
-        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+            self.mixture_router[adapter] = nn.Parameter(torch.empty(experts, self.in_features).uniform_(-bound, bound))
+        self._move_adapter_to_device_of_base_layer(adapter)  # type: ignore[operator]
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)  # type: ignore[operator]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(..., d_in) -> (..., d_out)."""
         y: Tensor = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
             return y
-        for adapter in self.active_adapters:
+        for adapter in self.active_adapters:  # type: ignore[union-attr]
             if adapter in self.mixture_down:
                 y = y + self._update(adapter, x).to(y.dtype)
         return y
@@ -114,7 +112,7 @@ class MixtureLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
     def _update(self, adapter: str, x: Tensor) -> Tensor:
         config, experts, rank = self.settings[adapter], self.experts[adapter], self.rank[adapter]
         down, up = self.mixture_down[adapter], self.mixture_up[adapter]
-        x = self._cast_input_dtype(x, down.dtype)
+        x = self._cast_input_dtype(x, down.dtype)  # type: ignore[operator]
         where = config.dropout_on if self.training else "none"
         if where == "weight" and config.share == "up":
             up = self._masked(adapter, up)
@@ -129,9 +127,9 @@ class MixtureLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
             if config.share == "down":
                 hidden = (gates.unsqueeze(-1) * hidden.unsqueeze(-2)).flatten(-2)
             elif config.share == "up":
-                hidden = (gates.unsqueeze(-2) @ hidden.unflatten(-1, (experts, rank))).squeeze(-2)
+                hidden = (gates.unsqueeze(-2) @ hidden.reshape(*hidden.shape[:-1], experts, rank)).squeeze(-2)
             else:
-                hidden = (gates.unsqueeze(-1) * hidden.unflatten(-1, (experts, rank))).flatten(-2)
+                hidden = (gates.unsqueeze(-1) * hidden.reshape(*hidden.shape[:-1], experts, rank)).flatten(-2)
         return F.linear(hidden, up) * self.scale[adapter]
 
     def _route(self, adapter: str, x: Tensor) -> Tensor:
@@ -143,25 +141,32 @@ class MixtureLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
             self.balance = balance_loss(gates, probabilities, mask if _fits(mask, gates) else None)
         return gates
 
-    def masked_shape(self, adapter: str) -> Tensor:
+    def masked_parameter(self, adapter: str) -> Tensor:
         """The parameter that weight dropout falls on: the shared matrix, or down where none is shared."""
-        return (self.mixture_up if self.settings[adapter].share == "up" else self.mixture_down)[adapter]
+        parameters = self.mixture_up if self.settings[adapter].share == "up" else self.mixture_down
+        return parameters[adapter]  # type: ignore[no-any-return]
 
     def _masked(self, adapter: str, weight: Tensor) -> Tensor:
         """mask * weight / (1 - q), the mask element-wise and the same for all experts (MoSLD, eq. 2)."""
         mask = self.weight_mask.get(adapter)
         if mask is None:  # training without draw_masks: a forward is a step. Checkpointing replays the generator.
             mask = torch.rand_like(weight) >= self.settings[adapter].dropout
-        return weight * mask / (1 - self.settings[adapter].dropout)
+        dropped: Tensor = weight * mask / (1 - self.settings[adapter].dropout)
+        return dropped
 
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        raise BenchError(
-            "A routed mixture cannot be merged into the base weights: its gates depend on the token. "
-            "Keep the adapter beside the model (PeftModel.from_pretrained)."
-        )
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> NoReturn:
+        refuse_to_merge()
 
-    def unmerge(self) -> None:
-        raise BenchError("A routed mixture is never merged, so there is nothing to unmerge.")
+    def unmerge(self) -> NoReturn:
+        refuse_to_merge()
+
+
+def refuse_to_merge() -> NoReturn:
+    """Say why a mixture stays beside the base weights."""
+    raise BenchError(
+        "A routed mixture cannot be merged into the base weights: its gates depend on the token. "
+        "Keep the adapter beside the model (PeftModel.from_pretrained)."
+    )
 
 
 def _fits(mask: Tensor | None, gates: Tensor) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig, allocate
-from mosld_bench.tuners.mixture.layer import MixtureLayer
+from mosld_bench.tuners.mixture.layer import MixtureLayer, refuse_to_merge
 
 
 class MixtureModel(BaseTuner):  # type: ignore[misc]
@@ -37,7 +37,7 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
         alpha = peft_config.alpha_pattern.get(
             get_pattern_key(peft_config.alpha_pattern, current_key), peft_config.lora_alpha
         )
-        shape = {"experts": self._experts(peft_config, current_key), "rank": rank, "alpha": alpha}
+        shape: dict[str, Any] = {"experts": self._experts(peft_config, current_key), "rank": rank, "alpha": alpha}
         if isinstance(target, MixtureLayer):
             target.update_layer(adapter_name, peft_config, **shape)
             return
@@ -68,10 +68,10 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
         return self.model(*args, **kwargs)
 
     def merge_and_unload(self, *args: Any, **kwargs: Any) -> NoReturn:
-        MixtureLayer.merge(self)
+        refuse_to_merge()
 
     def merge_adapter(self, *args: Any, **kwargs: Any) -> NoReturn:
-        MixtureLayer.merge(self)
+        refuse_to_merge()
 
 
 def layers(model: nn.Module) -> list[MixtureLayer]:
@@ -88,7 +88,7 @@ def aux_loss(model: nn.Module) -> Tensor | None:
     losses = []
     for layer in layers(model):
         if layer.balance is not None:
-            coefficient = max(layer.settings[name].balance_coef for name in layer.active_adapters)
+            coefficient = max(layer.settings[name].balance_coef for name in layer.active_adapters)  # type: ignore[union-attr]
             losses.append(coefficient * layer.balance)
             layer.balance = None
     return torch.stack(losses).mean() if losses else None
@@ -101,7 +101,7 @@ def draw_masks(model: nn.Module) -> None:
     every forward.
     """
     for layer in layers(model):
-        for name in layer.active_adapters:
+        for name in layer.active_adapters:  # type: ignore[union-attr]
             config = layer.settings[name]
             if config.dropout_on == "weight":
-                layer.weight_mask[name] = torch.rand_like(layer.masked_shape(name)) >= config.dropout
+                layer.weight_mask[name] = torch.rand_like(layer.masked_parameter(name)) >= config.dropout
