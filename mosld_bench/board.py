@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from types import TracebackType
 
 from rich.console import Console
@@ -21,7 +22,7 @@ class Board:
         self.done = self.failed = 0
         self.started = time.monotonic()
         self._running: dict[str, tuple[Progress, float]] = {}
-        self._finished: list[tuple[Record, float]] = []
+        self._finished: deque[tuple[str, str, float]] = deque(maxlen=5)
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Board:
@@ -56,13 +57,13 @@ class Board:
         seconds = float(record.meta_info.get("seconds", time.monotonic() - since))
         self.done += 1
         self.failed += record.status == "failed"
-        self._finished.append((record, seconds))
         accuracy = in_domain_mean(record)
         if record.status == "failed":
             last = (record.error or "").strip().splitlines()[-1:]
             outcome = f"FAILED: {last[0] if last else 'unknown'}"
         else:
             outcome = f"in-domain {accuracy:.1%}" if accuracy is not None else "finished"
+        self._finished.append((record.trial_id, outcome, seconds))
         self.say(f"[{self.done}/{self.total}] {record.trial_id}  {outcome}  {seconds:.1f} s  left {self.time_left()}")
         if self._live:
             self._live.update(self._table())
@@ -76,8 +77,10 @@ class Board:
 
     def _table(self) -> Table:
         table = Table(title=f"{self.done} of {self.total} trials done, {self.failed} failed, left {self.time_left()}")
-        for column in ("trial", "phase", "step", "loss", "time"):
-            table.add_column(column, justify="left" if column in {"trial", "phase"} else "right")
+        for column in ("trial", "state", "step", "loss", "time"):
+            table.add_column(column, justify="left" if column in {"trial", "state"} else "right")
+        for trial, outcome, seconds in self._finished:
+            table.add_row(trial, outcome, "", "", f"{seconds:.0f} s", style="dim")
         for progress, since in self._running.values():
             table.add_row(
                 progress.trial,

@@ -59,7 +59,7 @@ ModelRoot = Annotated[Path | None, typer.Option(help="Folder of models: DIR/ORGA
 
 
 def main() -> None:
-    """Entry point. A BenchError is one sentence on stderr and exit code 2; an interrupt is 130."""
+    """Entry point. A BenchError is one sentence on stderr and exit code 2."""
     if not sys.warnoptions:  # what libraries say to programmers is not for the users of a command
         warnings.simplefilter("ignore")
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own display tells the progress
@@ -68,12 +68,6 @@ def main() -> None:
     except BenchError as error:
         print(f"mosld-bench: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "mosld-bench: interrupted; finished trials are kept, and the same command runs the rest.",
-            file=sys.stderr,
-        )
-        sys.exit(130)
 
 
 def _overrides(
@@ -178,14 +172,16 @@ def run(
     if dry_run:
         console.print(_plan_table(one, jobs))
         return
-    status = job.run(
-        one, jobs, workspace, console,
-        job.Options(
-            gpus=gpus, gpus_per_trial=gpus_per_trial, cpus=cpus, cpus_per_trial=cpus_per_trial, address=ray_address,
-            executor=executor, data_root=data_root, model_root=model_root, include_paths=tuple(include_path or ()),
-            plugins=plugins, save_adapters=save_adapters, overwrite=overwrite,
-        ),
+    options = job.Options(
+        gpus=gpus, gpus_per_trial=gpus_per_trial, cpus=cpus, cpus_per_trial=cpus_per_trial, address=ray_address,
+        executor=executor, data_root=data_root, model_root=model_root, include_paths=tuple(include_path or ()),
+        plugins=plugins, save_adapters=save_adapters, overwrite=overwrite,
     )  # fmt: skip
+    try:
+        status = job.run(one, jobs, workspace, console, options)
+    except KeyboardInterrupt:
+        print("mosld-bench: interrupted; finished trials are kept, the same command runs the rest.", file=sys.stderr)
+        raise typer.Exit(130) from None
     raise typer.Exit(status)
 
 
