@@ -120,6 +120,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
             stops = options.pop("until", [])
             stops = [stops] if isinstance(stops, str) else list(stops)
             room = int(options.pop("max_gen_toks", options.pop("max_new_tokens", 256)))
+            room = min(room, self.max_length // 2)  # a short model still needs a prompt
             if not options.pop("do_sample", False):
                 options.pop("temperature", None)
                 options.pop("top_p", None)

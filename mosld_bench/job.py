@@ -46,8 +46,8 @@ def run(study: Study, jobs: list[tuple[Trial, Size]], workspace: Workspace, cons
         launch.check_gpus(options.gpus)
     folders = [workspace.tasks, *options.include_paths]
     _check_inputs(study, jobs, folders, options)
-    missing = _missing(jobs, workspace.results, options.overwrite)
-    console.print(f"{study.name}: {len(jobs)} trials, {len(jobs) - len(missing)} recorded, {len(missing)} to run")
+    todo = missing(jobs, workspace.results, options.overwrite)
+    console.print(f"{study.name}: {len(jobs)} trials, {len(jobs) - len(todo)} recorded, {len(todo)} to run")
     around = Surroundings(
         task_folders=tuple(str(folder.resolve()) for folder in folders),
         resources=study.resources,
@@ -60,10 +60,10 @@ def run(study: Study, jobs: list[tuple[Trial, Size]], workspace: Workspace, cons
     )
     _note(study, workspace)
     failures = 0
-    if missing:
-        with Board(len(missing), console) as board:
+    if todo:
+        with Board(len(todo), console) as board:
             if options.executor == "inline":
-                outcomes = launch.run_inline(missing, around, workspace.results, board)
+                outcomes = launch.run_inline(todo, around, workspace.results, board)
             else:
                 pool = launch.Pool(
                     gpus=options.gpus,
@@ -72,7 +72,7 @@ def run(study: Study, jobs: list[tuple[Trial, Size]], workspace: Workspace, cons
                     cpus_per_trial=options.cpus_per_trial or study.resources.cpus_per_trial,
                     address=options.address,
                 )
-                outcomes = launch.launch(missing, around, pool, workspace.results, board)
+                outcomes = launch.launch(todo, around, pool, workspace.results, board)
         failed = [outcome.record for outcome in outcomes if outcome.record.status == "failed"]
         failures = len(failed)
         for one in failed:
@@ -115,7 +115,8 @@ def last_run(name: str, workspace: Workspace) -> Study:
     return Study.load(noted if noted.is_file() else file)
 
 
-def _missing(jobs: list[tuple[Trial, Size]], results: Path, overwrite: str) -> list[tuple[Trial, Size]]:
+def missing(jobs: list[tuple[Trial, Size]], results: Path, overwrite: str) -> list[tuple[Trial, Size]]:
+    """The jobs to run. Raises BenchError where --overwrite never finds a record."""
     finished = [job for job in jobs if record.is_finished(results, job[0])]
     if overwrite == "always":
         return jobs

