@@ -13,11 +13,11 @@ from mosld_bench._peft import register_with_peft
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mosld_bench.budget import Fit, fit_budget
+    from mosld_bench.budget import fit_budget
     from mosld_bench.errors import BenchError
     from mosld_bench.execute import execute
     from mosld_bench.recipe import Recipe
-    from mosld_bench.record import Record, load
+    from mosld_bench.record import Fit, Record, load
     from mosld_bench.registry import Method, get, register
     from mosld_bench.report import build_report
     from mosld_bench.study import Study, Trial
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BenchError": "errors",
-    "Fit": "budget",
+    "Fit": "record",
     "fit_budget": "budget",
     "execute": "execute",
     "Recipe": "recipe",

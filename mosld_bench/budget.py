@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mosld_bench import registry
 from mosld_bench.errors import BudgetError, UnknownNameError
 from mosld_bench.recipe import Recipe
-from mosld_bench.record import Size
+from mosld_bench.record import Fit
 from mosld_bench.registry import Method
 from mosld_bench.study import NATIVE, canonical
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig
 
-Fit = Size
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _LARGEST_KNOB = 1 << 20
 
@@ -33,7 +32,7 @@ def fit_budget(
     budget: str,
     tolerance: float = 0.01,
     recipes: Mapping[str, Recipe] | None = None,
-) -> Size:
+) -> Fit:
     """Fit ``recipe`` on the model of ``config`` to ``budget``.
 
     ``budget`` is a count (``60000``, ``250k``), a share of the base model (``0.5%``), another recipe's size
@@ -45,7 +44,7 @@ def fit_budget(
     params = dict(recipe.params)
     count = _Counter(method, config)
     if budget == NATIVE:
-        return Size(target=None, trainable=count(params), total=count.total(params), residual=None, params=params)
+        return Fit(target=None, trainable=count(params), total=count.total(params), residual=None, params=params)
     target = target_of(budget, config, recipes or {})
     knob = recipe.knob or method.knob_of(params)
     if knob is None:
@@ -74,7 +73,7 @@ def fit_budget(
             f"{tolerance:.1%}: the nearest reachable counts are {' and '.join(f'{n:,}' for n in near)}. Choose one of "
             f"them, or raise budget_tolerance."
         )
-    return Size(target=target, trainable=got, total=count.total(best), residual=residual, params=best)
+    return Fit(target=target, trainable=got, total=count.total(best), residual=residual, params=best)
 
 
 def target_of(budget: str, config: PreTrainedConfig, recipes: Mapping[str, Recipe]) -> int:

@@ -24,7 +24,7 @@ from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mosld_bench.record import Size
+    from mosld_bench.record import Fit
 
 app = typer.Typer(
     help="Compare parameter-efficient fine-tuning methods at equal trainable-parameter budgets.",
@@ -111,13 +111,13 @@ def _plugins(modules: list[str] | None) -> tuple[str, ...]:
 
 def _fitted(
     study: Study, trials: list[Trial], workspace: Workspace, model_root: Path | None
-) -> list[tuple[Trial, Size]]:
+) -> list[tuple[Trial, Fit]]:
     """Each trial with its budget solved; every recipe and budget once."""
     from mosld_bench.budget import fit_budget
     from mosld_bench.models import load_config
 
     config, recipes = load_config(study.model, model_root), load_recipes(workspace.methods)
-    seen: dict[tuple[str, str], Size] = {}
+    seen: dict[tuple[str, str], Fit] = {}
     for trial in trials:
         key = (trial.recipe.name, trial.budget)
         if key not in seen:
@@ -218,7 +218,7 @@ def plan(
         console.print(_plan_table(one, jobs))
 
 
-def _plan_table(study: Study, jobs: list[tuple[Trial, Size]]) -> Table:
+def _plan_table(study: Study, jobs: list[tuple[Trial, Fit]]) -> Table:
     table = Table(title=f"{study.name}: {len(jobs)} trials on {study.model.name}")
     for column in ("trial", "setting", "budget", "target", "trainable", "residual", "of all"):
         table.add_column(column, justify="left" if column in {"trial", "setting", "budget"} else "right", no_wrap=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mosld_bench import registry
 from mosld_bench.errors import BenchError
 from mosld_bench.provenance import meta_info, now
-from mosld_bench.record import Outcome, Record, Size
+from mosld_bench.record import Fit, Outcome, Record
 from mosld_bench.study import ModelSpec, Resources, TrainSpec, Trial
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _encode(task: Any, spec: TrainSpec, tokenizer: Any) -> tuple[list[Encoded], 
     return [encoded[i] for i in train], [encoded[i] for i in held][: spec.validation_items]
 
 
-def execute(trial: Trial, session: Session, fit: Size | None = None, watch: Watcher = lambda progress: None) -> Outcome:
+def execute(trial: Trial, session: Session, fit: Fit | None = None, watch: Watcher = lambda progress: None) -> Outcome:
     """Run ``trial``. Writes nothing: the outcome's ``write`` does.
 
     Every exception ends as a Record with status ``failed`` and the traceback; none escapes.
@@ -155,7 +155,7 @@ def in_domain_mean(record: Record) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _run(trial: Trial, session: Session, fit: Size | None, watch: Watcher, started: str, clock: float) -> Outcome:
+def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, started: str, clock: float) -> Outcome:
     import torch
 
     from mosld_bench.budget import fit_budget
@@ -225,7 +225,7 @@ def _run(trial: Trial, session: Session, fit: Size | None, watch: Watcher, start
     return Outcome(record, items, _saved(model) if around.save_adapter and trial.train_on else None)
 
 
-def _check_size(trial: Trial, model: nn.Module, fit: Size) -> None:
+def _check_size(trial: Trial, model: nn.Module, fit: Fit) -> None:
     """The count on the meta device was a promise; the built model must keep it."""
     built = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if built != fit.trainable:

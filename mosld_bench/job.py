@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mosld_bench import record
 from mosld_bench.errors import BenchError
-from mosld_bench.record import Size
+from mosld_bench.record import Fit
 from mosld_bench.study import Study, Trial
 from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.workspace import Workspace
@@ -35,7 +35,7 @@ class Options:
     overwrite: str = "only-missing"
 
 
-def run(study: Study, jobs: list[tuple[Trial, Size]], workspace: Workspace, console: Console, options: Options) -> int:
+def run(study: Study, jobs: list[tuple[Trial, Fit]], workspace: Workspace, console: Console, options: Options) -> int:
     """Run a study's missing trials and build its report. Returns the exit code: 1 where a trial failed."""
     from mosld_bench import launch
     from mosld_bench.board import Board
@@ -115,7 +115,7 @@ def last_run(name: str, workspace: Workspace) -> Study:
     return Study.load(noted if noted.is_file() else file)
 
 
-def missing(jobs: list[tuple[Trial, Size]], results: Path, overwrite: str) -> list[tuple[Trial, Size]]:
+def missing(jobs: list[tuple[Trial, Fit]], results: Path, overwrite: str) -> list[tuple[Trial, Fit]]:
     """The jobs to run. Raises BenchError where --overwrite never finds a record."""
     finished = [job for job in jobs if record.is_finished(results, job[0])]
     if overwrite == "always":
@@ -128,7 +128,7 @@ def missing(jobs: list[tuple[Trial, Size]], results: Path, overwrite: str) -> li
     return [job for job in jobs if job not in finished]
 
 
-def _check_inputs(study: Study, jobs: list[tuple[Trial, Size]], folders: list[Path], options: Options) -> None:
+def _check_inputs(study: Study, jobs: list[tuple[Trial, Fit]], folders: list[Path], options: Options) -> None:
     """Load every task once and find the weights, so that what is missing is said before anything starts."""
     from mosld_bench.models import ensure_weights
     from mosld_bench.tasks import TaskLoader, examples

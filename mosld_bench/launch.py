@@ -7,6 +7,7 @@ data and sends outcomes back; the driver alone writes, so a trial is recorded on
 from __future__ import annotations
 
 import os
+import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +17,13 @@ from typing import Any
 from mosld_bench.board import Board
 from mosld_bench.errors import ResourceError
 from mosld_bench.execute import Progress, Session, Surroundings, execute, failed
-from mosld_bench.record import Outcome, Size
+from mosld_bench.record import Fit, Outcome
 from mosld_bench.study import Trial
 
 _TRIES = 2  # a trial whose worker died is tried once more, on a new worker
 _POLL = 0.5  # seconds
 
-Job = tuple[Trial, Size]
+Job = tuple[Trial, Fit]
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,12 @@ class Worker:
         self._around = around
         self._last: Progress | None = None
 
-    def run(self, trial: Trial, fit: Size) -> Outcome:
+    def run(self, trial: Trial, fit: Fit) -> Outcome:
         if self._session is None:
-            self._session = Session(self._around)
+            try:
+                self._session = Session(self._around)
+            except Exception:  # a plug-in or a folder that this node lacks: it concerns the trial, the worker lives
+                return failed(trial, traceback.format_exc(), {})
         return execute(trial, self._session, fit, self._note)
 
     def progress(self) -> Progress | None:

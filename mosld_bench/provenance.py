@@ -102,7 +102,8 @@ def meta_info(started: str, seconds: float, device: str, command: str | None) ->
 
 
 def command_line() -> str:
-    """The command as typed, without the path of the program."""
+    """The command as typed, absolute paths cut to their last part: where things lie says nothing to others."""
     import shlex
 
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
+    return shlex.join([Path(words[0]).name, *words[1:]])

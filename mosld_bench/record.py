@@ -75,7 +75,7 @@ class EvalInfo(Strict):
     packed: bool
 
 
-class Size(Strict):
+class Fit(Strict):
     """What the budget solver promised and the built model has."""
 
     target: int | None
@@ -92,7 +92,7 @@ class Record(Strict):
     trial: Trial
     trial_id: str
     status: Literal["finished", "failed"]
-    size: Size | None = None
+    size: Fit | None = None
     train_info: TrainInfo | None = None
     eval_info: EvalInfo | None = None
     metrics: tuple[Metric, ...] = ()

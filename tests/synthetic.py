@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mosld_bench.recipe import Recipe
-from mosld_bench.record import EvalInfo, Metric, Outcome, Point, Record, Size, TrainInfo
+from mosld_bench.record import EvalInfo, Fit, Metric, Outcome, Point, Record, TrainInfo
 from mosld_bench.study import ModelSpec, Study, TrainSpec, Trial
 
 KINDS = {
@@ -174,7 +174,7 @@ def make_record(trial: Trial, study: Study, dirty: bool = False, values: Mapping
         trial=trial,
         trial_id=trial.id,
         status="finished",
-        size=Size(
+        size=Fit(
             target=target,
             trainable=trainable,
             total=BASE_PARAMETERS + (trainable if target else 0),
