@@ -47,13 +47,14 @@ def data_files(config: dict[str, Any], folder: Path) -> Any:
     return absolute((config.get("dataset_kwargs") or {}).get("data_files"))
 
 
-def _leaves(value: Any) -> Iterator[str]:
+def leaves(value: Any) -> Iterator[str]:
+    """The strings of a value nested in mappings and lists."""
     if isinstance(value, dict):
         for item in value.values():
-            yield from _leaves(item)
+            yield from leaves(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _leaves(item)
+            yield from leaves(item)
     elif value is not None:
         yield str(value)
 
@@ -98,7 +99,7 @@ class TaskFiles:
         config, read = self._resolved(path)
         content = hashlib.sha256(yaml.safe_dump(config, sort_keys=True).encode())
         beside = sorted({p for file in read for p in file.parent.glob("*.py")}) if "!function" in str(config) else []
-        local = [Path(leaf) for leaf in _leaves(data_files(config, path.parent))]
+        local = [Path(leaf) for leaf in leaves(data_files(config, path.parent))]
         for file in beside + [leaf for leaf in local if leaf.is_file()]:
             content.update(file.read_bytes())
         return content.hexdigest()[:8]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mosld_bench.errors import DataError, UnknownNameError
-from mosld_bench.taskfiles import TaskFiles, data_files
+from mosld_bench.taskfiles import TaskFiles, data_files, leaves
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ class TaskLoader:
         config["task"] = name
         if name in self.files.paths and (local := data_files(config, self.files.paths[name].parent)):
             config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": local}
+            for file in map(Path, leaves(local)):
+                if file.is_file() and file.stat().st_size == 0:
+                    raise DataError(f"The data file {file} of the task {name!r} is empty.")
         if self.data_root is not None:
             config |= self._below_data_root(name, config)
         datasets.disable_progress_bars()
