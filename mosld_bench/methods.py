@@ -40,6 +40,10 @@ class PeftMethod(Method):
         "alpha": "alpha_pattern",
     }
 
+    def starts_at_zero(self, params: Mapping[str, Any]) -> bool:
+        """Virtual tokens start at random values."""
+        return "num_virtual_tokens" not in params
+
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
         return next((k for k in ("r", "num_virtual_tokens") if k in params), None)
 

@@ -24,7 +24,7 @@ class Method(ABC):
     """An algorithm that makes a frozen language model trainable in few parameters.
 
     The contract, held by :func:`mosld_bench.testing.check_method`: after ``attach`` exactly the method's own
-    parameters require a gradient, and the model's output is what it was before (zero start).
+    parameters require a gradient, and the model's output is what it was before (unless ``starts_at_zero`` says no).
     """
 
     #: Integer field of ``params`` that the budget solver turns, or None where the size is fixed.
@@ -38,9 +38,6 @@ class Method(ABC):
 
     #: What ``pattern`` is to the knob, for the proportional fields (``lora_alpha`` -> ``alpha_pattern``).
     proportional_patterns: ClassVar[Mapping[str, str]] = {}
-
-    #: Whether the output right after ``attach`` equals the base model's. Prefix-tuning starts at random.
-    zero_start: ClassVar[bool] = True
 
     @abstractmethod
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
@@ -56,6 +53,10 @@ class Method(ABC):
     def before_step(self, model: nn.Module) -> None:
         """Called once before every optimiser step, whatever the number of micro-batches."""
         return
+
+    def starts_at_zero(self, params: Mapping[str, Any]) -> bool:
+        """Whether the output right after ``attach`` is the base model's."""
+        return True
 
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
         """The knob for these ``params``; only a method with several kinds inside needs to override it."""

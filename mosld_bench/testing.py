@@ -116,15 +116,11 @@ def _starts_at_zero(bench: _Bench) -> str | None:
     """the output after attach is the base model's"""
     before, after = bench.logits(bench.base), bench.logits(bench.attach())
     _demand(after.shape == before.shape, f"logits became {tuple(after.shape)}, they were {tuple(before.shape)}")
-    zero = bench.method.zero_start and str(bench.params.get("peft_type", "")).upper() not in _RANDOM_START
-    if not zero:
+    if not bench.method.starts_at_zero(bench.params):
         return "not asked: this kind starts at random"
     gap = (after - before).abs().max().item()
     _demand(gap < 1e-5, f"logits moved by up to {gap:g}")
     return None
-
-
-_RANDOM_START = {"PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING"}
 
 
 def _trains_its_own(bench: _Bench) -> str | None:
