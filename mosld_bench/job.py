@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -58,11 +59,14 @@ def run(study: Study, jobs: list[tuple[Trial, Fit]], workspace: Workspace, conso
         save_adapter=options.save_adapters,
         command=command_line(),
     )
-    _note(study, workspace)
+    keep = partial(_note, study, workspace)  # once it is sure that the run can begin
     failures = 0
-    if todo:
+    if not todo:
+        keep()
+    else:
         with Board(len(todo), console) as board:
             if options.executor == "inline":
+                keep()
                 outcomes = launch.run_inline(todo, around, workspace.results, board)
             else:
                 pool = launch.Pool(
@@ -72,7 +76,7 @@ def run(study: Study, jobs: list[tuple[Trial, Fit]], workspace: Workspace, conso
                     cpus_per_trial=options.cpus_per_trial or study.resources.cpus_per_trial,
                     address=options.address,
                 )
-                outcomes = launch.launch(todo, around, pool, workspace.results, board)
+                outcomes = launch.launch(todo, around, pool, workspace.results, board, begin=keep)
         failed = [outcome.record for outcome in outcomes if outcome.record.status == "failed"]
         failures = len(failed)
         for one in failed:

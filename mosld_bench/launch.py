@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,17 @@ class Pool:
     address: str | None = None
 
 
-def launch(jobs: Sequence[Job], around: Surroundings, pool: Pool, results: Path, board: Board) -> list[Outcome]:
+def launch(
+    jobs: Sequence[Job],
+    around: Surroundings,
+    pool: Pool,
+    results: Path,
+    board: Board,
+    begin: Callable[[], None] = lambda: None,
+) -> list[Outcome]:
     """Run ``jobs`` on Ray and write each outcome as it comes. Safe to kill and to repeat.
 
-    Raises ResourceError, before anything starts, where fewer devices are there than asked for.
+    ``begin`` is called once the devices are there. Raises ResourceError before that, where they are not.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -48,6 +55,7 @@ def launch(jobs: Sequence[Job], around: Surroundings, pool: Pool, results: Path,
 
     gpus, cpus = _start(ray, pool)
     try:
+        begin()
         slots = slots_of(gpus, cpus, pool, len(jobs))
         options = {
             "num_gpus": pool.gpus_per_trial if gpus else 0,
@@ -100,7 +108,10 @@ def _start(ray: Any, pool: Pool) -> tuple[float, float]:
     try:
         ray.init(address=pool.address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ResourceError(f"No Ray cluster answers at --ray-address {pool.address}: {error}") from error
+        raise ResourceError(
+            f"No Ray cluster answers at --ray-address {pool.address}: {error}. If it is up, it may ask for a token: "
+            f"set RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its head node."
+        ) from error
     there = ray.cluster_resources()
     gpus, cpus = there.get("GPU", 0), there.get("CPU", 0)
     for name, asked, found in (("--gpus", pool.gpus, gpus), ("--cpus", pool.cpus, cpus)):
