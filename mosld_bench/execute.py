@@ -160,7 +160,7 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
 
     from mosld_bench.budget import fit_budget
     from mosld_bench.evaluate import PackedLM, evaluate
-    from mosld_bench.models import fresh, own_trained
+    from mosld_bench.models import fresh, own_trained, weights_source
     from mosld_bench.train import train
 
     around, spec = session.around, trial.train
@@ -220,7 +220,10 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
         eval_info=eval_info,
         metrics=tuple(metrics),
         peak_memory_bytes=memory.peak,
-        meta_info=meta_info(started, time.perf_counter() - clock, around.device, around.command),
+        meta_info={
+            **meta_info(started, time.perf_counter() - clock, around.device, around.command),
+            "weights": weights_source(trial.model, Path(around.model_root) if around.model_root else None),
+        },
     )
     return Outcome(record, items, _saved(model) if around.save_adapter and trial.train_on else None)
 

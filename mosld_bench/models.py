@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import warnings
 from pathlib import Path
@@ -55,6 +56,15 @@ def _checked(folder: Path) -> str:
         found = f"only {', '.join(sorted(pickles))}, and pickles are not read" if pickles else "no weights"
         raise ModelError(f"The model folder {folder} has {found}. Save the weights as safetensors.")
     return str(folder)
+
+
+def weights_source(spec: ModelSpec, model_root: Path | None = None) -> dict[str, str]:
+    """Where the weights came from, as noted beside them: ``source``, ``revision``, ``sha256``, ``note``."""
+    noted = Path(find(spec.name, model_root)) / "provenance.json"
+    if not noted.is_file():
+        return {"source": spec.name, "revision": spec.revision or "main"}
+    content = json.loads(noted.read_text(encoding="utf-8"))
+    return {key: content[key] for key in ("source", "revision", "sha256", "note") if key in content}
 
 
 def load_config(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedConfig:

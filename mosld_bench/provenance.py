@@ -106,4 +106,5 @@ def command_line() -> str:
     import shlex
 
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
-    return shlex.join([Path(words[0]).name, *words[1:]])
+    program = Path(words[0]).name
+    return shlex.join([*(["python", "-m", "mosld_bench"] if program == "__main__.py" else [program]), *words[1:]])

@@ -153,14 +153,20 @@ def provenance(evidence: Evidence) -> Section:
         items.append(
             f"Run from {started[0][:10]} to {started[-1][:10]} (UTC), {hours:.1f} hours in all trials together."
         )
+    sources = _distinct(", ".join(meta["weights"].values()) for meta in metas if meta.get("weights"))
+    items += [f"Weights: {source}." for source in sources]
     checkout = [f"git checkout {commits[0]}"] if len(commits) == 1 else []
+    ordered = sorted(metas, key=lambda meta: str(meta.get("started", "")))
+    commands = _distinct(meta["command"] for meta in ordered if meta.get("command")) or [
+        f"mosld-bench run {study.name}"
+    ]
     return section(
         "Provenance",
         bullets(items),
-        paragraph("To run what is missing and build this report again:"),
+        paragraph("The records were made by the commands below; repeated, they run what is missing."),
         {
             "kind": "code",
-            "lines": [*checkout, f"mosld-bench run {study.name}", f"mosld-bench report {study.name}"],
+            "lines": [*checkout, *commands, f"mosld-bench report {study.name}"],
         },
     )
 

@@ -193,6 +193,7 @@ def pretrain(out: Path, steps: int = STEPS, documents: int = DOCUMENTS, seed: in
     model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
     record = {
+        "source": "made by this package",
         "command": f"python -m mosld_bench.embedded.pretrain --steps {steps}",
         "steps": steps,
         "tokens": tokens,
