@@ -153,7 +153,7 @@ def provenance(evidence: Evidence) -> Section:
         items.append(
             f"Run from {started[0][:10]} to {started[-1][:10]} (UTC), {hours:.1f} hours in all trials together."
         )
-    sources = _distinct(", ".join(meta["weights"].values()) for meta in metas if meta.get("weights"))
+    sources = _distinct(_weights(meta["weights"]) for meta in metas if meta.get("weights"))
     items += [f"Weights: {source}." for source in sources]
     checkout = [f"git checkout {commits[0]}"] if len(commits) == 1 else []
     ordered = sorted(metas, key=lambda meta: str(meta.get("started", "")))
@@ -173,6 +173,11 @@ def provenance(evidence: Evidence) -> Section:
 
 def _distinct(items: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(items))
+
+
+def _weights(noted: dict[str, str]) -> str:
+    """Where weights came from; twelve digits of a digest tell files apart."""
+    return ", ".join(f"SHA-256 {value[:12]}" if key == "sha256" else value for key, value in noted.items())
 
 
 def _versions(meta: dict[str, Any]) -> str:
