@@ -20,8 +20,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import ModelError
-from mosld_bench.models import EMBEDDED, fetched
+from mosld_bench.models import fetched
 from mosld_bench.study import ModelSpec
 
 
@@ -48,7 +49,7 @@ WHEELS = {
 def fetch_model(spec: ModelSpec, say: Callable[[str], None] = lambda line: None) -> Path:
     """The folder of the model, fetched if it is not there. Raises ModelError with what was tried."""
     if spec.name == "embedded":
-        return EMBEDDED
+        return MODEL_DIR
     if Path(spec.name).is_dir():
         return Path(spec.name)
     target = fetched(spec.name)

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import ModelError
 from mosld_bench.study import ModelSpec
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
-
-EMBEDDED = Path(__file__).parent / "embedded" / "model"
 
 
 def cache_home() -> Path:
@@ -36,7 +35,7 @@ def fetched(name: str) -> Path:
 def find(name: str, model_root: Path | None = None) -> str:
     """A local folder of the model, else its hub id. Raises ModelError for a folder that is not a usable model."""
     if name == "embedded":
-        return str(EMBEDDED)
+        return str(MODEL_DIR)
     candidates = [Path(name)]
     if model_root is not None:
         candidates = [model_root / name, model_root / name.rsplit("/", 1)[-1], *candidates]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import DataError, UnknownNameError
 from mosld_bench.recipe import Recipe, Strict, load_recipes, parse, read_yaml, select
 from mosld_bench.taskfiles import TaskFiles
@@ -255,5 +256,4 @@ def _shipped_digest(name: str) -> str | None:
     """The embedded model is identified by its weights, a model of the hub by its revision."""
     if name != "embedded":
         return None
-    weights = Path(__file__).parent / "embedded" / "model" / "model.safetensors"
-    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    return hashlib.sha256((MODEL_DIR / "model.safetensors").read_bytes()).hexdigest()[:12]

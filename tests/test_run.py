@@ -11,7 +11,7 @@ import torch
 from pypdf import PdfReader
 from rich.console import Console
 
-from mosld_bench import job, launch, record
+from mosld_bench import job, launch, models, record
 from mosld_bench.board import Board
 from mosld_bench.budget import fit_budget
 from mosld_bench.errors import BenchError, DataError, ModelError, ResourceError
@@ -98,11 +98,15 @@ def test_overwrite(tiny: Path) -> None:
         job.missing(jobs, results, "never")
 
 
-def test_same_trial_same_numbers_and_the_base_model_stays(tiny: Path) -> None:
+def test_same_trial_same_numbers_and_the_base_model_is_loaded_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, jobs, around = parts(tiny)
+    loads: list[str] = []
+    load_base = models.load_base
+    monkeypatch.setattr(models, "load_base", lambda spec, *rest: (loads.append(spec.name), load_base(spec, *rest))[1])
     session = Session(around)
     first = [execute(trial, session, fit).record for trial, fit in jobs]
     again = [execute(trial, session, fit).record for trial, fit in reversed(jobs)][::-1]
+    assert len(loads) == 1
     for a, b in zip(first, again, strict=True):
         assert [m.value for m in a.metrics] == [m.value for m in b.metrics]
         assert a.train_info is None or [p.loss for p in a.train_info.curve] == [p.loss for p in b.train_info.curve]
