@@ -43,8 +43,6 @@ class Board:
         """Note where a running trial is."""
         old = self._running.get(progress.trial)
         since = old[1] if old else time.monotonic()
-        if progress.phase in {"done", "failed"}:
-            return
         self._running[progress.trial] = (progress, since)
         if self._live:
             self._live.update(self._table())

@@ -56,7 +56,7 @@ def fit_budget(
         raise BudgetError(f"The recipe {recipe.name!r} gives no integer {knob!r}, which the budget turns.")
 
     def at(value: int) -> dict[str, Any]:
-        return {**method.at(params, value), knob: value} if knob == method.knob_of(params) else {**params, knob: value}
+        return method.at(params, value, knob)
 
     low = _largest_below(lambda value: count(at(value)), target)
     best = at(max(low, 1))
@@ -87,9 +87,10 @@ def target_of(budget: str, config: PreTrainedConfig, recipes: Mapping[str, Recip
             raise UnknownNameError("recipe", other[1], recipes, f"The budget {budget!r} is another recipe's size.")
         recipe = recipes[other[1]]
         method = registry.get(recipe.method)
-        if (recipe.knob or method.knob_of(recipe.params)) is None:
+        knob = recipe.knob or method.knob_of(recipe.params)
+        if knob is None:
             raise BudgetError(f"The budget {budget!r} names the recipe {recipe.name!r}, which has no size to set.")
-        target = count_trainable(method, config, method.at(recipe.params, int(other[2])))
+        target = count_trainable(method, config, method.at(recipe.params, int(other[2]), knob))
     else:
         raise BudgetError(f"{budget!r} is no budget; allowed are 250k, 0.5%, lora-r8 and {NATIVE}.")
     if target < 1:

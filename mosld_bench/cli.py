@@ -16,6 +16,7 @@ import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.recipe import load_recipes
@@ -38,7 +39,7 @@ app.add_typer(methods_app, name="methods")
 app.add_typer(tasks_app, name="tasks")
 
 # Width given where the output is no terminal: a table in a log must not be cut at 80 columns.
-console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
 
 StudyName = Annotated[str, typer.Argument(help="A study's name (a folder of reports/) or a study.yaml.")]
 Root = Annotated[Path | None, typer.Option(help="Folder with methods/, tasks/, results/ and reports/.")]
@@ -100,13 +101,12 @@ def _overrides(
     return found
 
 
-def _plugins(modules: list[str] | None) -> tuple[str, ...]:
+def _plugins(modules: list[str] | None) -> None:
     from mosld_bench.registry import load_plugin
 
     sys.path.insert(0, str(Path.cwd()))  # a plug-in beside the user's notebook needs no installation
     for module in modules or []:
         load_plugin(module)
-    return tuple(modules or ())
 
 
 def _fitted(
@@ -123,6 +123,17 @@ def _fitted(
         if key not in seen:
             seen[key] = fit_budget(trial.recipe, config, trial.budget, trial.tolerance, recipes)
     return [(trial, seen[trial.recipe.name, trial.budget]) for trial in trials]
+
+
+def _planned(
+    root: Path | None, study: str, given: dict[str, Any], plugin: list[str] | None, include_path: list[Path] | None,
+    model_root: Path | None,
+) -> tuple[Workspace, Study, list[tuple[Trial, Fit]]]:  # fmt: skip
+    """The study with the command line on top, and its trials with their budgets solved."""
+    workspace = Workspace.find(root)
+    one = Study.load(workspace.study_file(study), given)
+    _plugins(plugin)
+    return workspace, one, _fitted(one, one.plan(workspace, tuple(include_path or ())), workspace, model_root)
 
 
 @app.command()
@@ -164,18 +175,14 @@ def run(
     for option, number in (("--gpus", gpus), ("--cpus", cpus)):
         if number is not None and number < 0:
             raise BenchError(f"{option} takes 0 or more; given: {number}.")
-    workspace = Workspace.find(root)
-    one = Study.load(workspace.study_file(study), given)
-    plugins = _plugins(plugin)
-    trials = one.plan(workspace, tuple(include_path or ()))
-    jobs = _fitted(one, trials, workspace, model_root)
+    workspace, one, jobs = _planned(root, study, given, plugin, include_path, model_root)
     if dry_run:
         console.print(_plan_table(one, jobs))
         return
     options = job.Options(
         gpus=gpus, gpus_per_trial=gpus_per_trial, cpus=cpus, cpus_per_trial=cpus_per_trial, address=ray_address,
         executor=executor, data_root=data_root, model_root=model_root, include_paths=tuple(include_path or ()),
-        plugins=plugins, save_adapters=save_adapters, overwrite=overwrite,
+        plugins=tuple(plugin or ()), save_adapters=save_adapters, overwrite=overwrite,
     )  # fmt: skip
     try:
         status = job.run(one, jobs, workspace, console, options)
@@ -205,11 +212,8 @@ def plan(
     root: Root = None,
 ) -> None:
     """Print every trial with its target, its exact count and the residual. Starts nothing."""
-    workspace = Workspace.find(root)
     given = _overrides(methods, budget, seeds, settings, tasks, out_of_domain, model, limit, steps, set_)
-    one = Study.load(workspace.study_file(study), given)
-    _plugins(plugin)
-    jobs = _fitted(one, one.plan(workspace, tuple(include_path or ())), workspace, model_root)
+    _, one, jobs = _planned(root, study, given, plugin, include_path, model_root)
     if json:
         rows = [{"id": t.id, "recipe": t.recipe.name, "setting": t.setting, "train_on": t.train_on, "budget": t.budget,
                  "seed": t.seed, "protocol": t.protocol, **fit.model_dump()} for t, fit in jobs]  # fmt: skip
@@ -332,4 +336,4 @@ def tasks_show(
 
     loaded = TaskLoader([Workspace.find(root).tasks, *(include_path or ())], data_root).get(task)
     for example in examples(loaded)[:items]:
-        console.print(f"{example.context}[reverse]{example.answer}[/reverse]\n")
+        console.print(Text.assemble(example.context, (example.answer, "reverse"), "\n"))

@@ -56,8 +56,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def prefix_token_id(self) -> int:
-        bos = self.tokenizer.bos_token_id
-        return int(bos if bos is not None else self.tokenizer.eos_token_id)
+        return _prefix_token(self.tokenizer)
 
     @property
     def tokenizer_name(self) -> str:
@@ -71,7 +70,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         """(log-likelihood in nats, is greedy) of every (context, continuation)."""
         pairs = [request.args for request in requests]
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self._encoded]
-        self._encoded.update(zip(new, encode_pairs(self.tokenizer, new, self.prefix_token_id), strict=True))
+        self._encoded.update(zip(new, encode_pairs(self.tokenizer, new), strict=True))
         return self._loglikelihood_tokens([(pair, *self._encoded[pair]) for pair in pairs])
 
     def _loglikelihood_tokens(
@@ -143,14 +142,15 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         return [answers[index] for index in range(len(requests))]
 
 
-def encode_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], prefix: int) -> list[Request]:
+def encode_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[Request]:
     """Token ids of (context, continuation) texts: encoded together and cut where the context's own encoding ends.
 
     The rule of lm-eval's models, used for training and scoring alike: spaces at the end of the context belong to the
-    continuation, and an empty context becomes ``prefix``.
+    continuation, and an empty context becomes the token that begins a text, or ends one.
     """
     if not pairs:
         return []
+    prefix = _prefix_token(tokenizer)
     moved = [(c.rstrip(), c[len(c.rstrip()) :] + a) for c, a in pairs]
     contexts = list(dict.fromkeys(context for context, _ in moved if context))
     lengths = dict(zip(contexts, map(len, tokenizer(contexts)["input_ids"]), strict=True)) if contexts else {}
@@ -163,6 +163,11 @@ def encode_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, 
             body = ids[1:] if ids and ids[0] == prefix else ids
             encoded.append(([prefix], list(body)))
     return encoded
+
+
+def _prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    bos = tokenizer.bos_token_id
+    return int(bos if bos is not None else tokenizer.eos_token_id)
 
 
 def _virtual_tokens(model: nn.Module) -> int:

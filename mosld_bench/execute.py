@@ -33,11 +33,10 @@ class Progress:
     """What a running trial tells whoever watches it."""
 
     trial: str
-    phase: Literal["loading", "training", "scoring", "done", "failed"]
+    phase: Literal["loading", "training", "scoring"]
     step: int = 0
     steps: int = 0
     loss: float | None = None
-    accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,7 @@ def _encode(task: Any, spec: TrainSpec, tokenizer: Any) -> tuple[list[Encoded], 
 
     name = task.config.task
     items = examples(task)
-    prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    pairs = encode_pairs(tokenizer, [(item.context, item.answer) for item in items], prefix)
+    pairs = encode_pairs(tokenizer, [(item.context, item.answer) for item in items])
     # An answer that is generated must learn to end; an option that is scored must not, since scoring adds no end.
     end = [tokenizer.eos_token_id] if task.OUTPUT_TYPE == "generate_until" else []
     encoded = []
@@ -123,16 +121,13 @@ def execute(trial: Trial, session: Session, fit: Fit | None = None, watch: Watch
     """
     started, clock = now(), time.perf_counter()
     try:
-        outcome = _run(trial, session, fit, watch, started, clock)
+        return _run(trial, session, fit, watch, started, clock)
     except Exception as error:
         text = str(error) if isinstance(error, BenchError) else traceback.format_exc()
         meta = meta_info(started, time.perf_counter() - clock, session.around.device, session.around.command)
-        outcome = failed(trial, text, meta)
+        return failed(trial, text, meta)
     finally:
         _release(session.around.device)
-    record = outcome.record
-    watch(Progress(trial.id, "done" if record.status == "finished" else "failed", accuracy=in_domain_mean(record)))
-    return outcome
 
 
 def failed(trial: Trial, error: str, meta: dict[str, Any]) -> Outcome:

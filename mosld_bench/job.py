@@ -43,8 +43,8 @@ def run(study: Study, jobs: list[tuple[Trial, Fit]], workspace: Workspace, conso
     from mosld_bench.execute import Surroundings
     from mosld_bench.provenance import command_line
 
-    if options.executor == "inline" or options.address is None:
-        launch.check_gpus(options.gpus)
+    inline = options.executor == "inline"
+    own_gpus = launch.check_gpus(options.gpus) if inline or options.address is None else 0
     folders = [workspace.tasks, *options.include_paths]
     _check_inputs(study, jobs, folders, options)
     todo = missing(jobs, workspace.results, options.overwrite)
@@ -55,7 +55,7 @@ def run(study: Study, jobs: list[tuple[Trial, Fit]], workspace: Workspace, conso
         data_root=str(options.data_root.resolve()) if options.data_root else None,
         model_root=str(options.model_root.resolve()) if options.model_root else None,
         plugins=options.plugins,
-        device="cuda" if options.executor == "inline" and launch.check_gpus(options.gpus) else "cpu",
+        device="cuda" if inline and own_gpus else "cpu",
         save_adapter=options.save_adapters,
         command=command_line(),
     )
@@ -65,7 +65,7 @@ def run(study: Study, jobs: list[tuple[Trial, Fit]], workspace: Workspace, conso
         keep()
     else:
         with Board(len(todo), console) as board:
-            if options.executor == "inline":
+            if inline:
                 keep()
                 outcomes = launch.run_inline(todo, around, workspace.results, board)
             else:
@@ -121,15 +121,18 @@ def last_run(name: str, workspace: Workspace) -> Study:
 
 def missing(jobs: list[tuple[Trial, Fit]], results: Path, overwrite: str) -> list[tuple[Trial, Fit]]:
     """The jobs to run. Raises BenchError where --overwrite never finds a record."""
-    finished = [job for job in jobs if record.is_finished(results, job[0])]
     if overwrite == "always":
         return jobs
+    todo: list[tuple[Trial, Fit]] = []
+    finished: list[tuple[Trial, Fit]] = []
+    for job in jobs:
+        (finished if record.is_finished(results, job[0]) else todo).append(job)
     if overwrite == "never" and finished:
         raise BenchError(
             f"--overwrite never, but {len(finished)} of {len(jobs)} trials have a record below {results}, the first "
             f"{finished[0][0].id}. Use --overwrite only-missing to run the others."
         )
-    return [job for job in jobs if job not in finished]
+    return todo
 
 
 def _check_inputs(study: Study, jobs: list[tuple[Trial, Fit]], folders: list[Path], options: Options) -> None:

@@ -62,10 +62,16 @@ class Method(ABC):
         """The knob for these ``params``; only a method with several kinds inside needs to override it."""
         return self.knob if self.knob in params else None
 
-    def at(self, params: Mapping[str, Any], value: int) -> dict[str, Any]:
-        """``params`` with the knob at ``value`` and the proportional fields moved along."""
-        knob = self.knob_of(params)
+    def at(self, params: Mapping[str, Any], value: int, knob: str | None = None) -> dict[str, Any]:
+        """``params`` with the knob at ``value`` and the proportional fields moved along.
+
+        ``knob`` is a recipe's own choice; nothing else moves with one that is not the method's.
+        """
+        own = self.knob_of(params)
+        knob = knob or own
         assert knob is not None
+        if knob != own:
+            return {**params, knob: value}
         moved = {f: params[f] * value / params[knob] for f in self.proportional if f in params}
         return {**params, **moved, knob: value}
 

@@ -56,6 +56,7 @@ def train(
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=spec.weight_decay)
     order = _batches(len(examples), spec.batch_size, seed)
     every = max(1, steps // _VALIDATIONS)
+    held_pieces = micro_batches(validation, micro_tokens)
     curve: list[Point] = []
     seen: Counter[str] = Counter()
     real = computed = 0
@@ -91,7 +92,7 @@ def train(
         held = None
         if validation and (step == steps or step % every == 0):
             paused = time.perf_counter()
-            held = validation_loss(model, validation, pad, micro_tokens, spec.dtype)
+            held = validation_loss(model, held_pieces, pad, spec.dtype)
             validating += time.perf_counter() - paused
         if held is not None or step == 1 or step % max(1, steps // _POINTS) == 0:
             value = float(losses)
@@ -143,14 +144,14 @@ def answer_loss(model: nn.Module, batch: Sequence[Encoded], pad: int) -> Tensor:
 
 
 @torch.no_grad()
-def validation_loss(model: nn.Module, held: Sequence[Encoded], pad: int, micro_tokens: int, dtype: str) -> float:
-    """Mean negative log-likelihood of an answer token over held-out training items, dropout off."""
+def validation_loss(model: nn.Module, pieces: Sequence[Sequence[Encoded]], pad: int, dtype: str) -> float:
+    """Mean negative log-likelihood of an answer token over held-out items in micro-batches, dropout off."""
     device = next(model.parameters()).device
     model.eval()
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-        total = sum(float(answer_loss(model, micro, pad)) for micro in micro_batches(held, micro_tokens))
+        total = sum(float(answer_loss(model, micro, pad)) for micro in pieces)
     model.train()
-    return total / sum(example.answer for example in held)
+    return total / sum(example.answer for micro in pieces for example in micro)
 
 
 def micro_batches(batch: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:

@@ -122,3 +122,13 @@ def test_fresh_copies_share_memory_until_trained() -> None:
             p.zero_()
     assert all(torch.equal(p, before[n]) for n, p in base.named_parameters())
     assert not any(p.requires_grad for p in base.parameters())
+
+
+def test_a_recipes_own_knob_counts_in_budgets_and_in_words() -> None:
+    """A budget can turn the number of experts; the rank and its scale then stay."""
+    counted = RECIPES["moe-lora"].model_copy(update={"name": "counted", "knob": "experts"})
+    shape, recipes = config(layers=4), {"counted": counted}
+    target = target_of("counted-r3", shape, recipes)
+    assert target == count_trainable(registry.get("mixture"), shape, counted.params | {"experts": 3})
+    fit = fit_budget(counted, shape, "counted-r3", 0.01, recipes)
+    assert (fit.trainable, fit.params) == (target, counted.params | {"experts": 3})

@@ -125,10 +125,10 @@ def test_virtual_tokens_are_scored_with_their_prefix() -> None:
 
 def test_encoding_moves_spaces_and_handles_no_context() -> None:
     words = tokenizer()
-    one, two, three = encode_pairs(words, [("ab ", "c"), ("ab", " c"), ("", "c")], prefix=1)
+    one, two, three = encode_pairs(words, [("ab ", "c"), ("ab", " c"), ("", "c")])
     assert one == two
     assert three == ([1], words("c")["input_ids"])
-    assert encode_pairs(words, [], prefix=1) == []
+    assert encode_pairs(words, []) == []
 
 
 def test_what_does_not_fit_is_cut_at_the_beginning() -> None:
