@@ -16,7 +16,7 @@ from mosld_bench.errors import BudgetError, UnknownNameError
 from mosld_bench.recipe import Recipe
 from mosld_bench.record import Fit
 from mosld_bench.registry import Method
-from mosld_bench.study import NATIVE, canonical
+from mosld_bench.study import NATIVE, canonical, is_rank
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,14 +36,17 @@ def fit_budget(
     """Fit ``recipe`` on the model of ``config`` to ``budget``.
 
     ``budget`` is a count (``60000``, ``250k``), a share of the base model (``0.5%``), another recipe's size
-    (``lora-r8``, looked up in ``recipes``) or ``native``, the recipe as written. ``tolerance`` is relative.
+    (``lora-r8``, looked up in ``recipes``), a rank (``r8``: this rank and whatever size comes of it) or ``native``, the
+    recipe as written. ``tolerance`` is relative.
 
     Raises BudgetError, naming the nearest reachable counts, where none lies within the tolerance.
     """
     method = registry.get(recipe.method)
     params = dict(recipe.params)
     count = _Counter(method, config)
-    if budget == NATIVE:
+    if is_rank(budget):
+        params = method.at(params, int(budget[1:]), "r")
+    if budget == NATIVE or is_rank(budget):
         return Fit(target=None, trainable=count(params), total=count.total(params), residual=None, params=params)
     target = target_of(budget, config, recipes or {})
     knob = recipe.knob or method.knob_of(params)

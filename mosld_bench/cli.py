@@ -116,13 +116,17 @@ def _fitted(
     from mosld_bench.budget import fit_budget
     from mosld_bench.models import load_config
 
-    config, recipes = load_config(study.model, model_root), load_recipes(workspace.methods)
-    seen: dict[tuple[str, str], Fit] = {}
+    recipes = load_recipes(workspace.methods)
+    configs = {model.name: load_config(model, model_root) for model in study.models}
+    seen: dict[tuple[str, str, str], Fit] = {}
+    jobs = []
     for trial in trials:
-        key = (trial.recipe.name, trial.budget)
+        key = (trial.recipe.name, trial.budget, trial.model.name)
         if key not in seen:
+            config = configs[trial.model.name]
             seen[key] = fit_budget(trial.recipe, config, trial.budget, trial.tolerance, recipes)
-    return [(trial, seen[trial.recipe.name, trial.budget]) for trial in trials]
+        jobs.append((trial, seen[key]))
+    return jobs
 
 
 def _planned(
@@ -223,7 +227,7 @@ def plan(
 
 
 def _plan_table(study: Study, jobs: list[tuple[Trial, Fit]]) -> Table:
-    table = Table(title=f"{study.name}: {len(jobs)} trials on {study.model.name}")
+    table = Table(title=f"{study.name}: {len(jobs)} trials on {study.model_names}")
     for column in ("trial", "setting", "budget", "target", "trainable", "residual", "of all"):
         table.add_column(column, justify="left" if column in {"trial", "setting", "budget"} else "right", no_wrap=True)
     for trial, fit in jobs:
@@ -260,8 +264,9 @@ def fetch(
 
     workspace = Workspace.find(root)
     one = Study.load(workspace.study_file(study), {"model": {"name": model}} if model else None)
-    path = fetch_model(one.model, lambda line: console.print(line, soft_wrap=True))
-    console.print(f"{one.model.name}: {path}", soft_wrap=True)
+    for spec in one.models:
+        path = fetch_model(spec, lambda line: console.print(line, soft_wrap=True))
+        console.print(f"{spec.name}: {path}", soft_wrap=True)
 
 
 @methods_app.command("ls")

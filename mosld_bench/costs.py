@@ -15,6 +15,7 @@ from mosld_bench.tabular import (
     Column,
     Line,
     Table,
+    beside,
     block_label,
     budget_label,
     count,
@@ -46,9 +47,11 @@ def cost(evidence: Evidence) -> Table:
                 "recipe": row.recipe.name,
                 "setting": row.setting,
                 "budget": row.budget,
+                "model": row.block.model or None,
+                "general_items": row.block.general,
                 "trials": len(row.records),
+                **means,
             }
-            | means
         )
     columns = ("Train (s)", "Tokens/s", "Score (s)", "Peak (MiB)")
     return Table(
@@ -62,8 +65,7 @@ def cost(evidence: Evidence) -> Table:
 
 
 def _by_block(evidence: Evidence) -> list[Row]:
-    frozen = [evidence.frozen] if evidence.frozen else []
-    return [*frozen, *(row for _, rows in evidence.blocks() for row in rows)]
+    return [*evidence.frozen, *(row for _, rows in evidence.blocks() for row in rows)]
 
 
 def _average(values: Iterable[float | None]) -> float | None:
@@ -75,19 +77,22 @@ def audit(evidence: Evidence) -> Table:
     """What was asked of the budget solver and what the built model has, each recipe and budget once."""
     lines: list[Line] = []
     numbers = []
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     last = None
-    for row in sorted(evidence.trained, key=lambda row: (not row.matched, evidence.budgets.index(row.budget))):
+    order = {row.block: place for place, row in enumerate(reversed(evidence.trained))}
+    for row in sorted(evidence.trained, key=lambda row: (not row.matched, not row.ranked, -order[row.block])):
         size = next((record.size for record in row.records if record.size), None)
-        if size is None or (row.recipe.name, row.budget) in seen:
+        here = (row.budget, row.block.model)
+        if size is None or (row.recipe.name, *here) in seen:
             continue
-        seen.add((row.recipe.name, row.budget))
+        seen.add((row.recipe.name, *here))
         fitted = fitted_params(row)
-        if row.budget != last:
+        if here != last:
             asked = f", target {count(size.target)}" if size.target and row.budget != str(size.target) else ""
-            what = f"Budget {budget_label(row.budget)}{asked}" if row.matched else "Not matched in size"
-            lines.append(Line((Cell(what),), ruled=bool(lines)))
-            last = row.budget
+            what = f"Budget {budget_label(row.budget)}{asked}" if row.matched else f"Equal {budget_label(row.budget)}"
+            what = what if row.ranked else "Not matched in size"
+            lines.append(Line((Cell(what + beside(row.block._replace(general=0))),), ruled=bool(lines)))
+            last = here
         share = size.trainable / size.total if size.total else None
         texts = (
             row.recipe.title,
@@ -101,6 +106,7 @@ def audit(evidence: Evidence) -> Table:
             {
                 "recipe": row.recipe.name,
                 "budget": row.budget,
+                "model": row.block.model or None,
                 "target": size.target,
                 "trainable_parameters": size.trainable,
                 "residual": size.residual,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -55,15 +54,6 @@ def methods(evidence: Evidence) -> Section:
     return section("Methods", *blocks)
 
 
-def _value(value: Any) -> str:
-    """A parameter as text: whole numbers of a list by hyphens (2-4-6-8), other lists by commas."""
-    if isinstance(value, list | tuple):
-        return ("-" if all(isinstance(item, int) for item in value) else ", ").join(map(str, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return tabular.MISSING if value is None else str(value)
-
-
 def _mixture_table(recipes: Sequence[Recipe]) -> Table:
     lines, numbers = [], []
     for recipe in recipes:
@@ -72,7 +62,7 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
         texts = {
             "Method": recipe.title,
             "Shared": {"none": "–"}.get(str(p.get("share", "none")), str(p.get("share", "none"))),
-            "Experts": _value(p.get("experts")),
+            "Experts": tabular.plain(p.get("experts")),
             "Routing": "dense"
             if p.get("top_k") is None
             else f"top {p['top_k']}" + ("*" if p.get("renormalize", True) else ""),
@@ -81,7 +71,7 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
         }
         lines.append(Line(tuple(map(Cell, texts.values()))))
         numbers.append({"recipe": recipe.name, **texts})
-    modules = {_value(recipe.params.get("target_modules")) for recipe in recipes}
+    modules = {tabular.plain(recipe.params.get("target_modules")) for recipe in recipes}
     alphas = {(recipe.params.get("r"), recipe.params.get("lora_alpha")) for recipe in recipes}
     shared = [f"Adapted modules: {modules.pop()}."] if len(modules) == 1 else []
     if len(alphas) == 1:
@@ -95,7 +85,7 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
 def _other_table(recipes: Sequence[Recipe]) -> Table:
     lines, numbers = [], []
     for recipe in recipes:
-        params = "; ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in recipe.params.items())
+        params = "; ".join(f"{key.replace('_', ' ')} {tabular.plain(value)}" for key, value in recipe.params.items())
         scale = f"{recipe.learning_rate_scale:g}"
         lines.append(Line((Cell(recipe.title), Cell(recipe.method), Cell(params or "–"), Cell(scale))))
         numbers.append({"recipe": recipe.name, "method": recipe.method, "params": params, "learning_rate_scale": scale})
@@ -106,7 +96,9 @@ def _other_table(recipes: Sequence[Recipe]) -> Table:
 def protocol(evidence: Evidence) -> Section:
     """Model, tasks, training and scoring, and what is equal for all rows and what not."""
     study, train = evidence.study, evidence.study.train
-    revision = f" (revision {study.model.revision or evidence.trials[0].model.revision or 'not pinned'})"
+    models = run("Model. " if len(study.models) == 1 else "Models. ", "bold"), f"{_models(evidence)}. "
+    if train is None:
+        return section("Protocol", paragraph(study.about) if study.about else None, paragraph(*models))
     length = f"{train.steps:,} steps" if train.steps else f"{train.epochs:g} epochs"
     clip = f"gradients clipped at {train.gradient_clip:g}" if train.gradient_clip else "no gradient clipping"
     seeds = sorted({record.trial.seed for record in evidence.records if record.trial.setting != "frozen"})
@@ -115,12 +107,13 @@ def protocol(evidence: Evidence) -> Section:
         "Protocol",
         paragraph(study.about) if study.about else None,
         paragraph(
-            run("Model. ", "bold"), study.model.name, revision, ". ", run("Training. ", "bold"),
+            *models, run("Training. ", "bold"),
             f"{length} of {train.batch_size} examples, peak learning rate {train.learning_rate:g} (times "
             f"the recipe's factor), {train.schedule} schedule after {train.warmup_steps} warm-up steps, "
             f"weight decay {train.weight_decay:g}, {clip}, at most {train.max_length} tokens an example, "
             f"{train.dtype}. {100 * train.validation_fraction:g} % of each training split is held out for "
-            "the validation loss and never trained on. ",
+            "the validation loss and never trained on. "
+            f"{_sampled(evidence)}",
             run("Seeds. ", "bold"), f"{', '.join(map(str, seeds)) or 'none'}. ",
             run("Scoring. ", "bold"),
             "The primary metric of each task, as lm-eval defines it, on "
@@ -130,6 +123,23 @@ def protocol(evidence: Evidence) -> Section:
         paragraph(run("What is equal. ", "bold"), _fairness(evidence)),
         paragraph(run("What is not. ", "bold"), _confounders(evidence)),
     )  # fmt: skip
+
+
+def _models(evidence: Evidence) -> str:
+    pinned = {trial.model.name: trial.model.revision for trial in evidence.trials}
+    return listed([f"{name} (revision {revision or 'not pinned'})" for name, revision in pinned.items()])
+
+
+def _sampled(evidence: Evidence) -> str:
+    """What of the training splits is used, and what is mixed in beside them."""
+    train, general = evidence.study.train, evidence.study.general
+    text = ""
+    if train and train.task_items:
+        text = f"Of each training split at most {train.task_items:,} items are used, a fixed sample. "
+    if general:
+        amounts = listed([f"{amount:,}" for amount in general.items])
+        text += f"Mixed in, in amounts of {amounts} items that are never scored: {evidence.title(general.task)}. "
+    return text
 
 
 def _task_table(evidence: Evidence) -> Table:
@@ -219,15 +229,23 @@ def _confounders(evidence: Evidence) -> str:
     scaled = dict.fromkeys(
         f"{recipe.title} (× {recipe.learning_rate_scale:g})" for recipe in recipes if recipe.learning_rate_scale != 1
     )
-    unmatched = list(dict.fromkeys(row.recipe.title for row in evidence.trained if not row.matched))
+    unmatched = list(dict.fromkeys(row.recipe.title for row in evidence.trained if not row.ranked))
+    ranks = any(row.ranked and not row.matched for row in evidence.trained)
     modules = {
-        recipe.title: _value(recipe.params["target_modules"]) for recipe in recipes if "target_modules" in recipe.params
+        recipe.title: tabular.plain(recipe.params["target_modules"])
+        for recipe in recipes
+        if "target_modules" in recipe.params
     }
     parts = []
     if scaled:
         parts.append(f"The learning rate is scaled for {listed(list(scaled))}.")
     if unmatched:
-        parts.append(f"Not matched in size, and left out of the comparisons of size-matched rows: {listed(unmatched)}.")
+        parts.append(f"Not matched in size, and left out of all comparisons: {listed(unmatched)}.")
+    if ranks:
+        parts.append(
+            "Rows of equal rank differ in size: the more experts, the more parameters. They are compared with each "
+            "other, as the MoSLD paper does, and never with rows of equal size."
+        )
     if len(set(modules.values())) > 1:
         parts.append(f"Adapted modules differ: {'; '.join(f'{title}: {names}' for title, names in modules.items())}.")
     parts.append(

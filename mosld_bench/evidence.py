@@ -16,7 +16,7 @@ from mosld_bench import stats
 from mosld_bench.errors import BenchError
 from mosld_bench.recipe import Recipe
 from mosld_bench.record import Metric, Record
-from mosld_bench.study import NATIVE, Study, Trial
+from mosld_bench.study import NATIVE, Condition, Study, Trial, canonical, is_rank
 
 REFERENCE = "lora"  # what every row is compared with
 ALPHA = 0.05
@@ -35,26 +35,34 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tables: one recipe, setting and budget, over seeds."""
+    """A row of the tables: one recipe under one condition, over seeds."""
 
     recipe: Recipe
-    setting: str
-    budget: str
+    block: Condition
     records: tuple[Record, ...]
     runs: tuple[Run, ...]
 
     @property
-    def matched(self) -> bool:
-        """Whether a budget gave it its size, so that it may be compared with its block at equal size."""
+    def setting(self) -> str:
+        return self.block.setting
+
+    @property
+    def budget(self) -> str:
+        return self.block.budget
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it may be compared with its block: at equal size, or at equal rank, never across the two."""
         return self.budget != NATIVE
+
+    @property
+    def matched(self) -> bool:
+        """Whether a budget gave it its size."""
+        return self.ranked and not is_rank(self.budget)
 
     @property
     def frozen(self) -> bool:
         return self.setting == "frozen"
-
-    @property
-    def block(self) -> tuple[str, str]:
-        return self.setting, self.budget
 
     @property
     def trainable(self) -> int | None:
@@ -118,8 +126,13 @@ class Evidence:
         return [row for row in self.rows if not row.frozen]
 
     @property
-    def frozen(self) -> Row | None:
-        return next((row for row in self.rows if row.frozen), None)
+    def frozen(self) -> list[Row]:
+        """The untrained models."""
+        return [row for row in self.rows if row.frozen]
+
+    def frozen_of(self, block: Condition) -> Row | None:
+        """The untrained model of a block's rows."""
+        return next((row for row in self.frozen if row.block.model == block.model), None)
 
     @property
     def settings(self) -> list[str]:
@@ -133,12 +146,14 @@ class Evidence:
     def draft(self) -> bool:
         return any(record.meta_info.get("dirty") is True for record in self.records)
 
-    def blocks(self) -> Iterator[tuple[tuple[str, str], list[Row]]]:
-        """(setting, budget) and the trained rows in it; of a setting, the matched blocks first."""
-        order = dict.fromkeys(row.block for row in sorted(self.trained, key=lambda row: not row.matched))
+    def blocks(self) -> Iterator[tuple[Condition, list[Row]]]:
+        """Conditions and the trained rows under each; of a setting, equal sizes first, then equal ranks."""
+        order = dict.fromkeys(
+            row.block for row in sorted(self.trained, key=lambda row: (not row.matched, not row.ranked))
+        )
         for setting in self.settings:
             for block in order:
-                if block[0] == setting:
+                if block.setting == setting:
                     yield block, [row for row in self.trained if row.block == block]
 
     def title(self, task: str) -> str:
@@ -162,23 +177,23 @@ class Evidence:
         known = [level for level in levels if level is not None]
         return sum(known) / len(known) if known and len(known) == len(levels) else None
 
-    def best(self, block: tuple[str, str]) -> Row | None:
-        """The size-matched row of the highest in-domain mean in a block."""
-        rows = [row for row in self.trained if row.block == block and row.matched and row.score is not None]
+    def best(self, block: Condition) -> Row | None:
+        """The row of the highest in-domain mean in a block of equal size or equal rank."""
+        rows = [row for row in self.trained if row.block == block and row.ranked and row.score is not None]
         return max(rows, key=lambda row: row.score or 0.0, default=None)
 
-    def against_best(self, block: tuple[str, str]) -> list[Comparison]:
-        """Every other matched row of a block minus the best one."""
+    def against_best(self, block: Condition) -> list[Comparison]:
+        """Every other row of a block minus the best one."""
         best = self.best(block)
         return self._against(best, block) if best else []
 
-    def against_reference(self, block: tuple[str, str], what: str = "in_domain") -> list[Comparison]:
+    def against_reference(self, block: Condition, what: str = "in_domain") -> list[Comparison]:
         """Every other row of a block minus ``lora`` in it; empty where that is missing."""
         named = (row for row in self.trained if row.block == block and row.recipe.name == REFERENCE)
         reference = next(named, None)
         return self._against(reference, block, what) if reference else []
 
-    def _against(self, other: Row, block: tuple[str, str], what: str = "in_domain") -> list[Comparison]:
+    def _against(self, other: Row, block: Condition, what: str = "in_domain") -> list[Comparison]:
         rows = [row for row in self.trained if row.block == block and row is not other]
         found = [(row, stats.paired(row.by_seed(what), other.by_seed(what))) for row in rows]
         pairs = [(row, difference) for row, difference in found if difference is not None]
@@ -211,22 +226,27 @@ def gather(
             f"There is no finished trial of study {study.name} under these conditions{elsewhere}; "
             f"run `mosld-bench run {study.name}` first."
         )
-    grouped: dict[tuple[str, str, str], list[Record]] = {}
+    grouped: dict[tuple[str, Condition], list[Record]] = {}
     for trial in trials:  # the plan gives the order, and rows to what has no record yet
-        grouped.setdefault((trial.recipe.name, trial.setting, trial.budget), [])
+        grouped.setdefault((trial.recipe.name, trial.condition), [])
     for record in counted:
-        trial = record.trial
-        grouped.setdefault((trial.recipe.name, trial.setting, trial.budget), []).append(record)
+        grouped.setdefault((record.trial.recipe.name, record.trial.condition), []).append(record)
+    several = len({condition.model for _, condition in grouped}) > 1
     recipes = {r.trial.recipe.name: r.trial.recipe for r in counted} | {t.recipe.name: t.recipe for t in trials}
     rows = [
-        Row(recipes[recipe], setting, budget, tuple(members), tuple(_runs(study, setting, members)))
-        for (recipe, setting, budget), members in grouped.items()
+        Row(
+            recipes[recipe],
+            condition if several else condition._replace(model=""),
+            tuple(members),
+            tuple(_runs(study, condition.setting, members)),
+        )
+        for (recipe, condition), members in grouped.items()
     ]
     present = {record.trial_id for record in counted}
     return Evidence(
         study=study,
         trials=tuple(trials),
-        rows=tuple(sorted(rows, key=lambda row: (not row.frozen, row.matched, row.recipe.method != "full"))),
+        rows=tuple(sorted(rows, key=lambda row: (not row.frozen, row.ranked, row.recipe.method != "full"))),
         tasks=tasks,
         missing=tuple(trial for trial in trials if trial.id not in present),
         other_protocol=len(records) - len(here),
@@ -243,7 +263,7 @@ def _current(records: Sequence[Record], planned: Mapping[str, Trial]) -> list[Re
     meaning = {r.trial.recipe.name: _definition(r.trial.recipe) for r in latest}
     meaning |= {trial.recipe.name: _definition(trial.recipe) for trial in planned.values()}
     cells = {
-        (t.recipe.name, t.setting, t.budget, t.seed, t.train_on): record
+        (t.recipe.name, t.condition, t.seed, t.train_on): record
         for record in latest
         for t in [record.trial]
         if _definition(t.recipe) == meaning[t.recipe.name]
@@ -253,7 +273,7 @@ def _current(records: Sequence[Record], planned: Mapping[str, Trial]) -> list[Re
 
 
 def _definition(recipe: Recipe) -> str:
-    return recipe.model_dump_json(include={"name", "method", "params", "knob", "learning_rate_scale"})
+    return canonical(recipe.identity)
 
 
 def _runs(study: Study, setting: str, records: Sequence[Record]) -> Iterator[Run]:

@@ -20,7 +20,7 @@ from mosld_bench import registry
 from mosld_bench.errors import BenchError
 from mosld_bench.provenance import meta_info, now
 from mosld_bench.record import Fit, Outcome, Record
-from mosld_bench.study import ModelSpec, Resources, TrainSpec, Trial
+from mosld_bench.study import GeneralData, ModelSpec, Resources, TrainSpec, Trial
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,7 +70,7 @@ class Session:
             Path(around.data_root) if around.data_root else None,
         )
         self._models: dict[str, tuple[nn.Module, Any]] = {}
-        self._examples: dict[str, tuple[list[Encoded], list[Encoded]]] = {}
+        self._examples: dict[tuple[Any, ...], tuple[list[Encoded], list[Encoded]]] = {}
         self.encoded: dict[str, dict[Any, Any]] = {}
 
     def model(self, spec: ModelSpec, dtype: str) -> tuple[nn.Module, Any]:
@@ -89,19 +89,39 @@ class Session:
 
     def examples(self, task: str, spec: TrainSpec, tokenizer: Any) -> tuple[list[Encoded], list[Encoded]]:
         """(training, validation) items of a task as token ids."""
-        key = f"{task}:{tokenizer.name_or_path}:{spec.max_length}:{spec.validation_fraction}:{spec.split_seed}"
+        from mosld_bench.tasks import split
+
+        key = (
+            task,
+            tokenizer.name_or_path,
+            spec.max_length,
+            spec.validation_fraction,
+            spec.split_seed,
+            spec.task_items,
+        )
         if key not in self._examples:
-            self._examples[key] = _encode(self.tasks.get(task), spec, tokenizer)
-        return self._examples[key]
+            items = _encode(self.tasks.get(task), spec, tokenizer, spec.task_items)
+            train, held = split(items, spec.validation_fraction, spec.split_seed, task)
+            self._examples[key] = [items[i] for i in train], [items[i] for i in held]
+        train_items, held_items = self._examples[key]
+        return train_items, held_items[: spec.validation_items]
+
+    def general(self, data: GeneralData, spec: TrainSpec, tokenizer: Any) -> list[Encoded]:
+        """The items of general data that a trial mixes in; a smaller amount is a part of a larger one."""
+        key = ("general", data.task, data.items, tokenizer.name_or_path, spec.max_length, spec.split_seed)
+        if key not in self._examples:
+            self._examples[key] = _encode(self.tasks.get(data.task), spec, tokenizer, data.items), []
+        return self._examples[key][0]
 
 
-def _encode(task: Any, spec: TrainSpec, tokenizer: Any) -> tuple[list[Encoded], list[Encoded]]:
+def _encode(task: Any, spec: TrainSpec, tokenizer: Any, most: int | None) -> list[Encoded]:
+    """The training split of a task, or ``most`` items of it drawn with the study's split seed, as token ids."""
     from mosld_bench.evaluate import encode_pairs
-    from mosld_bench.tasks import examples, split
+    from mosld_bench.tasks import draw, examples
     from mosld_bench.train import Encoded
 
     name = task.config.task
-    items = examples(task)
+    items = examples(task, draw(task, most, spec.split_seed))
     pairs = encode_pairs(tokenizer, [(item.context, item.answer) for item in items])
     # An answer that is generated must learn to end; an option that is scored must not, since scoring adds no end.
     end = [tokenizer.eos_token_id] if task.OUTPUT_TYPE == "generate_until" else []
@@ -109,8 +129,7 @@ def _encode(task: Any, spec: TrainSpec, tokenizer: Any) -> tuple[list[Encoded], 
     for context, answer in pairs:
         answer = (answer + end)[: spec.max_length - 1]
         encoded.append(Encoded(name, (context + answer)[-spec.max_length :], len(answer)))
-    train, held = split(encoded, spec.validation_fraction, spec.split_seed, name)
-    return [encoded[i] for i in train], [encoded[i] for i in held][: spec.validation_items]
+    return encoded
 
 
 def execute(trial: Trial, session: Session, fit: Fit | None = None, watch: Watcher = lambda progress: None) -> Outcome:
@@ -160,6 +179,8 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
 
     around, spec = session.around, trial.train
     watch(Progress(trial.id, "loading"))
+    if spec is None:
+        return Outcome(_counted(trial, around, fit, started, clock))
     base, tokenizer = session.model(trial.model, spec.dtype)
     if fit is None:
         fit = fit_budget(trial.recipe, base.config, trial.budget, trial.tolerance)  # type: ignore[arg-type]
@@ -176,16 +197,18 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
         train_info = None
         if trial.train_on:
             parts = [session.examples(task, spec, tokenizer) for task in trial.train_on]
+            general = session.general(trial.general, spec, tokenizer) if trial.general else []
             train_info = train(
                 model,
                 method,
-                [item for part, _ in parts for item in part],
+                [item for part, _ in parts for item in part] + general,
                 [item for _, part in parts for item in part],
                 spec,
                 learning_rate=spec.learning_rate * trial.recipe.learning_rate_scale,
                 seed=trial.seed,
                 pad=tokenizer.pad_token_id,
                 micro_tokens=around.resources.train_tokens,
+                optimizer=trial.recipe.optimizer,
                 progress=lambda step, steps, loss: watch(Progress(trial.id, "training", step, steps, loss)),
             )
         steps = train_info.steps if train_info else 0
@@ -221,6 +244,18 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
         },
     )
     return Outcome(record, items, _saved(model) if around.save_adapter and trial.train_on else None)
+
+
+def _counted(trial: Trial, around: Surroundings, fit: Fit | None, started: str, clock: float) -> Record:
+    """The record of a trial that counts parameters: no weights are read, nothing is trained or scored."""
+    from mosld_bench.budget import fit_budget
+    from mosld_bench.models import load_config
+
+    if fit is None:
+        config = load_config(trial.model, Path(around.model_root) if around.model_root else None)
+        fit = fit_budget(trial.recipe, config, trial.budget, trial.tolerance)
+    meta = meta_info(started, time.perf_counter() - clock, around.device, around.command)
+    return Record(trial=trial, trial_id=trial.id, status="finished", size=fit, meta_info=meta)
 
 
 def _check_size(trial: Trial, model: nn.Module, fit: Fit) -> None:

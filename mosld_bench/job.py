@@ -43,7 +43,7 @@ def run(study: Study, jobs: list[tuple[Trial, Fit]], workspace: Workspace, conso
     from mosld_bench.execute import Surroundings
     from mosld_bench.provenance import command_line
 
-    inline = options.executor == "inline"
+    inline = options.executor == "inline" or study.train is None
     own_gpus = launch.check_gpus(options.gpus) if inline or options.address is None else 0
     folders = [workspace.tasks, *options.include_paths]
     _check_inputs(study, jobs, folders, options)
@@ -144,8 +144,11 @@ def _check_inputs(study: Study, jobs: list[tuple[Trial, Fit]], folders: list[Pat
     for task in study.in_domain + study.out_of_domain:
         loaded = loader.get(task)
         if task in study.in_domain:
-            examples(loaded, first=1)
-    ensure_weights(study.model, options.model_root)
+            examples(loaded, [0])
+    if study.general:
+        examples(loader.get(study.general.task), [0])
+    for model in study.models if study.train else ():
+        ensure_weights(model, options.model_root)
 
 
 def _summary(main_csv: Path) -> Table:

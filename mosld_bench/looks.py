@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from mosld_bench.recipe import Recipe
-from mosld_bench.tabular import budget_label, setting_label
+from mosld_bench.study import Condition
+from mosld_bench.tabular import beside, budget_label, setting_label
 
 COLUMN, PAGE = 3.33, 6.93  # inches: the width of a column and of the type area
 
@@ -144,8 +145,8 @@ def short_count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def panel_label(block: tuple[str, str]) -> str:
-    return f"{setting_label(block[0]).capitalize()}, {budget_label(block[1])}"
+def panel_label(block: Condition) -> str:
+    return f"{setting_label(block.setting).capitalize()}, {budget_label(block.budget)}{beside(block)}"
 
 
 def broken(text: str, width: int) -> str:

@@ -141,8 +141,12 @@ def fresh(base: nn.Module) -> nn.Module:
 
 
 def own_trained(model: nn.Module, base: nn.Module) -> None:
-    """Give every trainable parameter of ``model`` that still shares memory with ``base`` its own copy."""
+    """Give every trainable parameter of ``model`` that still shares memory with ``base`` its own copy, in float32.
+
+    What trains is float32 whatever the study's dtype, as PEFT holds it for adapters: bfloat16 would round most updates
+    of a fine-tuning to nothing.
+    """
     pristine = {p.data_ptr() for p in base.parameters()}
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.data_ptr() in pristine:
-            parameter.data = parameter.data.clone()
+            parameter.data = parameter.data.float().clone()

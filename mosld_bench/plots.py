@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,18 +29,24 @@ from mosld_bench.looks import (
     style,
 )
 from mosld_bench.recipe import Recipe
-from mosld_bench.tabular import budget_label, setting_label
+from mosld_bench.study import NATIVE, Condition, canonical, is_rank
+from mosld_bench.tables import KINDS
+from mosld_bench.tabular import budget_label, plain, setting_label
 
 
 def draw_all(evidence: Evidence) -> list[Plot | str]:
-    """Every figure, or the sentence that stands in its place."""
+    """Every figure, or the sentence that stands in its place; none where nothing was trained."""
+    if evidence.study.train is None:
+        return []
     with style():
         return [draw(evidence) for draw in FIGURES]
 
 
 def size(evidence: Evidence) -> Plot | str:
     """Accuracy against trainable parameters: a row of panels for every setting, in- and out-of-domain."""
-    rows = [row for row in evidence.trained if row.score is not None and row.trainable]
+    amounts = min((row.block.general for row in evidence.trained), default=0)
+    scored = [row for row in evidence.trained if row.score is not None and row.trainable]
+    rows = [row for row in scored if row.block.general == amounts]
     if not rows:
         return "No trained row has all of its in-domain tasks yet, so accuracy is not drawn against size."
     kinds = ["in_domain", *(["out_of_domain"] if evidence.study.out_of_domain else [])]
@@ -51,7 +58,7 @@ def size(evidence: Evidence) -> Plot | str:
         for axes, kind in zip(grid[i], kinds, strict=True):
             here = [row for row in rows if row.setting == setting]
             _size_panel(axes, here, kind, recipes)
-            frozen = evidence.frozen.mean_sd(kind)[0] if evidence.frozen else None
+            frozen = evidence.frozen[0].mean_sd(kind)[0] if len(evidence.frozen) == 1 else None
             low, high = axes.get_ylim()
             if frozen is not None and low <= frozen <= high:
                 axes.axhline(frozen, color="#555555", linewidth=0.8, linestyle=(0, (2, 2)))
@@ -190,7 +197,7 @@ def tasks(evidence: Evidence) -> Plot | str:
                         linestyle="none",
                     )
         for x, task in enumerate(names):
-            metric, base = evidence.metric(task), evidence.frozen
+            metric, base = evidence.metric(task), evidence.frozen_of(block)
             if metric and metric.chance is not None:
                 axes.plot([x - 0.4, x + 0.4], [metric.chance] * 2, color="#555555", linewidth=0.8, linestyle=":")
             level = base.mean_sd(task)[0] if base else None
@@ -226,14 +233,15 @@ def _aside(place: int, places: int) -> float:
     return min(0.1, 0.8 / places) * (place - (places - 1) / 2)
 
 
-def _first_blocks(evidence: Evidence) -> list[tuple[tuple[str, str], list[Row]]]:
+def _first_blocks(evidence: Evidence) -> list[tuple[Condition, list[Row]]]:
     """For every setting its first block (size-matched, if one is), with the unmatched `full` beside it."""
-    chosen: dict[str, tuple[tuple[str, str], list[Row]]] = {}
+    chosen: dict[str, tuple[Condition, list[Row]]] = {}
     for block, rows in evidence.blocks():
-        full = [r for r in evidence.trained if r.setting == block[0] and r.recipe.method == "full" and r not in rows]
+        alike = [row for row in evidence.trained if row.block == block._replace(budget=NATIVE) and row not in rows]
+        full = [row for row in alike if row.recipe.method == "full"]
         with_records = [row for row in full + rows if row.records]
         if with_records:
-            chosen.setdefault(block[0], (block, with_records))
+            chosen.setdefault(block.setting, (block, with_records))
     return list(chosen.values())
 
 
@@ -244,19 +252,16 @@ def settings(evidence: Evidence) -> Plot | str:
         (row, other)
         for row in evidence.trained
         for other in evidence.trained
-        if (row.setting, other.setting) == ("mixture", "single")
-        and (row.recipe.name, row.budget) == (other.recipe.name, other.budget)
+        if (row.setting, other.block) == ("mixture", row.block._replace(setting="single"))
+        and row.recipe.name == other.recipe.name
         and row.records
         and other.records
     ]
     if not pairs:
         return "Mixture and single training are not compared: the records hold one of the two settings only."
-    matched = [row.budget for row, _ in pairs if row.matched]
-    pairs = (
-        [pair for pair in pairs if pair[0].budget == matched[0] or pair[0].recipe.method == "full"]
-        if matched
-        else pairs
-    )
+    blocks = [block for block, _ in evidence.blocks() if any(row.block == block for row, _ in pairs)]
+    shown = blocks[0], blocks[0]._replace(budget=NATIVE)
+    pairs = [pair for pair in pairs if pair[0].block in shown]
     figure = Figure(figsize=(PAGE, 2.15), layout="constrained")
     axes = figure.subplots()
     look = looks(evidence.recipes)
@@ -275,13 +280,12 @@ def settings(evidence: Evidence) -> Plot | str:
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("Mixture minus single (points)")
     percent_axis(axes)
-    shown = {row.recipe.name for row, _ in pairs}
-    legend(figure, [recipe for recipe in evidence.recipes if recipe.name in shown], False, 8)
+    drawn = {row.recipe.name for row, _ in pairs}
+    legend(figure, [recipe for recipe in evidence.recipes if recipe.name in drawn], False, 8)
     caption = (
         "Accuracy after training on the mixture minus accuracy after training on the task alone, mean "
-        "over seeds"
-        + (f" ({budget_label(matched[0])})." if matched else ".")
-        + " The two differ in exposure as well; see the table of exposures."
+        f"over seeds ({budget_label(shown[0].budget)}; rows of fixed size as they are). The two differ in exposure as "
+        "well; see the table of exposures."
     )
     return Plot("settings", "the mixture against single tasks", caption, figure, wide=True)
 
@@ -291,7 +295,7 @@ def training(evidence: Evidence) -> Plot | str:
     panels = _first_blocks(evidence)
     if not panels:
         return "Training curves are not drawn: no record has one."
-    (setting, budget), rows = panels[0]
+    block, rows = panels[0]
     figure = Figure(figsize=(PAGE, 2.15), layout="constrained")
     grid = figure.subplots(1, 2, sharex=True)
     look, shown = looks(evidence.recipes), set()
@@ -328,7 +332,7 @@ def training(evidence: Evidence) -> Plot | str:
         return "Training curves are not drawn: no record has one."
     legend(figure, [recipe for recipe in evidence.recipes if recipe.name in shown], True, 8)
     caption = (
-        f"Loss of the answer, nats a token ({setting_label(setting)}, {budget_label(budget)}; full "
+        f"Loss of the answer, nats a token ({panel_label(block)}; full "
         "fine-tuning where there is one). Mean over runs and the range between them; the training loss "
         "is a running mean."
     )
@@ -353,4 +357,88 @@ def _curve(row: Row, what: str) -> list[tuple[int, float, float, float]]:
     return [(step, sum(values) / len(values), min(values), max(values)) for step, values in columns]
 
 
-FIGURES: tuple[Callable[[Evidence], Plot | str], ...] = (size, tasks, difference, settings, training)
+def along(evidence: Evidence) -> Plot | str:
+    """Means along the study's own axis: the amount of general data, the rank, the model, the dropout, the experts."""
+    axis = evidence.study.axis
+    if axis is None:
+        return ""
+    curves: dict[str, list[tuple[Any, Row]]] = {}
+    for row in evidence.trained:
+        place = _place(row, axis)
+        if place is not None and row.score is not None:
+            family = {
+                **row.recipe.identity,
+                "name": "",
+                "params": {k: v for k, v in row.recipe.params.items() if k not in _MOVED[axis]},
+            }
+            curves.setdefault(canonical([row.setting, family]), []).append((place, row))
+    if not curves:
+        return f"Nothing is drawn along the axis {_AXES[axis]}: no row on it has all of its in-domain tasks yet."
+    kinds = [kind for kind in ("in_domain", "out_of_domain") if getattr(evidence.study, kind)]
+    settings = [s for s in evidence.settings if any(points[0][1].setting == s for points in curves.values())]
+    figure = Figure(figsize=(PAGE, 1.75 * len(settings) + 0.55), layout="constrained")
+    grid = figure.subplots(len(settings), len(kinds), squeeze=False, sharex=True)
+    places = sorted({place for points in curves.values() for place, _ in points})
+    look = looks(evidence.recipes)
+    leaders = []
+    for points in curves.values():
+        points.sort(key=lambda point: point[0])
+        leader = min((row.recipe for _, row in points), key=lambda recipe: recipe.order)
+        leaders.append(leader)
+        for axes, kind in zip(grid[settings.index(points[0][1].setting)], kinds, strict=True):
+            known = [(places.index(place), *row.mean_sd(kind)) for place, row in points]
+            drawn = [(x, mean, sd or 0.0) for x, mean, sd in known if mean is not None]
+            own = look[leader.name]
+            axes.errorbar(
+                *zip(*drawn, strict=True), color=own.colour, marker=own.marker, linestyle=own.line,
+                markersize=4, linewidth=0.9, elinewidth=0.7, capsize=1.5,
+            )  # fmt: skip
+    for setting, panels in zip(settings, grid, strict=True):
+        for axes, kind in zip(panels, kinds, strict=True):
+            axes.set_title(f"{KINDS[kind]}, {setting_label(setting)}")
+            axes.set_xticks(range(len(places)), [_place_label(evidence, place, axis) for place in places])
+            axes.set_xlim(-0.4, len(places) - 0.6)
+            percent_axis(axes)
+        panels[0].set_ylabel("Mean accuracy (%)")
+    for axes in grid[-1]:
+        axes.set_xlabel(_AXES[axis].capitalize())
+    legend(figure, [recipe for recipe in evidence.recipes if recipe in leaders], True, 8)
+    caption = (
+        f"Accuracy along the {_AXES[axis]}, in equal steps whatever the values: mean over seeds and one sample "
+        "standard deviation. A line joins rows that differ in nothing else. The axes do not begin at zero."
+    )
+    return Plot("axis", f"accuracy along the {_AXES[axis]}", caption, figure, wide=True)
+
+
+_AXES = {
+    "general": "number of general items mixed in",
+    "rank": "rank",
+    "model": "base model",
+    "dropout": "dropout ratio",
+    "experts": "experts by depth, first layers to last",
+}
+_MOVED: dict[str, set[str]] = {"dropout": {"dropout", "dropout_on"}, "experts": {"experts"}}
+_MOVED |= {axis: set() for axis in _AXES if axis not in _MOVED}
+
+
+def _place(row: Row, axis: str) -> Any:
+    """Where a row stands on an axis; None for a row that the axis does not order."""
+    if axis == "general":
+        return row.block.general
+    if axis == "rank":
+        return int(row.budget[1:]) if is_rank(row.budget) else None
+    if axis == "model":
+        size = next((record.size for record in row.records if record.size), None)
+        return (size.total - size.trainable, row.block.model) if size and row.ranked else None
+    if row.recipe.method != "mixture":
+        return None
+    return row.recipe.params.get("dropout", 0.0) if axis == "dropout" else plain(row.recipe.params["experts"])
+
+
+def _place_label(evidence: Evidence, place: Any, axis: str) -> str:
+    if axis == "model":
+        return str(place[1] or evidence.study.models[0].name).rsplit("/", 1)[-1]
+    return f"{place:,}" if isinstance(place, int) else str(place)
+
+
+FIGURES: tuple[Callable[[Evidence], Plot | str], ...] = (along, size, tasks, difference, settings, training)

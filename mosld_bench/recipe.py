@@ -8,7 +8,7 @@ params: {dropout: 0.1, dropout_on: weight}
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,7 +37,14 @@ class Recipe(Strict):
     params: dict[str, Any] = {}
     knob: str | None = Field(None, description="the field that the budget turns, where the method leaves it open")
     learning_rate_scale: float = Field(1.0, gt=0, description="multiplies the study's learning rate")
+    optimizer: Literal["adamw", "adafactor"] = Field("adamw", description="adafactor keeps next to no state")
     deviations: tuple[str, ...] = Field((), description="where the recipe differs from its paper, and why")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of a recipe changes the numbers; without what is at its default, so that a new field changes none."""
+        wanted = {"name", "method", "params", "knob", "learning_rate_scale", "optimizer"}
+        return self.model_dump(mode="json", include=wanted, exclude_defaults=True)
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
@@ -89,10 +96,11 @@ def parse(model: type[T], where: Path | str, content: dict[str, Any]) -> T:
 def _keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        inner = (field.annotation, *get_args(field.annotation)) if field else ()
+        models = [one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)]
+        if not models:
             return []
-        model = inner
+        model = models[0]
     return [name for name in model.model_fields if name != "name"]
 
 

@@ -152,6 +152,7 @@ def read(results: Path, study: str | None = None) -> Iterable[Record]:
 def load(results: Path, study: str | None = None) -> pd.DataFrame:
     """One tidy row per trial, task and metric; what is missing is missing, there are no sentinel numbers.
 
+    A trial that only counted parameters has one row without task and metric.
     Columns of the trial are repeated in each of its rows; ``record`` refers to the Record itself.
     """
     import pandas as pd
@@ -177,11 +178,12 @@ def load(results: Path, study: str | None = None) -> pd.DataFrame:
             "residual": size.residual,
             "seed": trial.seed,
             "model": trial.model.name,
+            "general_items": trial.general.items if trial.general else 0,
             "train_seconds": train.seconds if train else None,
             "tokens_per_second": train.tokens_per_second if train else None,
             "eval_seconds": record.eval_info.seconds if record.eval_info else None,
             "peak_memory_bytes": record.peak_memory_bytes,
             "record": record,
         }
-        rows += [{**common, **metric.model_dump()} for metric in record.metrics]
+        rows += [{**common, **metric.model_dump()} for metric in record.metrics] or [common]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["study", "trial", "protocol", "record"])

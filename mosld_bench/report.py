@@ -60,7 +60,7 @@ def build_report(
 def compose(evidence: Evidence, figures: Sequence[looks.Plot | str]) -> dict[str, Any]:
     """The document as plain data: what `report.typ` sets."""
     drawn = [figure for figure in figures if isinstance(figure, looks.Plot)]
-    absent = [figure for figure in figures if isinstance(figure, str)]
+    absent = [figure for figure in figures if isinstance(figure, str) and figure]
     told = sections.figures_paragraph([(figure.name, figure.tells) for figure in drawn], absent)
     parts = [part for make in sections.SECTIONS if (part := make(evidence))]
     for part in parts:

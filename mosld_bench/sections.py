@@ -15,8 +15,10 @@ from mosld_bench.describe import methods, protocol
 from mosld_bench.evidence import ALPHA, Evidence
 
 
-def results(evidence: Evidence) -> Section:
+def results(evidence: Evidence) -> Section | None:
     """The main table, how to read it, and the differences to LoRA."""
+    if evidence.study.train is None:
+        return None
     differences = tables.differences(evidence)
     return section(
         "Results",
@@ -50,7 +52,7 @@ def _reading(evidence: Evidence) -> list[str]:
             f"({lowest.recipe.title}) to {tabular.percent(best.score)} % ({best.recipe.title}); "
             f"not separated from the highest: {len(tied)} of the other {len(scored) - 1}."
         )
-    return sentences or ["No block has two size-matched rows with all their in-domain tasks."]
+    return sentences or ["No block has two rows of equal size or rank with all their in-domain tasks."]
 
 
 def _coverage(evidence: Evidence) -> str:
@@ -73,7 +75,7 @@ def _coverage(evidence: Evidence) -> str:
 
 
 def _length_note(evidence: Evidence) -> str:
-    if evidence.study.train.steps is None:
+    if evidence.study.train and evidence.study.train.steps is None:
         return "Trials pass over their training items equally often, so a task trained alone gets fewer steps."
     return (
         "Trials have the same number of steps, so a task trained alone is seen more often than in the "
@@ -102,6 +104,8 @@ def exposure(evidence: Evidence) -> Section | None:
 
 def cost(evidence: Evidence) -> Section:
     """Time and memory, and the budget audit."""
+    if evidence.study.train is None:
+        return section("Parameters", costs.audit(evidence))
     hardware = listed(_distinct(_machine(record.meta_info.get("hardware")) for record in evidence.records))
     return section(
         "Cost and size",

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,12 +21,13 @@ from mosld_bench.recipe import Recipe, Strict, load_recipes, parse, read_yaml, s
 from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.workspace import Workspace
 
-#: Raised when a change to the code changes the numbers of every trial, so that old records are not taken for new.
-PROTOCOL_VERSION = 1
+#: Raised when a change to the code changes the numbers of every trial, so that old records are not taken for new. A
+#: field's default counts as code: identities leave out what is at its default, so that adding a field changes none.
+PROTOCOL_VERSION = 2
 
 NATIVE = "native"  # the budget of a recipe at the size that its file gives
-Setting = Literal["mixture", "single", "frozen"]
-_BUDGET = re.compile(r"native|\d+(\.\d+)?[kmbKMB]?|\d+(\.\d+)?%|[a-z0-9][a-z0-9._-]*-r\d+")
+Setting = Literal["mixture", "single", "frozen", "counted"]
+_BUDGET = re.compile(r"native|r\d+|\d+(\.\d+)?[kmbKMB]?|\d+(\.\d+)?%|[a-z0-9][a-z0-9._-]*-r\d+")
 
 
 class ModelSpec(Strict):
@@ -33,6 +35,23 @@ class ModelSpec(Strict):
 
     name: str
     revision: str | None = None
+
+
+class GeneralData(Strict):
+    """Items of a task that are mixed into the training items and never scored."""
+
+    task: str
+    items: int = Field(gt=0, description="a sample of its training split, fixed by train.split_seed")
+
+
+class GeneralAxis(Strict):
+    """General data in several amounts, each a part of the study; 0 is the study without."""
+
+    task: str
+    items: tuple[int, ...] = Field(min_length=1)
+
+    def amounts(self) -> list[GeneralData | None]:
+        return [GeneralData(task=self.task, items=n) if n else None for n in self.items]
 
 
 class TrainSpec(Strict):
@@ -46,6 +65,7 @@ class TrainSpec(Strict):
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: float = Field(0.0, ge=0)
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; none for no clipping")
+    task_items: int | None = Field(None, gt=0, description="most items of a task's training split, a fixed sample")
     max_length: int = Field(256, gt=8, description="tokens; longer prompts lose their beginning")
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
@@ -87,6 +107,15 @@ def digest(content: Any) -> str:
     return hashlib.sha256(canonical(content).encode()).hexdigest()[:8]
 
 
+class Condition(NamedTuple):
+    """What the rows of a block share; only they are compared with each other."""
+
+    setting: str
+    budget: str
+    model: str = ""
+    general: int = 0  # items of general data mixed in
+
+
 class Trial(Strict):
     """One cell of a study: all that changes its numbers, as plain data."""
 
@@ -101,20 +130,23 @@ class Trial(Strict):
     budget: str
     tolerance: float
     seed: int
-    train: TrainSpec
+    train: TrainSpec | None = Field(description="none for a trial that only counts parameters")
     evaluate: EvaluateSpec
-    protocol: str = Field(description="digest of what all trials of the study share; only equals are compared")
+    general: GeneralData | None = None
+    protocol: str = Field(description="digest of what all trials of a model share; only equals are compared")
 
     @property
     def id(self) -> str:
         """Readable slug and 8 hex digits, the same on every machine."""
-        own = self.model_dump(mode="json", exclude={"study"})
-        own["recipe"] = self.recipe.model_dump(
-            mode="json", include={"name", "method", "params", "knob", "learning_rate_scale"}
-        )
+        own = self.model_dump(mode="json", exclude={"study"}, exclude_defaults=True) | {"recipe": self.recipe.identity}
         tasks = f"-{self.train_on[0]}" if self.setting == "single" else ""
+        general = f"-g{self.general.items}" if self.general else ""
         budget = self.budget.replace("%", "pct")
-        return f"{self.recipe.name}-{self.setting}{tasks}-{budget}-s{self.seed}-{digest(own)}"
+        return f"{self.recipe.name}-{self.setting}{tasks}{general}-{budget}-s{self.seed}-{digest(own)}"
+
+    @property
+    def condition(self) -> Condition:
+        return Condition(self.setting, self.budget, self.model.name, self.general.items if self.general else 0)
 
     @property
     def scored_on(self) -> tuple[str, ...]:
@@ -127,20 +159,36 @@ class Study(Strict):
     name: str
     question: str
     about: str = Field("", description="what the report says before its tables")
-    model: ModelSpec
+    models: tuple[ModelSpec, ...] = Field(min_length=1, description="`model` is short for a list of one")
     recipes: tuple[str, ...] = ("all",)
     settings: tuple[Literal["mixture", "single"], ...] = ("mixture",)
-    in_domain: tuple[str, ...] = Field(min_length=1)
+    in_domain: tuple[str, ...] = ()
     out_of_domain: tuple[str, ...] = ()
     budgets: tuple[str, ...] = (NATIVE,)
     budget_tolerance: float = Field(0.01, gt=0, lt=1)
     seeds: tuple[int, ...] = (0, 1, 2)
-    train: TrainSpec
+    train: TrainSpec | None = Field(None, description="none for a study that only counts parameters")
     evaluate: EvaluateSpec = EvaluateSpec()
     resources: Resources = Resources()
     frozen_base: bool = Field(True, description="whether the untrained model is scored too (recipe base)")
+    general: GeneralAxis | None = Field(None, description="general data mixed in, in several amounts")
+    axis: Literal["general", "rank", "model", "dropout", "experts"] | None = Field(
+        None, description="what the study's own figure has along x"
+    )
+    published: tuple[str, ...] = Field((), description="tables of results/published to compare with")
 
-    @field_validator("recipes", "settings", "in_domain", "out_of_domain", "seeds", "budgets", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _one_model(cls, content: Any) -> Any:
+        if isinstance(content, dict) and "model" in content:
+            if "models" in content:
+                raise ValueError("give model or models, not both")
+            content = {key: value for key, value in content.items() if key != "model"} | {"models": [content["model"]]}
+        return content
+
+    @field_validator(
+        "recipes", "settings", "in_domain", "out_of_domain", "seeds", "budgets", "published", mode="before"
+    )
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | int) else value
@@ -153,7 +201,7 @@ class Study(Strict):
             if not _BUDGET.fullmatch(item):
                 raise ValueError(
                     f"{item!r} is not a budget; allowed are a count (60000, 250k, 1.5m), a share of the base "
-                    f"model (0.5%), another recipe's size (lora-r8) and {NATIVE}"
+                    f"model (0.5%), another recipe's size (lora-r8), a rank (r8) and {NATIVE}"
                 )
         return items
 
@@ -164,6 +212,12 @@ class Study(Strict):
             raise ValueError(f"lists an entry twice: {list(value)}")
         return value
 
+    @model_validator(mode="after")
+    def _tasks_to_train_on(self) -> Study:
+        if (self.train is None) == bool(self.in_domain):
+            raise ValueError("give train and in_domain, or neither where parameters are only counted")
+        return self
+
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top. Raises BadFileError."""
@@ -172,6 +226,11 @@ class Study(Strict):
             _set(content, key, value)
         return parse(cls, path, {"name": path.resolve().parent.name, **content})
 
+    @property
+    def model_names(self) -> str:
+        """The base models, as a sentence names them."""
+        return ", ".join(model.name for model in self.models)
+
     def plan(self, workspace: Workspace, include_paths: tuple[Path, ...] = ()) -> list[Trial]:
         """Every trial of the study, in the order of the table. Reads files, loads no model.
 
@@ -179,32 +238,37 @@ class Study(Strict):
         """
         recipes = load_recipes(workspace.methods)
         chosen = select(recipes, self.recipes)
-        if self.frozen_base and "base" in recipes and recipes["base"] not in chosen:
+        if self.train and self.frozen_base and "base" in recipes and recipes["base"] not in chosen:
             chosen.insert(0, recipes["base"])
         files = TaskFiles.scan((workspace.tasks, *include_paths))
         both = set(self.in_domain) & set(self.out_of_domain)
         if both:
             raise DataError(f"{', '.join(sorted(both))}: a task is either in-domain or out-of-domain, not both.")
-        digests = {task: files.digest(task) for task in self.in_domain + self.out_of_domain}
-        for task in self.in_domain:
+        general = (self.general.task,) if self.general else ()
+        for task in self.in_domain + general:
             files.check_trainable(task)
-        model = self.model.model_copy(update={"revision": self.model.revision or _shipped_digest(self.model.name)})
-        shared = {
-            "version": PROTOCOL_VERSION,
-            "model": model.model_dump(),
-            "in_domain": self.in_domain,
-            "out_of_domain": self.out_of_domain,
-            "tasks": digests,
-            "train": self.train.model_dump(),
-            "evaluate": self.evaluate.model_dump(),
-        }
-        trials: dict[str, Trial] = {}
-        for budget in self.budgets:
-            for setting in self.settings:
-                for recipe in chosen:
-                    for trial in self._cell(recipe, setting, budget, model, digests, digest(shared)):
-                        trials.setdefault(trial.id, trial)
-        return list(trials.values())
+        digests = {task: files.digest(task) for task in self.in_domain + self.out_of_domain + general}
+        return self.trials(chosen, digests)
+
+    def trials(self, recipes: Sequence[Recipe], digests: Mapping[str, str]) -> list[Trial]:
+        """Every trial of ``recipes``, each once, given the digest of every task."""
+        found: dict[str, Trial] = {}
+        for spec in self.models:
+            model = spec.model_copy(update={"revision": spec.revision or _shipped_digest(spec.name)})
+            shared = {
+                "version": PROTOCOL_VERSION,
+                "model": model.model_dump(exclude_defaults=True),
+                "in_domain": self.in_domain,
+                "out_of_domain": self.out_of_domain,
+                "tasks": {task: digests[task] for task in self.in_domain + self.out_of_domain},
+                "train": self.train.model_dump(exclude_defaults=True) if self.train else None,
+                "evaluate": self.evaluate.model_dump(exclude_defaults=True),
+            }
+            amounts = self.general.amounts() if self.general else [None]
+            for general, budget, setting, recipe in product(amounts, self.budgets, self.settings, recipes):
+                for trial in self._cell(recipe, setting, budget, model, general, digests, digest(shared)):
+                    found.setdefault(trial.id, trial)
+        return list(found.values())
 
     def _cell(
         self,
@@ -212,32 +276,47 @@ class Study(Strict):
         setting: Setting,
         budget: str,
         model: ModelSpec,
-        digests: dict[str, str],
+        general: GeneralData | None,
+        digests: Mapping[str, str],
         protocol: str,
-    ) -> list[Trial]:
+    ) -> Iterator[Trial]:
         """One recipe in one setting at one budget: a trial for every seed and, if single, every task."""
-        frozen, sized = recipe.method == "base", recipe.method not in {"base", "full"}
-        unions = [self.in_domain] if frozen or setting == "mixture" else [(task,) for task in self.in_domain]
-        return [
-            Trial(
-                study=self.name,
-                recipe=recipe,
-                setting="frozen" if frozen else setting,
-                train_on=() if frozen else union,
-                in_domain=union,
-                out_of_domain=self.out_of_domain,
-                task_digests={task: digests[task] for task in union + self.out_of_domain},
-                model=model,
-                budget=budget if sized else NATIVE,
-                tolerance=self.budget_tolerance,
-                seed=seed,
-                train=self.train,
-                evaluate=self.evaluate,
-                protocol=protocol,
-            )
-            for union in unions
-            for seed in (self.seeds[:1] if frozen else self.seeds)
-        ]
+        if self.train is None:
+            setting = "counted"
+        elif recipe.method == "base":
+            setting = "frozen"
+        trains = setting in {"mixture", "single"}
+        general = general if trains else None
+        for union in [(task,) for task in self.in_domain] if setting == "single" else [self.in_domain]:
+            used = union + self.out_of_domain + ((general.task,) if general else ())
+            for seed in self.seeds if trains else self.seeds[:1]:
+                yield Trial(
+                    study=self.name,
+                    recipe=recipe,
+                    setting=setting,
+                    train_on=union if trains else (),
+                    in_domain=union,
+                    out_of_domain=self.out_of_domain,
+                    task_digests={task: digests[task] for task in used},
+                    model=model,
+                    budget=budget if _takes(recipe, budget) else NATIVE,
+                    tolerance=self.budget_tolerance,
+                    seed=seed,
+                    train=self.train,
+                    evaluate=self.evaluate,
+                    general=general,
+                    protocol=protocol,
+                )
+
+
+def is_rank(budget: str) -> bool:
+    """Whether a budget sets every recipe's rank (``r8``) and not its size."""
+    return re.fullmatch(r"r\d+", budget) is not None
+
+
+def _takes(recipe: Recipe, budget: str) -> bool:
+    """Whether a budget applies: some recipes have one size, and what has no rank cannot be set to one."""
+    return recipe.method not in {"base", "full"} and not (is_rank(budget) and "r" not in recipe.params)
 
 
 def _set(content: dict[str, Any], key: str, value: Any) -> None:
@@ -247,6 +326,8 @@ def _set(content: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(content, dict):
             raise UnknownNameError("key", key, [])
     content[last] = value
+    if not parents and last == "model":
+        content.pop("models", None)
     # steps and epochs exclude each other: the one named last counts.
     if parents == ["train"] and last in {"steps", "epochs"}:
         content.pop({"steps": "epochs", "epochs": "steps"}[last], None)

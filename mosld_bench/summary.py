@@ -5,6 +5,7 @@ from __future__ import annotations
 from mosld_bench import tabular
 from mosld_bench.blocks import counted, listed
 from mosld_bench.evidence import REFERENCE, Comparison, Evidence, Row
+from mosld_bench.study import Condition
 
 
 def summary(evidence: Evidence) -> list[str]:
@@ -15,26 +16,32 @@ def summary(evidence: Evidence) -> list[str]:
     if study.out_of_domain:
         domains += f" and {counted(len(study.out_of_domain), 'out-of-domain task')}"
     sentences = [
-        f"We compare {counted(len(recipes), 'method')} on {domains}, starting from the model {study.model.name}."
+        f"We compare {counted(len(recipes), 'method')} on {domains}, starting from "
+        f"{'the model' if len(study.models) == 1 else 'the models'} {study.model_names}."
     ]
     blocks = [block for block, _ in evidence.blocks() if evidence.best(block)]
-    told = [next(block for block in blocks if block[0] == setting) for setting in dict.fromkeys(s for s, _ in blocks)]
+    first: dict[tuple[str, str], Condition] = {}
+    for block in blocks:
+        first.setdefault((block.setting, block.model), block)
+    told = list(first.values())
     for block in told:
         sentences += [_best_sentence(evidence, block), _outside_sentence(evidence, block)]
     rest = [(block, best) for block in blocks if block not in told and (best := evidence.best(block))]
     if rest:
         highest = [
-            f"{best.recipe.title} ({tabular.setting_label(setting)}, {tabular.budget_label(budget)}: {_spelled(best)})"
-            for (setting, budget), best in rest
+            f"{best.recipe.title} ({tabular.setting_label(block.setting)}, {tabular.budget_label(block.budget)}"
+            f"{tabular.beside(block)}: {_spelled(best)})"
+            for block, best in rest
         ]
         sentences.append(f"Elsewhere the highest in-domain mean is that of {listed(highest)}.")
     if not blocks:
         sentences.append(_unmatched_sentence(evidence))
-    base = evidence.frozen.score if evidence.frozen else None
     chance = evidence.chance(study.in_domain)
-    if base is not None:
-        beside = f" (chance: {tabular.percent(chance)} %)" if chance is not None else ""
-        sentences.append(f"The frozen base scores {tabular.percent(base)} % in-domain{beside}.")
+    beside = f" (chance: {tabular.percent(chance)} %)" if chance is not None else ""
+    for row in evidence.frozen:
+        if row.score is not None:
+            name = f"frozen base{tabular.beside(row.block)}".replace(", ", " ")
+            sentences.append(f"The {name} scores {tabular.percent(row.score)} % in-domain{beside}.")
     if evidence.missing:
         sentences.append(
             f"{len(evidence.missing)} of {len(evidence.trials)} planned trials have no record, so the "
@@ -43,11 +50,12 @@ def summary(evidence: Evidence) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def _best_sentence(evidence: Evidence, block: tuple[str, str]) -> str:
+def _best_sentence(evidence: Evidence, block: Condition) -> str:
     best = evidence.best(block)
     assert best is not None
     comparisons = evidence.against_best(block)
-    where = f"In the {tabular.setting_label(block[0])} setting at {tabular.budget_label(block[1])}"
+    at = f"{tabular.budget_label(block.budget)}{tabular.beside(block)}"
+    where = f"In the {tabular.setting_label(block.setting)} setting at {at}"
     text = f"{where}, {best.recipe.title} has the highest in-domain mean, {_spelled(best)}"
     seeds = counted(len(best.by_seed()), "seed")
     if best.recipe.name == REFERENCE:
@@ -71,7 +79,7 @@ def _best_sentence(evidence: Evidence, block: tuple[str, str]) -> str:
     return text + f" It is separated from all other methods by {seeds}."
 
 
-def _outside_sentence(evidence: Evidence, block: tuple[str, str]) -> str:
+def _outside_sentence(evidence: Evidence, block: Condition) -> str:
     """Where the best row of a block stands out-of-domain; picked in-domain, so this is no second search."""
     best, what = evidence.best(block), "out_of_domain"
     if best is None or best.mean_sd(what)[0] is None:
@@ -108,6 +116,6 @@ def _unmatched_sentence(evidence: Evidence) -> str:
         return "No trained row has all its in-domain tasks yet, so no means are given."
     best = max(rows, key=lambda row: row.score or 0.0)
     return (
-        f"No rows are matched in size; the highest in-domain mean is that of {best.recipe.title}, "
+        f"No rows are matched in size or rank; the highest in-domain mean is that of {best.recipe.title}, "
         f"{_spelled(best)}, with {tabular.count(best.trainable)} trainable parameters."
     )

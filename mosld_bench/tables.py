@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from mosld_bench import tabular
 from mosld_bench.evidence import Comparison, Evidence, Row
 from mosld_bench.tabular import (
     MISSING,
@@ -41,8 +42,8 @@ def main(evidence: Evidence) -> list[Table]:
 
 _MAIN_CAPTION = (
     "Accuracy (%), mean over seeds; of the two means also one sample standard deviation over seeds. n: "
-    "seeds. Bold: highest in-domain mean of its block of size-matched rows. †: not separated from that "
-    "row by a paired test over seeds (Holm-adjusted p ≥ 0.05)."
+    "seeds. Bold: highest in-domain mean of its block; blocks of equal size and of equal rank are ranked "
+    "apart. †: not separated from that row by a paired test over seeds (Holm-adjusted p ≥ 0.05)."
 )
 
 _LONGEST = 34  # rows that fit the largest float of the report
@@ -68,8 +69,7 @@ def _paged(
         if means and getattr(evidence.study, what):
             columns.append(Column("Mean", group=group))
     top = [_chance_line(evidence, tasks, means)]
-    if evidence.frozen:
-        top.append(_line(evidence, evidence.frozen, tasks, means))
+    top += [_line(evidence, row, tasks, means) for row in evidence.frozen]
     pages: list[list[Line]] = [top]
     for block, rows in evidence.blocks():
         best = evidence.best(block)
@@ -104,7 +104,7 @@ def _line(
     best: bool = False,
     mark: str = "",
 ) -> Line:
-    cells = [Cell(row.recipe.title, bold=best)]
+    cells = [Cell(row.recipe.title + (tabular.beside(row.block) if row.frozen else ""), bold=best)]
     if means:
         cells += [Cell(str(len(row.by_seed())) if row.records else "0"), Cell(count(row.trainable))]
     for part, what in zip(tasks, ("in_domain", "out_of_domain"), strict=True):
@@ -150,6 +150,7 @@ def _main_frame(evidence: Evidence) -> pd.DataFrame:
                 "recipe": row.recipe.name,
                 "setting": row.setting,
                 "budget": row.budget,
+                **_axes(evidence, row),
                 "trainable_parameters": row.trainable,
                 "in_domain_mean": inside[0],
                 "in_domain_sd": inside[1],
@@ -161,7 +162,14 @@ def _main_frame(evidence: Evidence) -> pd.DataFrame:
         )
     frame = pd.DataFrame(rows)
     whole = {"trainable_parameters": "Int64", "seeds": "Int64"}
-    return frame.astype({**dict.fromkeys(frame.columns[4:], "float64"), **whole})
+    scores = [name for name in frame.columns if name.endswith(("_mean", "_sd")) or name in evidence.task_names]
+    return frame.astype({**dict.fromkeys(scores, "float64"), **whole})
+
+
+def _axes(evidence: Evidence, row: Row) -> dict[str, Any]:
+    """The columns that tell blocks apart where a study has several models or amounts of general data."""
+    model = {"model": row.block.model} if len(evidence.study.models) > 1 else {}
+    return model | ({"general_items": row.block.general} if evidence.study.general else {})
 
 
 def differences(evidence: Evidence) -> Table | None:
@@ -216,6 +224,8 @@ def _difference_numbers(comparison: Comparison, kind: str) -> dict[str, Any]:
         "reference": comparison.other.recipe.name,
         "setting": row.setting,
         "budget": row.budget,
+        "model": row.block.model or None,
+        "general_items": row.block.general,
         "mean_of": kind,
         "pairs": delta.pairs,
         "difference": delta.mean,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from mosld_bench.study import NATIVE
+from mosld_bench.study import NATIVE, Condition, is_rank
 
 MISSING = "–"
 
@@ -158,12 +158,16 @@ def spans(columns: Sequence[Column]) -> list[tuple[int, int, str]]:
 
 
 def setting_label(setting: str) -> str:
-    return {"mixture": "mixture", "single": "single task", "frozen": "frozen"}.get(setting, setting)
+    return {"mixture": "mixture", "single": "single task", "frozen": "frozen", "counted": "counted only"}.get(
+        setting, setting
+    )
 
 
 def budget_label(budget: str) -> str:
     if budget == NATIVE:
         return "native size"
+    if is_rank(budget):
+        return f"rank {budget[1:]}"
     if "-r" in budget:
         recipe, _, rank = budget.rpartition("-r")
         return f"size of {recipe} at rank {rank}"
@@ -172,14 +176,32 @@ def budget_label(budget: str) -> str:
     return f"{int(budget):,} parameters" if budget.isdigit() else f"{budget} parameters"
 
 
-def block_label(block: tuple[str, str]) -> str:
-    setting, budget = block
-    size = "not matched in size" if budget == NATIVE else f"budget {budget_label(budget)}"
-    return f"{setting_label(setting).capitalize()}, {size}"
+def block_label(block: Condition) -> str:
+    """'Mixture, budget 60,000 parameters' and, in a study of several, the model and the general items."""
+    label = budget_label(block.budget)
+    size = "not matched in size" if block.budget == NATIVE else f"equal {label}, sizes differ"
+    if not (block.budget == NATIVE or is_rank(block.budget)):
+        size = f"budget {label}"
+    return f"{setting_label(block.setting).capitalize()}, {size}{beside(block)}"
+
+
+def beside(block: Condition) -> str:
+    """What a block is beside its setting and budget, as the end of a label."""
+    model = f", {block.model.rsplit('/', 1)[-1]}" if block.model else ""
+    return model + (f", {block.general:,} general items" if block.general else "")
 
 
 def interval(low: float | None, high: float | None, between: str = " to ") -> str:
     return MISSING if low is None or high is None else f"{percent(low, True)}{between}{percent(high, True)}"
+
+
+def plain(value: Any) -> str:
+    """A parameter as text: whole numbers of a list by hyphens (2-4-6-8), other lists by commas."""
+    if isinstance(value, list | tuple):
+        return ("-" if all(isinstance(item, int) for item in value) else ", ").join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return MISSING if value is None else str(value)
 
 
 def p_value(p: float | None) -> str:

@@ -107,8 +107,8 @@ def _compile_templates_once() -> None:
         env.from_string = lru_cache(maxsize=1024)(env.from_string)
 
 
-def examples(task: Any, first: int | None = None) -> list[Example]:
-    """The training split (or its ``first`` items) as prompt and answer.
+def examples(task: Any, indices: Sequence[int] | None = None) -> list[Example]:
+    """The training split (or its items at ``indices``) as prompt and answer.
 
     Raises DataError where the task has no training split, or an empty one.
     """
@@ -120,7 +120,7 @@ def examples(task: Any, first: int | None = None) -> list[Example]:
     docs = task.training_docs()
     if len(docs) == 0:
         raise DataError(f"The training split of the task {name!r} is empty.")
-    return [_example(task, docs[index]) for index in range(len(docs) if first is None else first)]
+    return [_example(task, docs[index]) for index in (range(len(docs)) if indices is None else indices)]
 
 
 def _example(task: Any, doc: dict[str, Any]) -> Example:
@@ -136,6 +136,16 @@ def _example(task: Any, doc: dict[str, Any]) -> Example:
         if task.config.doc_to_choice is not None and isinstance(target, int):
             target = task.doc_to_choice(doc)[target]
     return Example(f"{description}{context}", f"{task.config.target_delimiter}{target}")
+
+
+def draw(task: Any, most: int | None, seed: int) -> list[int] | None:
+    """Indices of ``most`` training items drawn with ``seed``, each larger draw holding the smaller; None for all."""
+    count = len(task.training_docs()) if task.has_training_docs() else 0
+    if most is None or most >= count:
+        return None
+    order = list(range(count))
+    random.Random(f"{seed}-{task.config.task}-items").shuffle(order)
+    return sorted(order[:most])
 
 
 def split(items: Sequence[Any], fraction: float, seed: int, name: str) -> tuple[list[int], list[int]]:

@@ -47,13 +47,18 @@ def train(
     seed: int,
     pad: int,
     micro_tokens: int,
+    optimizer: str = "adamw",
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> TrainInfo:
-    """Train ``model`` in place on ``examples``. ``learning_rate`` is the peak, the recipe's scale applied."""
+    """Train ``model`` in place on ``examples``. ``learning_rate`` is the peak, the recipe's scale applied.
+
+    ``optimizer``: ``adamw``, or ``adafactor``, whose steps are ``learning_rate`` times the spread of each matrix and
+    whose state is a row and a column of it.
+    """
     device = next(model.parameters()).device
     trained = [p for p in model.parameters() if p.requires_grad]
     steps = spec.steps or math.ceil((spec.epochs or 0) * len(examples) / spec.batch_size)
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=spec.weight_decay)
+    stepper = _optimizer(optimizer, trained, learning_rate, spec.weight_decay)
     order = _batches(len(examples), spec.batch_size, seed)
     every = max(1, steps // _VALIDATIONS)
     held_pieces = micro_batches(validation, micro_tokens)
@@ -65,7 +70,7 @@ def train(
     model.train()
     for step in range(1, steps + 1):
         batch = [examples[index] for index in next(order)]
-        for group in optimizer.param_groups:
+        for group in stepper.param_groups:
             group["lr"] = learning_rate * _schedule(step, steps, spec)
         method.before_step(model)
         total = sum(example.answer for example in batch)
@@ -84,8 +89,8 @@ def train(
             computed += len(micro) * max(len(example.ids) for example in micro)
         if spec.gradient_clip is not None:
             nn.utils.clip_grad_norm_(trained, spec.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        stepper.step()
+        stepper.zero_grad(set_to_none=True)
 
         seen.update(example.task for example in batch)
         real += sum(len(example.ids) for example in batch)
@@ -106,7 +111,7 @@ def train(
                     loss=value,
                     validation_loss=held,
                     aux_loss=None if auxiliary is None else float(auxiliary),
-                    learning_rate=optimizer.param_groups[0]["lr"],
+                    learning_rate=stepper.param_groups[0]["lr"],
                     seconds=time.perf_counter() - started,
                 )
             )
@@ -127,6 +132,12 @@ def train(
         final_validation_loss=curve[-1].validation_loss,
         curve=tuple(curve),
     )
+
+
+def _optimizer(name: str, trained: list[nn.Parameter], rate: float, decay: float) -> torch.optim.Optimizer:
+    if name == "adafactor":  # one matrix at a time: the fused update of all would take as much memory as it saves
+        return torch.optim.Adafactor(trained, lr=rate, weight_decay=decay, foreach=False)
+    return torch.optim.AdamW(trained, lr=rate, weight_decay=decay)
 
 
 def answer_loss(model: nn.Module, batch: Sequence[Encoded], pad: int) -> Tensor:

@@ -110,7 +110,7 @@ def make_study(**changes: Any) -> Study:
         **{
             "name": "synthetic",
             "question": "Which adapter answers best at equal size?",
-            "model": ModelSpec(name="embedded", revision="0123456789ab"),
+            "models": [ModelSpec(name="embedded", revision="0123456789ab")],
             "in_domain": IN_DOMAIN,
             "out_of_domain": OUT_OF_DOMAIN,
             "budgets": ("60000",),
@@ -122,14 +122,9 @@ def make_study(**changes: Any) -> Study:
 
 def make_trials(study: Study, recipes: Sequence[Recipe], protocol: str = "00c0ffee") -> list[Trial]:
     """The plan of a study, by the study's own code, without the files that describe its tasks."""
-    digests = dict.fromkeys(study.in_domain + study.out_of_domain, "00000000")
-    trials: dict[str, Trial] = {}
-    for budget in study.budgets:
-        for setting in study.settings:
-            for recipe in recipes:
-                for trial in study._cell(recipe, setting, budget, study.model, digests, protocol):
-                    trials.setdefault(trial.id, trial)
-    return list(trials.values())
+    general = (study.general.task,) if study.general else ()
+    made = study.trials(recipes, dict.fromkeys(study.in_domain + study.out_of_domain + general, "00000000"))
+    return [trial.model_copy(update={"protocol": protocol}) for trial in made]
 
 
 def _target(budget: str) -> int | None:

@@ -19,7 +19,7 @@ from mosld_bench.evidence import Evidence, gather
 from mosld_bench.recipe import Recipe
 from mosld_bench.record import Outcome
 from mosld_bench.report import SIZES, _body_size, build_report
-from mosld_bench.study import Study, Trial
+from mosld_bench.study import Condition, Study, Trial
 from mosld_bench.summary import summary
 from mosld_bench.tabular import percent, tex_text
 from tests.synthetic import (
@@ -164,10 +164,10 @@ def test_best_and_tied(tmp_path: Path) -> None:
         value = scores[trial.recipe.name][trial.seed]
         Outcome(make_record(trial, study, values={"a": value})).write(tmp_path / "results")
     evidence = evidence_of(tmp_path, study, trials)
-    best = evidence.best(("mixture", "60000"))
+    best = evidence.best(Condition("mixture", "60000"))
     assert best is not None
     assert best.recipe.name == "mosld"  # full scores higher, but is not of this size
-    separated = {c.row.recipe.name: c.separated for c in evidence.against_best(("mixture", "60000"))}
+    separated = {c.row.recipe.name: c.separated for c in evidence.against_best(Condition("mixture", "60000"))}
     assert separated == {"lora": True, "mola": False}
     said = " ".join(summary(evidence))
     assert "MoSLD has the highest in-domain mean" in said
