@@ -18,7 +18,6 @@ from mosld_bench.recipe import Recipe
 from mosld_bench.record import Metric, Record
 from mosld_bench.study import NATIVE, Condition, Study, Trial, canonical, is_rank
 
-REFERENCE = "lora"  # what every row is compared with
 ALPHA = 0.05
 
 
@@ -122,6 +121,12 @@ class Evidence:
         return list({row.recipe.name: row.recipe for row in self.rows}.values())
 
     @property
+    def reference(self) -> str:
+        """Title of the recipe that rows are compared with."""
+        titles = {recipe.name: recipe.title for recipe in self.recipes}
+        return titles.get(self.study.reference, self.study.reference)
+
+    @property
     def trained(self) -> list[Row]:
         return [row for row in self.rows if not row.frozen]
 
@@ -188,8 +193,8 @@ class Evidence:
         return self._against(best, block) if best else []
 
     def against_reference(self, block: Condition, what: str = "in_domain") -> list[Comparison]:
-        """Every other row of a block minus ``lora`` in it; empty where that is missing."""
-        named = (row for row in self.trained if row.block == block and row.recipe.name == REFERENCE)
+        """Every other row of a block minus the study's reference in it; empty where that is missing."""
+        named = (row for row in self.trained if row.block == block and row.recipe.name == self.study.reference)
         reference = next(named, None)
         return self._against(reference, block, what) if reference else []
 

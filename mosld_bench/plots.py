@@ -135,7 +135,7 @@ def difference(evidence: Evidence) -> Plot | str:
     found = [(block, evidence.against_reference(block)) for block, _ in evidence.blocks()]
     drawn = [(block, comparisons) for block, comparisons in found if comparisons]
     if not drawn:
-        return "No block of the study has LoRA beside another method, so no differences are drawn."
+        return f"No block of the study has {evidence.reference} beside another row, so no differences are drawn."
     lines = max(len(comparisons) for _, comparisons in drawn) + 1.2
     columns = min(len(drawn), 2)
     rows = min(math.ceil(len(drawn) / columns), max(1, int(5 / (0.185 * lines))))
@@ -162,12 +162,14 @@ def difference(evidence: Evidence) -> Plot | str:
         axes.tick_params(axis="x", labelbottom=True)
         axes.set_title(panel_label(block), loc="left")
         percent_axis(axes, "x")
-    figure.supxlabel("In-domain mean minus that of LoRA (points)", fontsize=8)
+    figure.supxlabel(f"In-domain mean minus that of {evidence.reference} (points)", fontsize=8)
     caption = (
-        "Difference to LoRA in the same setting and at the same budget: mean over paired seeds and 95 % "
+        f"Difference to {evidence.reference} in the same setting and at the same budget: mean over paired seeds and 95 % "
         "t interval, not corrected for the number of rows."
     )
-    return Plot("difference", "the differences to LoRA", caption, figure, wide=columns > 1 or lines > 8)
+    return Plot(
+        "difference", f"the differences to {evidence.reference}", caption, figure, wide=columns > 1 or lines > 8
+    )
 
 
 def tasks(evidence: Evidence) -> Plot | str:

@@ -49,7 +49,7 @@ class Recipe(Strict):
     @classmethod
     def load(cls, path: Path) -> Recipe:
         """Read one file. Raises BadFileError with every problem of the file, each with its key."""
-        return parse(cls, path, _merged(path) | {"name": path.stem})
+        return parse(cls, path, read_including(path, ("params",)) | {"name": path.stem})
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -65,16 +65,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _merged(path: Path) -> dict[str, Any]:
+def read_including(path: Path, merged: tuple[str, ...]) -> dict[str, Any]:
+    """A YAML file on top of the one that it includes: key by key, and within the keys ``merged`` too.
+
+    Raises BadFileError where the included file includes another: one level is all that a reader can follow.
+    """
     own = read_yaml(path)
     include = own.pop("include", None)
     if include is None:
         return own
-    base = read_yaml(path.parent / include)
+    base = read_yaml(path.parent / str(include))
     if "include" in base:
         raise BadFileError(f"{path} includes {include}, which includes again; one level is allowed.")
-    params = {**base.get("params", {}), **own.get("params", {})}
-    return {**base, **own, "params": params}
+    both = {key: {**base[key], **own[key]} for key in merged if isinstance(own.get(key), dict) and key in base}
+    return {**base, **own, **both}
 
 
 def parse(model: type[T], where: Path | str, content: dict[str, Any]) -> T:

@@ -16,7 +16,7 @@ from mosld_bench.evidence import ALPHA, Evidence
 
 
 def results(evidence: Evidence) -> Section | None:
-    """The main table, how to read it, and the differences to LoRA."""
+    """The main table, how to read it, and the differences to the study's reference."""
     if evidence.study.train is None:
         return None
     differences = tables.differences(evidence)
@@ -27,13 +27,13 @@ def results(evidence: Evidence) -> Section | None:
             " gives every row",
             ", and " if differences else "",
             run("differences" if differences else "", "ref"),
-            " the differences to LoRA." if differences else ".",
+            f" the differences to {evidence.reference}." if differences else ".",
         ),
         bullets(_reading(evidence)),
         *tables.main(evidence),
         differences
         or paragraph(
-            "No block holds LoRA beside another method with a common seed, so no differences to it are given."
+            f"No block holds {evidence.reference} beside another row with a common seed, so no differences are given."
         ),
         paragraph(run("What the tests cover. ", "bold"), _coverage(evidence)),
     )

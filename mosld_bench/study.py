@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import DataError, UnknownNameError
-from mosld_bench.recipe import Recipe, Strict, load_recipes, parse, read_yaml, select
+from mosld_bench.recipe import Recipe, Strict, load_recipes, parse, read_including, select
 from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.workspace import Workspace
 
@@ -170,6 +170,7 @@ class Study(Strict):
     train: TrainSpec | None = Field(None, description="none for a study that only counts parameters")
     evaluate: EvaluateSpec = EvaluateSpec()
     resources: Resources = Resources()
+    reference: str = Field("lora", description="the recipe that every row is compared with")
     frozen_base: bool = Field(True, description="whether the untrained model is scored too (recipe base)")
     general: GeneralAxis | None = Field(None, description="general data mixed in, in several amounts")
     axis: Literal["general", "rank", "model", "dropout", "experts"] | None = Field(
@@ -221,7 +222,9 @@ class Study(Strict):
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top. Raises BadFileError."""
-        content = read_yaml(path)
+        content = read_including(path, ("train", "evaluate", "resources"))
+        if "models" in content and "model" in content:  # a study over several models includes a study of one
+            content.pop("model")
         for key, value in (overrides or {}).items():
             _set(content, key, value)
         return parse(cls, path, {"name": path.resolve().parent.name, **content})

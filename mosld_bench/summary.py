@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mosld_bench import tabular
 from mosld_bench.blocks import counted, listed
-from mosld_bench.evidence import REFERENCE, Comparison, Evidence, Row
+from mosld_bench.evidence import Comparison, Evidence, Row
 from mosld_bench.study import Condition
 
 
@@ -58,11 +58,15 @@ def _best_sentence(evidence: Evidence, block: Condition) -> str:
     where = f"In the {tabular.setting_label(block.setting)} setting at {at}"
     text = f"{where}, {best.recipe.title} has the highest in-domain mean, {_spelled(best)}"
     seeds = counted(len(best.by_seed()), "seed")
-    if best.recipe.name == REFERENCE:
+    if best.recipe.name == evidence.study.reference:
         text += "; it is itself the reference method."
     else:
         found = [c for c in evidence.against_reference(block) if c.row is best]
-        text += f", {_margin(found[0])}" if found else ". There is no LoRA at this budget to compare it with."
+        text += (
+            f", {_margin(found[0])}"
+            if found
+            else f". There is no {evidence.reference} at this budget to compare it with."
+        )
     tied = [c.row.recipe.title for c in comparisons if not c.separated]
     others = len(comparisons)
     if not others:

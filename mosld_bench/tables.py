@@ -173,7 +173,7 @@ def _axes(evidence: Evidence, row: Row) -> dict[str, Any]:
 
 
 def differences(evidence: Evidence) -> Table | None:
-    """Every row minus LoRA of its block, in- and out-of-domain; None where there is no such pair."""
+    """Every row minus the reference of its block, in- and out-of-domain; None where there is no such pair."""
     kinds = [kind for kind in KINDS if getattr(evidence.study, kind)]
     lines: list[Line] = []
     numbers = []
@@ -197,7 +197,7 @@ def differences(evidence: Evidence) -> Table | None:
         columns += [Column("difference", group=KINDS[kind]), Column("p", group=KINDS[kind])]
     return Table(
         "differences",
-        "Mean accuracy minus that of LoRA in the same setting and at the same budget, in points: mean "
+        f"Mean accuracy minus that of {evidence.reference} in the same setting and at the same budget, in points: mean "
         f"over paired seeds ({' or '.join(map(str, pairs))} pairs) with its 95 % t interval; p is "
         "Holm-corrected over the rows of a block.",
         tuple(columns),
