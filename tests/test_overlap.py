@@ -115,6 +115,9 @@ def test_wording_is_not_overlap() -> None:
     # Ten items and no more than a tenth of them are content.
     few = train[:10] + [sentence(f"more{i}") for i in range(50)]
     assert against(few, evaluated[:10] + [sentence(f"rest{i}") for i in range(20)]).shared == 10
+    # Eleven are wording, though they are few enough among the evaluation items.
+    few = train[:11] + few[11:]
+    assert against(few, evaluated[:10] + [sentence(f"rest{i}") for i in range(20)]).shared == 0
     # An item that is all wording is still exact.
     assert against([wording] * 60, [wording] * 30).exact == 30
     assert against([wording] * 60, [wording] * 30).shared == 30
