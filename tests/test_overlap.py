@@ -1,0 +1,231 @@
+"""Overlap of training and evaluation sets: planted leaks are found exactly, wording and chance are not reported."""
+
+from __future__ import annotations
+
+import doctest
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mosld_bench import overlap
+from mosld_bench.errors import BadFileError, DataError
+from mosld_bench.overlap import Index, Overlap, cached, overlaps
+from mosld_bench.taskfiles import TaskFiles
+from mosld_bench.tasks import TaskLoader
+from tests.conftest import write_task
+
+
+def sentence(seed: int | str, length: int = 30) -> str:
+    """Words that no other seed has."""
+    rng = random.Random(seed)
+    return " ".join(f"w{seed}x{rng.randrange(10**6)}" for _ in range(length))
+
+
+def task_items(texts: Sequence[str], answer: str = "yes") -> list[dict[str, object]]:
+    return [{"question": text, "options": [answer, "no"], "answer": 0} for text in texts]
+
+
+def write(folder: Path, **texts: Sequence[str]) -> TaskLoader:
+    for name, content in texts.items():
+        write_task(folder, name, task_items(content))
+    return TaskLoader([folder])
+
+
+def only(found: list[Overlap]) -> Overlap:
+    (one,) = found
+    return one
+
+
+def against(train: Sequence[str], evaluated: Sequence[str], n: int = 13) -> Overlap:
+    return only(Index({"evaluated": evaluated}, n).against("train", train))
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(overlap).failed == 0
+
+
+def test_a_planted_leak_is_found_exactly(tmp_path: Path) -> None:
+    train, evaluated = [sentence(f"t{i}") for i in range(50)], [sentence(f"e{i}") for i in range(40)]
+    clean = [sentence(f"c{i}") for i in range(20)]
+    for i in range(7):  # 13 words of an evaluation item inside a training item, in another case and punctuation
+        leak = evaluated[3 * i].split()[4:17]
+        train[i] = f"{train[i]} {', '.join(leak).upper()} {sentence(f'more{i}')}"
+    loader = write(tmp_path, train=train, clean=clean, evaluated=evaluated)
+    leaked, other, none, _ = overlaps(loader, ["train", "clean"], ["evaluated", "clean"])
+    assert (leaked.train, leaked.evaluated, leaked.n) == ("train", "evaluated", 13)
+    assert (leaked.train_items, leaked.items, leaked.shared, leaked.exact) == (50, 40, 7, 0)
+    assert leaked.example == " ".join(evaluated[0].split()[4:17])
+    assert (other.evaluated, other.shared, other.example) == ("clean", 0, "")
+    assert (none.train, none.evaluated, none.train_items, none.shared) == ("clean", "evaluated", 20, 0)
+
+
+def test_the_description_is_no_part_of_an_item(tmp_path: Path) -> None:
+    write(tmp_path, train=[sentence("t")], evaluated=[sentence("e")])
+    for name in ("train", "evaluated"):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(path.read_text() + f"description: {sentence('description')}\n")
+    assert only(overlaps(TaskLoader([tmp_path]), ["train"], ["evaluated"])).shared == 0
+
+
+def test_the_answer_is_part_of_an_item(tmp_path: Path) -> None:
+    text = sentence("q")
+    write_task(tmp_path, "right", task_items([text], "blue"))
+    write_task(tmp_path, "wrong", task_items([text], "red"))
+    right, wrong = overlaps(TaskLoader([tmp_path]), ["right"], ["right", "wrong"])
+    assert (right.shared, right.exact) == (1, 1)
+    assert (wrong.shared, wrong.exact) == (1, 0)
+
+
+def test_an_exact_item_counts_as_both() -> None:
+    same = sentence("same")
+    found = against([same.upper() + "!", sentence("t")], [same, sentence("e")])
+    assert (found.shared, found.exact) == (1, 1)
+    assert found.example == " ".join(same.split()[:13])
+
+
+def test_one_word_less_is_no_overlap() -> None:
+    run = sentence("run", 13).split()
+    evaluated = [f"{sentence('a')} {' '.join(run)} {sentence('b')}"]
+    for count, shared in ((12, 0), (13, 1)):
+        for part in (run[:count], run[-count:]):
+            assert against([f"{sentence('c')} {' '.join(part)} {sentence('d')}"], evaluated).shared == shared
+
+
+def test_a_run_does_not_cross_items() -> None:
+    run = sentence("run", 14).split()
+    first, second = " ".join(run[:7]), " ".join(run[7:])
+    train = [f"{sentence('a')} {first}", f"{second} {sentence('b')}"]
+    assert against(train, [" ".join(run)]).shared == 0
+    assert against([" ".join(run)], [f"{sentence('c')} {first}", f"{second} {sentence('d')}"]).shared == 0
+
+
+def test_wording_is_not_overlap() -> None:
+    wording = sentence("read the text and answer", 20)
+    train = [f"{wording} {sentence(f't{i}')}" for i in range(60)]
+    evaluated = [f"{wording} {sentence(f'e{i}')}" for i in range(30)]
+    assert against(train, evaluated).shared == 0
+    # Wording of one side only is wording too: one training item that quotes it, one evaluation item that does.
+    assert against([train[0], sentence("t")], evaluated).shared == 0
+    assert against(train, evaluated[:1]).shared == 0
+    # Ten items and no more than a tenth of them are content.
+    few = train[:10] + [sentence(f"more{i}") for i in range(50)]
+    assert against(few, evaluated[:10] + [sentence(f"rest{i}") for i in range(20)]).shared == 10
+    # Eleven are wording, though they are few enough among the evaluation items.
+    few = train[:11] + few[11:]
+    assert against(few, evaluated[:10] + [sentence(f"rest{i}") for i in range(20)]).shared == 0
+    # An item that is all wording is still exact.
+    assert against([wording] * 60, [wording] * 30).exact == 30
+    assert against([wording] * 60, [wording] * 30).shared == 30
+
+
+def test_short_items() -> None:
+    eight, seven = sentence("eight", 8), sentence("seven", 7)
+    inside = [f"{sentence('a')} {eight} {sentence('b')} {seven} {sentence('c')}"]
+    assert against(inside, [eight, seven]).shared == 1
+    assert against(inside, [eight, seven]).example == eight
+    assert against(inside, [seven]).shared == 0
+    found = against([seven], [eight, seven])
+    assert (found.shared, found.exact, found.example) == (1, 1, seven)
+    assert against(["?!", "..."], ["", "!"]).shared == 0  # no words, no content
+
+
+def test_own_training_split_against_own_test_split(mirror: Path) -> None:
+    """Counted by hand with pandas: 15 of OpenBookQA's 500 test items have question and answer of a training item."""
+    loader = TaskLoader([Path(__file__).parent.parent / "tasks"], mirror)
+    found = only(overlaps(loader, ["openbookqa"], ["openbookqa"]))
+    assert (found.train_items, found.items, found.exact) == (4957, 500, 15)
+    assert found.shared >= found.exact
+
+
+def test_a_task_that_cannot_be_trained_on(tmp_path: Path) -> None:
+    write_task(tmp_path, "test_only", task_items([sentence("e")]), trains=False)
+    with pytest.raises(DataError, match="no training split"):
+        overlaps(TaskLoader([tmp_path]), ["test_only"], ["test_only"])
+
+
+def test_n_below_one() -> None:
+    with pytest.raises(ValueError, match="at least one word"):
+        Index({}, 0)
+
+
+def test_cache(tmp_path: Path) -> None:
+    tasks, path = tmp_path / "tasks", tmp_path / "results" / "overlap.json"
+    texts = [sentence(f"e{i}") for i in range(4)]
+    write(tasks, train=texts[:1], evaluated=texts)
+    made = []
+
+    def loader() -> TaskLoader:
+        made.append(TaskLoader([tasks]))
+        return made[-1]
+
+    def run(**changes: Any) -> Overlap:
+        return only(cached(path, loader, TaskFiles.scan((tasks,)), ["train"], ["evaluated"], **changes))
+
+    first = run()
+    assert first.shared == 1
+    assert run() == first
+    assert overlap.load(path) == [first]
+    assert len(made) == 1, "an unchanged study is not computed again"
+    write(tasks, train=texts[:3])
+    assert run().shared == 3, "other data, other overlap"
+    assert run(n=5).n == 5
+    assert len(made) == 3
+    path.write_text("{")
+    assert run().shared == 3, "a broken file is written anew"
+    assert run().shared == 3
+    assert len(made) == 4
+
+
+def test_load_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(BadFileError, match="holds no overlaps"):
+        overlap.load(tmp_path / "missing.json")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(BadFileError, match="holds no overlaps"):
+        overlap.load(tmp_path / "list.json")
+
+
+def runs(item: list[str], length: int) -> set[tuple[str, ...]]:
+    return {tuple(item[i : i + length]) for i in range(len(item) - length + 1)}
+
+
+def naive(train: list[list[str]], evaluated: list[list[str]], n: int) -> tuple[int, int]:
+    """(shared, exact) as the docstring says it, every run against every item."""
+    shared = exact = 0
+    for item in evaluated:
+        equal = bool(item) and item in train
+        length = n if len(item) >= n else len(item)
+        counts = False
+        if len(item) >= n or len(item) >= overlap.SHORTEST:
+            peers = [e for e in evaluated if (len(e) >= n if length == n else len(e) == length)]
+            for run in runs(item, length):
+                seen = sum(run in runs(other, length) for other in train)
+                own = sum(run in runs(other, length) for other in peers)
+                if 0 < seen <= max(10, len(train) // 10) and own <= max(10, len(evaluated) // 10):
+                    counts = True
+        exact += equal
+        shared += equal or counts
+    return shared, exact
+
+
+texts = st.lists(st.lists(st.sampled_from("abc"), max_size=14), max_size=25)
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts, texts, texts, st.integers(1, 11))
+def test_as_the_naive_count(train: list[list[str]], evaluated: list[list[str]], other: list[list[str]], n: int) -> None:
+    joined = [[" ".join(item) for item in items] for items in (train, evaluated, other)]
+    first, second = Index({"first": joined[1], "second": joined[2]}, n).against("train", joined[0])
+    assert (first.shared, first.exact) == naive(train, evaluated, n)
+    assert (second.shared, second.exact) == naive(train, other, n)
+    for found, items in ((first, evaluated), (second, other)):
+        assert (found.items, found.train_items) == (len(items), len(train))
+        assert bool(found.example) == (found.shared > 0)
+        if found.example:
+            example = found.example.split()
+            assert any(tuple(example) in runs(item, len(example)) for item in train)
+            assert any(tuple(example) in runs(item, len(example)) for item in items)
