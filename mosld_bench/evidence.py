@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mosld_bench import stats
 from mosld_bench.errors import BenchError
+from mosld_bench.overlap import Overlap
 from mosld_bench.recipe import Recipe
 from mosld_bench.record import Metric, Record
 from mosld_bench.study import NATIVE, Condition, Study, Trial, canonical, is_rank
@@ -103,6 +105,8 @@ class Evidence:
     trials: tuple[Trial, ...]
     rows: tuple[Row, ...]
     tasks: Mapping[str, Mapping[str, Any]]
+    overlaps: tuple[Overlap, ...] = ()
+    published: Path | None = None
     missing: tuple[Trial, ...] = ()
     other_protocol: int = 0
     superseded: int = 0
@@ -164,6 +168,10 @@ class Evidence:
     def title(self, task: str) -> str:
         return str(self._metadata(task).get("title") or task)
 
+    def benchmark(self, task: str) -> str:
+        """The name under which papers report the task, whichever way it is scored."""
+        return str(self._metadata(task).get("benchmark") or task)
+
     def kind(self, task: str) -> str:
         return str(self._metadata(task).get("kind") or "").replace("_", " ")
 
@@ -216,7 +224,12 @@ _MEANS = ("in_domain", "out_of_domain")
 
 
 def gather(
-    study: Study, trials: Sequence[Trial], frame: pd.DataFrame, tasks: Mapping[str, Mapping[str, Any]]
+    study: Study,
+    trials: Sequence[Trial],
+    frame: pd.DataFrame,
+    tasks: Mapping[str, Mapping[str, Any]],
+    overlaps: Sequence[Overlap] = (),
+    published: Path | None = None,
 ) -> Evidence:
     """Choose the records that count and put them into rows. Raises BenchError where none does."""
     planned = {trial.id: trial for trial in trials}
@@ -253,6 +266,8 @@ def gather(
         trials=tuple(trials),
         rows=tuple(sorted(rows, key=lambda row: (not row.frozen, row.ranked, row.recipe.method != "full"))),
         tasks=tasks,
+        overlaps=tuple(overlaps),
+        published=published,
         missing=tuple(trial for trial in trials if trial.id not in present),
         other_protocol=len(records) - len(here),
         superseded=len(here) - len(counted),

@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from mosld_bench import record
+from mosld_bench import overlap, published, record
 from mosld_bench.errors import BenchError
 from mosld_bench.record import Fit
 from mosld_bench.study import Study, Trial
@@ -83,8 +83,13 @@ def run(study: Study, jobs: list[tuple[Trial, Fit]], workspace: Workspace, conso
             where = workspace.results / study.name / one.trial_id / "failure.json"
             console.print(f"failed: {one.trial_id}; the whole error is in {where}", soft_wrap=True)
     if failures < len(jobs):
+        if study.train:
+            find_overlaps(study, workspace, options.include_paths, options.data_root)
         path = report(study, workspace, options.include_paths, [trial for trial, _ in jobs])
-        console.print(_summary(path.parent / "tables" / "main.csv"))
+        if study.train:
+            console.print(_summary(path.parent / "tables" / "main.csv"))
+        for line in said_of_published(study, workspace):
+            console.print(line, soft_wrap=True)
         console.print(f"report: {path}", soft_wrap=True)
     return 1 if failures else 0
 
@@ -96,12 +101,35 @@ def report(
     from mosld_bench.report import build_report
 
     files = TaskFiles.scan((workspace.tasks, *include_paths))
+    general = (study.general.task,) if study.general else ()
     return build_report(
         study,
         trials if trials is not None else study.plan(workspace, include_paths),
         record.load(workspace.results, study.name),
         workspace.reports / study.name,
-        {task: files.config(task) or {} for task in study.in_domain + study.out_of_domain},
+        {task: files.config(task) or {} for task in study.in_domain + study.out_of_domain + general},
+        overlap.load(found) if (found := _overlaps(study, workspace)).is_file() else (),
+        workspace.published,
+    )
+
+
+def _overlaps(study: Study, workspace: Workspace) -> Path:
+    return workspace.results / study.name / "overlap.json"
+
+
+def find_overlaps(
+    study: Study, workspace: Workspace, include_paths: tuple[Path, ...] = (), data_root: Path | None = None
+) -> list[overlap.Overlap]:
+    """What the study's evaluation sets share with its training sets: as noted, or found and noted now."""
+    from mosld_bench.tasks import TaskLoader
+
+    folders = (workspace.tasks, *include_paths)
+    return overlap.cached(
+        _overlaps(study, workspace),
+        lambda: TaskLoader(folders, data_root),
+        TaskFiles.scan(folders),
+        study.in_domain,
+        study.in_domain + study.out_of_domain,
     )
 
 
@@ -149,6 +177,14 @@ def _check_inputs(study: Study, jobs: list[tuple[Trial, Fit]], folders: list[Pat
         examples(loader.get(study.general.task), [0])
     for model in study.models if study.train else ():
         ensure_weights(model, options.model_root)
+
+
+def said_of_published(study: Study, workspace: Workspace) -> list[str]:
+    """The slips of the printed tables that a study redoes."""
+    if not study.published:
+        return []
+    found = [slip for slip in published.slips(workspace.published) if slip.file[:-4] in study.published]
+    return [f"slip in the paper: {slip.what}" for slip in found]
 
 
 def _summary(main_csv: Path) -> Table:

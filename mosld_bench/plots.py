@@ -164,8 +164,8 @@ def difference(evidence: Evidence) -> Plot | str:
         percent_axis(axes, "x")
     figure.supxlabel(f"In-domain mean minus that of {evidence.reference} (points)", fontsize=8)
     caption = (
-        f"Difference to {evidence.reference} in the same setting and at the same budget: mean over paired seeds and 95 % "
-        "t interval, not corrected for the number of rows."
+        f"Difference to {evidence.reference} in the same setting and at the same budget: mean over paired seeds and "
+        "95 % t interval, not corrected for the number of rows."
     )
     return Plot(
         "difference", f"the differences to {evidence.reference}", caption, figure, wide=columns > 1 or lines > 8

@@ -37,6 +37,7 @@ class Items(Strict):
 class Protocol(Strict):
     """How the paper made its numbers; None where it does not say."""
 
+    models: dict[str, str]
     study: dict[str, Any]
     params: dict[str, Any]
     recipes: dict[str, dict[str, Any]]
@@ -161,7 +162,7 @@ def _table5(folder: Path, counts: Mapping[str, int]) -> Iterator[str]:
             whose = "its single-task average" if text == single else "no average of Table 1"
             yield f"prints {text} for {recipe}, {whose}, beside mixture averages; the mixture average is {mixture}."
     forward, trainable = table["forward_params_billion_as_printed"], table["trainable_params_billion_as_printed"]
-    wrong = [recipe for recipe in counts if trainable[recipe] != _billions(counts[recipe])]
+    wrong = [recipe for recipe in counts if trainable[recipe] != billions(counts[recipe])]
     inflated = [recipe for recipe in wrong if trainable[recipe] == as_printed(counts[recipe])]
     if inflated:
         yield (
@@ -181,6 +182,12 @@ def _table5(folder: Path, counts: Mapping[str, int]) -> Iterator[str]:
                 f"prints {forward[recipe]} B parameters in the forward pass of {recipe}{swap}; the model's "
                 f"{forward['full']} B and {added:,} trainable ones make {right} B."
             )
+
+
+def printed_counts(folder: Path) -> dict[str, str]:
+    """Recipe -> its trainable parameters in billions, as Table 5 prints them."""
+    table = _csv(folder, "table5_parameters")
+    return dict(zip(table["method"], table["trainable_params_billion_as_printed"], strict=True))
 
 
 def parameter_counts() -> dict[str, int]:
@@ -225,7 +232,8 @@ def parameters_table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["recipe", "trainable", "printed", "right"])
 
 
-def _billions(count: int) -> str:
+def billions(count: int) -> str:
+    """``count`` in billions, with as many decimals as Table 5 has."""
     return str(_rounded(Decimal(count) / 10**9, 3))
 
 

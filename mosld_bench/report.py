@@ -23,6 +23,7 @@ from mosld_bench import looks, plots, sections
 from mosld_bench.blocks import Block
 from mosld_bench.errors import BenchError
 from mosld_bench.evidence import Evidence, gather
+from mosld_bench.overlap import Overlap
 from mosld_bench.study import Study, Trial
 from mosld_bench.summary import summary
 from mosld_bench.tabular import Table
@@ -38,15 +39,18 @@ def build_report(
     frame: pd.DataFrame,
     folder: Path,
     tasks: Mapping[str, Mapping[str, Any]],
+    overlaps: Sequence[Overlap] = (),
+    published: Path | None = None,
 ) -> Path:
     """Write ``report.pdf``, ``tables/`` and ``figures/`` into ``folder``; the path of the PDF.
 
     ``trials`` is the study's whole plan, so that what is missing is shown as missing; ``frame`` is
     `record.load` of the study; ``tasks`` maps a task's name to its resolved definition (title and kind are
-    read from its metadata). Raises BenchError where no record of the plan's protocol is finished, or where
+    read from its metadata); ``overlaps`` are what evaluation sets share with training sets; ``published`` is the
+    folder of the paper's printed tables. Raises BenchError where no record of the plan's protocol is finished, or where
     typst cannot set the document.
     """
-    evidence = gather(study, trials, frame, tasks)
+    evidence = gather(study, trials, frame, tasks, overlaps, published)
     figures = plots.draw_all(evidence)
     document = compose(evidence, figures)
     _write_tables(document, _fresh(folder / "tables", (".csv", ".tex")))

@@ -13,6 +13,8 @@ from mosld_bench import costs, tables, tabular
 from mosld_bench.blocks import Block, Section, bullets, counted, listed, paragraph, run, section
 from mosld_bench.describe import methods, protocol
 from mosld_bench.evidence import ALPHA, Evidence
+from mosld_bench.leakage import leakage
+from mosld_bench.reproduction import reproduction
 
 
 def results(evidence: Evidence) -> Section | None:
@@ -209,7 +211,9 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     methods,
     protocol,
     results,
+    reproduction,
     exposure,
+    leakage,
     cost,
     provenance,
 )

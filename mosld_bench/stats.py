@@ -55,9 +55,14 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float], level: float 
     error = float(deltas.std(ddof=1)) / math.sqrt(n)
     if error < 1e-12:  # all pairs differ by the same: no noise to test against
         return Difference(mean, mean, mean, 1.0 if abs(mean) < 1e-12 else 0.0, n)
-    half = float(distributions.t.ppf(0.5 + level / 2, n - 1)) * error
+    half = t_half_width(error, n - 1, level)
     p = 2 * float(distributions.t.sf(abs(mean) / error, n - 1))
     return Difference(mean, mean - half, mean + half, p, n)
+
+
+def t_half_width(error: float, freedom: int, level: float = 0.95) -> float:
+    """Half the width of Student's interval around a mean with the standard error ``error``."""
+    return float(distributions.t.ppf(0.5 + level / 2, freedom)) * error
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

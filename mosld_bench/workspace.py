@@ -49,6 +49,11 @@ class Workspace:
         return self.outputs / "results"
 
     @property
+    def published(self) -> Path:
+        """The tables that papers print, and how they were made."""
+        return self.inputs / "results" / "published"
+
+    @property
     def reports(self) -> Path:
         return self.outputs / "reports"
 
