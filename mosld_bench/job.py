@@ -144,7 +144,7 @@ def _check_inputs(study: Study, jobs: list[tuple[Trial, Fit]], folders: list[Pat
     for task in study.in_domain + study.out_of_domain:
         loaded = loader.get(task)
         if task in study.in_domain:
-            examples(loaded, first=1)
+            examples(loaded, [0])
     ensure_weights(study.model, options.model_root)
 
 
