@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
 from collections.abc import Iterable, Sequence
@@ -68,6 +69,10 @@ class TaskLoader:
             for file in map(Path, leaves(local)):
                 if file.is_file() and file.stat().st_size == 0:
                     raise DataError(f"The data file {file} of the task {name!r} is empty.")
+        if yaml_path and "class" not in config and not config.get("num_fewshot"):
+            # lm-eval lists a whole split to draw the prompt's examples from, even where it shows none: millions of
+            # rows, or a training split that the local copy of a data set lacks.
+            config |= {"fewshot_split": None, "fewshot_config": {"samples": []}}
         if self.data_root is not None:
             config |= self._below_data_root(name, config)
         datasets.disable_progress_bars()
@@ -85,7 +90,7 @@ class TaskLoader:
             ) from error
         return task
 
-    def _below_data_root(self, name: str, config: dict[str, Any]) -> dict[str, str]:
+    def _below_data_root(self, name: str, config: dict[str, Any]) -> dict[str, Any]:
         """``dataset_path`` in --data-root. Raises DataError where the data set is not there."""
         path = str(config.get("dataset_path", ""))
         if "/" not in path or config.get("custom_dataset") is not None:  # a loader such as json or parquet
@@ -96,7 +101,23 @@ class TaskLoader:
                 f"The data set {path!r} of the task {name!r} is not below --data-root {self.data_root} "
                 f"(looked for {folder})."
             )
-        return {"dataset_path": str(folder)}
+        own = {**(config.get("dataset_kwargs") or {}), "cache_dir": _cache(folder)}
+        return {"dataset_path": str(folder), "dataset_kwargs": own}
+
+
+def _cache(folder: Path) -> str:
+    """Where ``datasets`` keeps what it read of ``folder`` as the folder is now.
+
+    It tells local folders apart by their last name and README alone: from one cache it would hand out the rows of
+    another data root, or those that the files held before they changed.
+    """
+    from datasets.config import HF_DATASETS_CACHE
+
+    state = hashlib.sha256(str(folder.resolve()).encode())
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        about = file.stat()
+        state.update(f"\0{file.relative_to(folder)}\0{about.st_size}\0{about.st_mtime_ns}".encode())
+    return str(Path(HF_DATASETS_CACHE) / "mosld-bench" / state.hexdigest()[:16])
 
 
 def _compile_templates_once() -> None:
@@ -107,19 +128,30 @@ def _compile_templates_once() -> None:
         env.from_string = lru_cache(maxsize=1024)(env.from_string)
 
 
-def examples(task: Any, indices: Sequence[int] | None = None) -> list[Example]:
-    """The training split (or its items at ``indices``) as prompt and answer.
-
-    Raises DataError where the task has no training split, or an empty one.
-    """
-    name = task.config.task
+def training_docs(task: Any) -> Any:
+    """The documents of the training split. Raises DataError where the task or its data has none."""
+    name, wanted, splits = task.config.task, task.config.training_split, getattr(task, "dataset", None)
     if not task.has_training_docs():
         raise DataError(
             f"The task {name!r} has no training split, so nothing can be trained on it; name it under out_of_domain."
         )
+    if wanted is not None and isinstance(splits, dict) and wanted not in splits:
+        raise DataError(
+            f"The data of the task {name!r} has no split {wanted!r}, only {' and '.join(splits)}, so nothing can be "
+            f"trained on it. Get the whole data set, or name the task under out_of_domain."
+        )
     docs = task.training_docs()
     if len(docs) == 0:
         raise DataError(f"The training split of the task {name!r} is empty.")
+    return docs
+
+
+def examples(task: Any, indices: Sequence[int] | None = None) -> list[Example]:
+    """The training split (or its items at ``indices``, and only those are rendered) as prompt and answer.
+
+    Raises DataError where there is no training split, or an empty one.
+    """
+    docs = training_docs(task)
     return [_example(task, docs[index]) for index in (range(len(docs)) if indices is None else indices)]
 
 
@@ -140,7 +172,7 @@ def _example(task: Any, doc: dict[str, Any]) -> Example:
 
 def draw(task: Any, most: int | None, seed: int) -> list[int] | None:
     """Indices of ``most`` training items drawn with ``seed``, each larger draw holding the smaller; None for all."""
-    count = len(task.training_docs()) if task.has_training_docs() else 0
+    count = len(training_docs(task))
     if most is None or most >= count:
         return None
     order = list(range(count))

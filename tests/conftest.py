@@ -27,6 +27,14 @@ def mirror() -> Path:
     return Path(root)
 
 
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with a few invented items of every data set that tasks/ names."""
+    from tests.miniature import build
+
+    return build(tmp_path_factory.mktemp("miniature"))
+
+
 TASK = """
 task: {name}
 dataset_path: json

@@ -39,7 +39,7 @@ def test_wheel_carries_the_declarations_and_nothing_at_top_level(wheel: Path) ->
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"mosld_bench", f"{wheel.name.split('-py3')[0]}.dist-info"}
     bundled = {name.removeprefix("mosld_bench/_bundled/") for name in names if "_bundled" in name}
-    for name in ("methods/mosld.yaml", "tasks/openbookqa.yaml", "tasks/embedded/emb_world.yaml",
+    for name in ("methods/mosld.yaml", "tasks/openbookqa.yaml", "tasks/dialogsum.py", "tasks/embedded/emb_world.yaml",
                  "tasks/embedded/data/emb_world_test.parquet", "reports/embedded/study.yaml"):  # fmt: skip
         assert name in bundled
     assert not [name for name in bundled if name.endswith((".pdf", ".png", "record.json"))]
