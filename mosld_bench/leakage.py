@@ -20,8 +20,8 @@ def leakage(evidence: Evidence) -> Section | None:
     text = (
         f"A test item is shared with a training set where a run of {n} words of it, prompt and right answer, is in a "
         f"training item; an item of {SHORTEST} to {n - 1} words where it is there as a whole; a shorter one where a "
-        "training item is just this. Wording that a tenth of a set has in common is left out. Validation items are among "
-        "the training items here, though nothing is trained on them."
+        "training item is just this. Wording that a tenth of a set has in common is left out. Validation items count "
+        "as training items here, though nothing is trained on them."
     )
     if not shared:
         return section("Overlap", paragraph(text + " No test item is shared."))
