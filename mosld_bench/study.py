@@ -234,6 +234,11 @@ class Study(Strict):
         """The base models, as a sentence names them."""
         return ", ".join(model.name for model in self.models)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task of the study, the general data last."""
+        return self.in_domain + self.out_of_domain + ((self.general.task,) if self.general else ())
+
     def plan(self, workspace: Workspace, include_paths: tuple[Path, ...] = ()) -> list[Trial]:
         """Every trial of the study, in the order of the table. Reads files, loads no model.
 
@@ -247,11 +252,10 @@ class Study(Strict):
         both = set(self.in_domain) & set(self.out_of_domain)
         if both:
             raise DataError(f"{', '.join(sorted(both))}: a task is either in-domain or out-of-domain, not both.")
-        general = (self.general.task,) if self.general else ()
-        for task in self.in_domain + general:
-            files.check_trainable(task)
-        digests = {task: files.digest(task) for task in self.in_domain + self.out_of_domain + general}
-        return self.trials(chosen, digests)
+        for task in self.tasks:
+            if task not in self.out_of_domain:
+                files.check_trainable(task)
+        return self.trials(chosen, {task: files.digest(task) for task in self.tasks})
 
     def trials(self, recipes: Sequence[Recipe], digests: Mapping[str, str]) -> list[Trial]:
         """Every trial of ``recipes``, each once, given the digest of every task."""

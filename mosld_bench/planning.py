@@ -1,0 +1,137 @@
+"""What a study will run and what that will take: its trials with their budgets solved, priced, as one prints them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from mosld_bench import pricing
+from mosld_bench.pricing import Price
+from mosld_bench.recipe import load_recipes
+from mosld_bench.study import Condition, Study, Trial
+from mosld_bench.taskfiles import TaskFiles
+from mosld_bench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from mosld_bench.record import Fit
+
+Job = tuple[Trial, "Fit"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials of a study, each with its fitted budget."""
+
+    study: Study
+    jobs: list[Job]
+    configs: dict[str, PreTrainedConfig]
+    sizes: dict[str, pricing.TaskSize | None]
+
+    @cached_property
+    def prices(self) -> list[Price | None]:
+        """What each trial will take; None where nothing is trained or scored."""
+        known: dict[tuple[str, Condition, tuple[str, ...]], Price] = {}
+        found: list[Price | None] = []
+        for trial, fit in self.jobs:
+            key = trial.recipe.name, trial.condition, trial.train_on
+            if trial.train is not None and key not in known:
+                known[key] = pricing.price(
+                    trial, fit, self.configs[trial.model.name], self.sizes,
+                    trial.recipe.optimizer, self.study.resources.train_tokens,
+                )  # fmt: skip
+            found.append(known.get(key))
+        return found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every trial as plain data."""
+        found = []
+        for (trial, fit), price in zip(self.jobs, self.prices, strict=True):
+            row = {
+                "id": trial.id, "recipe": trial.recipe.name, "setting": trial.setting, "train_on": trial.train_on,
+                "budget": trial.budget, "model": trial.model.name, "seed": trial.seed, "protocol": trial.protocol,
+                "general_items": trial.condition.general, **fit.model_dump(),
+                "memory_bytes": price.memory.total if price else None, "gpu_hours": price.hours if price else None,
+            }  # fmt: skip
+            found.append(row)
+        return found
+
+    def refusals(self, gpu_bytes: float) -> list[str]:
+        """Why trials do not fit a GPU of ``gpu_bytes``, each reason once."""
+        whys = (pricing.fits(price, gpu_bytes) for price in self.prices if price)
+        return list(dict.fromkeys(why for why in whys if why))
+
+
+def make(
+    study: Study, workspace: Workspace, include_paths: tuple[Path, ...] = (), model_root: Path | None = None
+) -> Plan:
+    """Plan ``study`` and solve every budget, each once. Reads configurations, no weights and no data."""
+    from mosld_bench.budget import fit_budget
+    from mosld_bench.models import load_config
+
+    recipes = load_recipes(workspace.methods)
+    configs = {model.name: load_config(model, model_root) for model in study.models}
+    seen: dict[tuple[str, str, str], Fit] = {}
+    jobs: list[Job] = []
+    for trial in study.plan(workspace, include_paths):
+        key = (trial.recipe.name, trial.budget, trial.model.name)
+        if key not in seen:
+            config = configs[trial.model.name]
+            seen[key] = fit_budget(trial.recipe, config, trial.budget, trial.tolerance, recipes)
+        jobs.append((trial, seen[key]))
+    files = TaskFiles.scan((workspace.tasks, *include_paths))
+    return Plan(study, jobs, configs, pricing.task_sizes(files, study.tasks))
+
+
+def table(plan: Plan) -> Table:
+    """One line a recipe and condition, over its tasks and seeds."""
+    study = plan.study
+    several = len(study.models) > 1
+    shown = Table(title=f"{study.name}: {len(plan.jobs)} trials on {study.model_names}")
+    texts = ["recipe", "setting", "budget", *(["model"] if several else []), *(["general"] if study.general else [])]
+    for column in (*texts, "trials", "target", "trainable", "residual", "of all", "GB", "GPU-hours"):
+        shown.add_column(column, justify="left" if column in texts else "right", no_wrap=True)
+    lines: dict[tuple[str, Condition], list[tuple[Job, Price | None]]] = {}
+    for job, price in zip(plan.jobs, plan.prices, strict=True):
+        lines.setdefault((job[0].recipe.name, job[0].condition), []).append((job, price))
+    for (recipe, condition), members in lines.items():
+        fit = members[0][0][1]
+        prices = [price for _, price in members if price]
+        hours = [price.hours for price in prices if price.hours is not None]
+        shown.add_row(
+            recipe, condition.setting, condition.budget,
+            *([condition.model.rsplit("/", 1)[-1]] if several else []),
+            *([f"{condition.general:,}"] if study.general else []),
+            str(len(members)),
+            f"{fit.target:,}" if fit.target is not None else "", f"{fit.trainable:,}",
+            f"{fit.residual:+.2%}" if fit.residual is not None else "", f"{fit.trainable / fit.total:.2%}",
+            f"{max(price.memory.total for price in prices) / 1e9:.1f}" if prices else "",
+            f"{sum(hours):,.1f}" if prices and len(hours) == len(prices) else "",
+        )  # fmt: skip
+    return shown
+
+
+def sentences(plan: Plan, gpus: int, gpu_bytes: float) -> list[str]:
+    """The bill in words, what it rests on, and what is refused."""
+    prices = [price for price in plan.prices if price]
+    if not prices:
+        return ["Nothing is trained or scored: parameters are counted, which takes seconds."]
+    total = pricing.summary(prices, gpus)
+    said = []
+    if total.gpu_hours is None:
+        said.append("No estimate of hours: the tasks give no size (metadata.size) in their definitions.")
+    else:
+        rates = ", ".join(f"{rate / 1e12:.0f} TFLOP/s in {dtype}" for dtype, rate in pricing.SUSTAINED.items())
+        part = f" ({total.unknown} trials on tasks of unknown size left out)" if total.unknown else ""
+        said.append(
+            f"An estimate, not a measurement: {total.gpu_hours:,.0f} GPU-hours{part}, {total.wall_hours:,.0f} hours on "
+            f"{gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
+        )
+    said.append(f"The largest trial takes about {total.most_memory / 1e9:.0f} GB.")
+    said += [f"Refused: {why}" for why in plan.refusals(gpu_bytes)]
+    return said
