@@ -41,3 +41,11 @@ class DataError(BenchError):
 
 class ResourceError(BenchError):
     """More devices asked for than there are."""
+
+
+def fetch_hint(what: str, option: str) -> str:
+    """How to get what is missing. ``what``: arguments of `mosld-bench fetch`; ``option``: where its folder is given."""
+    return (
+        f"Get it with 'mosld-bench fetch {what} --to DIR' on a machine with network, carry DIR here, and give "
+        f"{option} DIR."
+    )

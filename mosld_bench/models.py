@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.embedded import MODEL_DIR
-from mosld_bench.errors import ModelError
+from mosld_bench.errors import ModelError, fetch_hint
 from mosld_bench.study import ModelSpec
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+#: What a model needs of its folder on the hub. No pickles: they run code when they are read.
+MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+NOT_MODEL_FILES = ["onnx/*", "runs/*"]
+_SHAPES = Path(__file__).parent / "shapes.json"
 
 
 def cache_home() -> Path:
@@ -67,9 +72,17 @@ def weights_source(spec: ModelSpec, model_root: Path | None = None) -> dict[str,
 
 
 def load_config(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedConfig:
-    """The model's configuration; the weights are not read."""
+    """The model's configuration; the weights are not read.
+
+    From a local folder, else from the shapes that come with the package, so that planning needs no network, else from
+    the hub. A shape holds what sizes depend on and no more: weights and tokenizers are never read by it.
+    """
     from transformers import AutoConfig
 
+    shapes = json.loads(_SHAPES.read_text(encoding="utf-8"))
+    if spec.name in shapes and not Path(find(spec.name, model_root)).is_dir():
+        known: PreTrainedConfig = AutoConfig.for_model(**shapes[spec.name])
+        return known
     config: PreTrainedConfig = _read(AutoConfig, spec, model_root)
     return config
 
@@ -116,15 +129,14 @@ def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
     from huggingface_hub import snapshot_download
 
     try:
-        snapshot_download(where, revision=spec.revision, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"])
+        snapshot_download(where, revision=spec.revision, allow_patterns=MODEL_FILES, ignore_patterns=NOT_MODEL_FILES)
     except Exception as error:  # no network has many faces
         raise _absent(spec, f"{type(error).__name__}: the hub cannot be reached, or has no such model") from error
 
 
 def _absent(spec: ModelSpec, why: str) -> ModelError:
     return ModelError(
-        f"The model {spec.name!r} cannot be loaded ({why}). Get it with 'mosld-bench fetch --model {spec.name}' on a "
-        f"machine with network, or point --model-root at a folder that holds {spec.name}."
+        f"The model {spec.name!r} cannot be loaded ({why}). {fetch_hint(f'--model {spec.name}', '--model-root')}"
     )
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mosld_bench.errors import DataError, UnknownNameError
+from mosld_bench.errors import DataError, UnknownNameError, fetch_hint
 from mosld_bench.taskfiles import TaskFiles, data_files, leaves
 
 
@@ -85,8 +85,8 @@ class TaskLoader:
         except Exception as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else ""
             raise DataError(
-                f"The task {name!r} cannot be loaded ({type(error).__name__}: {first}). Without network, point "
-                f"--data-root at a folder laid out as ORGANISATION/DATASET."
+                f"The task {name!r} cannot be loaded ({type(error).__name__}: {first}). If it is its data that "
+                f"cannot be reached: {fetch_hint('STUDY', '--data-root')}"
             ) from error
         return task
 
@@ -99,7 +99,7 @@ class TaskLoader:
         if not folder.is_dir():
             raise DataError(
                 f"The data set {path!r} of the task {name!r} is not below --data-root {self.data_root} "
-                f"(looked for {folder})."
+                f"(looked for {folder}). {fetch_hint('STUDY', '--data-root')}"
             )
         own = {**(config.get("dataset_kwargs") or {}), "cache_dir": _cache(folder)}
         return {"dataset_path": str(folder), "dataset_kwargs": own}

@@ -78,7 +78,9 @@ def train(
         auxiliary: Tensor | None = None
         for micro in micro_batches(batch, micro_tokens):
             share = sum(example.answer for example in micro) / total
-            with torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bfloat16"):
+            # The cache keeps a copy of every trained weight until the forward ends: checkpointing must not pay that.
+            with torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bfloat16",
+                                cache_enabled=not spec.gradient_checkpointing):  # fmt: skip
                 loss = answer_loss(model, micro, pad) / total
                 extra = method.aux_loss(model)
             losses += loss.detach()
@@ -159,7 +161,7 @@ def validation_loss(model: nn.Module, pieces: Sequence[Sequence[Encoded]], pad: 
     """Mean negative log-likelihood of an answer token over held-out items in micro-batches, dropout off."""
     device = next(model.parameters()).device
     model.eval()
-    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16", cache_enabled=False):
         total = sum(float(answer_loss(model, micro, pad)) for micro in pieces)
     model.train()
     return total / sum(example.answer for micro in pieces for example in micro)

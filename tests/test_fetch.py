@@ -45,6 +45,45 @@ def test_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find(SMOLLM2.name) == str(folder)
 
 
+def test_into_a_folder_to_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def download(name: str, local_dir: Path, **kwargs: Any) -> None:
+        calls.append(kwargs)
+        if len(calls) == 1:
+            (local_dir / "model.safetensors").write_text("half")
+            raise ConnectionError("the line broke")
+        (local_dir / "config.json").write_text("{}")
+        (local_dir / "model.safetensors").write_text("whole")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    spec, target = ModelSpec(name="some/model", revision="v1"), tmp_path / "some" / "model"
+    with pytest.raises(ModelError, match=r"fetch --model some/model --to DIR' .* give --model-root DIR"):
+        fetch_model(spec, to=tmp_path)
+    assert not target.exists()
+    assert fetch_model(spec, to=tmp_path) == target
+    assert find("some/model", tmp_path) == str(target)
+    assert json.loads((target / "provenance.json").read_text()) == {"source": "hub:some/model", "revision": "v1"}
+    assert [path.name for path in target.parent.iterdir() if not path.name.endswith(".lock")] == ["model"]
+    assert [call["revision"] for call in calls] == ["v1"] * len(calls)
+    done = len(calls)
+    fetch_model(spec, to=tmp_path)
+    fetch_model(ModelSpec(name="some/model"), to=tmp_path)  # any revision will do
+    assert len(calls) == done
+    with pytest.raises(ModelError, match="holds the revision 'v1', but 'v2' is asked for"):
+        fetch_model(ModelSpec(name="some/model", revision="v2"), to=tmp_path)
+    (tmp_path / "other" / "thing").mkdir(parents=True)
+    (tmp_path / "other" / "thing" / "notes.txt").write_text("")
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        fetch_model(ModelSpec(name="other/thing"), to=tmp_path)
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_wheel_stands_for_no_revision() -> None:
+    with pytest.raises(ModelError, match="hub cannot be reached"):
+        fetch_model(SMOLLM2.model_copy(update={"revision": "v1"}))
+
+
 @pytest.mark.usefixtures("no_hub")
 def test_an_unknown_model_without_a_hub_is_a_sentence() -> None:
     with pytest.raises(ModelError, match="hub cannot be reached for the model 'some/model'"):

@@ -1,0 +1,202 @@
+"""What a trial will take, from its plan alone: tokens, FLOPs, GPU-hours, memory. Estimates, no measurements.
+
+FLOPs a token, with N parameters outside the embeddings (adapters included) and T of them trained:
+
+    scoring, validation   2 N                       one forward
+    training              4 N + 2 T                 forward, backward through the activations, gradients of what trains
+      checkpointing       + 2 N                     the forward once more
+
+so full fine-tuning comes to 6 N. Left out: attention's square (1 % of a 7B model at 256 tokens), the output head, which
+works at answer positions only, loading, and that generated answers are decoded token by token. Hours assume that a GPU
+sustains ``SUSTAINED`` FLOP/s.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from mosld_bench.memory import Memory, memory_of
+from mosld_bench.recipe import Strict, parse
+from mosld_bench.record import Fit
+from mosld_bench.study import TrainSpec, Trial
+from mosld_bench.taskfiles import TaskFiles
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+#: Assumed FLOP/s by train.dtype: bfloat16 on a GPU of the A100-80GB class at a third of its peak, float32 at three
+#: quarters of its own.
+SUSTAINED = {"bfloat16": 100e12, "float32": 15e12}
+OPTIONS = 0.25  # tokens that the options of a question add to its prompt, which they share
+VALIDATIONS = 5  # how often train.py takes the validation loss
+_FEW_TOKENS = 1024  # of a micro-batch, where memory is short
+
+
+class TaskSize(Strict):
+    """A task's ``metadata.size``: items of its splits, and mean tokens of prompt and answer of a training item."""
+
+    train: int = Field(0, ge=0)
+    test: int = Field(ge=0)
+    tokens: float = Field(gt=0)
+
+
+def task_sizes(files: TaskFiles, tasks: Iterable[str]) -> dict[str, TaskSize | None]:
+    """Task -> its size, None where its definition gives none. Raises BadFileError for a size that is malformed."""
+    found: dict[str, TaskSize | None] = {}
+    for task in tasks:
+        size = ((files.config(task) or {}).get("metadata") or {}).get("size")
+        found[task] = None if size is None else parse(TaskSize, f"metadata.size in {files.paths[task]}", size)
+    return found
+
+
+@dataclass(frozen=True)
+class Price:
+    """The estimate of one trial. None where the size of one of its tasks is unknown; memory needs no sizes."""
+
+    what: str  # recipe and model, for sentences
+    train_tokens: float | None  # trained on, every exposure counted
+    validation_tokens: float | None
+    score_tokens: float | None
+    flops: float | None
+    hours: float | None  # of one GPU
+    memory: Memory
+    thriftiest: Memory  # with every setting that saves memory
+    savings: Mapping[str, int]  # setting that would save memory -> total bytes with it alone
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The estimate of a plan. Hours are those of the trials whose tasks are known, None if there is none."""
+
+    trials: int
+    unknown: int  # trials without hours
+    gpu_hours: float | None
+    wall_hours: float | None
+    most_memory: int  # bytes, of the largest trial
+
+
+def price(
+    trial: Trial,
+    fit: Fit,
+    config: PreTrainedConfig,
+    sizes: Mapping[str, TaskSize | None],
+    optimizer: str = "adamw",
+    micro_tokens: int = 8192,
+    sustained: float | None = None,
+) -> Price:
+    """Estimate ``trial`` as ``fit`` sizes it on the model of ``config``. Loads and builds nothing.
+
+    ``optimizer``: adamw or adafactor. ``micro_tokens``: resources.train_tokens. ``sustained``: FLOP/s, else the
+    constant for train.dtype.
+    """
+    spec = trial.train
+    train_tokens, validation_tokens = _train_tokens(trial, sizes)
+    score_tokens = _score_tokens(trial, sizes)
+    flops = hours = None
+    if train_tokens is not None and validation_tokens is not None and score_tokens is not None:
+        tied = bool(getattr(config, "tie_word_embeddings", False))
+        body = fit.total - config.vocab_size * config.hidden_size * (1 if tied else 2)
+        step = 4 * body + 2 * min(fit.trainable, body) + (2 * body if spec.gradient_checkpointing else 0)
+        flops = train_tokens * step + (validation_tokens + score_tokens) * 2 * body
+        hours = flops / (sustained or SUSTAINED[spec.dtype]) / 3600
+    now = memory_of(fit, config, spec, optimizer, micro_tokens)
+    few = min(micro_tokens, _FEW_TOKENS)
+    thrifty = {"dtype": "bfloat16", "gradient_checkpointing": True}
+    alone = {
+        "train.gradient_checkpointing: true": memory_of(
+            fit, config, spec.model_copy(update={"gradient_checkpointing": True}), optimizer, micro_tokens
+        ),
+        "train.dtype: bfloat16": memory_of(
+            fit, config, spec.model_copy(update={"dtype": "bfloat16"}), optimizer, micro_tokens
+        ),
+        "train.optimizer: adafactor": memory_of(fit, config, spec, "adafactor", micro_tokens),
+        f"resources.train_tokens: {few}": memory_of(fit, config, spec, optimizer, few),
+    }
+    return Price(
+        what=f"{trial.recipe.name} on {trial.model.name}",
+        train_tokens=train_tokens,
+        validation_tokens=validation_tokens,
+        score_tokens=score_tokens,
+        flops=flops,
+        hours=hours,
+        memory=now,
+        thriftiest=memory_of(fit, config, spec.model_copy(update=thrifty), "adafactor", few),
+        savings={text: one.total for text, one in alone.items() if one.total < 0.98 * now.total},
+    )
+
+
+def _train_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> tuple[float | None, float | None]:
+    """Tokens that are trained on, and tokens of the validation losses; None where a size is unknown."""
+    spec: TrainSpec = trial.train
+    cap: int | None = getattr(spec, "task_items", None)
+    items = tokens = held_tokens = 0.0
+    for task in trial.train_on:
+        size = sizes.get(task)
+        if size is None:
+            return None, None
+        length = min(size.tokens, spec.max_length)
+        held = round(spec.validation_fraction * size.train)
+        own = size.train - held if cap is None else min(size.train - held, cap)
+        items, tokens = items + own, tokens + own * length
+        held_tokens += min(held, spec.validation_items) * length
+    if not items:
+        return 0.0, 0.0
+    steps = spec.steps or math.ceil((spec.epochs or 0) * items / spec.batch_size)
+    return steps * spec.batch_size * tokens / items, min(VALIDATIONS, steps) * held_tokens
+
+
+def _score_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> float | None:
+    """Tokens of the forward passes that score the test items; None where a size is unknown."""
+    total = 0.0
+    for task in trial.scored_on:
+        size = sizes.get(task)
+        if size is None:
+            return None
+        total += min(size.test, trial.evaluate.limit or size.test) * size.tokens * (1 + OPTIONS)
+    return total
+
+
+def fits(price: Price, gpu_bytes: float) -> str | None:
+    """None if the trial fits a GPU of ``gpu_bytes``; else a sentence that says why not, and what to do."""
+    if price.memory.total <= gpu_bytes:
+        return None
+    why = (
+        f"{price.what} needs about {_gb(price.memory.total)} GB ({price.memory.told()}); a GPU of {_gb(gpu_bytes)} GB "
+        f"cannot hold it."
+    )
+    enough = [setting for setting, left in price.savings.items() if left <= gpu_bytes]
+    if enough:
+        return f"{why} Set {enough[0]}: that brings it down to about {_gb(price.savings[enough[0]])} GB."
+    if price.thriftiest.total <= gpu_bytes:
+        return f"{why} Set {', '.join(price.savings)}: together down to about {_gb(price.thriftiest.total)} GB."
+    return (
+        f"{why} Even at its thriftiest it takes {_gb(price.thriftiest.total)} GB: leave the "
+        f"recipe out (--methods names the others), take a smaller model, or a larger GPU."
+    )
+
+
+def summary(prices: Sequence[Price], gpus: int = 1) -> Summary:
+    """Totals of a plan on ``gpus`` GPUs, one a trial: the longest first, each on the GPU that is free first."""
+    if gpus < 1:
+        raise ValueError(f"a plan needs at least 1 GPU, not {gpus}")
+    hours = sorted((one.hours for one in prices if one.hours is not None), reverse=True)
+    loads = [0.0] * gpus
+    for one in hours:
+        heapq.heapreplace(loads, loads[0] + one)
+    return Summary(
+        trials=len(prices),
+        unknown=len(prices) - len(hours),
+        gpu_hours=sum(hours) if hours else None,
+        wall_hours=max(loads) if hours else None,
+        most_memory=max((one.memory.total for one in prices), default=0),
+    )
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.0f}"
