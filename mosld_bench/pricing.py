@@ -24,7 +24,7 @@ from pydantic import Field
 from mosld_bench.memory import Memory, memory_of
 from mosld_bench.recipe import Strict, parse
 from mosld_bench.record import Fit
-from mosld_bench.study import TrainSpec, Trial
+from mosld_bench.study import Trial
 from mosld_bench.taskfiles import TaskFiles
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def price(
     constant for train.dtype.
     """
     spec = trial.train
+    assert spec is not None, "a trial that only counts parameters has no price"
     train_tokens, validation_tokens = _train_tokens(trial, sizes)
     score_tokens = _score_tokens(trial, sizes)
     flops = hours = None
@@ -115,7 +116,7 @@ def price(
         "train.dtype: bfloat16": memory_of(
             fit, config, spec.model_copy(update={"dtype": "bfloat16"}), optimizer, micro_tokens
         ),
-        "train.optimizer: adafactor": memory_of(fit, config, spec, "adafactor", micro_tokens),
+        "optimizer: adafactor in the recipe": memory_of(fit, config, spec, "adafactor", micro_tokens),
         f"resources.train_tokens: {few}": memory_of(fit, config, spec, optimizer, few),
     }
     return Price(
@@ -133,18 +134,24 @@ def price(
 
 def _train_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> tuple[float | None, float | None]:
     """Tokens that are trained on, and tokens of the validation losses; None where a size is unknown."""
-    spec: TrainSpec = trial.train
-    cap: int | None = getattr(spec, "task_items", None)
+    spec = trial.train
+    assert spec is not None
     items = tokens = held_tokens = 0.0
     for task in trial.train_on:
         size = sizes.get(task)
         if size is None:
             return None, None
         length = min(size.tokens, spec.max_length)
-        held = round(spec.validation_fraction * size.train)
-        own = size.train - held if cap is None else min(size.train - held, cap)
-        items, tokens = items + own, tokens + own * length
+        drawn = min(size.train, spec.task_items or size.train)
+        held = round(spec.validation_fraction * drawn)
+        items, tokens = items + drawn - held, tokens + (drawn - held) * length
         held_tokens += min(held, spec.validation_items) * length
+    if trial.general:
+        size = sizes.get(trial.general.task)
+        if size is None:
+            return None, None
+        items += trial.general.items
+        tokens += trial.general.items * min(size.tokens, spec.max_length)
     if not items:
         return 0.0, 0.0
     steps = spec.steps or math.ceil((spec.epochs or 0) * items / spec.batch_size)
