@@ -60,7 +60,7 @@ class PeftMethod(Method):
 
 
 class MixtureMethod(Method):
-    """Our mixture tuner: MoE-LoRA, MoLA, HydraLoRA, MoSL, MoSLD and all between. ``params``: MixtureConfig's fields."""
+    """Our mixture tuner: MoE-LoRA, MoLA, MoSLD and all between. ``params``: the fields of MixtureConfig."""
 
     knob: ClassVar[str | None] = "r"
     proportional: ClassVar[tuple[str, ...]] = ("lora_alpha",)

@@ -27,7 +27,7 @@ def test_every_recipe_and_study_of_the_repository_is_valid() -> None:
     workspace = Workspace(REPOSITORY, REPOSITORY)
     recipes = load_recipes(workspace.methods)
     assert [r.name for r in select(recipes, "all")] == [
-        "full", "prefix-tuning", "lora", "moe-lora", "mola", "hydralora", "mosl", "mosld",
+        "full", "prefix-tuning", "lora", "moe-lora", "sira", "mola", "hydralora", "mosl", "mosld",
     ]  # fmt: skip
     for recipe in recipes.values():
         registry.get(recipe.method)

@@ -35,11 +35,18 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
     )
     top_k: int | None = field(default=None, metadata={"help": "experts active a token; none: all of them"})
     renormalize: bool = field(default=True, metadata={"help": "whether the gates of the top-K sum to one"})
+    capacity: float | None = field(
+        default=None,
+        metadata={"help": "in training an expert takes at most this times its even share of a sequence's picks"},
+    )
     balance_coef: float = field(default=0.0, metadata={"help": "weight of the balance loss"})
     dropout: float = field(default=0.0, metadata={"help": "share of what dropout_on names that is zeroed"})
-    dropout_on: Literal["none", "input", "weight", "hidden"] = field(
+    dropout_on: Literal["none", "input", "weight", "hidden", "gates"] = field(
         default="none",
-        metadata={"help": "the adapter's input, the weights of the shared matrix (down if none), or its output"},
+        metadata={
+            "help": "the adapter's input, the weights of the shared matrix (down if none), its output, or the router's "
+            "probabilities before the top-K"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -56,10 +63,14 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         _require(self.top_k is None or (isinstance(self.top_k, int) and 1 <= self.top_k <= fewest), "top_k",
                  self.top_k, f"none (dense routing) or 1 to {fewest}, the fewest experts of a layer")  # fmt: skip
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
-        _require(self.dropout_on in ("none", "input", "weight", "hidden"), "dropout_on", self.dropout_on,
-                 "none, input, weight or hidden")  # fmt: skip
+        _require(self.dropout_on in ("none", "input", "weight", "hidden", "gates"), "dropout_on", self.dropout_on,
+                 "none, input, weight, hidden or gates")  # fmt: skip
         _require((self.dropout > 0) == (self.dropout_on != "none"), "dropout_on", self.dropout_on,
                  f"none exactly when dropout is 0 (it is {self.dropout})")  # fmt: skip
+        _require(self.dropout_on != "gates" or fewest > 1, "dropout_on", self.dropout_on,
+                 "gates only where every layer has more than one expert")  # fmt: skip
+        _require(self.capacity is None or (self.capacity > 0 and self.top_k is not None), "capacity", self.capacity,
+                 f"none, or above 0 with a top_k (it is {self.top_k})")  # fmt: skip
         _require(self.balance_coef >= 0, "balance_coef", self.balance_coef, "0 or more")
 
 
