@@ -200,6 +200,14 @@ def test_capacity_and_expert_dropout_hold_in_training_only() -> None:
     assert not torch.equal(one.train()(x), one(x))
 
 
+def test_routing_waits_for_no_value() -> None:
+    """On the meta device there are no values: a step that asked the device for one would fail there."""
+    one = layer(top_k=2, capacity=0.5, dropout=0.5, dropout_on="gates", balance_coef=1.0).to("meta").train()
+    one.token_mask[0] = torch.ones(2, 8, device="meta")
+    one(torch.randn(2, 8, 10, dtype=torch.float64, device="meta")).sum().backward()
+    assert one.mixture_router["default"].grad is not None
+
+
 def test_capacity_keeps_the_first_picks_of_a_sequence() -> None:
     """All tokens want the same two of four experts: ceil(0.9 * T * 2 / 4) of them have it, padding takes no room."""
     gates = torch.tensor([0.6, 0.4, 0.0, 0.0]).repeat(3, 10, 1)
