@@ -10,7 +10,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-_TUNERS = "mosld_bench.tuners.mixture"
+_TUNERS = ("mosld_bench.tuners.mixture", "mosld_bench.tuners.mixlora")
 
 
 class _AfterPeft(MetaPathFinder):
@@ -24,17 +24,22 @@ class _AfterPeft(MetaPathFinder):
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 
-            def load_both(module: ModuleType) -> None:
+            def load_all(module: ModuleType) -> None:
                 load(module)
-                importlib.import_module(_TUNERS)
+                _import_tuners()
 
-            spec.loader.exec_module = load_both  # type: ignore[method-assign]
+            spec.loader.exec_module = load_all  # type: ignore[method-assign]
         return spec
 
 
 def register_with_peft() -> None:
     """Register now if PEFT is there already, else as soon as it is."""
     if "peft" in sys.modules:
-        importlib.import_module(_TUNERS)
+        _import_tuners()
     elif not any(isinstance(finder, _AfterPeft) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterPeft())
+
+
+def _import_tuners() -> None:
+    for name in _TUNERS:
+        importlib.import_module(name)

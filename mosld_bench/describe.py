@@ -65,7 +65,9 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
             "Experts": tabular.plain(p.get("experts")),
             "Routing": "dense"
             if p.get("top_k") is None
-            else f"top {p['top_k']}" + ("*" if p.get("renormalize", True) else ""),
+            else f"top {p['top_k']}"
+            + ("*" if p.get("renormalize", True) else "")
+            + (f", capacity {p['capacity']:g}" if p.get("capacity") else ""),
             "Balance": f"{p['balance_coef']:g}" if p.get("balance_coef") else "–",
             "Dropout": f"{dropout:g} on {p.get('dropout_on')}" if dropout else "–",
         }

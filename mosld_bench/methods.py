@@ -60,7 +60,7 @@ class PeftMethod(Method):
 
 
 class MixtureMethod(Method):
-    """Our mixture tuner: MoE-LoRA, MoLA, HydraLoRA, MoSL, MoSLD and all between. ``params``: MixtureConfig's fields."""
+    """Our mixture tuner: MoE-LoRA, MoLA, MoSLD and all between. ``params``: the fields of MixtureConfig."""
 
     knob: ClassVar[str | None] = "r"
     proportional: ClassVar[tuple[str, ...]] = ("lora_alpha",)
@@ -70,9 +70,12 @@ class MixtureMethod(Method):
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
         from peft import get_peft_model
 
+        return _peft(get_peft_model, model, self.config_class(), dict(params))
+
+    def config_class(self) -> Any:
         from mosld_bench.tuners.mixture import MixtureConfig
 
-        return _peft(get_peft_model, model, MixtureConfig, dict(params))
+        return MixtureConfig
 
     def aux_loss(self, model: nn.Module) -> Tensor | None:
         from mosld_bench.tuners.mixture import aux_loss
@@ -83,6 +86,15 @@ class MixtureMethod(Method):
         from mosld_bench.tuners.mixture import draw_masks
 
         draw_masks(model)
+
+
+class MixLoraMethod(MixtureMethod):
+    """MixLoRA: routed LoRA experts on the frozen feed-forward blocks. ``params``: the fields of MixLoraConfig."""
+
+    def config_class(self) -> Any:
+        from mosld_bench.tuners.mixlora import MixLoraConfig
+
+        return MixLoraConfig
 
 
 def _peft(get_peft_model: Any, model: nn.Module, config_class: Any, options: dict[str, Any]) -> nn.Module:

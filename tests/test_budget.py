@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig
+from transformers import AutoConfig, LlamaConfig
 
 from mosld_bench import registry
 from mosld_bench.budget import base_size, count_trainable, fit_budget, target_of
+from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import BudgetError, UnknownNameError
 from mosld_bench.recipe import load_recipes
 from tests.models import build, config
@@ -24,7 +25,9 @@ SMOLLM2 = LlamaConfig(
     hidden_size=576, num_hidden_layers=30, intermediate_size=1536, num_attention_heads=9, num_key_value_heads=3,
     vocab_size=49152, tie_word_embeddings=True,
 )  # fmt: skip
+EMBEDDED = AutoConfig.from_pretrained(MODEL_DIR)
 SIZED = [name for name, recipe in RECIPES.items() if recipe.method not in {"base", "full"}]
+SMALL = [name for name in SIZED if name != "mixlora"]  # at rank 1 that has 1,774,080 parameters on SmolLM2
 
 
 @pytest.mark.parametrize(
@@ -46,7 +49,26 @@ def test_molas_own_counts_on_all_linears() -> None:
         assert count_trainable(registry.get("mixture"), LLAMA2_7B, params) == count
 
 
-@pytest.mark.parametrize("recipe", SIZED)
+def test_mixloras_count_by_its_formula() -> None:
+    """A layer has 4 r 2d (attention), N r 3 (d + d_ff) (experts) and N d (router)."""
+    count = count_trainable(registry.get("mixlora"), LLAMA2_7B, RECIPES["mixlora"].params | {"r": 16})
+    assert count == 32 * (4 * 16 * 2 * 4096 + 8 * 16 * 3 * (4096 + 11008) + 8 * 4096) == 203_423_744
+
+
+@pytest.mark.parametrize(
+    ("shape", "budget", "count"),
+    [(LLAMA2_7B, "13893632", 13_893_632), (SMOLLM2, "1843200", 1_843_200), (EMBEDDED, "60k", 59_968)],
+)
+def test_mixlora_fits_though_a_block_is_many_times_an_attention_layer(
+    shape: LlamaConfig, budget: str, count: int
+) -> None:
+    """A rank more on one block costs 44 (LLaMA-2) times what it costs on one attention layer."""
+    fit = fit_budget(RECIPES["mixlora"], shape, budget)
+    assert fit.params["r"] == 1
+    assert fit.trainable == count
+
+
+@pytest.mark.parametrize("recipe", SMALL)
 @pytest.mark.parametrize("budget", ["1m", "0.5%", "lora-r8"])
 def test_fits_within_one_percent_and_the_built_model_agrees(recipe: str, budget: str) -> None:
     fit = fit_budget(RECIPES[recipe], SMOLLM2, budget, 0.01, RECIPES)

@@ -27,7 +27,7 @@ def test_every_recipe_and_study_of_the_repository_is_valid() -> None:
     workspace = Workspace(REPOSITORY, REPOSITORY)
     recipes = load_recipes(workspace.methods)
     assert [r.name for r in select(recipes, "all")] == [
-        "full", "prefix-tuning", "lora", "moe-lora", "mola", "hydralora", "mosl", "mosld",
+        "full", "prefix-tuning", "lora", "moe-lora", "sira", "mola", "mixlora", "hydralora", "mosl", "mosld",
     ]  # fmt: skip
     for recipe in recipes.values():
         registry.get(recipe.method)
@@ -141,7 +141,7 @@ class Loud(Method):
 
 
 def test_registry_says_what_is_wrong() -> None:
-    assert set(registry.names()) >= {"base", "full", "peft", "mixture"}
+    assert set(registry.names()) >= {"base", "full", "peft", "mixture", "mixlora"}
     with pytest.raises(UnknownNameError, match="no method named 'mixtur'\\. Did you mean 'mixture'"):
         registry.get("mixtur")
     with pytest.raises(BenchError, match="cannot be loaded"):
@@ -198,6 +198,6 @@ def test_only_launch_imports_ray() -> None:
 
 @pytest.mark.parametrize("order", ["import mosld_bench; import peft", "import peft; import mosld_bench"])
 def test_peft_knows_our_tuners_after_importing_us(order: str) -> None:
-    code = f"{order}; from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as m, PeftType; m[PeftType.LORA_MIXTURE]"
+    code = f"{order}; from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as m; m['LORA_MIXTURE'], m['MIXLORA']"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

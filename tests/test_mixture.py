@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ from mosld_bench.tuners.mixture import (
     balance_loss,
     draw_masks,
     gate,
+    within_capacity,
 )
 from tests.models import build, config
 
@@ -48,8 +51,18 @@ def layer(
     return made
 
 
-def by_the_equations(one: MixtureLayer, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """h = W0 x + (alpha / r) sum_k S_k B_k A_k x, token by token and expert by expert (MoSLD, section 3)."""
+def probabilities(router: Tensor, token: Tensor) -> Tensor:
+    scores = torch.stack([math.e ** (row @ token) for row in router])
+    return scores / scores.sum()
+
+
+def by_the_equations(
+    one: MixtureLayer, x: Tensor, mask: Tensor | None = None, routed: list[dict[int, Tensor]] | None = None
+) -> Tensor:
+    """h = W0 x + (alpha / r) sum_k S_k B_k A_k x, token by token and expert by expert (MoSLD, section 3).
+
+    ``routed`` gives the tokens' gates by expert where they are not those of a plain top-K.
+    """
     settings, experts, rank = one.settings["default"], one.experts["default"], one.rank["default"]
     down, up = one.mixture_down["default"], one.mixture_up["default"]
     if mask is not None:
@@ -59,16 +72,16 @@ def by_the_equations(one: MixtureLayer, x: Tensor, mask: Tensor | None = None) -
             down = mask * down / (1 - settings.dropout)
     router = one.mixture_router["default"]
     outputs = []
-    for token in x.reshape(-1, x.shape[-1]):
-        scores = torch.stack([math.e ** (router[n] @ token) for n in range(experts)])
-        p = scores / scores.sum()
+    for index, token in enumerate(x.reshape(-1, x.shape[-1])):
+        p = probabilities(router, token)
         picked = sorted(range(experts), key=lambda n: -p[n].item())[: settings.top_k or experts]
         norm = sum(p[n] for n in picked) if settings.top_k and settings.renormalize else 1.0
+        gates = {n: p[n] / norm for n in picked} if routed is None else routed[index]
         h = one.base_layer.weight @ token + one.base_layer.bias
-        for n in picked:
+        for n, g in gates.items():
             a = down if settings.share == "down" else down[n * rank : (n + 1) * rank]
             b = up if settings.share == "up" else up[:, n * rank : (n + 1) * rank]
-            h = h + (settings.lora_alpha / rank) * (p[n] / norm) * (b @ (a @ token))
+            h = h + (settings.lora_alpha / rank) * g * (b @ (a @ token))
         outputs.append(h)
     return torch.stack(outputs).reshape(*x.shape[:-1], -1)
 
@@ -129,6 +142,122 @@ def test_other_dropouts_act_in_training_only(where: str) -> None:
     torch.testing.assert_close(one.eval()(x), by_the_equations(one, x), rtol=0, atol=1e-10)
     one.train()
     assert not torch.equal(one(x), one(x))
+
+
+def sira_gates(one: MixtureLayer, x: Tensor, real: Tensor, kept: Tensor) -> list[dict[int, Tensor]]:
+    """SiRA's gates in training, for x (B, T, d): expert dropout, then top-K, then first come first served."""
+    settings, experts = one.settings["default"], one.experts["default"]
+    found = []
+    for sequence, is_real, keeps in zip(x, real.tolist(), kept.tolist(), strict=True):
+        share = Fraction(str(settings.capacity or experts)) * sum(is_real) * settings.top_k / experts
+        taken = [0] * experts
+        for token, counts, keep in zip(sequence, is_real, keeps, strict=True):
+            p = probabilities(one.mixture_router["default"], token)
+            left = [n for n in range(experts) if keep[n]]
+            picked = sorted(left, key=lambda n: -p[n].item())[: settings.top_k]
+            scores = {n: p[n] / (1 - settings.dropout) for n in picked}
+            norm = sum(scores.values()) if settings.renormalize and scores else 1.0
+            gates = {}
+            for n in picked:
+                taken[n] += counts
+                if taken[n] <= math.ceil(share):
+                    gates[n] = scores[n] / norm
+            found.append(gates)
+    return found
+
+
+@pytest.mark.parametrize("renormalize", [False, True])
+@pytest.mark.parametrize("share", ["none", "down", "up"])
+@pytest.mark.parametrize(
+    ("dropout", "capacity", "top_k"), [(0.4, None, 2), (0.0, 0.7, 2), (0.4, 0.7, 2), (0.6, 1.0, 4)]
+)
+def test_sira_equals_a_loop_with_expert_dropout_and_capacity(
+    share: str, dropout: float, capacity: float | None, top_k: int, renormalize: bool
+) -> None:
+    one = layer(share=share, top_k=top_k, renormalize=renormalize, capacity=capacity, dropout=dropout,
+                dropout_on="gates" if dropout else "none").train()  # fmt: skip
+    x = torch.randn(3, 9, 10, dtype=torch.float64, requires_grad=True)
+    real = torch.tensor([[1] * 9, [1] * 5 + [0] * 4, [0] * 3 + [1] * 6])
+    one.token_mask[0] = real
+    torch.manual_seed(11)
+    kept = F.dropout(torch.ones(3, 9, 4, dtype=torch.float64), dropout) > 0
+    torch.manual_seed(11)
+    ours = one(x)[real.bool()]
+    routed = sira_gates(one, x, real, kept)
+    theirs = by_the_equations(one, x, routed=routed)[real.bool()]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+    names = [one.mixture_down["default"], one.mixture_up["default"], one.mixture_router["default"], x]
+    mine = torch.autograd.grad((ours**2).sum(), names)
+    plain = torch.autograd.grad((theirs**2).sum(), names)
+    for a, b in zip(mine, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_capacity_and_expert_dropout_hold_in_training_only() -> None:
+    one = layer(top_k=2, capacity=0.5, dropout=0.5, dropout_on="gates")
+    x = torch.randn(2, 8, 10, dtype=torch.float64)
+    torch.testing.assert_close(one.eval()(x), by_the_equations(one, x), rtol=0, atol=1e-10)
+    assert not torch.equal(one.train()(x), one(x))
+
+
+def test_routing_waits_for_no_value() -> None:
+    """On the meta device there are no values: a step that asked the device for one would fail there."""
+    one = layer(top_k=2, capacity=0.5, dropout=0.5, dropout_on="gates", balance_coef=1.0).to("meta").train()
+    one.token_mask[0] = torch.ones(2, 8, device="meta")
+    one(torch.randn(2, 8, 10, dtype=torch.float64, device="meta")).sum().backward()
+    assert one.mixture_router["default"].grad is not None
+
+
+def test_capacity_keeps_the_first_picks_of_a_sequence() -> None:
+    """All tokens want the same two of four experts: ceil(0.9 * T * 2 / 4) of them have it, padding takes no room."""
+    gates = torch.tensor([0.6, 0.4, 0.0, 0.0]).repeat(3, 10, 1)
+    mask = torch.tensor([[1] * 10, [1] * 7 + [0] * 3, [0] * 3 + [1] * 7])
+    kept = within_capacity(gates, 2, 0.9, mask)
+    assert ((kept > 0) & mask.bool().unsqueeze(-1)).sum(1).tolist() == [[5, 5, 0, 0], [4, 4, 0, 0], [4, 4, 0, 0]]
+    assert (kept[0, :5] == gates[0, :5]).all()  # first come, first served, and not renormalised
+    assert (kept[2, 3:7] == gates[2, 3:7]).all()
+    torch.testing.assert_close(kept[0], within_capacity(gates[0], 2, 0.9))  # (tokens, N) is one sequence
+    routed, _ = gate(torch.randn(1, 12, 4), 2, renormalize=False)
+    for length in range(1, 12):  # with room for two picks, what comes later changes nothing
+        early = within_capacity(routed[:, :length], 2, 4 / length)
+        torch.testing.assert_close(early, within_capacity(routed, 2, 4 / 12)[:, :length])
+    assert torch.equal(within_capacity(routed, 2, 2.0), routed)  # N / K: room for all
+    ten = torch.tensor([1.0, 0.0]).repeat(50, 1)
+    assert within_capacity(ten, 1, 1.1)[:, 0].sum() == 28  # ceil(27.5)
+    assert within_capacity(ten, 1, 0.44)[:, 0].sum() == 11  # 0.44 * 50 / 2, whole but for rounding
+
+
+def test_expert_dropout_of_all_experts_and_the_balance_loss() -> None:
+    """No expert left: no update and no infinite gradient. P_i is taken without dropout, f_i from the picks made."""
+    logits = torch.randn(200, 3, dtype=torch.float64, requires_grad=True)
+    torch.manual_seed(2)
+    gates, p = gate(logits, 2, renormalize=True, dropout=0.7)
+    assert ((gates > 0).sum(-1) == 0).any()
+    torch.testing.assert_close(p, logits.softmax(-1))
+    torch.testing.assert_close(gates.sum(-1), (gates > 0).any(-1).double())
+    gates.square().sum().backward()
+    assert logits.grad.isfinite().all()
+    one = layer(top_k=2, capacity=0.25, dropout=0.5, dropout_on="gates", balance_coef=1.0).train()
+    x = torch.randn(30, 10, dtype=torch.float64)
+    torch.manual_seed(4)
+    one(x)
+    torch.manual_seed(4)
+    gates, p = gate(F.linear(x, one.mixture_router["default"]), 2, False, 0.5)
+    torch.testing.assert_close(one.balance, balance_loss(gates, p))  # before the capacity limit
+
+
+def test_capacity_does_not_depend_on_how_a_batch_is_cut() -> None:
+    model = stir(mixture(build(config()), capacity=0.6)).train()
+    rows = [torch.randint(3, 40, (length,)) for length in (12, 7, 9)]
+    ids, mask = torch.zeros(3, 12, dtype=torch.long), torch.zeros(3, 12, dtype=torch.long)
+    for row, tokens in enumerate(rows):
+        ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
+    together = model(input_ids=ids, attention_mask=mask).logits
+    free = stir(mixture(build(config()))).train()(input_ids=ids, attention_mask=mask).logits
+    assert not torch.allclose(together, free, atol=1e-3)  # the limit is felt
+    for row, tokens in enumerate(rows):
+        apart = model(input_ids=tokens[None], attention_mask=torch.ones_like(tokens[None])).logits[0]
+        torch.testing.assert_close(together[row, : len(tokens)], apart, rtol=1e-4, atol=1e-5)
 
 
 def test_gates() -> None:
@@ -207,12 +336,14 @@ def test_starts_at_zero_effect_and_only_the_adapter_trains() -> None:
 def test_save_load_disable_and_refuse_to_merge(tmp_path: Path) -> None:
     base = build(config())
     ids = torch.randint(3, 40, (2, 9))
-    model = stir(mixture(copy.deepcopy(base))).eval()
+    sira = {"capacity": 1.25, "dropout": 0.1, "dropout_on": "gates"}
+    model = stir(mixture(copy.deepcopy(base), **sira)).eval()
     model.save_pretrained(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
     assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "LORA_MIXTURE"
     loaded = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path).eval()
     torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=0, atol=0)
+    assert {key: getattr(loaded.peft_config["default"], key) for key in sira} == sira
     with loaded.disable_adapter():
         torch.testing.assert_close(loaded(ids).logits, base(ids).logits, rtol=0, atol=0)
     assert not torch.allclose(loaded(ids).logits, base(ids).logits)
@@ -261,11 +392,14 @@ def gradients(model: nn.Module, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:None of the inputs")
-def test_gradient_checkpointing_changes_no_gradient() -> None:
+@pytest.mark.parametrize(
+    "settings", [{"dropout": 0.3, "dropout_on": "weight"}, {"dropout": 0.3, "dropout_on": "gates", "capacity": 0.7}]
+)
+def test_gradient_checkpointing_changes_no_gradient(settings: dict[str, object]) -> None:
     """Dropout masks are replayed and the balance loss, taken outside the checkpoint, still has its graph."""
     base = build(config())
     ids, mask = torch.randint(3, 40, (2, 9)), torch.tensor([[1] * 9, [1] * 6 + [0] * 3])
-    settings = {"dropout": 0.3, "dropout_on": "weight", "balance_coef": 0.5}
+    settings = settings | {"balance_coef": 0.5}
     torch.manual_seed(0)
     plain = stir(mixture(copy.deepcopy(base), **settings))
     torch.manual_seed(0)
@@ -309,6 +443,9 @@ def test_bfloat16_autocast() -> None:
         ({"dropout": 0.1}, "dropout_on is 'none'"),
         ({"experts": 0}, "experts is 0"),
         ({"dropout": 1.0, "dropout_on": "input"}, "below 1"),
+        ({"experts": 1, "dropout": 0.1, "dropout_on": "gates"}, "gates only where every layer has more than one"),
+        ({"capacity": 1.25}, "capacity is 1.25; allowed is none, or above 0 with a top_k"),
+        ({"capacity": 0, "top_k": 2}, "capacity is 0"),
     ],
 )
 def test_settings_without_meaning_are_refused(settings: dict[str, object], said: str) -> None:

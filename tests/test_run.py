@@ -269,7 +269,8 @@ def test_an_outside_method_by_plugin_and_by_entry_point(tiny: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "name", ["lora", "prefix-tuning", "dora", "moe-lora", "mola", "hydralora", "mosl", "mosld", "full"]
+    "name",
+    ["lora", "prefix-tuning", "dora", "moe-lora", "sira", "mola", "mixlora", "hydralora", "mosl", "mosld", "full"],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_every_recipe_keeps_the_contract(name: str) -> None:

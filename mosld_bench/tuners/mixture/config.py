@@ -35,11 +35,18 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
     )
     top_k: int | None = field(default=None, metadata={"help": "experts active a token; none: all of them"})
     renormalize: bool = field(default=True, metadata={"help": "whether the gates of the top-K sum to one"})
+    capacity: float | None = field(
+        default=None,
+        metadata={"help": "in training an expert takes at most this times its even share of a sequence's picks"},
+    )
     balance_coef: float = field(default=0.0, metadata={"help": "weight of the balance loss"})
     dropout: float = field(default=0.0, metadata={"help": "share of what dropout_on names that is zeroed"})
-    dropout_on: Literal["none", "input", "weight", "hidden"] = field(
+    dropout_on: Literal["none", "input", "weight", "hidden", "gates"] = field(
         default="none",
-        metadata={"help": "the adapter's input, the weights of the shared matrix (down if none), or its output"},
+        metadata={
+            "help": "the adapter's input, the weights of the shared matrix (down if none), its output, or the router's "
+            "probabilities before the top-K"
+        },
     )
 
     def __post_init__(self) -> None:
@@ -48,22 +55,27 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         if isinstance(self.target_modules, set):
             self.target_modules = sorted(self.target_modules)
         counts = self.experts if isinstance(self.experts, list) else [self.experts]
-        _require(bool(counts) and all(isinstance(n, int) and n >= 1 for n in counts), "experts", self.experts,
+        require(bool(counts) and all(isinstance(n, int) and n >= 1 for n in counts), "experts", self.experts,
                  "a positive integer, or a list of them from the first part of the depth to the last")  # fmt: skip
-        _require(isinstance(self.r, int) and self.r >= 1, "r", self.r, "a positive integer")
-        _require(self.share in ("none", "down", "up"), "share", self.share, "none, down or up")
+        require(isinstance(self.r, int) and self.r >= 1, "r", self.r, "a positive integer")
+        require(self.share in ("none", "down", "up"), "share", self.share, "none, down or up")
         fewest = min(counts)
-        _require(self.top_k is None or (isinstance(self.top_k, int) and 1 <= self.top_k <= fewest), "top_k",
+        require(self.top_k is None or (isinstance(self.top_k, int) and 1 <= self.top_k <= fewest), "top_k",
                  self.top_k, f"none (dense routing) or 1 to {fewest}, the fewest experts of a layer")  # fmt: skip
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
-        _require(self.dropout_on in ("none", "input", "weight", "hidden"), "dropout_on", self.dropout_on,
-                 "none, input, weight or hidden")  # fmt: skip
-        _require((self.dropout > 0) == (self.dropout_on != "none"), "dropout_on", self.dropout_on,
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
+        require(self.dropout_on in ("none", "input", "weight", "hidden", "gates"), "dropout_on", self.dropout_on,
+                 "none, input, weight, hidden or gates")  # fmt: skip
+        require((self.dropout > 0) == (self.dropout_on != "none"), "dropout_on", self.dropout_on,
                  f"none exactly when dropout is 0 (it is {self.dropout})")  # fmt: skip
-        _require(self.balance_coef >= 0, "balance_coef", self.balance_coef, "0 or more")
+        require(self.dropout_on != "gates" or fewest > 1, "dropout_on", self.dropout_on,
+                 "gates only where every layer has more than one expert")  # fmt: skip
+        require(self.capacity is None or (self.capacity > 0 and self.top_k is not None), "capacity", self.capacity,
+                 f"none, or above 0 with a top_k (it is {self.top_k})")  # fmt: skip
+        require(self.balance_coef >= 0, "balance_coef", self.balance_coef, "0 or more")
 
 
-def _require(holds: bool, key: str, value: object, allowed: str) -> None:
+def require(holds: bool, key: str, value: object, allowed: str) -> None:
+    """Raise BenchError unless ``holds``."""
     if not holds:
         raise BenchError(f"The mixture's {key} is {value!r}; allowed is {allowed}.")
 

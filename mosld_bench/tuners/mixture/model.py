@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig, allocate
-from mosld_bench.tuners.mixture.layer import MixtureLayer, refuse_to_merge
+from mosld_bench.tuners.mixture.layer import MixtureLayer
+from mosld_bench.tuners.mixture.routing import RoutedLayer, refuse_to_merge
 
 
 class MixtureModel(BaseTuner):  # type: ignore[misc]
     """Wraps every target layer into a MixtureLayer."""
 
     prefix = "mixture_"
-    tuner_layer_cls = MixtureLayer
+    tuner_layer_cls = RoutedLayer
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     def _create_and_replace(
@@ -37,15 +38,20 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
         alpha = peft_config.alpha_pattern.get(
             get_pattern_key(peft_config.alpha_pattern, current_key), peft_config.lora_alpha
         )
-        shape: dict[str, Any] = {"experts": self._experts(peft_config, current_key), "rank": rank, "alpha": alpha}
-        if isinstance(target, MixtureLayer):
-            target.update_layer(adapter_name, peft_config, **shape)
+        layer_class, settings = self._becomes(peft_config, current_key)
+        shape: dict[str, Any] = {"experts": self._experts(settings, current_key), "rank": rank, "alpha": alpha}
+        if isinstance(target, RoutedLayer):
+            target.update_layer(adapter_name, settings, **shape)
             return
-        layer = MixtureLayer(target, adapter_name, peft_config, **shape)
+        layer = layer_class(target, adapter_name, settings, **shape)
         layer.token_mask = self._token_mask()
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+    def _becomes(self, config: Any, key: str) -> tuple[type[RoutedLayer], MixtureConfig]:
+        """What the module ``key`` is wrapped into, and its coordinates."""
+        return MixtureLayer, config
 
     def _experts(self, config: MixtureConfig, key: str) -> int:
         if isinstance(config.experts, int):
@@ -62,7 +68,7 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
         return self.__dict__["_token_mask_cell"]  # type: ignore[no-any-return]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the model's; notes which tokens are padding, for the balance loss."""
+        """As the model's; notes which tokens are padding, for the balance loss and the capacity."""
         mask = kwargs.get("attention_mask")
         self._token_mask()[0] = mask if mask is not None and mask.dim() == 2 else None
         return self.model(*args, **kwargs)
@@ -74,11 +80,6 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
         refuse_to_merge()
 
 
-def layers(model: nn.Module) -> list[MixtureLayer]:
-    """Every adapted layer of a model, in its order."""
-    return [module for module in model.modules() if isinstance(module, MixtureLayer)]
-
-
 def aux_loss(model: nn.Module) -> Tensor | None:
     """The balance loss of the last training forward, to be added to the task's loss; None where there is none.
 
@@ -86,8 +87,8 @@ def aux_loss(model: nn.Module) -> Tensor | None:
     model's size. Asking takes the losses away, so that none is counted twice.
     """
     losses = []
-    for layer in layers(model):
-        if layer.balance is not None:
+    for layer in model.modules():
+        if isinstance(layer, RoutedLayer) and layer.balance is not None:
             coefficient = max(layer.settings[name].balance_coef for name in layer.active_adapters)  # type: ignore[union-attr]
             losses.append(coefficient * layer.balance)
             layer.balance = None
@@ -100,7 +101,7 @@ def draw_masks(model: nn.Module) -> None:
     All micro-batches of the step then see the same masks. A training loop that never calls this gets a new mask in
     every forward.
     """
-    for layer in layers(model):
+    for layer in (module for module in model.modules() if isinstance(module, MixtureLayer)):
         for name in layer.active_adapters:  # type: ignore[union-attr]
             config = layer.settings[name]
             if config.dropout_on == "weight":

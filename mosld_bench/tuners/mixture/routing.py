@@ -1,0 +1,145 @@
+"""Routing: from router logits to gates, the balance loss, and what every adapted module with a router has in common.
+
+All of it is tensor algebra: no loop over experts, no gather and no wait for the device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NoReturn
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from mosld_bench.errors import BenchError
+from mosld_bench.tuners.mixture.config import MixtureConfig
+
+
+def gate(logits: Tensor, top_k: int | None, renormalize: bool, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Gates and router probabilities, both (..., N), from router logits (..., N).
+
+    p = softmax(logits). Dense: gates = p. Top-K: the K largest of p, others 0, divided by their sum if
+    ``renormalize`` (MoSLD, arXiv 2412.08946, section 3; MoLA, arXiv 2402.08562, eq. 4). ``dropout`` zeroes that share
+    of p before the choice and divides the rest by 1 - dropout (SiRA's expert dropout, arXiv 2311.09179): a dropped
+    expert is picked only where fewer than K remain, and its gate is 0 there. The returned p is without dropout.
+    """
+    probabilities = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    scores = F.dropout(probabilities, dropout) if dropout else probabilities
+    if top_k is None or (top_k == logits.shape[-1] and not dropout):
+        return scores, probabilities
+    values, picks = scores.topk(top_k, dim=-1)
+    if renormalize:
+        total = values.sum(dim=-1, keepdim=True)
+        values = values / (total + (total == 0))  # all experts of a token may have been dropped
+    return torch.zeros_like(probabilities).scatter(-1, picks, values), probabilities
+
+
+def within_capacity(gates: Tensor, top_k: int, capacity: float, mask: Tensor | None = None) -> Tensor:
+    """``gates`` (..., T, N) with the picks beyond an expert's capacity set to 0, the others as they were.
+
+    In one sequence of T real tokens an expert takes at most ceil(capacity * T * K / N) picks (the capacity factor of
+    arXiv 2101.03961, eq. 3), those of the first tokens: what becomes of a token depends on no later one and on no
+    other sequence of the batch. ``mask`` (..., T) is 1 for real tokens; padding takes no room.
+    """
+    real = torch.ones_like(gates[..., 0], dtype=torch.bool) if mask is None else mask.bool()
+    place = ((gates > 0) & real.unsqueeze(-1)).cumsum(dim=-2)
+    # Less a trifle, so that a product that is whole but for rounding is not taken up to the next whole number.
+    room = (real.sum(dim=-1).double() * (capacity * top_k / gates.shape[-1]) - 1e-9).ceil()
+    return gates * (place <= room[..., None, None])
+
+
+def balance_loss(gates: Tensor, probabilities: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Switch-style load balance N * sum_i f_i P_i of one module (arXiv 2101.03961, eq. 4-6), a scalar.
+
+    f_i is expert i's share of the picks, over tokens and picks both, so that uniform routing scores 1 for every K.
+    P_i is its mean probability. ``mask`` (tokens' shape, 1 for real tokens) leaves padding out.
+    """
+    experts = probabilities.shape[-1]
+    weight = torch.ones_like(gates[..., :1]) if mask is None else mask.to(gates.dtype).unsqueeze(-1)
+    picked = (gates > 0).to(gates.dtype) * weight
+    share = picked.reshape(-1, experts).sum(0) / picked.sum().clamp(min=1)
+    mass = (probabilities * weight).reshape(-1, experts).sum(0) / weight.sum().clamp(min=1)
+    return experts * (share.detach() * mass).sum()
+
+
+class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
+    """A frozen module with experts beside it, and with ``mixture_router`` (N, d_in) where there is more than one."""
+
+    mixture_router: nn.ParameterDict
+    adapter_layer_names: tuple[str, ...] = ("mixture_router",)
+    other_param_names = ("settings", "experts", "rank", "scale")
+
+    def __init__(self, base_layer: nn.Module, adapter: str, config: MixtureConfig, **shape: Any) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        for name in self.adapter_layer_names:
+            setattr(self, name, nn.ParameterDict())
+        self.settings: dict[str, MixtureConfig] = {}
+        self.experts: dict[str, int] = {}
+        self.rank: dict[str, int] = {}
+        self.scale: dict[str, float] = {}
+        self.merged_adapters: list[str] = []
+        self.token_mask: list[Tensor | None] = [None]  # one cell shared by all layers; the model fills it
+        self.balance: Tensor | None = None
+        self._active_adapter = adapter
+        self.update_layer(adapter, config, **shape)
+
+    def update_layer(self, adapter: str, config: MixtureConfig, experts: int, rank: int, alpha: float) -> None:
+        """Add the parameters of ``adapter``."""
+        self.settings[adapter] = config
+        self.experts[adapter], self.rank[adapter], self.scale[adapter] = experts, rank, alpha / rank
+        for name, parameter in self._parameters_of(adapter).items():
+            getattr(self, name)[adapter] = nn.Parameter(parameter)
+        weight = next(self.base_layer.parameters())
+        self._move_adapter_to_device_of_base_layer(adapter, weight.device)  # type: ignore[operator]
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)  # type: ignore[operator]
+
+    def _parameters_of(self, adapter: str) -> dict[str, Tensor]:
+        """Initial values of the adapter's parameters, by their names."""
+        raise NotImplementedError
+
+    def _route(self, adapter: str, x: Tensor) -> Tensor:
+        """Gates (..., N); leaves the balance loss of this call on the module where it will be asked for.
+
+        The capacity holds in training only, as dropout does: a score must not depend on the tokens before it in any
+        way but through the model. The balance loss counts the picks before the limit.
+        """
+        config, router = self.settings[adapter], self.mixture_router[adapter]
+        dropout = config.dropout if self.training and config.dropout_on == "gates" else 0.0
+        gates, probabilities = gate(F.linear(x, router), config.top_k, config.renormalize, dropout)
+        if self.training:
+            mask = self.token_mask[0]
+            if mask is not None and mask.shape != gates.shape[:-1]:
+                mask = None
+            if config.balance_coef > 0:
+                self.balance = balance_loss(gates, probabilities, mask)
+            if config.capacity is not None and config.top_k is not None:
+                gates = within_capacity(gates, config.top_k, config.capacity, mask)
+        return gates
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> NoReturn:
+        refuse_to_merge()
+
+    def unmerge(self) -> NoReturn:
+        refuse_to_merge()
+
+
+def gaussian(rows: int, columns: int) -> Tensor:
+    """A down-projection's start: Gaussian as in MoSLD (no std given there), at the spread of PEFT's uniform default."""
+    return torch.randn(rows, columns) / math.sqrt(3 * columns)
+
+
+def fresh_router(experts: int, features: int) -> Tensor:
+    """A router's start (N, d_in): PyTorch's default for linear layers, uniform in +-1/sqrt(d_in)."""
+    bound = 1 / math.sqrt(features)
+    return torch.empty(experts, features).uniform_(-bound, bound)
+
+
+def refuse_to_merge() -> NoReturn:
+    """Say why a mixture stays beside the base weights."""
+    raise BenchError(
+        "A routed mixture cannot be merged into the base weights: its gates depend on the token. "
+        "Keep the adapter beside the model (PeftModel.from_pretrained)."
+    )
