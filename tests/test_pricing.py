@@ -160,7 +160,7 @@ def test_a_refusal_says_why_and_what_to_do() -> None:
     assert fits(priced("full"), A100) == (
         "full on NousResearch/Llama-2-7b-hf needs about 148 GB (optimiser states 54, weights 27, the optimiser's step "
         "27, gradients 27, the base kept beside them 13); a GPU of 80 GB cannot hold it. Set optimizer: "
-        "adafactor: that brings it down to about 76 GB."
+        "adafactor in the recipe: that brings it down to about 76 GB."
     )
     both = fits(priced("lora", dtype="float32", gradient_checkpointing=False), 24e9)
     assert both is not None
