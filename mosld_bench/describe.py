@@ -129,7 +129,7 @@ def protocol(evidence: Evidence) -> Section:
 
 def _models(evidence: Evidence) -> str:
     pinned = {trial.model.name: trial.model.revision for trial in evidence.trials}
-    return listed([f"{name} (revision {revision or 'not pinned'})" for name, revision in pinned.items()])
+    return listed([f"{name} (revision {(revision or 'not pinned')[:12]})" for name, revision in pinned.items()])
 
 
 def _sampled(evidence: Evidence) -> str:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,12 +189,12 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
     with _PeakMemory(around.device) as memory:
         torch.manual_seed(trial.seed)
         model = method.attach(fresh(base), fit.params)
-        own_trained(model, base)
+        owned = own_trained(model, base)
         model.to(around.device)
         _check_size(trial, model, fit)
-        if spec.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-            model.enable_input_require_grads()  # type: ignore[operator]
+        checkpointed = spec.gradient_checkpointing and method.checkpoints(fit.params)
+        if checkpointed:
+            _checkpoint(model, True)
         train_info = None
         if trial.train_on:
             parts = [session.examples(task, spec, tokenizer) for task in trial.train_on]
@@ -211,10 +212,12 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
                 optimizer=trial.recipe.optimizer,
                 progress=lambda step, steps, loss: watch(Progress(trial.id, "training", step, steps, loss)),
             )
+        for parameter in owned:  # scored in the study's dtype, as everything else is
+            parameter.data = parameter.data.to(getattr(torch, spec.dtype))
         steps = train_info.steps if train_info else 0
         watch(Progress(trial.id, "scoring", steps, steps))
-        if spec.gradient_checkpointing:
-            model.gradient_checkpointing_disable()  # type: ignore[operator]
+        if checkpointed:
+            _checkpoint(model, False)
         lm = PackedLM(
             model,
             tokenizer,
@@ -256,6 +259,17 @@ def _counted(trial: Trial, around: Surroundings, fit: Fit | None, started: str, 
         fit = fit_budget(trial.recipe, config, trial.budget, trial.tolerance)
     meta = meta_info(started, time.perf_counter() - clock, around.device, around.command)
     return Record(trial=trial, trial_id=trial.id, status="finished", size=fit, meta_info=meta)
+
+
+def _checkpoint(model: Any, on: bool) -> None:
+    """Compute each layer's activations again in the backward pass instead of keeping them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer releases of transformers have another name for it
+        if on:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+        else:
+            model.gradient_checkpointing_disable()
 
 
 def _check_size(trial: Trial, model: nn.Module, fit: Fit) -> None:

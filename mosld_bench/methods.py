@@ -44,6 +44,10 @@ class PeftMethod(Method):
         """Virtual tokens start at random values."""
         return "num_virtual_tokens" not in params
 
+    def checkpoints(self, params: Mapping[str, Any]) -> bool:
+        """A prefix stands in the cache of keys and values, to which a second forward would add again."""
+        return str(params.get("peft_type", "")).upper() != "PREFIX_TUNING"
+
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
         return next((k for k in ("r", "num_virtual_tokens") if k in params), None)
 

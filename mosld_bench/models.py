@@ -152,13 +152,16 @@ def fresh(base: nn.Module) -> nn.Module:
     return copy.deepcopy(base, dict(shared))
 
 
-def own_trained(model: nn.Module, base: nn.Module) -> None:
+def own_trained(model: nn.Module, base: nn.Module) -> list[nn.Parameter]:
     """Give every trainable parameter of ``model`` that still shares memory with ``base`` its own copy, in float32.
 
     What trains is float32 whatever the study's dtype, as PEFT holds it for adapters: bfloat16 would round most updates
-    of a fine-tuning to nothing.
+    of a fine-tuning to nothing. Returns these parameters, to be cast back before scoring.
     """
+    import torch
+
     pristine = {p.data_ptr() for p in base.parameters()}
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter.data_ptr() in pristine:
-            parameter.data = parameter.data.float().clone()
+    owned = [p for p in model.parameters() if p.requires_grad and p.data_ptr() in pristine]
+    for parameter in owned:
+        parameter.data = parameter.data.to(torch.float32, copy=True)
+    return owned

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from mosld_bench import pricing
+from mosld_bench import pricing, registry
 from mosld_bench.pricing import Price
 from mosld_bench.recipe import load_recipes
 from mosld_bench.study import Condition, Study, Trial
@@ -42,7 +42,7 @@ class Plan:
             key = trial.recipe.name, trial.condition, trial.train_on
             if trial.train is not None and key not in known:
                 known[key] = pricing.price(
-                    trial, fit, self.configs[trial.model.name], self.sizes,
+                    _as_run(trial), fit, self.configs[trial.model.name], self.sizes,
                     trial.recipe.optimizer, self.study.resources.train_tokens,
                 )  # fmt: skip
             found.append(known.get(key))
@@ -65,6 +65,14 @@ class Plan:
         """Why trials do not fit a GPU of ``gpu_bytes``, each reason once."""
         whys = (pricing.fits(price, gpu_bytes) for price in self.prices if price)
         return list(dict.fromkeys(why for why in whys if why))
+
+
+def _as_run(trial: Trial) -> Trial:
+    """The trial as its method lets it run: with checkpointing only where the method bears it."""
+    method, spec = registry.get(trial.recipe.method), trial.train
+    if spec is None or method.checkpoints(trial.recipe.params):
+        return trial
+    return trial.model_copy(update={"train": spec.model_copy(update={"gradient_checkpointing": False})})
 
 
 def make(
@@ -116,6 +124,10 @@ def table(plan: Plan) -> Table:
     return shown
 
 
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
 def sentences(plan: Plan, gpus: int, gpu_bytes: float) -> list[str]:
     """The bill in words, what it rests on, and what is refused."""
     prices = [price for price in plan.prices if price]
@@ -129,9 +141,9 @@ def sentences(plan: Plan, gpus: int, gpu_bytes: float) -> list[str]:
         rates = ", ".join(f"{rate / 1e12:.0f} TFLOP/s in {dtype}" for dtype, rate in pricing.SUSTAINED.items())
         part = f" ({total.unknown} trials on tasks of unknown size left out)" if total.unknown else ""
         said.append(
-            f"An estimate, not a measurement: {total.gpu_hours:,.0f} GPU-hours{part}, {total.wall_hours:,.0f} hours on "
-            f"{gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
+            f"An estimate, not a measurement: {_hours(total.gpu_hours)} GPU-hours{part}, "
+            f"{_hours(total.wall_hours or 0)} hours on {gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
         )
-    said.append(f"The largest trial takes about {total.most_memory / 1e9:.0f} GB.")
+    said.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB.")
     said += [f"Refused: {why}" for why in plan.refusals(gpu_bytes)]
     return said

@@ -109,7 +109,8 @@ def price(
     now = memory_of(fit, config, spec, optimizer, micro_tokens)
     few = min(micro_tokens, _FEW_TOKENS)
     thrifty = {"dtype": "bfloat16", "gradient_checkpointing": True}
-    alone = {
+    alone = {  # first what changes no number
+        f"resources.train_tokens: {few}": memory_of(fit, config, spec, optimizer, few),
         "train.gradient_checkpointing: true": memory_of(
             fit, config, spec.model_copy(update={"gradient_checkpointing": True}), optimizer, micro_tokens
         ),
@@ -117,7 +118,6 @@ def price(
             fit, config, spec.model_copy(update={"dtype": "bfloat16"}), optimizer, micro_tokens
         ),
         "optimizer: adafactor in the recipe": memory_of(fit, config, spec, "adafactor", micro_tokens),
-        f"resources.train_tokens: {few}": memory_of(fit, config, spec, optimizer, few),
     }
     return Price(
         what=f"{trial.recipe.name} on {trial.model.name}",

@@ -184,10 +184,11 @@ def _table5(folder: Path, counts: Mapping[str, int]) -> Iterator[str]:
             )
 
 
-def printed_counts(folder: Path) -> dict[str, str]:
-    """Recipe -> its trainable parameters in billions, as Table 5 prints them."""
-    table = _csv(folder, "table5_parameters")
-    return dict(zip(table["method"], table["trainable_params_billion_as_printed"], strict=True))
+def printed_counts(folder: Path) -> dict[str, tuple[str, str]]:
+    """Recipe -> its trainable parameters and all those of the forward pass, in billions as Table 5 prints them."""
+    table = _csv(folder, "table5_parameters").set_index("method")
+    trainable, forward = table["trainable_params_billion_as_printed"], table["forward_params_billion_as_printed"]
+    return {recipe: (trainable[recipe], forward[recipe]) for recipe in table.index}
 
 
 def parameter_counts() -> dict[str, int]:

@@ -58,6 +58,10 @@ class Method(ABC):
         """Whether the output right after ``attach`` is the base model's."""
         return True
 
+    def checkpoints(self, params: Mapping[str, Any]) -> bool:
+        """Whether a layer's forward may be run again in the backward pass (gradient checkpointing)."""
+        return True
+
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
         """The knob for these ``params``; only a method with several kinds inside needs to override it."""
         return self.knob if self.knob in params else None

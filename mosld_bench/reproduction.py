@@ -239,23 +239,45 @@ def _counts(evidence: Evidence) -> Table:
     printed = published.printed_counts(evidence.published)
     lines, numbers = [], []
     for row in evidence.trained:
-        if row.trainable is None:
+        size = next((record.size for record in row.records if record.size), None)
+        if size is None:
             continue
-        theirs = printed.get(row.recipe.name)
-        digits = published.as_printed(row.trainable)
+        theirs, theirs_forward = printed.get(row.recipe.name, (None, None))
+        digits, forward = published.as_printed(size.trainable), published.billions(size.total)
         same = {None: tabular.MISSING, digits: "digits agree"}.get(theirs, "digits differ")
-        if theirs == published.billions(row.trainable):
+        if theirs == published.billions(size.trainable):
             same = "agrees"
-        texts = (row.recipe.title, f"{row.trainable:,}", published.in_units(row.trainable),
-                 f"{theirs} B" if theirs else tabular.MISSING, same)  # fmt: skip
+        if theirs_forward and abs(float(theirs_forward) - float(forward)) > 0.0011:  # both are rounded
+            same += ", forward differs"
+        shown = [f"{text} B" if text else tabular.MISSING for text in (theirs, forward, theirs_forward)]
+        texts = (row.recipe.title, f"{size.trainable:,}", *shown, same)
         lines.append(Line(tuple(map(Cell, texts))))
-        numbers.append({"recipe": row.recipe.name, "budget": row.budget, "trainable_parameters": row.trainable,
-                        "digits": digits, "printed_billions": theirs, "verdict": same})  # fmt: skip
+        numbers.append(
+            {
+                "recipe": row.recipe.name,
+                "budget": row.budget,
+                "trainable_parameters": size.trainable,
+                "in_units": published.in_units(size.trainable),
+                "digits": digits,
+                "printed_billions": theirs,
+                "forward_billions": forward,
+                "printed_forward_billions": theirs_forward,
+                "verdict": same,
+            }
+        )
     return Table(
         "parameters",
-        "Trainable parameters, routers counted, and what Table 5 of the paper prints. Its digits are those of the "
-        "count; its unit is 100 times too large except for full fine-tuning.",
-        (Column("Method", "left"), *map(Column, ("Trainable", "In units", "Paper")), Column("Verdict", "left")),
+        "Trainable parameters, routers counted, and parameters in the forward pass, beside what Table 5 of the paper "
+        "prints. Its digits of the trainable ones are those of the count; its unit is 100 times too large but for full "
+        "fine-tuning.",
+        (
+            Column("Method", "left"),
+            Column("Trainable"),
+            Column("Paper"),
+            Column("Forward"),
+            Column("Paper"),
+            Column("Verdict", "left"),
+        ),
         tuple(lines),
         pd.DataFrame(numbers),
     )

@@ -12,6 +12,8 @@ def summary(evidence: Evidence) -> list[str]:
     """The abstract: only what the numbers bear, in this order: scale, best rows, base, gaps."""
     study = evidence.study
     recipes = [recipe for recipe in evidence.recipes if recipe.method != "base"]
+    if study.train is None:
+        return _counts(evidence)
     domains = counted(len(study.in_domain), "in-domain task")
     if study.out_of_domain:
         domains += f" and {counted(len(study.out_of_domain), 'out-of-domain task')}"
@@ -48,6 +50,18 @@ def summary(evidence: Evidence) -> list[str]:
             "picture is partial."
         )
     return [sentence for sentence in sentences if sentence]
+
+
+def _counts(evidence: Evidence) -> list[str]:
+    """The abstract of a study that counts parameters and trains nothing."""
+    sized = [(row.trainable, row) for row in evidence.trained if row.trainable and row.recipe.method != "full"]
+    if not sized:
+        return ["No recipe has been counted yet."]
+    low, high = min(sized, key=lambda pair: pair[0]), max(sized, key=lambda pair: pair[0])
+    names = evidence.study.model_names
+    text = f"We count what {counted(len(evidence.trained), 'method')} train on {names}; nothing is trained."
+    span = f"from {low[0]:,} parameters ({low[1].recipe.title}) to {high[0]:,} ({high[1].recipe.title})"
+    return [text, f"Adapters reach {span}, so that methods of equal rank are far from equal in size."]
 
 
 def _best_sentence(evidence: Evidence, block: Condition) -> str:

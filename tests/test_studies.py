@@ -1,0 +1,126 @@
+"""Every study at its smallest: planned offline as it is, and run from plan to PDF on the small model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pypdf import PdfReader
+from rich.console import Console
+
+from mosld_bench import job, planning
+from mosld_bench.embedded import MODEL_DIR
+from mosld_bench.study import Study
+from mosld_bench.workspace import Workspace
+from tests.conftest import REPOSITORY, bench
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+WORKSPACE = Workspace(REPOSITORY, REPOSITORY)
+STUDIES = sorted(WORKSPACE.studies())
+
+#: What makes a study small; its tasks, settings, recipes, axes, precision and checkpointing stay.
+SMALL: dict[str, Any] = {
+    "model": {"name": "embedded"},
+    "seeds": [0],
+    "budget_tolerance": 0.6,
+    "evaluate.limit": 2,
+    "train.steps": 2,
+    "train.batch_size": 4,
+    "train.validation_items": 2,
+}
+OWN: dict[str, dict[str, Any]] = {
+    "paper": {"in_domain": ["arc_easy_letters", "race_letters"]},
+    "general-data": {"general": {"task": "openorca", "items": [0, 4, 8]}, "in_domain": ["arc_easy_letters"]},
+    "scaling": {"recipes": ["lora", "mixlora", "mosld"], "in_domain": ["openbookqa_letters"]},
+    "budget": {"recipes": ["lora", "mosld"]},
+    "parameters": {},
+}
+
+
+def test_the_studies_are_those_of_the_paper_and_ours() -> None:
+    assert set(STUDIES) == {
+        "embedded", "smollm2", "paper", "location", "dropout", "general-data", "allocation", "uncommon", "scaling",
+        "parameters", "rank", "budget", "diverse",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_is_planned_offline_as_it_is(name: str) -> None:
+    plan = planning.make(Study.load(WORKSPACE.study_file(name)), WORKSPACE)
+    assert len({trial.id for trial, _ in plan.jobs}) == len(plan.jobs) > 1
+    for trial, fit in plan.jobs:
+        if fit.target is not None:
+            assert fit.residual is not None
+            assert abs(fit.residual) <= trial.tolerance
+    assert plan.refusals(80e9) == []
+    said = " ".join(planning.sentences(plan, 8, 80e9))
+    assert ("GPU-hours" in said) == (name not in {"embedded", "parameters"})
+    assert planning.table(plan).row_count > 1
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the repository's declarations and published tables."""
+    root = tmp_path_factory.mktemp("studies")
+    for folder in ("methods", "tasks", "results/published"):
+        shutil.copytree(REPOSITORY / folder, root / folder)
+    for path in REPOSITORY.glob("reports/*/study.yaml"):
+        (root / "reports" / path.parent.name).mkdir(parents=True)
+        shutil.copy(path, root / "reports" / path.parent.name)
+    for model in Study.load(WORKSPACE.study_file("scaling")).models:  # the small model under the names of large ones
+        shutil.copytree(MODEL_DIR, root / "models" / model.name)
+    return root
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_runs_from_plan_to_pdf(name: str, root: Path, miniature: Path) -> None:
+    workspace = Workspace(root, root)
+    given = {} if name == "parameters" else SMALL | OWN.get(name, {})
+    models = root / "models" if name == "scaling" else None
+    if models:
+        del given["model"]
+    study = Study.load(workspace.study_file(name), given)
+    plan = planning.make(study, workspace, model_root=models)
+    options = job.Options(executor="inline", gpus=0, data_root=miniature, model_root=models)
+    assert job.run(plan, workspace, Console(quiet=True), options) == 0
+
+    records = [json.loads(path.read_text()) for path in (root / "results" / name).glob("*/record.json")]
+    assert len(records) == len(plan.jobs)
+    assert {record["status"] for record in records} == {"finished"}
+    tables = root / "reports" / name / "tables"
+    text = "".join(page.extract_text() for page in PdfReader(root / "reports" / name / "report.pdf").pages)
+    flat = "".join(text.split())
+    assert "".join(study.question.split()) in flat
+    if study.train:
+        main = pd.read_csv(tables / "main.csv")
+        assert set(main["recipe"]) == {trial.recipe.name for trial, _ in plan.jobs}
+        assert main["in_domain_mean"].notna().all()
+        assert "Overlap" in text
+    if study.axis:
+        assert (root / "reports" / name / "figures" / "axis.png").stat().st_size > 5_000
+    if study.published:
+        assert "Reproduction" in text
+        assert "Slips" in text or name in {"location"}
+    if study.train and study.published:
+        found = pd.read_csv(tables / "reproduction.csv")
+        assert set(found["verdict"]) == {"untested" if name == "scaling" else "other model"}
+        gaps = found["gap"].dropna() - (found["ours"] - found["published"]).dropna()
+        assert gaps.abs().max() < 1e-5
+
+
+def test_parameters_prints_table_5s_digits_and_the_slip_in_the_unit(root: Path) -> None:
+    done = bench("run", "parameters", "--root", str(root), "--overwrite", "always")
+    assert done.returncode == 0, done.stderr
+    assert "the unit is 100 times too large" in done.stdout
+    table = pd.read_csv(root / "reports" / "parameters" / "tables" / "parameters.csv", dtype=str).set_index("recipe")
+    for recipe, count, digits in (("lora", "4194304", "0.419"), ("mola", "22282240", "2.228"),
+                                  ("mosld", "13893632", "1.389")):  # fmt: skip
+        row = table.loc[recipe]
+        assert (row["trainable_parameters"], row["digits"], row["printed_billions"]) == (count, digits, digits)
+    assert table.loc["mosld", "verdict"] == "digits agree, forward differs"
+    assert table.loc["full", "verdict"] == "agrees"
