@@ -170,6 +170,7 @@ def _averages(evidence: Evidence, found: list[Reproduced]) -> Table:
     lines: list[Line] = []
     last = None
     shown = [one for one in found if one.task == AVERAGE] or found
+    shown = sorted(shown, key=lambda one: evidence.settings.index(one.setting))
     for one in shown:
         heading = tabular.setting_label(one.setting).capitalize()
         heading += f", rank {one.rank}" if several["rank"] else ""
@@ -186,7 +187,7 @@ def _averages(evidence: Evidence, found: list[Reproduced]) -> Table:
         *map(Column, ("Paper", "Ours", "Gap", "95 % interval")),
         Column("Verdict", "left"),
     )
-    what = "Averages over the in-domain tasks" if shown is not found else "Scores"
+    what = "Averages over the in-domain tasks" if shown[0].task == AVERAGE else "Scores"
     return Table(
         "reproduction",
         f"{what} as the paper prints them and ours (%), ours minus the paper's (points), its interval, and a verdict.",
@@ -207,7 +208,8 @@ def _by_task(evidence: Evidence, found: list[Reproduced]) -> Table | None:
         rows.setdefault((one.setting, one.recipe, one.rank, one.model), {})[one.task] = one
     lines: list[Line] = []
     last = None
-    for (setting, recipe, _, _), by_task in rows.items():
+    order = sorted(rows.items(), key=lambda item: evidence.settings.index(item[0][0]))
+    for (setting, recipe, _, _), by_task in order:
         if setting != last:
             lines.append(Line((Cell(tabular.setting_label(setting).capitalize()),), ruled=bool(lines)))
             last = setting

@@ -1,0 +1,126 @@
+"""Published numbers beside ours: which row is compared, the interval of the gap, the verdict, and what differs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from scipy.stats import t
+
+from mosld_bench import overlap, published, record
+from mosld_bench.evidence import Evidence, gather
+from mosld_bench.leakage import leakage
+from mosld_bench.record import Outcome
+from mosld_bench.reproduction import Reproduced, reproduced, reproduction
+from mosld_bench.study import ModelSpec, Study
+from tests.conftest import REPOSITORY
+from tests.synthetic import RECIPES, make_record, make_study, make_trials
+
+FOLDER = REPOSITORY / "results" / "published"
+SIX = ("openbookqa", "commonsense_qa", "race", "mctest", "arc_easy", "arc_challenge")
+LORA = {"openbookqa": 0.728, "commonsense_qa": 0.763, "race": 0.7823, "mctest": 0.5567, "arc_easy": 0.7087,
+        "arc_challenge": 0.61}  # fmt: skip
+SPREAD = (-0.01, 0.0, 0.01)  # of the seeds, the same on all tasks
+
+
+def study(**changes: object) -> Study:
+    return make_study(
+        **{
+            "models": [ModelSpec(name="NousResearch/Llama-2-7b-hf")],
+            "in_domain": SIX,
+            "out_of_domain": (),
+            "budgets": ("r8", "60000"),
+            "published": ("table1_main",),
+            **changes,
+        }
+    )
+
+
+def evidence(root: Path, one: Study, shift: dict[str, float]) -> Evidence:
+    """Records with LoRA's published scores, moved by ``shift`` of the recipe; far off at the equal size."""
+    trials = make_trials(one, [RECIPES["lora"], RECIPES["mosld"]])
+    for trial in trials:
+        move = shift[trial.recipe.name] if trial.budget == "r8" else 0.2
+        values = {task: LORA[task] + SPREAD[trial.seed] + move for task in SIX}
+        Outcome(make_record(trial, one, values=values)).write(root)
+    tasks = {task: {"metadata": {"title": task.upper()}} for task in SIX}
+    return gather(one, trials, record.load(root), tasks, (), FOLDER)
+
+
+def found(one: Evidence) -> dict[tuple[str, str], Reproduced]:
+    rows = reproduced(one, published.protocol(FOLDER))
+    return {(row.recipe, row.task): row for row in rows if row.setting == "mixture"}
+
+
+def test_the_gap_is_taken_at_the_papers_rank_and_never_at_equal_size(tmp_path: Path) -> None:
+    rows = found(evidence(tmp_path, study(), {"lora": 0.0, "mosld": 0.0}))
+    assert len(rows) == 14
+    assert rows["lora", "race"].gap == pytest.approx(0, abs=1e-9)
+    assert rows["lora", "average"].gap == pytest.approx(sum(LORA.values()) / 6 - 0.6915, abs=1e-9)
+    assert rows["mosld", "arc_challenge"].gap == pytest.approx(0.61 - 0.6613, abs=1e-9)
+    assert {row.seeds for row in rows.values()} == {3}
+
+
+def test_the_interval_holds_seeds_of_both_sides_and_items_where_the_test_sets_differ(tmp_path: Path) -> None:
+    rows = found(evidence(tmp_path, study(), {"lora": 0.0, "mosld": -0.1}))
+    row = rows["lora", "mctest"]
+    level = 0.5567  # 147 items in the paper, 400 here
+    variance = 0.01**2 / 3 * 2 + level * (1 - level) * (1 / 147 + 1 / 400)
+    assert row.high == pytest.approx(t.ppf(0.975, 2) * math.sqrt(variance), abs=1e-9)
+    assert row.low == pytest.approx(-t.ppf(0.975, 2) * math.sqrt(variance), abs=1e-9)
+    assert rows["lora", "race"].verdict == "agrees"
+    assert rows["mosld", "average"].verdict == "below"
+
+
+def test_verdicts_without_a_test(tmp_path: Path) -> None:
+    one_seed = found(evidence(tmp_path / "a", study(seeds=(0,)), {"lora": 0.0, "mosld": 0.0}))
+    assert {row.verdict for row in one_seed.values()} == {"untested"}
+    other = study(models=[ModelSpec(name="embedded")])
+    assert {row.verdict for row in found(evidence(tmp_path / "b", other, {"lora": 0, "mosld": 0})).values()} == {
+        "other model"
+    }
+    one = study()
+    trials = make_trials(one, [RECIPES["lora"], RECIPES["mosld"]])
+    Outcome(make_record(trials[0], one)).write(tmp_path / "c")
+    rows = found(gather(one, trials, record.load(tmp_path / "c"), {}, (), FOLDER))
+    assert rows["mosld", "race"].verdict == "no record"
+    assert rows["mosld", "race"].ours is None
+
+
+def test_ranks_and_models_find_their_rows(tmp_path: Path) -> None:
+    by_rank = study(budgets=("r8", "r2"), published=("table6_rank",))
+    rows = list(reproduced(evidence(tmp_path, by_rank, {"lora": 0, "mosld": 0}), published.protocol(FOLDER)))
+    assert {(row.recipe, row.rank) for row in rows} == {("mosld", 2), ("mosld", 8)}
+    assert len(rows) == 12
+
+
+def test_the_section_tells_differences_and_slips_and_is_absent_without_a_published_table(tmp_path: Path) -> None:
+    made = evidence(tmp_path, study(), {"lora": 0.0, "mosld": 0.0})
+    section = reproduction(made)
+    assert section is not None
+    text = str(section["blocks"])
+    for part in (
+        "Of 14 printed scores",
+        "train.batch_size",
+        "not given",
+        "Table 1 prints 41.70 as the single average of prefix-tuning",
+    ):
+        assert part in text or part.removeprefix("train.") in text, part
+    assert reproduction(evidence(tmp_path / "none", study(published=()), {"lora": 0, "mosld": 0})) is None
+
+
+def test_overlap_section(tmp_path: Path) -> None:
+    made = evidence(tmp_path, study(), {"lora": 0.0, "mosld": 0.0})
+    assert leakage(made) is None
+    pairs = [
+        overlap.Overlap(train="race", evaluated=task, n=13, train_items=90, items=200, shared=7 * (task == "mctest"),
+                        exact=0, example="a b c")
+        for task in SIX
+    ]  # fmt: skip
+    section = leakage(gather(made.study, made.trials, record.load(tmp_path), made.tasks, pairs))
+    assert section is not None
+    assert "MCTEST with RACE (3.5 %)" in str(section["blocks"])
+    clean = leakage(gather(made.study, made.trials, record.load(tmp_path), {}, pairs[:2]))
+    assert clean is not None
+    assert "No test item is shared" in str(clean["blocks"])
