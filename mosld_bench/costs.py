@@ -9,6 +9,7 @@ import pandas as pd
 
 from mosld_bench.evidence import Evidence, Row
 from mosld_bench.record import Record
+from mosld_bench.study import NATIVE, Condition
 from mosld_bench.tabular import (
     MISSING,
     Cell,
@@ -34,14 +35,16 @@ def cost(evidence: Evidence) -> Table:
     """What a trial took, mean over the trials of a row."""
     lines: list[Line] = []
     numbers, last = [], None
+    printed = _printed(evidence)
     for row in (row for row in _by_block(evidence) if row.records):
         means = {key: _average(map(read, row.records)) for key, read in COSTS.items()}
-        if not row.frozen and row.block != last:
+        if row.block in printed and not row.frozen and row.block != last:
             lines.append(Line((Cell(block_label(row.block)),), ruled=bool(lines)))
             last = row.block
         texts = [MISSING if value is None else f"{value:,.{digits}f}" for value, digits in
                  zip(means.values(), (1, 0, 1, 0), strict=True)]  # fmt: skip
-        lines.append(Line(tuple(Cell(text) for text in (row.recipe.title, *texts))))
+        if row.block in printed:
+            lines.append(Line(tuple(Cell(text) for text in (row.recipe.title, *texts))))
         numbers.append(
             {
                 "recipe": row.recipe.name,
@@ -57,11 +60,21 @@ def cost(evidence: Evidence) -> Table:
     return Table(
         "cost",
         "Cost of one trial, mean over trials: wall time of training, tokens trained a second, wall time "
-        "of scoring, peak memory.",
+        "of scoring, peak memory."
+        + ("" if len(numbers) == sum(len(line.cells) > 1 for line in lines) else " Other blocks are in the CSV."),
         (Column("Method", "left"), *map(Column, columns)),
         tuple(lines),
         pd.DataFrame(numbers),
     )
+
+
+def _printed(evidence: Evidence) -> set[Condition]:
+    """The blocks to print: all, or of more than three the first of the last setting and what has no size."""
+    blocks = [block for block, _ in evidence.blocks()]
+    if len(blocks) > 3:
+        longest = [block for block in blocks if block.setting == evidence.settings[-1]]
+        blocks = [block for block in longest if block == longest[0] or block.budget == NATIVE]
+    return {*blocks, *(row.block for row in evidence.frozen)}
 
 
 def _by_block(evidence: Evidence) -> list[Row]:
@@ -83,6 +96,8 @@ def audit(evidence: Evidence) -> Table:
     for row in sorted(evidence.trained, key=lambda row: (not row.matched, not row.ranked, -order[row.block])):
         size = next((record.size for record in row.records if record.size), None)
         here = (row.budget, row.block.model)
+        if evidence.study.train and not row.matched and any(other.matched for other in evidence.trained):
+            continue  # what has no target needs no audit; its size is in the main table
         if size is None or (row.recipe.name, *here) in seen:
             continue
         seen.add((row.recipe.name, *here))

@@ -48,9 +48,12 @@ def methods(evidence: Evidence) -> Section:
     for recipe in recipes:
         for deviation in recipe.deviations:
             deviations.setdefault(deviation, []).append(recipe.title)
-    if deviations:
+    together: dict[str, list[str]] = {}
+    for text, titles in deviations.items():
+        together.setdefault(listed(titles), []).append(text)
+    if together:
         blocks.append(paragraph(run("Deviations from the papers. ", "bold")))
-        blocks.append(bullets(f"{listed(titles)}: {text}" for text, titles in deviations.items()))
+        blocks.append(bullets(f"{titles}: {' '.join(texts)}" for titles, texts in together.items()))
     return section("Methods", *blocks)
 
 
@@ -249,7 +252,10 @@ def _confounders(evidence: Evidence) -> str:
             "other, as the MoSLD paper does, and never with rows of equal size."
         )
     if len(set(modules.values())) > 1:
-        parts.append(f"Adapted modules differ: {'; '.join(f'{title}: {names}' for title, names in modules.items())}.")
+        by_names: dict[str, list[str]] = {}
+        for title, names in modules.items():
+            by_names.setdefault(names, []).append(title)
+        parts.append(f"Adapted modules differ: {'; '.join(f'{n} in {listed(t)}' for n, t in by_names.items())}.")
     parts.append(
         "No learning rate was tuned for each method and budget; a method that would profit from another "
         "one is at a disadvantage that these tables do not show."

@@ -50,8 +50,8 @@ STYLE = {
     "text.parse_math": False,
 }
 
-# Okabe and Ito's colours, ordered so that neighbours differ in lightness.
-COLOURS = ("#7F7F7F", "#E69F00", "#000000", "#56B4E9", "#0072B2", "#009E73", "#CC79A7", "#D55E00")
+# Okabe and Ito's colours and two of Tol's, ordered so that neighbours differ in lightness.
+COLOURS = ("#7F7F7F", "#E69F00", "#000000", "#56B4E9", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#882255", "#999933")
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*")
 
@@ -130,7 +130,7 @@ def legend(figure: Figure, recipes: Sequence[Recipe], line: bool, columns: int) 
         handles,
         labels,
         loc="outside lower center",
-        ncols=min(columns, max(1, len(labels))),
+        ncols=max(1, len(labels)) if len(labels) <= columns else -(-len(labels) // 2),
         columnspacing=1.2,
         handletextpad=0.4,
         handlelength=2.2 if line else 1.2,

@@ -39,7 +39,7 @@ def draw_all(evidence: Evidence) -> list[Plot | str]:
     if evidence.study.train is None:
         return []
     with style():
-        return [draw(evidence) for draw in FIGURES]
+        return [FIGURES[name](evidence) for name in evidence.study.figures]
 
 
 def size(evidence: Evidence) -> Plot | str:
@@ -114,7 +114,7 @@ def _size_panel(axes: Axes, rows: Sequence[Row], kind: str, recipes: Sequence[Re
     sizes = sorted({row.trainable or 1 for row in rows})
     ticks: list[int] = []
     for value in (int(f"{x:.1e}".split("e")[0].replace(".", "")) * 10 ** (len(str(x)) - 2) for x in sizes):
-        if not ticks or value / ticks[-1] > 1.4:
+        if not ticks or value / ticks[-1] > max(1.4, (max(sizes) / min(sizes)) ** 0.12):
             ticks.append(value)
     axes.set_xticks(ticks)
     axes.set_xticks([], minor=True)
@@ -136,6 +136,8 @@ def difference(evidence: Evidence) -> Plot | str:
     drawn = [(block, comparisons) for block, comparisons in found if comparisons]
     if not drawn:
         return f"No block of the study has {evidence.reference} beside another row, so no differences are drawn."
+    if len(drawn) > 2:  # the table has them all
+        drawn = [(block, comparisons) for block, comparisons in drawn if block.setting == drawn[-1][0].setting]
     lines = max(len(comparisons) for _, comparisons in drawn) + 1.2
     columns = min(len(drawn), 2)
     rows = min(math.ceil(len(drawn) / columns), max(1, int(5 / (0.185 * lines))))
@@ -287,7 +289,7 @@ def settings(evidence: Evidence) -> Plot | str:
     caption = (
         "Accuracy after training on the mixture minus accuracy after training on the task alone, mean "
         f"over seeds ({budget_label(shown[0].budget)}; rows of fixed size as they are). The two differ in exposure as "
-        "well; see the table of exposures."
+        "well; see Exposure."
     )
     return Plot("settings", "the mixture against single tasks", caption, figure, wide=True)
 
@@ -443,4 +445,11 @@ def _place_label(evidence: Evidence, place: Any, axis: str) -> str:
     return f"{place:,}" if isinstance(place, int) else str(place)
 
 
-FIGURES: tuple[Callable[[Evidence], Plot | str], ...] = (along, size, tasks, difference, settings, training)
+FIGURES: dict[str, Callable[[Evidence], Plot | str]] = {
+    "axis": along,
+    "size": size,
+    "tasks": tasks,
+    "difference": difference,
+    "settings": settings,
+    "training": training,
+}

@@ -208,7 +208,8 @@ def _by_task(evidence: Evidence, found: list[Reproduced]) -> Table | None:
         rows.setdefault((one.setting, one.recipe, one.rank, one.model), {})[one.task] = one
     lines: list[Line] = []
     last = None
-    order = sorted(rows.items(), key=lambda item: evidence.settings.index(item[0][0]))
+    with_tasks = {key: scores for key, scores in rows.items() if scores.keys() & set(tasks)}
+    order = sorted(with_tasks.items(), key=lambda item: evidence.settings.index(item[0][0]))
     for (setting, recipe, _, _), by_task in order:
         if setting != last:
             lines.append(Line((Cell(tabular.setting_label(setting).capitalize()),), ruled=bool(lines)))
@@ -289,12 +290,12 @@ def _differences(evidence: Evidence, facts: Protocol) -> Table | None:
     """The fields of the protocol in which the study departs from the paper, or fills what the paper leaves open."""
     study = evidence.study.model_dump(mode="json")
     study["models"] = [model.name for model in evidence.study.models]
-    theirs = {**facts.study, "models": [facts.models[name] for name in facts.study["models"]]}
+    asked = {**facts.study, "models": [facts.models[name] for name in facts.study["models"]]}
     lines: list[Line] = []
     numbers = []
     if study["train"] is None:
         return None
-    for key, wanted in theirs.items():
+    for key, wanted in asked.items():
         ours: Any = study
         for part in key.split("."):
             ours = ours[part]
@@ -313,12 +314,12 @@ def _differences(evidence: Evidence, facts: Protocol) -> Table | None:
             for record in evidence.records
             if record.train_info and task in record.train_info.train_items
         }
-        if paper and trained and max(trained) != paper.train:
-            numbers.append((f"{evidence.title(task)}, training items", paper.train, max(trained)))
-        if paper and metric and metric.items != paper.test:
-            numbers.append((f"{evidence.title(task)}, test items", paper.test, metric.items))
+        counts = (max(trained, default=None), metric.items if metric else None)
+        if paper and None not in counts and counts != (paper.train, paper.test):
+            theirs, here = (" / ".join(f"{n:,}" for n in pair) for pair in ((paper.train, paper.test), counts))
+            numbers.append((f"{evidence.title(task)}, train / test", theirs, here))
     for key, wanted, ours in numbers:
-        texts = (key.removeprefix("train."), "not given" if wanted is None else _short(wanted), _short(ours))
+        texts = (key.removeprefix("train."), _short(wanted), _short(ours))
         lines.append(Line(tuple(map(Cell, texts))))
     if not lines:
         return None
@@ -333,6 +334,8 @@ def _differences(evidence: Evidence, facts: Protocol) -> Table | None:
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return "not given"
     if isinstance(value, list):
         return ", ".join(str(item).rsplit("/", 1)[-1] for item in value) or "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -100,7 +100,7 @@ def exposure(evidence: Evidence) -> Section | None:
             _length_note(evidence),
             f" A trial saw {min(tokens):,} to {max(tokens):,} tokens, padding left out.",
         ),
-        table,
+        table if uneven else None,
     )
 
 

@@ -176,6 +176,9 @@ class Study(Strict):
     axis: Literal["general", "rank", "model", "dropout", "experts"] | None = Field(
         None, description="what the study's own figure has along x"
     )
+    figures: tuple[Literal["axis", "size", "tasks", "difference", "settings", "training"], ...] = Field(
+        ("axis", "size", "tasks", "difference", "settings", "training"), description="of the report, in this order"
+    )
     published: tuple[str, ...] = Field((), description="tables of results/published to compare with")
 
     @model_validator(mode="before")
