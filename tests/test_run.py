@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 def parts(root: Path, **overrides: object) -> tuple[Study, list[launch.Job], Surroundings]:
     study = Study.load(root / "reports" / "tiny" / "study.yaml", overrides)
     workspace = Workspace(root, root)
-    config = load_config(study.model)
+    config = load_config(study.models[0])
     jobs = [(t, fit_budget(t.recipe, config, t.budget, t.tolerance)) for t in study.plan(workspace)]
     return study, jobs, Surroundings((str(workspace.tasks),), study.resources, save_adapter=True)
 
@@ -227,7 +227,7 @@ def test_bad_input_is_one_sentence_and_nothing_half_written(
     from mosld_bench import cli
 
     words, said = WRONG[case]
-    (tiny / "methods" / "greedy.yaml").write_text("include: mosl.yaml\ntitle: Greedy\nparams: {top_k: 9}\n")
+    (tiny / "methods" / "greedy.yaml").write_text("include: mosld.yaml\ntitle: Greedy\nparams: {top_k: 9}\n")
     write_task(tiny / "tasks", "void", [])
     for name, weights in (("hollow", None), ("pickled", "pytorch_model.bin")):
         (tiny / name).mkdir()
