@@ -129,7 +129,7 @@ def find_overlaps(
     folders = (workspace.tasks, *include_paths)
     return overlap.cached(
         _overlaps(study, workspace),
-        lambda: TaskLoader(folders, data_root),
+        lambda: TaskLoader(folders, data_root, study.name),
         TaskFiles.scan(folders),
         study.in_domain,
         study.in_domain + study.out_of_domain,
@@ -181,7 +181,7 @@ def _check_inputs(study: Study, folders: list[Path], options: Options) -> None:
     from mosld_bench.models import ensure_weights
     from mosld_bench.tasks import TaskLoader, examples
 
-    loader = TaskLoader(folders, options.data_root)
+    loader = TaskLoader(folders, options.data_root, study.name)
     for task in study.tasks:
         loaded = loader.get(task)
         if task not in study.out_of_domain:

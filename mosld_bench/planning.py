@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from mosld_bench import pricing, registry
+from mosld_bench import pricing, published, registry
+from mosld_bench.errors import UnknownNameError
 from mosld_bench.pricing import Price
 from mosld_bench.recipe import load_recipes
 from mosld_bench.study import Condition, Study, Trial
@@ -82,6 +83,9 @@ def make(
     from mosld_bench.budget import fit_budget
     from mosld_bench.models import load_config
 
+    for name in study.published:
+        if name not in published.FILES:
+            raise UnknownNameError("published table", name, published.FILES)
     recipes = load_recipes(workspace.methods)
     configs = {model.name: load_config(model, model_root) for model in study.models}
     seen: dict[tuple[str, str, str], Fit] = {}

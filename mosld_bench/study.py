@@ -249,6 +249,8 @@ class Study(Strict):
         """
         recipes = load_recipes(workspace.methods)
         chosen = select(recipes, self.recipes)
+        if "reference" in self.model_fields_set and self.reference not in recipes:
+            raise UnknownNameError("recipe", self.reference, recipes, "It is named as the study's reference.")
         if self.train and self.frozen_base and "base" in recipes and recipes["base"] not in chosen:
             chosen.insert(0, recipes["base"])
         files = TaskFiles.scan((workspace.tasks, *include_paths))

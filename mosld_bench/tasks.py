@@ -26,8 +26,9 @@ class Example:
 class TaskLoader:
     """Builds lm-eval tasks by name, from our folders, the user's and lm-eval's own; each once a process."""
 
-    def __init__(self, folders: Sequence[Path], data_root: Path | None = None) -> None:
-        self.folders, self.data_root = tuple(folders), data_root
+    def __init__(self, folders: Sequence[Path], data_root: Path | None = None, study: str = "STUDY") -> None:
+        """``study``: whose data it loads, for the command that an error names."""
+        self.folders, self.data_root, self.study = tuple(folders), data_root, study
         self.files = TaskFiles.scan(self.folders)
         self._built: dict[str, Any] = {}
         self._managers: dict[bool, Any] = {}
@@ -86,7 +87,7 @@ class TaskLoader:
             first = str(error).strip().splitlines()[0] if str(error).strip() else ""
             raise DataError(
                 f"The task {name!r} cannot be loaded ({type(error).__name__}: {first}). If it is its data that "
-                f"cannot be reached: {fetch_hint('STUDY', '--data-root')}"
+                f"cannot be reached: {fetch_hint(self.study, '--data-root')}"
             ) from error
         return task
 
@@ -99,7 +100,7 @@ class TaskLoader:
         if not folder.is_dir():
             raise DataError(
                 f"The data set {path!r} of the task {name!r} is not below --data-root {self.data_root} "
-                f"(looked for {folder}). {fetch_hint('STUDY', '--data-root')}"
+                f"(looked for {folder}). {fetch_hint(self.study, '--data-root')}"
             )
         own = {**(config.get("dataset_kwargs") or {}), "cache_dir": _cache(folder)}
         return {"dataset_path": str(folder), "dataset_kwargs": own}
