@@ -225,14 +225,6 @@ def in_units(count: int) -> str:
     return f"{_rounded(Decimal(count) / 10**9, 5)} B = {_rounded(Decimal(count) / 10**6, 2)} M"
 
 
-def parameters_table() -> pd.DataFrame:
-    """Table 5's counts: recipe, trainable (exact), printed (its digits) and right (the same in the right units)."""
-    import pandas as pd
-
-    rows = [(recipe, n, as_printed(n), in_units(n)) for recipe, n in parameter_counts().items()]
-    return pd.DataFrame(rows, columns=["recipe", "trainable", "printed", "right"])
-
-
 def billions(count: int) -> str:
     """``count`` in billions, with as many decimals as Table 5 has."""
     return str(_rounded(Decimal(count) / 10**9, 3))

@@ -134,13 +134,6 @@ def test_counts_as_an_argument() -> None:
     assert any("1.389 B" in slip.what and "23,893,633" in slip.what for slip in published.slips(FOLDER, counts))
 
 
-def test_parameters_table() -> None:
-    frame = published.parameters_table()
-    printed = dict(zip(frame["recipe"], frame["printed"], strict=True))
-    assert printed == {"lora": "0.419", "mola": "2.228", "mosld": "1.389"}
-    assert dict(zip(frame["recipe"], frame["right"], strict=True))["lora"] == "0.00419 B = 4.19 M"
-
-
 def test_protocol_has_the_keys_of_a_study() -> None:
     found = published.protocol(FOLDER)
     for key in found.study:
