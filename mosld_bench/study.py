@@ -338,11 +338,10 @@ def _set(content: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(content, dict):
             raise UnknownNameError("key", key, [])
     content[last] = value
-    if not parents and last == "model":
-        content.pop("models", None)
-    # steps and epochs exclude each other: the one named last counts.
-    if parents == ["train"] and last in {"steps", "epochs"}:
-        content.pop({"steps": "epochs", "epochs": "steps"}[last], None)
+    # These exclude each other: the one named last counts.
+    for pair in (("steps", "epochs"), ("model", "models")):
+        if last in pair and parents == (["train"] if last in {"steps", "epochs"} else []):
+            content.pop(pair[1 - pair.index(last)], None)
 
 
 def _shipped_digest(name: str) -> str | None:

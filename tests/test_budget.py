@@ -41,6 +41,14 @@ def test_the_papers_parameter_counts_on_llama2_7b(recipe: str, count: int) -> No
     assert fit.total - fit.trainable == 6_738_415_616
 
 
+def test_a_rank_as_budget_sets_the_rank_and_holds_the_scale() -> None:
+    """Equal rank is no equal size: there is no target and no residual."""
+    fit = fit_budget(RECIPES["mosld"], LLAMA2_7B, "r8")
+    assert (fit.trainable, fit.target, fit.residual) == (13_893_632, None, None)
+    four = fit_budget(RECIPES["lora"], LLAMA2_7B, "r4")
+    assert (four.trainable, four.params["r"], four.params["lora_alpha"]) == (4_194_304 // 2, 4, 8)
+
+
 def test_molas_own_counts_on_all_linears() -> None:
     """arXiv 2402.08562: all seven linears at r 8 with five experts on average, and with eight everywhere."""
     linears = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

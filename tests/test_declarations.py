@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mosld_bench import registry
 from mosld_bench.errors import BadFileError, BenchError, DataError, UnknownNameError
@@ -95,6 +96,68 @@ def test_plan_is_pure_ordered_and_complete(tiny: Path) -> None:
     assert all(t.train_on == t.in_domain and len(t.train_on) == 1 for t in single)
     assert {t.budget for t in trials if t.recipe.name == "full"} == {"native"}
     assert len({t.protocol for t in trials}) == 1
+
+
+def test_a_study_over_ranks_models_and_amounts_of_general_data(tiny: Path) -> None:
+    workspace = Workspace(tiny, tiny)
+    one = study(
+        tiny,
+        models=[{"name": "a/one"}, {"name": "b/two"}],
+        budgets=["r2", "r4", "6k"],
+        recipes=["full", "prefix-tuning", "lora"],
+        general={"task": "count", "items": [0, 5]},
+        in_domain=["copy"],
+    )
+    trials = one.plan(workspace)
+    assert len({trial.id for trial in trials}) == len(trials)
+    conditions = [(t.recipe.name, t.condition) for t in trials if t.model.name == "a/one"]
+    # A recipe without a rank is run once as it is, not once a rank; the frozen base takes no general data.
+    assert conditions == [
+        ("base", ("frozen", "native", "a/one", 0)),
+        ("full", ("mixture", "native", "a/one", 0)),
+        ("prefix-tuning", ("mixture", "native", "a/one", 0)),
+        ("lora", ("mixture", "r2", "a/one", 0)),
+        ("lora", ("mixture", "r4", "a/one", 0)),
+        ("prefix-tuning", ("mixture", "6k", "a/one", 0)),
+        ("lora", ("mixture", "6k", "a/one", 0)),
+        ("full", ("mixture", "native", "a/one", 5)),
+        ("prefix-tuning", ("mixture", "native", "a/one", 5)),
+        ("lora", ("mixture", "r2", "a/one", 5)),
+        ("lora", ("mixture", "r4", "a/one", 5)),
+        ("prefix-tuning", ("mixture", "6k", "a/one", 5)),
+        ("lora", ("mixture", "6k", "a/one", 5)),
+    ]
+    assert len({t.protocol for t in trials}) == 2  # one a model
+    with_general = next(t for t in trials if t.general)
+    assert with_general.task_digests.keys() == {"copy", "other", "count"}
+    assert "-g5-" in with_general.id
+    with pytest.raises(BadFileError, match="give model or models, not both"):
+        Study.model_validate({**one.model_dump(), "model": {"name": "c"}})
+    with pytest.raises(UnknownNameError, match="named as the study's reference"):
+        study(tiny, reference="lorra").plan(workspace)
+
+
+def test_a_study_includes_another_and_a_noted_study_is_the_same_study(tmp_path: Path) -> None:
+    workspace = Workspace(REPOSITORY, REPOSITORY)
+    paper, uncommon = (Study.load(workspace.study_file(name)) for name in ("paper", "uncommon"))
+    assert uncommon.train == paper.train
+    assert uncommon.recipes == ("lora", "mosld")
+    assert Study.load(workspace.study_file("diverse")).train == paper.train.model_copy(update={"max_length": 512})
+    scaling = Study.load(workspace.study_file("scaling"))
+    assert [model.name.split("/")[1] for model in scaling.models] == ["Llama-2-7b-hf", "Llama-2-13b-hf", "llama-30b"]
+    noted = tmp_path / "scaling" / "study.yaml"
+    noted.parent.mkdir()
+    noted.write_text(yaml.safe_dump(scaling.model_dump(mode="json"), sort_keys=False))
+    again = Study.load(noted)
+    assert again == scaling
+    assert [t.id for t in again.plan(workspace)] == [t.id for t in scaling.plan(workspace)]
+
+
+def test_identities_leave_out_what_is_at_its_default() -> None:
+    recipe = Recipe(name="a", title="A", method="peft", params={"r": 8})
+    assert recipe.identity == {"name": "a", "method": "peft", "params": {"r": 8}}
+    assert "optimizer" in recipe.model_copy(update={"optimizer": "adafactor"}).identity
+    assert recipe.model_copy(update={"title": "B", "order": 3, "deviations": ("x",)}).identity == recipe.identity
 
 
 def test_trial_ids_follow_what_changes_the_numbers_and_nothing_else(tiny: Path) -> None:

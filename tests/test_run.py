@@ -316,6 +316,55 @@ def test_held_out_items_and_samples_are_fixed(tiny: Path) -> None:
     assert sample(task, 5, 0) == sample(task, 5, 0) != sample(task, 5, 1)
 
 
+def test_general_data_and_capped_tasks_are_fixed_samples_that_nest(tiny: Path) -> None:
+    _, jobs, around = parts(
+        tiny,
+        recipes=["lora"],
+        frozen_base=False,
+        in_domain=["copy"],
+        general={"task": "count", "items": [3, 7]},
+        **{"train.task_items": 10},
+    )
+    session = Session(around)
+    small, large = [execute(trial, session, fit).record for trial, fit in jobs]
+    assert small.train_info is not None
+    assert large.train_info is not None
+    assert small.train_info.train_items == {"copy": 9, "count": 3}
+    assert large.train_info.train_items == {"copy": 9, "count": 7}
+    assert small.train_info.validation_items == {"copy": 1}
+    assert {metric.task for metric in small.metrics} == {"copy", "other"}
+    spec = jobs[0][0].train
+    tokenizer = session.model(jobs[0][0].model, "float32")[1]
+    three, seven = (session.general(trial.general, spec, tokenizer) for trial, _ in jobs)
+    assert [item.ids for item in three if item.ids not in [other.ids for other in seven]] == []
+
+
+def test_overlap_command_and_report_tell_a_planted_leak(tiny: Path) -> None:
+    """Four test items of a task that trains nothing are put, word for word, into a training set."""
+    words = [f"w{i} " * 3 + " ".join(f"word{i}x{j}" for j in range(14)) for i in range(20)]
+    leak = [{"id": str(i), "question": text, "options": ["yes", "no"], "answer": 0} for i, text in enumerate(words)]
+    write_task(tiny / "tasks", "other", leak, trains=False)
+    write_task(tiny / "tasks", "copy", [*items(20, "abcdefg"), *leak[:4]])
+    done = bench("run", "tiny", "--methods", "lora", "--executor", "inline", "--root", str(tiny))
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(tiny / "reports" / "tiny" / "tables" / "overlap.csv").set_index(["train", "evaluated"])
+    assert (found.loc[("copy", "other"), "shared"], found.loc[("copy", "other"), "items"]) == (4, 20)
+    assert found.loc[("count", "other"), "shared"] == 0
+    said = bench("tasks", "overlap", "tiny", "--root", str(tiny))
+    assert said.returncode == 0, said.stderr
+    assert "20.00%" in said.stdout
+
+
+def test_with_gpus_and_without_a_study_the_paper_is_run() -> None:
+    done = bench("run", "--methods", "all", "--gpus", "8", "--dry-run", cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert "paper: 400 trials on NousResearch/Llama-2-7b-hf" in done.stdout
+    assert "hours on 8 GPUs" in done.stdout
+    refused = bench("plan", "paper", "--methods", "full,lora", "--gpu-memory", "40", cwd=REPOSITORY)
+    assert "Refused: full on NousResearch/Llama-2-7b-hf needs about 76 GB" in refused.stdout
+    assert "Refused: lora" not in refused.stdout
+
+
 def test_a_built_in_generation_task_trains_and_is_scored_by_the_same_way(tiny: Path, mirror: Path) -> None:
     """gsm8k as lm-eval ships it: found by name, read from the mirror, answers generated."""
     done = bench(

@@ -112,3 +112,43 @@ def test_bfloat16_and_checkpointing_follow_the_float32_curve() -> None:
     _, exact = trained(512)
     _, rough = trained(512, dtype="bfloat16")
     assert [p.loss for p in rough.curve] == pytest.approx([p.loss for p in exact.curve], rel=0.05)
+
+
+def test_adafactor_by_its_equations() -> None:
+    """Two steps on one matrix against arXiv 1804.04235, algorithm 4, with relative steps and torch's defaults."""
+    from mosld_bench.train import _optimizer
+
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(4, 3, dtype=torch.float64))
+    gradients = [torch.randn(4, 3, dtype=torch.float64) for _ in range(2)]
+    x, rows, columns = weight.detach().clone(), torch.zeros(4).double(), torch.zeros(3).double()
+    stepper = _optimizer("adafactor", [weight], 1e-2, 0.0)
+    for t, g in enumerate(gradients, 1):
+        weight.grad = g.clone()
+        stepper.step()
+        decay = 1 - t**-0.8
+        rows = decay * rows + (1 - decay) * (g**2).mean(1)
+        columns = decay * columns + (1 - decay) * (g**2).mean(0)
+        second = rows[:, None] * columns[None, :] / rows.mean()
+        update = g / second.sqrt()
+        update = update / max(1.0, update.pow(2).mean().sqrt().item())
+        x = x - max(1e-3, x.pow(2).mean().sqrt().item()) * min(1e-2, t**-0.5) * update
+    assert torch.allclose(weight.detach(), x, atol=1e-9)
+    state = sum(v.numel() for v in stepper.state[weight].values() if isinstance(v, torch.Tensor) and v.numel() > 1)
+    assert state == 4 + 3
+
+
+def test_what_trains_is_float32_whatever_the_dtype_of_the_model() -> None:
+    from mosld_bench.models import fresh, own_trained
+
+    base = build(config(layers=2)).to(torch.bfloat16)
+    model = registry.get("full").attach(fresh(base), {})
+    owned = own_trained(model, base)
+    assert {p.dtype for p in owned} == {torch.float32}
+    assert {id(p) for p in owned} == {id(p) for p in model.parameters()}
+    assert {p.dtype for p in base.parameters()} == {torch.bfloat16}
+    lora = registry.get("peft").attach(
+        fresh(base), {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]}
+    )
+    assert own_trained(lora, base) == []
+    assert {p.dtype for p in lora.parameters() if p.requires_grad} == {torch.float32}
