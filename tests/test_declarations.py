@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from mosld_bench import registry
 from mosld_bench.errors import BadFileError, BenchError, DataError, UnknownNameError
@@ -131,7 +132,7 @@ def test_a_study_over_ranks_models_and_amounts_of_general_data(tiny: Path) -> No
     with_general = next(t for t in trials if t.general)
     assert with_general.task_digests.keys() == {"copy", "other", "count"}
     assert "-g5-" in with_general.id
-    with pytest.raises(BadFileError, match="give model or models, not both"):
+    with pytest.raises(ValidationError, match="give model or models, not both"):
         Study.model_validate({**one.model_dump(), "model": {"name": "c"}})
     with pytest.raises(UnknownNameError, match="named as the study's reference"):
         study(tiny, reference="lorra").plan(workspace)
