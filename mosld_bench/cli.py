@@ -339,7 +339,10 @@ def tasks_overlap(
     from mosld_bench import job
 
     workspace = Workspace.find(root)
-    found = job.find_overlaps(Study.load(workspace.study_file(study)), workspace, tuple(include_path or ()), data_root)
+    one_study = job.last_run(study, workspace)
+    if one_study.train is None:
+        raise BenchError(f"The study {study!r} trains nothing, so no test item can be in its training sets.")
+    found = job.find_overlaps(one_study, workspace, tuple(include_path or ()), data_root)
     table = Table(title=f"{study}: test items that share a run of 13 words with a training set")
     for column in ("test set", "training set", "items", "shared", "exact", "share", "an example"):
         table.add_column(column, justify="right" if column in {"items", "shared", "exact", "share"} else "left")

@@ -44,7 +44,7 @@ def cost(evidence: Evidence) -> Table:
         texts = [MISSING if value is None else f"{value:,.{digits}f}" for value, digits in
                  zip(means.values(), (1, 0, 1, 0), strict=True)]  # fmt: skip
         if row.block in printed:
-            lines.append(Line(tuple(Cell(text) for text in (row.recipe.title, *texts))))
+            lines.append(Line(tuple(Cell(text) for text in (_title(row), *texts))))
         numbers.append(
             {
                 "recipe": row.recipe.name,
@@ -66,6 +66,10 @@ def cost(evidence: Evidence) -> Table:
         tuple(lines),
         pd.DataFrame(numbers),
     )
+
+
+def _title(row: Row) -> str:
+    return row.recipe.title + (beside(row.block) if row.frozen else "")
 
 
 def _printed(evidence: Evidence) -> set[Condition]:

@@ -10,6 +10,7 @@ from mosld_bench import tabular
 from mosld_bench.blocks import Block, Section, bullets, listed, paragraph, run, section
 from mosld_bench.evidence import Evidence
 from mosld_bench.recipe import Recipe
+from mosld_bench.study import TrainSpec
 from mosld_bench.tabular import Cell, Column, Line, Table
 
 
@@ -113,10 +114,10 @@ def protocol(evidence: Evidence) -> Section:
         paragraph(study.about) if study.about else None,
         paragraph(
             *models, run("Training. ", "bold"),
-            f"{length} of {train.batch_size} examples, peak learning rate {train.learning_rate:g} (times "
-            f"the recipe's factor), {train.schedule} schedule after {train.warmup_steps} warm-up steps, "
-            f"weight decay {train.weight_decay:g}, {clip}, at most {train.max_length} tokens an example, "
-            f"{train.dtype}. {100 * train.validation_fraction:g} % of each training split is held out for "
+            f"{length} in batches of {train.batch_size} examples, peak learning rate {train.learning_rate:g} (times "
+            f"the recipe's factor), {train.schedule} schedule after {train.warmup_steps} warm-up steps"
+            f"{_at_most(train)}, weight decay {train.weight_decay:g}, {clip}, at most {train.max_length} tokens an "
+            f"example, {train.dtype}. {100 * train.validation_fraction:g} % of each training split is held out for "
             "the validation loss and never trained on. "
             f"{_sampled(evidence)}",
             run("Seeds. ", "bold"), f"{', '.join(map(str, seeds)) or 'none'}. ",
@@ -133,6 +134,10 @@ def protocol(evidence: Evidence) -> Section:
 def _models(evidence: Evidence) -> str:
     pinned = {trial.model.name: trial.model.revision for trial in evidence.trials}
     return listed([f"{name} (revision {(revision or 'not pinned')[:12]})" for name, revision in pinned.items()])
+
+
+def _at_most(train: TrainSpec) -> str:
+    return f" (at most {100 * train.warmup_limit:g} % of all)" if train.warmup_limit < 1 else ""
 
 
 def _sampled(evidence: Evidence) -> str:
@@ -188,7 +193,8 @@ def _task_table(evidence: Evidence) -> Table:
     whole = ("train_items", "validation_items", "test_items")
     return Table(
         "tasks",
-        "Tasks by role and kind, with the items of their training, validation and test parts. Chance is the "
+        "Tasks by role and kind, with the items that are trained on, that the validation loss is taken over, and that "
+        "are scored. Chance is the "
         "expected score of a uniform guess in per cent.",
         (
             Column("Task", "left"),
@@ -217,7 +223,7 @@ def _fairness(evidence: Evidence) -> str:
     matched = [row for row in evidence.trained if row.matched and row.records]
     residuals = [abs(r.size.residual) for row in matched for r in row.records if r.size and r.size.residual is not None]
     text = (
-        "All rows of a setting share the base model, the prompts, the loss (answer tokens only), the "
+        "All rows of a block share the base model, the prompts, the loss (answer tokens only), the "
         "training items, the length of training, batch size, schedule and precision, and the scoring; a "
         "digest over these (Provenance) keeps records made under other conditions out of this report."
     )
@@ -248,8 +254,8 @@ def _confounders(evidence: Evidence) -> str:
         parts.append(f"Not matched in size, and left out of all comparisons: {listed(unmatched)}.")
     if ranks:
         parts.append(
-            "Rows of equal rank differ in size: the more experts, the more parameters. They are compared with each "
-            "other, as the MoSLD paper does, and never with rows of equal size."
+            "Rows of equal rank need not be equal in size: the more matrices, the more parameters. They are compared "
+            "with each other, as the MoSLD paper does, and never with rows of equal size."
         )
     if len(set(modules.values())) > 1:
         by_names: dict[str, list[str]] = {}

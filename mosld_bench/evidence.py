@@ -179,6 +179,12 @@ class Evidence:
         found = self.tasks.get(task, {}).get("metadata")
         return found if isinstance(found, Mapping) else {}
 
+    @property
+    def measure(self) -> str:
+        """What the scores are: accuracy, or where tasks are scored otherwise (ROUGE, exact match) just a score."""
+        metrics = [metric for task in self.task_names if (metric := self.metric(task))]
+        return "accuracy" if all(metric.metric.startswith("acc") for metric in metrics) else "score"
+
     def metric(self, task: str) -> Metric | None:
         """The primary metric of a task, from the first record that has it."""
         of_task = (m for record in self.records for m in record.metrics if m.task == task and m.primary)
@@ -200,10 +206,19 @@ class Evidence:
         best = self.best(block)
         return self._against(best, block) if best else []
 
+    def tied(self, block: Condition) -> list[Row]:
+        """The other rows of a block that nothing separates from its best: a test does not, or there is none."""
+        best, separated = self.best(block), {id(c.row) for c in self.against_best(block) if c.separated}
+        rows = [row for row in self.trained if row.block == block and row.score is not None and row is not best]
+        return [row for row in rows if id(row) not in separated] if best else []
+
     def against_reference(self, block: Condition, what: str = "in_domain") -> list[Comparison]:
-        """Every other row of a block minus the study's reference in it; empty where that is missing."""
-        named = (row for row in self.trained if row.block == block and row.recipe.name == self.study.reference)
-        reference = next(named, None)
+        """Every other row of a block minus the study's reference in it; empty where that is missing.
+
+        Empty, too, for rows at their native size, which nothing makes comparable.
+        """
+        rows = (row for row in self.trained if row.block == block and row.ranked)
+        reference = next((row for row in rows if row.recipe.name == self.study.reference), None)
         return self._against(reference, block, what) if reference else []
 
     def _against(self, other: Row, block: Condition, what: str = "in_domain") -> list[Comparison]:
@@ -287,6 +302,13 @@ def _current(records: Sequence[Record], planned: Mapping[str, Trial]) -> list[Re
         for record in latest
         for t in [record.trial]
         if _definition(t.recipe) == meaning[t.recipe.name]
+    }
+    # A budget may be named after a recipe that was changed since: of a block, the latest target counts.
+    targets = {(r.trial.condition, r.trial.model): r.size.target for r in cells.values() if r.size and r.size.target}
+    cells = {
+        cell: r
+        for cell, r in cells.items()
+        if not (r.size and r.size.target) or targets[r.trial.condition, r.trial.model] == r.size.target
     }
     order = {trial: place for place, trial in enumerate(planned)}
     return sorted(cells.values(), key=lambda r: (order.get(r.trial_id, len(order)), r.trial.recipe.order, r.trial_id))

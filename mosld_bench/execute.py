@@ -13,6 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -85,7 +86,10 @@ class Session:
             self._models.clear()  # one base model at a time: studies over several models run them one after another
             root = Path(self.around.model_root) if self.around.model_root else None
             tokenizer = load_tokenizer(spec, root)
-            self._models[key] = (load_base(spec, getattr(torch, dtype), self.around.device, root), tokenizer)
+            base = load_base(spec, getattr(torch, dtype), self.around.device, root)
+            if tokenizer.pad_token_id >= base.get_input_embeddings().num_embeddings:  # type: ignore[operator]
+                tokenizer.pad_token = tokenizer.eos_token  # added to the tokenizer, unknown to the model
+            self._models[key] = base, tokenizer
         return self._models[key]
 
     def examples(self, task: str, spec: TrainSpec, tokenizer: Any) -> tuple[list[Encoded], list[Encoded]]:
@@ -129,7 +133,9 @@ def _encode(task: Any, spec: TrainSpec, tokenizer: Any, most: int | None) -> lis
     encoded = []
     for context, answer in pairs:
         answer = (answer + end)[: spec.max_length - 1]
-        encoded.append(Encoded(name, (context + answer)[-spec.max_length :], len(answer)))
+        ids = context + answer
+        begin = ids[:1] if len(ids) > spec.max_length and ids[0] == tokenizer.bos_token_id else []  # cuts keep it
+        encoded.append(Encoded(name, begin + ids[len(begin) - spec.max_length :], len(answer)))
     return encoded
 
 
@@ -161,7 +167,8 @@ def _release(device: str) -> None:
     if device.startswith("cuda"):
         import torch
 
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # after an error of the device, of which the record tells already
+            torch.cuda.empty_cache()
 
 
 def in_domain_mean(record: Record) -> float | None:

@@ -111,9 +111,16 @@ def report(
         record.load(workspace.results, study.name),
         workspace.reports / study.name,
         {task: files.config(task) or {} for task in study.tasks},
-        overlap.load(found) if (found := _overlaps(study, workspace)).is_file() else (),
+        _noted_overlaps(study, workspace),
         workspace.published,
     )
+
+
+def _noted_overlaps(study: Study, workspace: Workspace) -> list[overlap.Overlap]:
+    """What a run has left, of the tasks that the study has now."""
+    path = _overlaps(study, workspace)
+    found = overlap.load(path) if path.is_file() else []
+    return [one for one in found if {one.train, one.evaluated} <= set(study.tasks)]
 
 
 def _overlaps(study: Study, workspace: Workspace) -> Path:
@@ -126,13 +133,17 @@ def find_overlaps(
     """What the study's evaluation sets share with its training sets: as noted, or found and noted now."""
     from mosld_bench.tasks import TaskLoader
 
+    assert study.train is not None
     folders = (workspace.tasks, *include_paths)
+    general = {study.general.task: max(study.general.items)} if study.general else {}
     return overlap.cached(
         _overlaps(study, workspace),
         lambda: TaskLoader(folders, data_root, study.name),
         TaskFiles.scan(folders),
-        study.in_domain,
+        study.in_domain + tuple(general),
         study.in_domain + study.out_of_domain,
+        most=dict.fromkeys(study.in_domain, study.train.task_items) | general,
+        seed=study.train.split_seed,
     )
 
 
@@ -146,8 +157,9 @@ def _note(study: Study, workspace: Workspace) -> None:
 def last_run(name: str, workspace: Workspace) -> Study:
     """The study as it was last run, else as its file says."""
     file = workspace.study_file(name)
-    noted = workspace.results / file.resolve().parent.name / "study.yaml"
-    return Study.load(noted if noted.is_file() else file)
+    study = Study.load(file)
+    noted = workspace.results / study.name / "study.yaml"
+    return Study.load(noted) if noted.is_file() else study
 
 
 def missing(jobs: list[tuple[Trial, Fit]], results: Path, overwrite: str) -> list[tuple[Trial, Fit]]:
@@ -157,7 +169,7 @@ def missing(jobs: list[tuple[Trial, Fit]], results: Path, overwrite: str) -> lis
     todo: list[tuple[Trial, Fit]] = []
     finished: list[tuple[Trial, Fit]] = []
     for job in jobs:
-        (finished if record.is_finished(results, job[0]) else todo).append(job)
+        (finished if record.is_finished(results, *job) else todo).append(job)
     if overwrite == "never" and finished:
         raise BenchError(
             f"--overwrite never, but {len(finished)} of {len(jobs)} trials have a record below {results}, the first "
@@ -203,7 +215,7 @@ def _summary(main_csv: Path) -> Table:
     import pandas as pd
 
     frame = pd.read_csv(main_csv)
-    table = Table(title="accuracy, mean ± standard deviation over seeds")
+    table = Table(title="mean scores in per cent, mean ± standard deviation over seeds")
     for column in ("recipe", "setting", "budget", "trainable", "in-domain", "out-of-domain", "seeds"):
         table.add_column(column, justify="left" if column in {"recipe", "setting", "budget"} else "right")
 
@@ -214,6 +226,7 @@ def _summary(main_csv: Path) -> Table:
 
     for row in frame.to_dict("records"):
         means = [shown(row[f"{role}_mean"], row[f"{role}_sd"]) for role in ("in_domain", "out_of_domain")]
-        size = f"{int(row['trainable_parameters']):,}"
+        count = row["trainable_parameters"]
+        size = "–" if pd.isna(count) else f"{int(count):,}"
         table.add_row(row["recipe"], row["setting"], str(row["budget"]), size, *means, str(row["seeds"]))
     return table

@@ -21,7 +21,7 @@ def leakage(evidence: Evidence) -> Section | None:
         f"A test item is shared with a training set where a run of {n} words of it, prompt and right answer, is in a "
         f"training item; an item of {SHORTEST} to {n - 1} words where it is there as a whole; a shorter one where a "
         "training item is just this. Wording that a tenth of a set has in common is left out. Validation items count "
-        "as training items here, though nothing is trained on them."
+        "as training items here, though nothing is trained on them; so does what is mixed in."
     )
     if not shared:
         return section("Overlap", paragraph(text + " No test item is shared."))
@@ -39,6 +39,7 @@ def _share(one: Overlap) -> str:
 def _table(evidence: Evidence) -> Table:
     """Evaluation sets down, training sets across, in per cent of the test items."""
     found = {(one.train, one.evaluated): one for one in evidence.overlaps}
+    numbers = [one.model_dump() for one in evidence.overlaps]
     trained = list(dict.fromkeys(train for train, _ in found))
     lines = []
     for task in dict.fromkeys(evaluated for _, evaluated in found):
@@ -56,5 +57,5 @@ def _table(evidence: Evidence) -> Table:
             *(Column(evidence.title(train), turned=True) for train in trained),
         ),
         tuple(lines),
-        pd.DataFrame([one.model_dump() for one in evidence.overlaps]),
+        pd.DataFrame(numbers),
     )

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def logits_at(model: nn.Module, rows: Tensor, columns: Tensor, **inputs: Any) -> Tensor:
+def logits_at(model: nn.Module, rows: Tensor, columns: Tensor, exact: bool = False, **inputs: Any) -> Tensor:
     """Logits (n, vocabulary) at the n places (rows[i], columns[i]) of a batch; both are index tensors.
+
+    ``exact``: with the head in float32 whatever the model's dtype, for scores that are compared: in bfloat16 logits
+    near 16 are an eighth apart, and the letters of a question tie.
 
     A hook picks the hidden states just before the output head, so it works for every architecture that has one and
     for every adapter. Columns count from the end, so that virtual tokens put in front do not shift them.
@@ -23,11 +27,18 @@ def logits_at(model: nn.Module, rows: Tensor, columns: Tensor, **inputs: Any) ->
     head = model.get_output_embeddings()  # type: ignore[operator]
     if head is None:
         return model(**inputs, use_cache=False).logits[places]  # type: ignore[no-any-return]
-    hook = head.register_forward_pre_hook(pick)
+
+    def sharpen(module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return F.linear(args[0].float(), module.weight.float(), None if module.bias is None else module.bias.float())
+
+    hooks = [head.register_forward_pre_hook(pick)]
+    if exact and type(head) is nn.Linear and head.weight.dtype != torch.float32:
+        hooks.append(head.register_forward_hook(sharpen))
     try:
         return model(**inputs, use_cache=False).logits[0]  # type: ignore[no-any-return]
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def padded(sequences: list[list[int]], pad: int, device: torch.device | str) -> tuple[Tensor, Tensor]:

@@ -60,8 +60,17 @@ class Overlap(Strict):
     example: str = Field("", description="a shared run of the first item that has one")
 
 
-def overlaps(loader: TaskLoader, train_on: Sequence[str], evaluated: Sequence[str], n: int = N) -> list[Overlap]:
+def overlaps(
+    loader: TaskLoader,
+    train_on: Sequence[str],
+    evaluated: Sequence[str],
+    n: int = N,
+    most: Mapping[str, int | None] | None = None,
+    seed: int = 0,
+) -> list[Overlap]:
     """Every training set against every evaluation set, in the order given; each task is rendered once a role.
+
+    ``most``: training set -> how many of its items are trained on, drawn with ``seed``; all where it has none.
 
     Raises UnknownNameError or DataError for a task that cannot be loaded, and DataError for one of ``train_on``
     without a training split.
@@ -72,7 +81,8 @@ def overlaps(loader: TaskLoader, train_on: Sequence[str], evaluated: Sequence[st
     found = []
     for name in train_on:
         task = loader.get(name)
-        found += index.against(name, (_text(task, item) for item in tasks.examples(task)))
+        drawn = tasks.draw(task, (most or {}).get(name), seed)
+        found += index.against(name, (_text(task, item) for item in tasks.examples(task, drawn)))
     return found
 
 
@@ -266,6 +276,8 @@ def cached(
     train_on: Sequence[str],
     evaluated: Sequence[str],
     n: int = N,
+    most: Mapping[str, int | None] | None = None,
+    seed: int = 0,
 ) -> list[Overlap]:
     """`overlaps`, from ``path`` where they were computed from the same tasks; else computed and written there.
 
@@ -275,8 +287,10 @@ def cached(
     """
     digests = {name: files.digest(name) for name in (*train_on, *evaluated)}
     key = {
-        "version": 1,
+        "version": 2,
         "n": n,
+        "most": dict(most or {}),
+        "seed": seed,
         "train_on": list(train_on),
         "evaluated": list(evaluated),
         "digests": {name: f"lm-eval {version('lm-eval')}" if d == "lm-eval" else d for name, d in digests.items()},
@@ -288,6 +302,6 @@ def cached(
             known, found = {}, []
         if known == key:
             return found
-    found = overlaps(loader(), train_on, evaluated, n)
+    found = overlaps(loader(), train_on, evaluated, n, most, seed)
     save(path, found, key)
     return found

@@ -144,7 +144,7 @@ def _read(
     columns = torch.tensor([column for _, _, columns in flat for column in columns], device=device)
     targets = torch.tensor([token for _, request, _ in flat for token in requests[request][1]], device=device)
     owner = torch.tensor([i for i, (_, _, columns) in enumerate(flat) for _ in columns], device=device)
-    logits = logits_at(model, rows, columns, **inputs).float()
+    logits = logits_at(model, rows, columns, exact=True, **inputs).float()
     logp = logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=1)
     greedy = logits.argmax(dim=1) == targets
     sums = torch.zeros(len(flat), dtype=torch.float64, device=device).index_add_(0, owner, logp.double())

@@ -44,7 +44,7 @@ class Plan:
             if trial.train is not None and key not in known:
                 known[key] = pricing.price(
                     _as_run(trial), fit, self.configs[trial.model.name], self.sizes,
-                    trial.recipe.optimizer, self.study.resources.train_tokens,
+                    trial.recipe.optimizer, self.study.resources.train_tokens, checkpoints=_checkpoints(trial),
                 )  # fmt: skip
             found.append(known.get(key))
         return found
@@ -70,10 +70,14 @@ class Plan:
 
 def _as_run(trial: Trial) -> Trial:
     """The trial as its method lets it run: with checkpointing only where the method bears it."""
-    method, spec = registry.get(trial.recipe.method), trial.train
-    if spec is None or method.checkpoints(trial.recipe.params):
+    spec = trial.train
+    if spec is None or _checkpoints(trial):
         return trial
     return trial.model_copy(update={"train": spec.model_copy(update={"gradient_checkpointing": False})})
+
+
+def _checkpoints(trial: Trial) -> bool:
+    return registry.get(trial.recipe.method).checkpoints(trial.recipe.params)
 
 
 def make(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def size(evidence: Evidence) -> Plot | str:
     scored = [row for row in evidence.trained if row.score is not None and row.trainable]
     rows = [row for row in scored if row.block.general == amounts]
     if not rows:
-        return "No trained row has all of its in-domain tasks yet, so accuracy is not drawn against size."
+        return "No trained row has all of its in-domain tasks yet, so nothing is drawn against size."
     kinds = ["in_domain", *(["out_of_domain"] if evidence.study.out_of_domain else [])]
     settings = [setting for setting in evidence.settings if any(row.setting == setting for row in rows)]
     figure = Figure(figsize=(PAGE, 1.85 * len(settings) + 0.55), layout="constrained")
@@ -75,14 +75,14 @@ def size(evidence: Evidence) -> Plot | str:
             axes.set_title(f"{name}, {setting_label(setting)}")
             if i == len(settings) - 1:
                 axes.set_xlabel("Trainable parameters")
-        grid[i][0].set_ylabel("Mean accuracy (%)")
+        grid[i][0].set_ylabel(f"Mean {evidence.measure} (%)")
     legend(figure, [r for r in recipes if any(row.recipe.name == r.name for row in rows)], True, 8)
     caption = (
-        "Accuracy against trainable parameters (logarithmic). Points are means over seeds, bars one "
-        "sample standard deviation. Points of one budget are spread sideways to be told apart; a line "
+        f"{evidence.measure.capitalize()} against trainable parameters (logarithmic). Points are means over seeds, "
+        "bars one sample standard deviation. Points of one budget are spread sideways to be told apart; a line "
         "joins the budgets of a method. The axes do not begin at zero."
     )
-    return Plot("size", "accuracy against size", caption, figure, wide=True)
+    return Plot("size", f"{evidence.measure} against size", caption, figure, wide=True)
 
 
 def _size_panel(axes: Axes, rows: Sequence[Row], kind: str, recipes: Sequence[Recipe]) -> None:
@@ -90,8 +90,10 @@ def _size_panel(axes: Axes, rows: Sequence[Row], kind: str, recipes: Sequence[Re
     names = [recipe.name for recipe in recipes if any(row.recipe.name == recipe.name for row in rows)]
     dodged = [name for name in names if any(row.matched for row in rows if row.recipe.name == name)]
     step = _spread(rows) / max(1, len(dodged))
-    for name in names:
-        own = sorted((row for row in rows if row.recipe.name == name), key=lambda row: row.trainable or 0)
+    models = list(dict.fromkeys(row.block.model for row in rows))
+    for name, model in product(names, models):
+        here = [row for row in rows if (row.recipe.name, row.block.model) == (name, model)]
+        own = sorted(here, key=lambda row: row.trainable or 0)
         points = [(row.trainable or 0, *row.mean_sd(kind)) for row in own]
         known = [(x, mean, sd or 0.0) for x, mean, sd in points if mean is not None]
         shift = dodged.index(name) - (len(dodged) - 1) / 2 if name in dodged else 0
@@ -220,16 +222,17 @@ def tasks(evidence: Evidence) -> Plot | str:
         if len(names) > 10:
             axes.tick_params(axis="x", labelrotation=90)
         axes.tick_params(axis="x", length=0)
-        axes.set_ylabel("Accuracy (%)")
+        axes.set_ylabel(f"{evidence.measure.capitalize()} (%)")
         axes.set_title(panel_label(block), loc="left")
         percent_axis(axes)
     shown = {row.recipe.name for _, rows in panels for row in rows}
     legend(figure, [recipe for recipe in evidence.recipes if recipe.name in shown], False, 8)
     caption = (
-        "Accuracy by task, mean over seeds and one sample standard deviation; in-domain tasks left of "
-        "the dark line. Solid rule: frozen base; dotted: chance."
+        f"{evidence.measure.capitalize()} by task, mean over seeds and one sample standard deviation"
+        + ("; in-domain tasks left of the dark line. " if evidence.study.out_of_domain else ". ")
+        + "Solid rule: frozen base; dotted: chance."
     )
-    return Plot("tasks-by-method", "accuracy by task", caption, figure, wide=True)
+    return Plot("tasks-by-method", f"{evidence.measure} by task", caption, figure, wide=True)
 
 
 def _aside(place: int, places: int) -> float:
@@ -251,7 +254,7 @@ def _first_blocks(evidence: Evidence) -> list[tuple[Condition, list[Row]]]:
 
 def settings(evidence: Evidence) -> Plot | str:
     """Mixture minus single by task, paired by seed."""
-    tasks_shown = list(evidence.study.in_domain)
+    tasks_shown, measure = list(evidence.study.in_domain), evidence.measure
     pairs = [
         (row, other)
         for row in evidence.trained
@@ -286,10 +289,12 @@ def settings(evidence: Evidence) -> Plot | str:
     percent_axis(axes)
     drawn = {row.recipe.name for row, _ in pairs}
     legend(figure, [recipe for recipe in evidence.recipes if recipe.name in drawn], False, 8)
+    spec = evidence.study.train
+    fixed = spec is not None and spec.steps is not None
+    differs = f"The two differ in {'exposure' if fixed else 'the number of steps'} as well; see Exposure."
     caption = (
-        "Accuracy after training on the mixture minus accuracy after training on the task alone, mean "
-        f"over seeds ({budget_label(shown[0].budget)}; rows of fixed size as they are). The two differ in exposure as "
-        "well; see Exposure."
+        f"{measure.capitalize()} after training on the mixture minus {measure} after training on the task alone, mean "
+        f"over seeds ({budget_label(shown[0].budget)}; rows of fixed size as they are). {differs}"
     )
     return Plot("settings", "the mixture against single tasks", caption, figure, wide=True)
 
@@ -375,7 +380,8 @@ def along(evidence: Evidence) -> Plot | str:
                 "name": "",
                 "params": {k: v for k, v in row.recipe.params.items() if k not in _MOVED[axis]},
             }
-            curves.setdefault(canonical([row.setting, family]), []).append((place, row))
+            apart = row.block._replace(**_MERGED.get(axis, {}))
+            curves.setdefault(canonical([apart, family]), []).append((place, row))
     if not curves:
         return f"Nothing is drawn along the axis {_AXES[axis]}: no row on it has all of its in-domain tasks yet."
     kinds = [kind for kind in ("in_domain", "out_of_domain") if getattr(evidence.study, kind)]
@@ -387,7 +393,8 @@ def along(evidence: Evidence) -> Plot | str:
     leaders = []
     for points in curves.values():
         points.sort(key=lambda point: point[0])
-        leader = min((row.recipe for _, row in points), key=lambda recipe: recipe.order)
+        reference = evidence.study.reference
+        leader = min((row.recipe for _, row in points), key=lambda one: (one.name != reference, one.order))
         leaders.append(leader)
         for axes, kind in zip(grid[settings.index(points[0][1].setting)], kinds, strict=True):
             known = [(places.index(place), *row.mean_sd(kind)) for place, row in points]
@@ -403,15 +410,16 @@ def along(evidence: Evidence) -> Plot | str:
             axes.set_xticks(range(len(places)), [_place_label(evidence, place, axis) for place in places])
             axes.set_xlim(-0.4, len(places) - 0.6)
             percent_axis(axes)
-        panels[0].set_ylabel("Mean accuracy (%)")
+        panels[0].set_ylabel(f"Mean {evidence.measure} (%)")
     for axes in grid[-1]:
         axes.set_xlabel(_AXES[axis].capitalize())
     legend(figure, [recipe for recipe in evidence.recipes if recipe in leaders], True, 8)
     caption = (
-        f"Accuracy along the {_AXES[axis]}, in equal steps whatever the values: mean over seeds and one sample "
-        "standard deviation. A line joins rows that differ in nothing else. The axes do not begin at zero."
+        f"{evidence.measure.capitalize()} along the {_AXES[axis]}, in equal steps whatever the values: mean over seeds "
+        "and one sample standard deviation. A line joins rows that differ in nothing else. The axes do not begin at "
+        "zero."
     )
-    return Plot("axis", f"accuracy along the {_AXES[axis]}", caption, figure, wide=True)
+    return Plot("axis", f"{evidence.measure} along the {_AXES[axis]}", caption, figure, wide=True)
 
 
 _AXES = {
@@ -422,6 +430,8 @@ _AXES = {
     "experts": "experts by depth, first layers to last",
 }
 _MOVED: dict[str, set[str]] = {"dropout": {"dropout", "dropout_on"}, "experts": {"experts"}}
+#: Fields of a condition that an axis runs over.
+_MERGED: dict[str, dict[str, Any]] = {"general": {"general": 0}, "rank": {"budget": ""}, "model": {"model": ""}}
 _MOVED |= {axis: set() for axis in _AXES if axis not in _MOVED}
 
 

@@ -89,11 +89,12 @@ def price(
     optimizer: str = "adamw",
     micro_tokens: int = 8192,
     sustained: float | None = None,
+    checkpoints: bool = True,
 ) -> Price:
     """Estimate ``trial`` as ``fit`` sizes it on the model of ``config``. Loads and builds nothing.
 
     ``optimizer``: adamw or adafactor. ``micro_tokens``: resources.train_tokens. ``sustained``: FLOP/s, else the
-    constant for train.dtype.
+    constant for train.dtype. ``checkpoints``: whether the method bears gradient checkpointing.
     """
     spec = trial.train
     assert spec is not None, "a trial that only counts parameters has no price"
@@ -108,7 +109,7 @@ def price(
         hours = flops / (sustained or SUSTAINED[spec.dtype]) / 3600
     now = memory_of(fit, config, spec, optimizer, micro_tokens)
     few = min(micro_tokens, _FEW_TOKENS)
-    thrifty = {"dtype": "bfloat16", "gradient_checkpointing": True}
+    thrifty = {"dtype": "bfloat16", "gradient_checkpointing": checkpoints}
     alone = {  # first what changes no number
         f"resources.train_tokens: {few}": memory_of(fit, config, spec, optimizer, few),
         "train.gradient_checkpointing: true": memory_of(
@@ -128,7 +129,11 @@ def price(
         hours=hours,
         memory=now,
         thriftiest=memory_of(fit, config, spec.model_copy(update=thrifty), "adafactor", few),
-        savings={text: one.total for text, one in alone.items() if one.total < 0.98 * now.total},
+        savings={
+            text: one.total
+            for text, one in alone.items()
+            if one.total < 0.98 * now.total and (checkpoints or "checkpointing" not in text)
+        },
     )
 
 

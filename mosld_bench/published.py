@@ -30,8 +30,15 @@ _ROUNDING = Decimal("0.01")
 
 
 class Items(Strict):
+    """Items of a task as the paper states them; ``scored`` are those that its numbers show, where they differ."""
+
     train: int
     test: int
+    shown: int | None = None
+
+    @property
+    def scored(self) -> int:
+        return self.shown or self.test
 
 
 class Protocol(Strict):
@@ -39,6 +46,7 @@ class Protocol(Strict):
 
     models: dict[str, str]
     study: dict[str, Any]
+    tables: dict[str, dict[str, Any]]
     params: dict[str, Any]
     recipes: dict[str, dict[str, Any]]
     other: dict[str, Any]
@@ -62,6 +70,16 @@ def load(folder: Path, name: str) -> pd.DataFrame:
     frame["accuracy"] = pd.to_numeric(frame["accuracy"]) / 100
     frame["rank"] = pd.to_numeric(frame["rank"]).astype("Int64")
     return frame
+
+
+def averages(frame: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """(recipe, setting) -> mean of its printed scores, for rows whose printed average is another number."""
+    found = {}
+    for (recipe, setting), rows in frame.groupby(["recipe", "setting"]):
+        own, printed = rows[rows["task"] != AVERAGE]["accuracy"], rows[rows["task"] == AVERAGE]["accuracy"]
+        if len(own) and len(printed) and abs(float(own.mean()) - float(printed.iloc[0])) > float(_ROUNDING) / 100:
+            found[str(recipe), str(setting)] = float(own.mean())
+    return found
 
 
 def _printed(folder: Path, name: str) -> pd.DataFrame:

@@ -139,8 +139,13 @@ def _replace(path: Path, content: bytes) -> None:
     Path(file.name).replace(path)
 
 
-def is_finished(results: Path, trial: Trial) -> bool:
-    return (results / trial.study / trial.id / "record.json").exists()
+def is_finished(results: Path, trial: Trial, fit: Fit) -> bool:
+    """Whether ``trial`` has a record of the size that is planned now: a budget may be named after another recipe."""
+    path = results / trial.study / trial.id / "record.json"
+    if not path.exists():
+        return False
+    size = json.loads(path.read_text(encoding="utf-8"))["size"]
+    return bool(size["target"] == fit.target and size["params"] == fit.model_dump(mode="json")["params"])
 
 
 def read(results: Path, study: str | None = None) -> Iterable[Record]:

@@ -2,8 +2,8 @@
 
 A printed score is compared with our row of the same recipe, setting and rank (or, for a method without a rank, at its
 native size), never with a row of equal size. The interval is that of the gap: Student's t with the spread over our
-seeds, taken for the paper's three seeds too, since it prints none; where the two test sets differ in size, the binomial
-errors of both samples of items are added. Scores are fractions (0 to 1).
+seeds, taken for the paper's three seeds too, since it prints none; where the two test sets differ in size, the normal
+interval of two binomial samples is added in squares. Scores are fractions (0 to 1).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from mosld_bench.study import NATIVE
 from mosld_bench.tabular import Cell, Column, Line, Table
 
 _SEEDS = 3  # of every printed mean
+MODEL = "NousResearch/Llama-2-7b-hf"  # of Table 5
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def reproduction(evidence: Evidence) -> Section | None:
         ),
         *tables,
         _differences(evidence, facts),
-        paragraph(run("Slips of the printed tables, which are not repeated here. ", "bold")) if slips else None,
+        paragraph(run("Slips of the printed tables. ", "bold"), "Averages above are those of the printed scores.")
+        if slips
+        else None,
         bullets(slips) if slips else None,
     )
 
@@ -80,6 +83,7 @@ def reproduced(evidence: Evidence, facts: Protocol) -> Iterator[Reproduced]:
             continue
         frame = published.load(evidence.published, name)
         tasks = set(frame["task"]) - {AVERAGE} or set(facts.tasks)
+        means = published.averages(frame)
         for printed in frame.to_dict("records"):
             line = {str(key): value for key, value in printed.items()}
             rank = published.RANK if pd.isna(line["rank"]) else int(line["rank"])
@@ -89,6 +93,8 @@ def reproduced(evidence: Evidence, facts: Protocol) -> Iterator[Reproduced]:
             ):
                 continue
             what = "in_domain" if line["task"] == AVERAGE else benchmarks[line["task"]]
+            if line["task"] == AVERAGE:
+                line["accuracy"] = means.get((line["recipe"], line["setting"]), line["accuracy"])
             yield _one(evidence, facts, row, what, name, line, rank, same_model)
 
 
@@ -96,13 +102,13 @@ def _row(evidence: Evidence, facts: Protocol, line: dict[str, Any], rank: int) -
     """Our row for a printed line, and whether it is of the same base model."""
     wanted = facts.models[line["model"]]
     names = [model.name for model in evidence.study.models]
-    if wanted not in names and len(names) > 1:
-        return None, False
+    if wanted not in names and any(name in names for name in facts.models.values()):
+        return None, False  # of another of the paper's models, which is not in this study
     rows = [
         row
         for row in evidence.trained
         if (row.recipe.name, row.setting) == (line["recipe"], line["setting"])
-        and row.budget == (f"r{rank}" if "r" in row.recipe.params else NATIVE)
+        and (row.budget == f"r{rank}" or (row.budget == NATIVE and row.recipe.params.get("r", rank) == rank))
         and row.block.model in ("", wanted)
         and row.block.general == 0
     ]
@@ -124,10 +130,10 @@ def _one(
     gap = None if mean is None else mean - printed
     low = high = None
     if gap is not None and sd is not None:
-        variance = sd**2 / len(values) + sd**2 / _SEEDS
+        seeds = stats.t_half_width(sd * math.sqrt(1 / len(values) + 1 / _SEEDS), len(values) - 1)
         tasks = evidence.study.in_domain if what == "in_domain" else (what,)
-        variance += sum(_item_variance(evidence, facts, task, printed) for task in tasks) / len(tasks) ** 2
-        half = stats.t_half_width(math.sqrt(variance), len(values) - 1)
+        items = sum(_item_variance(evidence, facts, task, printed) for task in tasks) / len(tasks) ** 2
+        half = math.hypot(seeds, 1.96 * math.sqrt(items))
         low, high = gap - half, gap + half
     if gap is None:
         verdict = "no record"
@@ -146,9 +152,9 @@ def _one(
 def _item_variance(evidence: Evidence, facts: Protocol, task: str, level: float) -> float:
     """Variance of the gap that comes from other test items; none where the paper's test set is ours."""
     theirs, metric = facts.tasks.get(evidence.benchmark(task)), evidence.metric(task)
-    if theirs is None or metric is None or theirs.test == metric.items:
+    if theirs is None or metric is None or theirs.scored == metric.items:
         return 0.0
-    return level * (1 - level) * (1 / theirs.test + 1 / metric.items)
+    return level * (1 - level) * (1 / theirs.scored + 1 / metric.items)
 
 
 def _verdicts(found: list[Reproduced]) -> str:
@@ -170,7 +176,7 @@ def _averages(evidence: Evidence, found: list[Reproduced]) -> Table:
     lines: list[Line] = []
     last = None
     shown = [one for one in found if one.task == AVERAGE] or found
-    shown = sorted(shown, key=lambda one: evidence.settings.index(one.setting))
+    shown = sorted(shown, key=lambda one: (evidence.settings.index(one.setting), one.model, one.rank))
     for one in shown:
         heading = tabular.setting_label(one.setting).capitalize()
         heading += f", rank {one.rank}" if several["rank"] else ""
@@ -245,7 +251,8 @@ def _counts(evidence: Evidence) -> Table:
         size = next((record.size for record in row.records if record.size), None)
         if size is None:
             continue
-        theirs, theirs_forward = printed.get(row.recipe.name, (None, None))
+        paper = evidence.study.models[0].name == MODEL and row.budget in {f"r{published.RANK}", NATIVE}
+        theirs, theirs_forward = printed.get(row.recipe.name, (None, None)) if paper else (None, None)
         digits, forward = published.as_printed(size.trainable), published.billions(size.total)
         same = {None: tabular.MISSING, digits: "digits agree"}.get(theirs, "digits differ")
         if theirs == published.billions(size.trainable):
@@ -288,49 +295,53 @@ def _counts(evidence: Evidence) -> Table:
 
 def _differences(evidence: Evidence, facts: Protocol) -> Table | None:
     """The fields of the protocol in which the study departs from the paper, or fills what the paper leaves open."""
-    study = evidence.study.model_dump(mode="json")
-    study["models"] = [model.name for model in evidence.study.models]
-    asked = {**facts.study, "models": [facts.models[name] for name in facts.study["models"]]}
-    lines: list[Line] = []
-    numbers = []
-    if study["train"] is None:
+    spec = evidence.study.train
+    if spec is None:
         return None
+    asked = dict(facts.study)
+    for name in evidence.study.published:
+        asked |= facts.tables.get(name, {})
+    asked["models"] = [facts.models[name] for name in asked["models"]]
+    study = evidence.study.model_dump(mode="json") | {"models": [model.name for model in evidence.study.models]}
+    study |= {part: [evidence.benchmark(task) for task in study[part]] for part in ("in_domain", "out_of_domain")}
+    study["seeds"] = len(study["seeds"])
+    found: list[tuple[str, Any, Any]] = []
     for key, wanted in asked.items():
-        ours: Any = study
-        for part in key.split("."):
-            ours = ours[part]
-        if key == "seeds":
-            ours = len(ours)
-        if key in {"in_domain", "out_of_domain"}:
-            ours = [evidence.benchmark(task) for task in ours]
-        if ours != wanted and not (
-            isinstance(ours, list) and isinstance(wanted, list) and sorted(ours) == sorted(wanted)
-        ):
-            numbers.append((key, wanted, ours))
+        ours = study["train"][key.removeprefix("train.")] if key.startswith("train.") else study[key]
+        if key == "train.epochs" and ours is None:
+            ours = f"{spec.steps:,} steps"
+        lists = isinstance(ours, list) and isinstance(wanted, list)
+        if ours != wanted and not (lists and sorted(ours) == sorted(wanted)):
+            found.append((key.removeprefix("train."), wanted, ours))
+    scaled = any(row.recipe.optimizer == "adafactor" for row in evidence.trained)
+    here = {"optimizer": "AdamW" + ("; Adafactor where every weight trains" if scaled else ""),
+            "prompt": "the task definitions in tasks/", "answer_only_loss": "yes"}  # fmt: skip
+    found += [(key.replace("_", " "), None, here[key]) for key, given in facts.other.items() if given is None]
     for task in evidence.study.in_domain:
         paper, metric = facts.tasks.get(evidence.benchmark(task)), evidence.metric(task)
-        trained = {
-            record.train_info.train_items[task] + record.train_info.validation_items.get(task, 0)
-            for record in evidence.records
-            if record.train_info and task in record.train_info.train_items
-        }
-        counts = (max(trained, default=None), metric.items if metric else None)
-        if paper and None not in counts and counts != (paper.train, paper.test):
-            theirs, here = (" / ".join(f"{n:,}" for n in pair) for pair in ((paper.train, paper.test), counts))
-            numbers.append((f"{evidence.title(task)}, train / test", theirs, here))
-    for key, wanted, ours in numbers:
-        texts = (key.removeprefix("train."), _short(wanted), _short(ours))
-        lines.append(Line(tuple(map(Cell, texts))))
-    if not lines:
+        counts = (_drawn(evidence, task), metric.items if metric else None)
+        if paper and None not in counts and counts != (paper.train, paper.scored):
+            theirs, ours = (" / ".join(f"{n:,}" for n in pair) for pair in ((paper.train, paper.test), counts))
+            found.append((f"{evidence.title(task)}, train / test", theirs, ours))
+    if not found:
         return None
-    plain = [(key, _short(wanted), _short(ours)) for key, wanted, ours in numbers]
+    texts = [(key, _short(wanted), _short(ours)) for key, wanted, ours in found]
     return Table(
         "protocol-differences",
-        "Where the protocol departs from the paper's, or fills what the paper does not give.",
+        "Where the protocol departs from the paper's, or fills what the paper does not give. Training items include "
+        "those held out.",
         (Column("Field", "left"), Column("Paper", "wrap"), Column("Here", "wrap")),
-        tuple(lines),
-        pd.DataFrame(plain, columns=["field", "paper", "here"]),
+        tuple(Line(tuple(map(Cell, line))) for line in texts),
+        pd.DataFrame(texts, columns=["field", "paper", "here"]),
     )
+
+
+def _drawn(evidence: Evidence, task: str) -> int | None:
+    """Items of the training split that trials used, those held out for validation among them."""
+    spec = evidence.study.train
+    infos = (record.train_info for record in evidence.records)
+    trained = next((info.train_items[task] for info in infos if info and task in info.train_items), None)
+    return None if trained is None or spec is None else round(trained / (1 - spec.validation_fraction))
 
 
 def _short(value: Any) -> str:

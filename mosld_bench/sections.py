@@ -44,7 +44,7 @@ def results(evidence: Evidence) -> Section | None:
 def _reading(evidence: Evidence) -> list[str]:
     sentences = []
     for block, rows in evidence.blocks():
-        best, tied = evidence.best(block), [c for c in evidence.against_best(block) if not c.separated]
+        best, tied = evidence.best(block), evidence.tied(block)
         scored = [row for row in rows if row.score is not None]
         if best is None or len(scored) < 2:
             continue
@@ -70,7 +70,7 @@ def _coverage(evidence: Evidence) -> str:
         low, high = tabular.percent(min(errors)), tabular.percent(max(errors))
         span = low if low == high else f"{low} to {high}"
         text += (
-            f" The binomial standard error over items of one in-domain mean is {span} points; rows are "
+            f" The standard error over items of one in-domain mean is {span} points; rows are "
             "scored on the same items, so part of it cancels in their differences."
         )
     return text

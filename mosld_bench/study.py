@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import DataError, UnknownNameError
-from mosld_bench.recipe import Recipe, Strict, load_recipes, parse, read_including, select
+from mosld_bench.recipe import Recipe, Strict, load_recipes, parse, read_including, read_yaml, select
 from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.workspace import Workspace
 
@@ -62,6 +62,7 @@ class TrainSpec(Strict):
     batch_size: int = Field(16, gt=0, description="examples an optimiser step")
     learning_rate: float = Field(3e-4, gt=0, description="peak")
     warmup_steps: int = Field(0, ge=0)
+    warmup_limit: float = Field(1.0, ge=0, le=1, description="share of the steps that warm-up takes at most")
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: float = Field(0.0, ge=0)
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; none for no clipping")
@@ -216,6 +217,13 @@ class Study(Strict):
             raise ValueError(f"lists an entry twice: {list(value)}")
         return value
 
+    @field_validator("models")
+    @classmethod
+    def _distinct(cls, value: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
+        if len({model.name for model in value}) != len(value):
+            raise ValueError("lists a model twice; a study has one revision of each")
+        return value
+
     @model_validator(mode="after")
     def _tasks_to_train_on(self) -> Study:
         if (self.train is None) == bool(self.in_domain):
@@ -226,8 +234,9 @@ class Study(Strict):
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top. Raises BadFileError."""
         content = read_including(path, ("train", "evaluate", "resources"))
-        if "models" in content and "model" in content:  # a study over several models includes a study of one
-            content.pop("model")
+        for own, other in (("model", "models"), ("models", "model")):  # what is included gives way
+            if own in (named := read_yaml(path)) and other not in named:
+                content.pop(other, None)
         for key, value in (overrides or {}).items():
             _set(content, key, value)
         return parse(cls, path, {"name": path.resolve().parent.name, **content})
@@ -249,7 +258,7 @@ class Study(Strict):
         """
         recipes = load_recipes(workspace.methods)
         chosen = select(recipes, self.recipes)
-        if "reference" in self.model_fields_set and self.reference not in recipes:
+        if self.reference not in {*recipes, Study.model_fields["reference"].default}:
             raise UnknownNameError("recipe", self.reference, recipes, "It is named as the study's reference.")
         if self.train and self.frozen_base and "base" in recipes and recipes["base"] not in chosen:
             chosen.insert(0, recipes["base"])
@@ -278,7 +287,9 @@ class Study(Strict):
             }
             amounts = self.general.amounts() if self.general else [None]
             for general, budget, setting, recipe in product(amounts, self.budgets, self.settings, recipes):
-                for trial in self._cell(recipe, setting, budget, model, general, digests, digest(shared)):
+                trains_on = {**shared, "general": [general.task, digests[general.task]]} if general else shared
+                protocols = digest(shared), digest(trains_on)
+                for trial in self._cell(recipe, setting, budget, model, general, digests, protocols):
                     found.setdefault(trial.id, trial)
         return list(found.values())
 
@@ -290,7 +301,7 @@ class Study(Strict):
         model: ModelSpec,
         general: GeneralData | None,
         digests: Mapping[str, str],
-        protocol: str,
+        protocols: tuple[str, str],
     ) -> Iterator[Trial]:
         """One recipe in one setting at one budget: a trial for every seed and, if single, every task."""
         if self.train is None:
@@ -317,7 +328,7 @@ class Study(Strict):
                     train=self.train,
                     evaluate=self.evaluate,
                     general=general,
-                    protocol=protocol,
+                    protocol=protocols[general is not None],
                 )
 
 

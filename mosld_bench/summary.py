@@ -5,7 +5,7 @@ from __future__ import annotations
 from mosld_bench import tabular
 from mosld_bench.blocks import counted, listed
 from mosld_bench.evidence import Comparison, Evidence, Row
-from mosld_bench.study import Condition
+from mosld_bench.study import Condition, is_rank
 
 
 def summary(evidence: Evidence) -> list[str]:
@@ -58,16 +58,16 @@ def _counts(evidence: Evidence) -> list[str]:
     if not sized:
         return ["No recipe has been counted yet."]
     low, high = min(sized, key=lambda pair: pair[0]), max(sized, key=lambda pair: pair[0])
-    names = evidence.study.model_names
-    text = f"We count what {counted(len(evidence.trained), 'method')} train on {names}; nothing is trained."
-    span = f"from {low[0]:,} parameters ({low[1].recipe.title}) to {high[0]:,} ({high[1].recipe.title})"
-    return [text, f"Adapters reach {span}, so that methods of equal rank are far from equal in size."]
+    recipes = {row.recipe.name for row in evidence.trained}
+    text = f"We count what {counted(len(recipes), 'method')} train on {evidence.study.model_names}; nothing is trained."
+    span = f"Adapters have from {low[0]:,} parameters ({low[1].recipe.title}) to {high[0]:,} ({high[1].recipe.title})"
+    ranks = len({count for count, row in sized if is_rank(row.budget)}) > 1
+    return [text, span + (": methods of equal rank are far from equal in size." if ranks else ".")]
 
 
 def _best_sentence(evidence: Evidence, block: Condition) -> str:
     best = evidence.best(block)
     assert best is not None
-    comparisons = evidence.against_best(block)
     at = f"{tabular.budget_label(block.budget)}{tabular.beside(block)}"
     where = f"In the {tabular.setting_label(block.setting)} setting at {at}"
     text = f"{where}, {best.recipe.title} has the highest in-domain mean, {_spelled(best)}"
@@ -79,10 +79,10 @@ def _best_sentence(evidence: Evidence, block: Condition) -> str:
         text += (
             f", {_margin(found[0])}"
             if found
-            else f". There is no {evidence.reference} at this budget to compare it with."
+            else f". There is no {evidence.reference} with a seed in common to compare it with."
         )
-    tied = [c.row.recipe.title for c in comparisons if not c.separated]
-    others = len(comparisons)
+    tied = [row.recipe.title for row in evidence.tied(block)]
+    others = sum(row.block == block and row.score is not None for row in evidence.trained) - 1
     if not others:
         return text + " No other method has a record at this budget."
     if len(best.by_seed()) < 2:
@@ -134,6 +134,7 @@ def _unmatched_sentence(evidence: Evidence) -> str:
         return "No trained row has all its in-domain tasks yet, so no means are given."
     best = max(rows, key=lambda row: row.score or 0.0)
     return (
-        f"No rows are matched in size or rank; the highest in-domain mean is that of {best.recipe.title}, "
+        f"No rows are matched in size or rank; the highest in-domain mean is that of {best.recipe.title} "
+        f"({tabular.setting_label(best.setting)}{tabular.beside(best.block)}), "
         f"{_spelled(best)}, with {tabular.count(best.trainable)} trainable parameters."
     )

@@ -28,20 +28,28 @@ def main(evidence: Evidence) -> list[Table]:
     names, study = list(evidence.task_names), evidence.study
     inside, outside = list(study.in_domain), list(study.out_of_domain)
     frame = _main_frame(evidence)
+    caption = f"{evidence.measure.capitalize()} {_MAIN_CAPTION}"
     if len(names) <= 10:
-        return _paged("main", _MAIN_CAPTION, evidence, (inside, outside), True, frame)
-    found = _paged("main", _MAIN_CAPTION, evidence, ([], []), True, frame)
+        return _paged("main", caption, evidence, (inside, outside), True, frame)
+    found = _paged("main", caption, evidence, ([], []), True, frame)
     for start in range(0, len(names), 12):
         part = names[start : start + 12]
         split = [t for t in part if t in inside], [t for t in part if t in outside]
         columns = ["recipe", "setting", "budget", *part]
         name = f"tasks-{start // 12 + 1}"
-        found += _paged(name, "Accuracy by task (%), mean over seeds.", evidence, split, False, frame[columns])
+        found += _paged(
+            name,
+            f"{evidence.measure.capitalize()} by task (%), mean over seeds.",
+            evidence,
+            split,
+            False,
+            frame[columns],
+        )
     return found
 
 
 _MAIN_CAPTION = (
-    "Accuracy (%), mean over seeds; of the two means also one sample standard deviation over seeds. n: "
+    "(%), mean over seeds; of the two means also one sample standard deviation over seeds. n: "
     "seeds. Bold: highest in-domain mean of its block; blocks of equal size and of equal rank are ranked "
     "apart. †: not separated from that row by a paired test over seeds (Holm-adjusted p ≥ 0.05)."
 )
@@ -73,7 +81,7 @@ def _paged(
     pages: list[list[Line]] = [top]
     for block, rows in evidence.blocks():
         best = evidence.best(block)
-        tied = {id(c.row) for c in evidence.against_best(block) if not c.separated} if means else set()
+        tied = set(map(id, evidence.tied(block))) if means else set()
         lines = [Line((Cell(block_label(block)),), ruled=True)]
         lines += [
             _line(evidence, row, tasks, means, best is row and means, "†" if id(row) in tied else "") for row in rows
@@ -197,8 +205,8 @@ def differences(evidence: Evidence) -> Table | None:
         columns += [Column("difference", group=KINDS[kind]), Column("p", group=KINDS[kind])]
     return Table(
         "differences",
-        f"Mean accuracy minus that of {evidence.reference} in the same setting and at the same budget, in points: mean "
-        f"over paired seeds ({' or '.join(map(str, pairs))} pairs) with its 95 % t interval; p is "
+        f"Mean {evidence.measure} minus that of {evidence.reference} in the same setting and at the same budget, in "
+        f"points: mean over paired seeds ({' or '.join(map(str, pairs))} pairs) with its 95 % t interval; p is "
         "Holm-corrected over the rows of a block.",
         tuple(columns),
         tuple(lines),

@@ -179,7 +179,7 @@ def budget_label(budget: str) -> str:
 def block_label(block: Condition) -> str:
     """'Mixture, budget 60,000 parameters' and, in a study of several, the model and the general items."""
     label = budget_label(block.budget)
-    size = "not matched in size" if block.budget == NATIVE else f"equal {label}, sizes differ"
+    size = "not matched in size" if block.budget == NATIVE else f"equal {label}"
     if not (block.budget == NATIVE or is_rank(block.budget)):
         size = f"budget {label}"
     return f"{setting_label(block.setting).capitalize()}, {size}{beside(block)}"

@@ -138,7 +138,8 @@ def train(
 
 def _optimizer(name: str, trained: list[nn.Parameter], rate: float, decay: float) -> torch.optim.Optimizer:
     if name == "adafactor":  # one matrix at a time: the fused update of all would take as much memory as it saves
-        return torch.optim.Adafactor(trained, lr=rate, weight_decay=decay, foreach=False)
+        # torch's own floor under squared gradients, 1.2e-7, is above all of them in a model of 7B with clipping.
+        return torch.optim.Adafactor(trained, lr=rate, weight_decay=decay, eps=(1e-15, 1e-3), foreach=False)
     return torch.optim.AdamW(trained, lr=rate, weight_decay=decay)
 
 
@@ -207,7 +208,8 @@ def _batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
 
 def _schedule(step: int, steps: int, spec: TrainSpec) -> float:
     """Share of the peak learning rate at ``step`` (from 1): linear warm-up, then the study's schedule down to zero."""
-    if step <= spec.warmup_steps:
-        return step / (spec.warmup_steps + 1)
-    done = (step - spec.warmup_steps - 1) / max(1, steps - spec.warmup_steps)
+    warmup = min(spec.warmup_steps, math.floor(spec.warmup_limit * steps))
+    if step <= warmup:
+        return step / (warmup + 1)
+    done = (step - warmup - 1) / max(1, steps - warmup)
     return {"linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "constant": 1.0}[spec.schedule]

@@ -128,7 +128,7 @@ def test_a_study_over_ranks_models_and_amounts_of_general_data(tiny: Path) -> No
         ("prefix-tuning", ("mixture", "6k", "a/one", 5)),
         ("lora", ("mixture", "6k", "a/one", 5)),
     ]
-    assert len({t.protocol for t in trials}) == 2  # one a model
+    assert len({t.protocol for t in trials}) == 4  # of each model, one with and one without general data
     with_general = next(t for t in trials if t.general)
     assert with_general.task_digests.keys() == {"copy", "other", "count"}
     assert "-g5-" in with_general.id
@@ -260,7 +260,15 @@ def test_only_launch_imports_ray() -> None:
     assert users == ["launch.py"]
 
 
-@pytest.mark.parametrize("order", ["import mosld_bench; import peft", "import peft; import mosld_bench"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import mosld_bench; import peft",
+        "import peft; import mosld_bench",
+        "from mosld_bench.tuners.mixture import MixtureConfig",
+        "from mosld_bench.tuners.mixlora import MixLoraConfig",
+    ],
+)
 def test_peft_knows_our_tuners_after_importing_us(order: str) -> None:
     code = f"{order}; from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as m; m['LORA_MIXTURE'], m['MIXLORA']"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

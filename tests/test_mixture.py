@@ -178,7 +178,7 @@ def test_sira_equals_a_loop_with_expert_dropout_and_capacity(
                 dropout_on="gates" if dropout else "none").train()  # fmt: skip
     x = torch.randn(3, 9, 10, dtype=torch.float64, requires_grad=True)
     real = torch.tensor([[1] * 9, [1] * 5 + [0] * 4, [0] * 3 + [1] * 6])
-    one.token_mask[0] = real
+    one.current.mask = real
     torch.manual_seed(11)
     kept = F.dropout(torch.ones(3, 9, 4, dtype=torch.float64), dropout) > 0
     torch.manual_seed(11)
@@ -203,7 +203,7 @@ def test_capacity_and_expert_dropout_hold_in_training_only() -> None:
 def test_routing_waits_for_no_value() -> None:
     """On the meta device there are no values: a step that asked the device for one would fail there."""
     one = layer(top_k=2, capacity=0.5, dropout=0.5, dropout_on="gates", balance_coef=1.0).to("meta").train()
-    one.token_mask[0] = torch.ones(2, 8, device="meta")
+    one.current.mask = torch.ones(2, 8, device="meta")
     one(torch.randn(2, 8, 10, dtype=torch.float64, device="meta")).sum().backward()
     assert one.mixture_router["default"].grad is not None
 

@@ -137,3 +137,21 @@ def test_what_does_not_fit_is_cut_at_the_beginning() -> None:
     short = Instance("loglikelihood", {}, ("x" * 28 + "abc", " d"), 0, ("t", 0, 1))
     ours = PackedLM(model, words).loglikelihood([long, short])
     assert ours[0][0] == pytest.approx(ours[1][0], abs=1e-5)
+
+
+def test_scores_of_a_bfloat16_model_have_a_float32_head() -> None:
+    """Between 8 and 16 bfloat16 logits are a sixteenth apart; those that are compared must not be."""
+    from mosld_bench.logits import logits_at
+
+    model = build(config()).to(torch.bfloat16)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)
+    ids = torch.arange(3, 13).unsqueeze(0)
+    rows, columns = torch.zeros(4, dtype=torch.long), torch.tensor([2, 4, 6, 9])
+    plain = logits_at(model, rows, columns, input_ids=ids)
+    exact = logits_at(model, rows, columns, exact=True, input_ids=ids)
+    assert (plain.dtype, exact.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.allclose(exact, plain.float(), rtol=1e-2, atol=1e-1)
+    assert exact.unique().numel() > plain.unique().numel()
+    hidden = model.model(input_ids=ids).last_hidden_state[0, columns].float()
+    assert torch.allclose(exact, hidden @ model.lm_head.weight.float().T, atol=1e-4)

@@ -154,6 +154,35 @@ def test_what_counts(tmp_path: Path) -> None:
     assert (evidence.other_protocol, evidence.superseded, evidence.missing) == (3, 3, ())
 
 
+def test_of_a_block_the_latest_target_counts(tmp_path: Path) -> None:
+    """A budget named after a recipe moves with it; rows of the old and the new size are not set side by side."""
+    study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0,))
+    trials = make_trials(study, [RECIPES["lora"], RECIPES["mola"]])
+    for trial, target, day in zip(trials, (50_000, 60_000), (1, 2), strict=True):
+        made = make_record(trial, study)
+        assert made.size is not None
+        size = made.size.model_copy(update={"target": target})
+        meta = made.meta_info | {"started": f"2026-01-0{day}T10:00:00+00:00"}
+        Outcome(made.model_copy(update={"size": size, "meta_info": meta})).write(tmp_path / "results")
+    evidence = evidence_of(tmp_path, study, trials)
+    assert {row.recipe.name: len(row.records) for row in evidence.trained} == {"lora": 0, "mola": 1}
+    assert [trial.recipe.name for trial in evidence.missing] == ["lora"]
+
+
+def test_rows_without_a_common_seed_are_not_called_separated(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0, 1, 2))
+    trials = make_trials(study, [RECIPES["lora"], RECIPES["mola"]])
+    for trial in trials:
+        if (trial.recipe.name == "mola") == (trial.seed == 2):
+            Outcome(make_record(trial, study)).write(tmp_path / "results")
+    evidence = evidence_of(tmp_path, study, trials)
+    block = Condition("mixture", "60000")
+    assert evidence.against_best(block) == []
+    assert len(evidence.tied(block)) == 1
+    assert "separated from all" not in " ".join(summary(evidence))
+    assert "No other method" not in " ".join(summary(evidence))
+
+
 def test_best_and_tied(tmp_path: Path) -> None:
     study = make_study(in_domain=("a",), out_of_domain=())
     recipes = [RECIPES[name] for name in ("full", "lora", "mola", "mosld")]

@@ -18,6 +18,7 @@ from mosld_bench.errors import BenchError, DataError, ModelError, ResourceError
 from mosld_bench.execute import Session, Surroundings, execute
 from mosld_bench.methods import PeftMethod
 from mosld_bench.models import find, load_config
+from mosld_bench.recipe import load_recipes
 from mosld_bench.study import Study
 from mosld_bench.tasks import TaskLoader, examples, sample, split
 from mosld_bench.testing import check_method
@@ -31,7 +32,8 @@ def parts(root: Path, **overrides: object) -> tuple[Study, list[launch.Job], Sur
     study = Study.load(root / "reports" / "tiny" / "study.yaml", overrides)
     workspace = Workspace(root, root)
     config = load_config(study.models[0])
-    jobs = [(t, fit_budget(t.recipe, config, t.budget, t.tolerance)) for t in study.plan(workspace)]
+    recipes = load_recipes(workspace.methods)
+    jobs = [(t, fit_budget(t.recipe, config, t.budget, t.tolerance, recipes)) for t in study.plan(workspace)]
     return study, jobs, Surroundings((str(workspace.tasks),), study.resources, save_adapter=True)
 
 
@@ -96,6 +98,20 @@ def test_overwrite(tiny: Path) -> None:
     assert job.missing(jobs, results, "always") == jobs
     with pytest.raises(BenchError, match="--overwrite never, but 1 of 2 trials have a record"):
         job.missing(jobs, results, "never")
+
+
+def test_a_budget_named_after_a_recipe_follows_it(tiny: Path) -> None:
+    """A record of another size under the same trial is not taken for the one that is planned now."""
+    given = {"recipes": ["lora"], "frozen_base": False, "budgets": ["mosld-r4"]}
+    study, jobs, around = parts(tiny, **given)
+    launch.run_inline(jobs, around, tiny / "results", quiet(1))
+    assert job.missing(jobs, tiny / "results", "only-missing") == []
+    path = tiny / "methods" / "mosld.yaml"
+    path.write_text(path.read_text().replace("experts: [2, 4, 6, 8]", "experts: [2, 4, 8, 8]"))
+    _, changed, _ = parts(tiny, **given)
+    assert [trial.id for trial, _ in changed] == [trial.id for trial, _ in jobs]
+    assert changed[0][1].target != jobs[0][1].target
+    assert job.missing(changed, tiny / "results", "only-missing") == changed
 
 
 def test_same_trial_same_numbers_and_the_base_model_is_loaded_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,3 +15,7 @@ def register(name: str, config_class: Any, model_class: Any) -> None:
     if name.upper() not in PeftType.__members__:
         extend_enum(PeftType, name.upper(), name.upper())
     register_peft_method(name=name, config_cls=config_class, model_cls=model_class, prefix=model_class.prefix)
+
+
+# Importing PEFT imports all of our tuners (see _peft.py), which need the above: so it comes now, before any of them.
+import peft as _  # noqa: E402, F401

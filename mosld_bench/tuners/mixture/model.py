@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig, allocate
 from mosld_bench.tuners.mixture.layer import MixtureLayer
-from mosld_bench.tuners.mixture.routing import RoutedLayer, refuse_to_merge
+from mosld_bench.tuners.mixture.routing import Pass, RoutedLayer, refuse_to_merge
 
 
 class MixtureModel(BaseTuner):  # type: ignore[misc]
@@ -44,7 +44,7 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
             target.update_layer(adapter_name, settings, **shape)
             return
         layer = layer_class(target, adapter_name, settings, **shape)
-        layer.token_mask = self._token_mask()
+        layer.current = self._pass()
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
@@ -61,16 +61,17 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
             raise BenchError(f"experts is a list by depth, but the module {key!r} is in no numbered layer.")
         return allocate(config.experts, int(index[1]), int(self.model.config.num_hidden_layers))
 
-    def _token_mask(self) -> list[Tensor | None]:
-        """The cell that all layers share."""
-        if "_token_mask_cell" not in self.__dict__:
-            self.__dict__["_token_mask_cell"] = [None]
-        return self.__dict__["_token_mask_cell"]  # type: ignore[no-any-return]
+    def _pass(self) -> Pass:
+        """What all layers share."""
+        if "_shared_pass" not in self.__dict__:
+            self.__dict__["_shared_pass"] = Pass()
+        return self.__dict__["_shared_pass"]  # type: ignore[no-any-return]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the model's; notes which tokens are padding, for the balance loss and the capacity."""
         mask = kwargs.get("attention_mask")
-        self._token_mask()[0] = mask if mask is not None and mask.dim() == 2 else None
+        current = self._pass()
+        current.mask, current.open = mask if mask is not None and mask.dim() == 2 else None, True
         return self.model(*args, **kwargs)
 
     def merge_and_unload(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -84,11 +85,13 @@ def aux_loss(model: nn.Module) -> Tensor | None:
     """The balance loss of the last training forward, to be added to the task's loss; None where there is none.
 
     balance_coef * mean over adapted modules of N * sum_i f_i P_i: uniform routing scores balance_coef, whatever the
-    model's size. Asking takes the losses away, so that none is counted twice.
+    model's size. Asking takes the losses away, so that none is counted twice, and closes the forward pass: what runs
+    again in the backward pass leaves none.
     """
     losses = []
-    for layer in model.modules():
-        if isinstance(layer, RoutedLayer) and layer.balance is not None:
+    for layer in (module for module in model.modules() if isinstance(module, RoutedLayer)):
+        layer.current.open = False
+        if layer.balance is not None:
             coefficient = max(layer.settings[name].balance_coef for name in layer.active_adapters)  # type: ignore[union-attr]
             losses.append(coefficient * layer.balance)
             layer.balance = None

@@ -6,6 +6,7 @@ All of it is tensor algebra: no loop over experts, no gather and no wait for the
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
@@ -64,6 +65,14 @@ def balance_loss(gates: Tensor, probabilities: Tensor, mask: Tensor | None = Non
     return experts * (share.detach() * mass).sum()
 
 
+@dataclass
+class Pass:
+    """What the layers of a model share in one forward pass; the model fills it."""
+
+    mask: Tensor | None = None  # 1 for real tokens
+    open: bool = True  # until the balance losses are asked for
+
+
 class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
     """A frozen module with experts beside it, and with ``mixture_router`` (N, d_in) where there is more than one."""
 
@@ -81,7 +90,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self.rank: dict[str, int] = {}
         self.scale: dict[str, float] = {}
         self.merged_adapters: list[str] = []
-        self.token_mask: list[Tensor | None] = [None]  # one cell shared by all layers; the model fills it
+        self.current = Pass()
         self.balance: Tensor | None = None
         self._active_adapter = adapter
         self.update_layer(adapter, config, **shape)
@@ -110,11 +119,15 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         dropout = config.dropout if self.training and config.dropout_on == "gates" else 0.0
         gates, probabilities = gate(F.linear(x, router), config.top_k, config.renormalize, dropout)
         if self.training:
-            mask = self.token_mask[0]
+            mask = self.current.mask
             if mask is not None and mask.shape != gates.shape[:-1]:
                 mask = None
             if config.balance_coef > 0:
-                self.balance = balance_loss(gates, probabilities, mask)
+                balance = balance_loss(gates, probabilities, mask)
+                # Checkpointing runs this again in the backward pass, with a graph of its own: to leave that on the
+                # module would keep every layer's activations alive, which checkpointing is there to avoid.
+                if self.current.open:
+                    self.balance = balance
             if config.capacity is not None and config.top_k is not None:
                 gates = within_capacity(gates, config.top_k, config.capacity, mask)
         return gates
