@@ -103,7 +103,7 @@ def test_overwrite(tiny: Path) -> None:
 def test_a_budget_named_after_a_recipe_follows_it(tiny: Path) -> None:
     """A record of another size under the same trial is not taken for the one that is planned now."""
     given = {"recipes": ["lora"], "frozen_base": False, "budgets": ["mosld-r4"]}
-    study, jobs, around = parts(tiny, **given)
+    _, jobs, around = parts(tiny, **given)
     launch.run_inline(jobs, around, tiny / "results", quiet(1))
     assert job.missing(jobs, tiny / "results", "only-missing") == []
     path = tiny / "methods" / "mosld.yaml"
