@@ -48,7 +48,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     inline = options.executor == "inline" or study.train is None
     own_gpus = launch.check_gpus(options.gpus) if inline or options.address is None else 0
     if own_gpus and study.train:
-        _check_memory(plan)
+        _check_memory(plan, options.gpus_per_trial or study.resources.gpus_per_trial)
     folders = [workspace.tasks, *options.include_paths]
     _check_inputs(study, folders, options)
     todo = missing(jobs, workspace.results, options.overwrite)
@@ -63,7 +63,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
         save_adapter=options.save_adapters,
         command=command_line(),
     )
-    keep = partial(_note, study, workspace)  # once it is sure that the run can begin
+    keep = partial(_begin, study, workspace, options)  # once it is sure that the run can begin
     failures = 0
     if not todo:
         keep()
@@ -87,8 +87,6 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
             where = workspace.results / study.name / one.trial_id / "failure.json"
             console.print(f"failed: {one.trial_id}; the whole error is in {where}", soft_wrap=True)
     if failures < len(jobs):
-        if study.train:
-            find_overlaps(study, workspace, options.include_paths, options.data_root)
         path = report(study, workspace, options.include_paths, [trial for trial, _ in jobs])
         if study.train:
             console.print(_summary(path.parent / "tables" / "main.csv"))
@@ -147,11 +145,13 @@ def find_overlaps(
     )
 
 
-def _note(study: Study, workspace: Workspace) -> None:
-    """Keep the study as it was run, the command line applied, so that `report` can be called without it."""
+def _begin(study: Study, workspace: Workspace, options: Options) -> None:
+    """Keep what `report` needs beside the records: the study as it is run, the command line applied, and overlaps."""
     path = workspace.results / study.name / "study.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    if study.train:
+        find_overlaps(study, workspace, options.include_paths, options.data_root)
 
 
 def last_run(name: str, workspace: Workspace) -> Study:
@@ -178,12 +178,12 @@ def missing(jobs: list[tuple[Trial, Fit]], results: Path, overwrite: str) -> lis
     return todo
 
 
-def _check_memory(plan: Plan) -> None:
-    """Raises ResourceError where a trial is too large for this machine's smallest GPU."""
+def _check_memory(plan: Plan, gpus_per_trial: float) -> None:
+    """Raises ResourceError where a trial is too large for its part of this machine's smallest GPU."""
     import torch
 
     sizes = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
-    refused = plan.refusals(min(sizes))
+    refused = plan.refusals(min(sizes) * min(1.0, gpus_per_trial))
     if refused:
         raise ResourceError(" ".join(refused))
 
