@@ -337,12 +337,16 @@ def tasks_overlap(
 ) -> None:
     """Count the test items that share a run of 13 words with each training set of a study, or are in it whole."""
     from mosld_bench import job
+    from mosld_bench.tasks import TaskLoader
 
     workspace = Workspace.find(root)
     one_study = job.last_run(study, workspace)
     if one_study.train is None:
         raise BenchError(f"The study {study!r} trains nothing, so no test item can be in its training sets.")
-    found = job.find_overlaps(one_study, workspace, tuple(include_path or ()), data_root)
+    folders = (workspace.tasks, *(include_path or ()))
+    found = job.find_overlaps(
+        one_study, workspace, TaskFiles.scan(folders), lambda: TaskLoader(folders, data_root, one_study.name)
+    )
     table = Table(title=f"{study}: test items that share a run of 13 words with a training set")
     for column in ("test set", "training set", "items", "shared", "exact", "share", "an example"):
         table.add_column(column, justify="right" if column in {"items", "shared", "exact", "share"} else "left")

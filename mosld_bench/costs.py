@@ -21,6 +21,7 @@ from mosld_bench.tabular import (
     budget_label,
     count,
     setting_label,
+    titled,
 )
 
 COSTS: dict[str, Callable[[Record], float | None]] = {
@@ -44,7 +45,7 @@ def cost(evidence: Evidence) -> Table:
         texts = [MISSING if value is None else f"{value:,.{digits}f}" for value, digits in
                  zip(means.values(), (1, 0, 1, 0), strict=True)]  # fmt: skip
         if row.block in printed:
-            lines.append(Line(tuple(Cell(text) for text in (_title(row), *texts))))
+            lines.append(Line(tuple(Cell(text) for text in (titled(row.recipe.title, row.block), *texts))))
         numbers.append(
             {
                 "recipe": row.recipe.name,
@@ -66,10 +67,6 @@ def cost(evidence: Evidence) -> Table:
         tuple(lines),
         pd.DataFrame(numbers),
     )
-
-
-def _title(row: Row) -> str:
-    return row.recipe.title + (beside(row.block) if row.frozen else "")
 
 
 def _printed(evidence: Evidence) -> set[Condition]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from rich.console import Console
@@ -17,6 +19,9 @@ from mosld_bench.record import Fit
 from mosld_bench.study import Study, Trial
 from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mosld_bench.tasks import TaskLoader
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     if own_gpus and study.train:
         _check_memory(plan, options.gpus_per_trial or study.resources.gpus_per_trial)
     folders = [workspace.tasks, *options.include_paths]
-    _check_inputs(study, folders, options)
+    loader = _check_inputs(study, folders, options)
     todo = missing(jobs, workspace.results, options.overwrite)
     console.print(f"{study.name}: {len(jobs)} trials, {len(jobs) - len(todo)} recorded, {len(todo)} to run")
     around = Surroundings(
@@ -63,7 +68,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
         save_adapter=options.save_adapters,
         command=command_line(),
     )
-    keep = partial(_begin, study, workspace, options)  # once it is sure that the run can begin
+    keep = partial(_begin, study, workspace, loader)  # once it is sure that the run can begin
     failures = 0
     if not todo:
         keep()
@@ -126,18 +131,15 @@ def _overlaps(study: Study, workspace: Workspace) -> Path:
 
 
 def find_overlaps(
-    study: Study, workspace: Workspace, include_paths: tuple[Path, ...] = (), data_root: Path | None = None
+    study: Study, workspace: Workspace, files: TaskFiles, loader: Callable[[], TaskLoader]
 ) -> list[overlap.Overlap]:
     """What the study's evaluation sets share with its training sets: as noted, or found and noted now."""
-    from mosld_bench.tasks import TaskLoader
-
     assert study.train is not None
-    folders = (workspace.tasks, *include_paths)
     general = {study.general.task: max(study.general.items)} if study.general else {}
     return overlap.cached(
         _overlaps(study, workspace),
-        lambda: TaskLoader(folders, data_root, study.name),
-        TaskFiles.scan(folders),
+        loader,
+        files,
         study.in_domain + tuple(general),
         study.in_domain + study.out_of_domain,
         most=dict.fromkeys(study.in_domain, study.train.task_items) | general,
@@ -145,13 +147,13 @@ def find_overlaps(
     )
 
 
-def _begin(study: Study, workspace: Workspace, options: Options) -> None:
+def _begin(study: Study, workspace: Workspace, loader: TaskLoader) -> None:
     """Keep what `report` needs beside the records: the study as it is run, the command line applied, and overlaps."""
     path = workspace.results / study.name / "study.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     if study.train:
-        find_overlaps(study, workspace, options.include_paths, options.data_root)
+        find_overlaps(study, workspace, loader.files, lambda: loader)
 
 
 def last_run(name: str, workspace: Workspace) -> Study:
@@ -188,7 +190,7 @@ def _check_memory(plan: Plan, gpus_per_trial: float) -> None:
         raise ResourceError(" ".join(refused))
 
 
-def _check_inputs(study: Study, folders: list[Path], options: Options) -> None:
+def _check_inputs(study: Study, folders: list[Path], options: Options) -> TaskLoader:
     """Load every task once and find the weights, so that what is missing is said before anything starts."""
     from mosld_bench.models import ensure_weights
     from mosld_bench.tasks import TaskLoader, examples
@@ -200,6 +202,7 @@ def _check_inputs(study: Study, folders: list[Path], options: Options) -> None:
             examples(loaded, [0])
     for model in study.models if study.train else ():
         ensure_weights(model, options.model_root)
+    return loader
 
 
 def said_of_published(study: Study, workspace: Workspace) -> list[str]:

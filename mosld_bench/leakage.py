@@ -39,7 +39,6 @@ def _share(one: Overlap) -> str:
 def _table(evidence: Evidence) -> Table:
     """Evaluation sets down, training sets across, in per cent of the test items."""
     found = {(one.train, one.evaluated): one for one in evidence.overlaps}
-    numbers = [one.model_dump() for one in evidence.overlaps]
     trained = list(dict.fromkeys(train for train, _ in found))
     lines = []
     for task in dict.fromkeys(evaluated for _, evaluated in found):
@@ -57,5 +56,5 @@ def _table(evidence: Evidence) -> Table:
             *(Column(evidence.title(train), turned=True) for train in trained),
         ),
         tuple(lines),
-        pd.DataFrame(numbers),
+        pd.DataFrame([one.model_dump() for one in evidence.overlaps]),
     )

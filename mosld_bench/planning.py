@@ -43,7 +43,7 @@ class Plan:
             key = trial.recipe.name, trial.condition, trial.train_on
             if trial.train is not None and key not in known:
                 known[key] = pricing.price(
-                    _as_run(trial), fit, self.configs[trial.model.name], self.sizes,
+                    trial, fit, self.configs[trial.model.name], self.sizes,
                     trial.recipe.optimizer, self.study.resources.train_tokens, checkpoints=_checkpoints(trial),
                 )  # fmt: skip
             found.append(known.get(key))
@@ -66,14 +66,6 @@ class Plan:
         """Why trials do not fit a GPU of ``gpu_bytes``, each reason once."""
         whys = (pricing.fits(price, gpu_bytes) for price in self.prices if price)
         return list(dict.fromkeys(why for why in whys if why))
-
-
-def _as_run(trial: Trial) -> Trial:
-    """The trial as its method lets it run: with checkpointing only where the method bears it."""
-    spec = trial.train
-    if spec is None or _checkpoints(trial):
-        return trial
-    return trial.model_copy(update={"train": spec.model_copy(update={"gradient_checkpointing": False})})
 
 
 def _checkpoints(trial: Trial) -> bool:

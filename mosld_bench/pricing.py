@@ -24,7 +24,7 @@ from pydantic import Field
 from mosld_bench.memory import Memory, memory_of
 from mosld_bench.recipe import Strict, parse
 from mosld_bench.record import Fit
-from mosld_bench.study import Trial
+from mosld_bench.study import VALIDATIONS, Trial
 from mosld_bench.taskfiles import TaskFiles
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 #: quarters of its own.
 SUSTAINED = {"bfloat16": 100e12, "float32": 15e12}
 OPTIONS = 0.25  # tokens that the options of a question add to its prompt, which they share
-VALIDATIONS = 5  # how often train.py takes the validation loss
 _FEW_TOKENS = 1024  # of a micro-batch, where memory is short
 
 
@@ -98,6 +97,8 @@ def price(
     """
     spec = trial.train
     assert spec is not None, "a trial that only counts parameters has no price"
+    if not checkpoints:
+        spec = spec.model_copy(update={"gradient_checkpointing": False})
     train_tokens, validation_tokens = _train_tokens(trial, sizes)
     score_tokens = _score_tokens(trial, sizes)
     flops = hours = None

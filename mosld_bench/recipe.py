@@ -65,9 +65,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_including(path: Path, merged: tuple[str, ...]) -> dict[str, Any]:
+def read_including(path: Path, merged: tuple[str, ...], exclusive: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
     """A YAML file on top of the one that it includes: key by key, and within the keys ``merged`` too.
 
+    Of two ``exclusive`` keys, the file's own makes the other of the included file give way.
     Raises BadFileError where the included file includes another: one level is all that a reader can follow.
     """
     own = read_yaml(path)
@@ -77,6 +78,9 @@ def read_including(path: Path, merged: tuple[str, ...]) -> dict[str, Any]:
     base = read_yaml(path.parent / str(include))
     if "include" in base:
         raise BadFileError(f"{path} includes {include}, which includes again; one level is allowed.")
+    for pair in exclusive:
+        if not own.keys().isdisjoint(pair):
+            base = {key: value for key, value in base.items() if key not in pair}
     both = {key: {**base[key], **own[key]} for key in merged if isinstance(own.get(key), dict) and key in base}
     return {**base, **own, **both}
 

@@ -23,7 +23,6 @@ from mosld_bench.study import NATIVE
 from mosld_bench.tabular import Cell, Column, Line, Table
 
 _SEEDS = 3  # of every printed mean
-MODEL = "NousResearch/Llama-2-7b-hf"  # of Table 5
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def reproduction(evidence: Evidence) -> Section | None:
     if found:
         tables += [_averages(evidence, found), _by_task(evidence, found)]
     if evidence.study.train is None:
-        tables.append(_counts(evidence))
+        tables.append(_counts(evidence, facts))
     slips = [slip.what for slip in published.slips(evidence.published) if slip.file[:-4] in evidence.study.published]
     names = ", ".join(sorted({one.table for one in found}) or evidence.study.published).replace("_", " ")
     return section(
@@ -242,7 +241,7 @@ def _title(evidence: Evidence, benchmark: str) -> str:
     return evidence.title(tasks[0]) if tasks else benchmark
 
 
-def _counts(evidence: Evidence) -> Table:
+def _counts(evidence: Evidence, facts: Protocol) -> Table:
     """Exact counts beside what Table 5 prints: the digits, and the unit that they belong to."""
     assert evidence.published is not None
     printed = published.printed_counts(evidence.published)
@@ -251,7 +250,8 @@ def _counts(evidence: Evidence) -> Table:
         size = next((record.size for record in row.records if record.size), None)
         if size is None:
             continue
-        paper = evidence.study.models[0].name == MODEL and row.budget in {f"r{published.RANK}", NATIVE}
+        same_model = evidence.study.models[0].name == facts.models[published.MODEL]
+        paper = same_model and row.budget in {f"r{published.RANK}", NATIVE}
         theirs, theirs_forward = printed.get(row.recipe.name, (None, None)) if paper else (None, None)
         digits, forward = published.as_printed(size.trainable), published.billions(size.total)
         same = {None: tabular.MISSING, digits: "digits agree"}.get(theirs, "digits differ")

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import DataError, UnknownNameError
-from mosld_bench.recipe import Recipe, Strict, load_recipes, parse, read_including, read_yaml, select
+from mosld_bench.recipe import Recipe, Strict, load_recipes, parse, read_including, select
 from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.workspace import Workspace
 
@@ -25,6 +25,7 @@ from mosld_bench.workspace import Workspace
 #: field's default counts as code: identities leave out what is at its default, so that adding a field changes none.
 PROTOCOL_VERSION = 2
 
+VALIDATIONS = 5  # how often a trial takes the validation loss, the end included
 NATIVE = "native"  # the budget of a recipe at the size that its file gives
 Setting = Literal["mixture", "single", "frozen", "counted"]
 _BUDGET = re.compile(r"native|r\d+|\d+(\.\d+)?[kmbKMB]?|\d+(\.\d+)?%|[a-z0-9][a-z0-9._-]*-r\d+")
@@ -233,10 +234,7 @@ class Study(Strict):
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top. Raises BadFileError."""
-        content = read_including(path, ("train", "evaluate", "resources"))
-        for own, other in (("model", "models"), ("models", "model")):  # what is included gives way
-            if own in (named := read_yaml(path)) and other not in named:
-                content.pop(other, None)
+        content = read_including(path, ("train", "evaluate", "resources"), exclusive=(("model", "models"),))
         for key, value in (overrides or {}).items():
             _set(content, key, value)
         return parse(cls, path, {"name": path.resolve().parent.name, **content})

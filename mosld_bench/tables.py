@@ -112,7 +112,7 @@ def _line(
     best: bool = False,
     mark: str = "",
 ) -> Line:
-    cells = [Cell(row.recipe.title + (tabular.beside(row.block) if row.frozen else ""), bold=best)]
+    cells = [Cell(tabular.titled(row.recipe.title, row.block), bold=best)]
     if means:
         cells += [Cell(str(len(row.by_seed())) if row.records else "0"), Cell(count(row.trainable))]
     for part, what in zip(tasks, ("in_domain", "out_of_domain"), strict=True):

@@ -191,6 +191,11 @@ def beside(block: Condition) -> str:
     return model + (f", {block.general:,} general items" if block.general else "")
 
 
+def titled(title: str, block: Condition) -> str:
+    """The title of a row; an untrained model stands in no block and carries its own beside it."""
+    return title + (beside(block) if block.setting == "frozen" else "")
+
+
 def interval(low: float | None, high: float | None, between: str = " to ") -> str:
     return MISSING if low is None or high is None else f"{percent(low, True)}{between}{percent(high, True)}"
 

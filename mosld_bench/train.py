@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from mosld_bench.logits import logits_at, padded
 from mosld_bench.record import Point, TrainInfo
 from mosld_bench.registry import Method
-from mosld_bench.study import TrainSpec
+from mosld_bench.study import VALIDATIONS, TrainSpec
 
-_VALIDATIONS = 5  # how often the validation loss is taken in a run, the end included
 _POINTS = 200  # most points of a stored curve
 _FORWARD_PRICE = 64  # what a forward costs beside its tokens, in tokens
 
@@ -60,7 +59,7 @@ def train(
     steps = spec.steps or math.ceil((spec.epochs or 0) * len(examples) / spec.batch_size)
     stepper = _optimizer(optimizer, trained, learning_rate, spec.weight_decay)
     order = _batches(len(examples), spec.batch_size, seed)
-    every = max(1, steps // _VALIDATIONS)
+    every = max(1, steps // VALIDATIONS)
     held_pieces = micro_batches(validation, micro_tokens)
     curve: list[Point] = []
     seen: Counter[str] = Counter()

@@ -152,6 +152,9 @@ def test_a_study_includes_another_and_a_noted_study_is_the_same_study(tmp_path: 
     again = Study.load(noted)
     assert again == scaling
     assert [t.id for t in again.plan(workspace)] == [t.id for t in scaling.plan(workspace)]
+    own = tmp_path / "own.yaml"
+    own.write_text("include: scaling/study.yaml\nmodel: {name: embedded}\n")
+    assert [model.name for model in Study.load(own).models] == ["embedded"]  # the included models give way
 
 
 def test_identities_leave_out_what_is_at_its_default() -> None:

@@ -62,7 +62,7 @@ def test_tokens_by_hand() -> None:
     one = priced("lora")
     steps = -(-10 * 13_500 // 64)
     assert one.train_tokens == pytest.approx(steps * 64 * (9_000 * 100 + 4_500 * 256) / 13_500)
-    assert one.validation_tokens == VALIDATIONS * 200 * (100 + 256) == train._VALIDATIONS * 71_200
+    assert one.validation_tokens == VALIDATIONS * 200 * (100 + 256) == train.VALIDATIONS * 71_200
     assert one.score_tokens == 1.25 * (1_000 * 100 + 500 * 300 + 2_000 * 80)
     assert priced("lora", limit=100).score_tokens == 1.25 * 100 * (100 + 300 + 80)
     assert priced("lora", epochs=None, steps=50).train_tokens == pytest.approx(50 * 64 * 2_052_000 / 13_500)
