@@ -128,7 +128,7 @@ def _planned(
 def _print_plan(plan: Plan, gpus: int | None, gpu_memory: float) -> None:
     from mosld_bench import planning
 
-    console.print(planning.table(plan))
+    console.print(planning.table(plan, console.width))
     for sentence in planning.sentences(plan, gpus or 8, gpu_memory * 1e9):
         console.print(sentence, soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,14 +97,30 @@ def make(
     return Plan(study, jobs, configs, pricing.task_sizes(files, study.tasks))
 
 
-def table(plan: Plan) -> Table:
-    """One line a recipe and condition, over its tasks and seeds."""
-    study = plan.study
-    several = len(study.models) > 1
-    shown = Table(title=f"{study.name}: {len(plan.jobs)} trials on {study.model_names}")
-    texts = ["recipe", "setting", "budget", *(["model"] if several else []), *(["general"] if study.general else [])]
-    for column in (*texts, "trials", "target", "trainable", "residual", "of all", "GB", "GPU-hours"):
-        shown.add_column(column, justify="left" if column in texts else "right", no_wrap=True)
+def table(plan: Plan, width: int = 160) -> Table:
+    """One line a recipe and condition, over its tasks and seeds.
+
+    Columns without a value are left out; where ``width`` characters do not hold all others, so are those that follow
+    from the rest, since a number that is cut tells nothing.
+    """
+    narrow = width < _WIDE
+    rows = list(_rows(plan))
+    names = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
+    names = [name for name in names if not (narrow and name in {"target", "of all"})]
+    look: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0)} if narrow else {}
+    shown = Table(title=f"{plan.study.name}: {len(plan.jobs)} trials on {plan.study.model_names}", **look)
+    for name in names:
+        left = name in {"recipe", "setting", "budget", "model", "general"}
+        shown.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for row in rows:
+        shown.add_row(*(row[name] for name in names))
+    return shown
+
+
+_WIDE = 130  # characters
+
+
+def _rows(plan: Plan) -> Iterator[dict[str, str]]:
     lines: dict[tuple[str, Condition], list[tuple[Job, Price | None]]] = {}
     for job, price in zip(plan.jobs, plan.prices, strict=True):
         lines.setdefault((job[0].recipe.name, job[0].condition), []).append((job, price))
@@ -111,17 +128,20 @@ def table(plan: Plan) -> Table:
         fit = members[0][0][1]
         prices = [price for _, price in members if price]
         hours = [price.hours for price in prices if price.hours is not None]
-        shown.add_row(
-            recipe, condition.setting, condition.budget,
-            *([condition.model.rsplit("/", 1)[-1]] if several else []),
-            *([f"{condition.general:,}"] if study.general else []),
-            str(len(members)),
-            f"{fit.target:,}" if fit.target is not None else "", f"{fit.trainable:,}",
-            f"{fit.residual:+.2%}" if fit.residual is not None else "", f"{fit.trainable / fit.total:.2%}",
-            f"{max(price.memory.total for price in prices) / 1e9:.1f}" if prices else "",
-            f"{sum(hours):,.1f}" if prices and len(hours) == len(prices) else "",
-        )  # fmt: skip
-    return shown
+        yield {
+            "recipe": recipe,
+            "setting": condition.setting,
+            "budget": condition.budget,
+            "model": condition.model.rsplit("/", 1)[-1] if len(plan.study.models) > 1 else "",
+            "general": f"{condition.general:,}" if plan.study.general else "",
+            "trials": str(len(members)),
+            "target": f"{fit.target:,}" if fit.target is not None else "",
+            "trainable": f"{fit.trainable:,}",
+            "residual": f"{fit.residual:+.2%}" if fit.residual is not None else "",
+            "of all": f"{fit.trainable / fit.total:.2%}",
+            "GB": f"{max(price.memory.total for price in prices) / 1e9:.1f}" if prices else "",
+            "GPU-hours": f"{sum(hours):,.1f}" if prices and len(hours) == len(prices) else "",
+        }
 
 
 def _hours(hours: float) -> str:

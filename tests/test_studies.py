@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ def test_a_study_is_planned_offline_as_it_is(name: str) -> None:
     said = " ".join(planning.sentences(plan, 8, 80e9))
     assert ("GPU-hours" in said) == (name not in {"embedded", "parameters"})
     assert planning.table(plan).row_count > 1
+    narrow = Console(width=80, file=StringIO(), record=True)
+    narrow.print(planning.table(plan, 80))
+    printed = narrow.export_text()
+    assert f"{plan.jobs[-1][1].trainable:,}" in printed
+    assert "…" not in printed
 
 
 @pytest.fixture(scope="module")
