@@ -1,4 +1,4 @@
-"""Two ways to the same result, run in turns in one process, so that a busy machine is as unfair to the one as to the other."""
+"""Two ways to one result, run in turns in one process: a busy machine is as unfair to the one as to the other."""
 
 from __future__ import annotations
 
