@@ -15,7 +15,8 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.evaluator import evaluate as lm_evaluate
 from torch import nn
 
-from mosld_bench.packing import Request, Score, Work, packs, score_packed, score_plain
+from mosld_bench.packing import Score, Work, packs, score_packed, score_plain
+from mosld_bench.prefixes import Request
 from mosld_bench.record import EvalInfo, Metric
 from mosld_bench.tasks import chance, primary_metric, sample
 

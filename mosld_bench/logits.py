@@ -26,7 +26,7 @@ def logits_at(model: nn.Module, rows: Tensor, columns: Tensor, exact: bool = Fal
 
     head = model.get_output_embeddings()  # type: ignore[operator]
     if head is None:
-        return model(**inputs, use_cache=False).logits[places]  # type: ignore[no-any-return]
+        return model(**inputs).logits[places]  # type: ignore[no-any-return]
 
     def sharpen(module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
         return F.linear(args[0].float(), module.weight.float(), None if module.bias is None else module.bias.float())
@@ -35,7 +35,7 @@ def logits_at(model: nn.Module, rows: Tensor, columns: Tensor, exact: bool = Fal
     if exact and type(head) is nn.Linear and head.weight.dtype != torch.float32:
         hooks.append(head.register_forward_hook(sharpen))
     try:
-        return model(**inputs, use_cache=False).logits[0]  # type: ignore[no-any-return]
+        return model(**inputs).logits[0]  # type: ignore[no-any-return]
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,72 +1,25 @@
 """Scoring continuations with every shared prefix computed once.
 
-The requests of a batch form a prefix tree: the options of a question share its prompt, the questions on one story share
-the story. Laid out depth first, a node's descendants are the run of nodes behind it, so one comparison makes the
-attention mask (a token sees itself and its ancestors), and a token's position is its depth. Log-likelihoods are those
-of scoring every request by itself, up to rounding.
+A tree of requests (see :mod:`mosld_bench.prefixes`) is one row of a forward: a node sees itself and its ancestors,
+which one comparison makes into the attention mask, and its position is its depth. Trees that grow from a trunk see its
+keys and values besides, kept from a forward of its own; so are those of virtual tokens, from which all trees grow.
+Log-likelihoods are those of scoring every request by itself, up to rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from mosld_bench.logits import logits_at, padded
+from mosld_bench.prefixes import FORWARD, Request, Tree, plant
 
-Request = tuple[list[int], list[int]]  # token ids of the context (at least one) and of the continuation
 Score = tuple[float, bool]  # log-likelihood of the continuation in nats; whether greedy decoding would give it
-
-
-@dataclass
-class Tree:
-    """A prefix tree laid out depth first."""
-
-    tokens: list[int] = field(default_factory=list)
-    depth: list[int] = field(default_factory=list)
-    end: list[int] = field(default_factory=list)  # one past the last descendant
-    places: list[tuple[int, list[int]]] = field(default_factory=list)  # request -> nodes whose logits it needs
-    _path: list[int] = field(default_factory=list)
-
-    def fresh_tokens(self, sequence: Sequence[int]) -> int:
-        """How many nodes ``sequence`` would add."""
-        return len(sequence) - self._shared(sequence)
-
-    def add(self, request: int, sequence: Sequence[int], needed: int) -> None:
-        """Add a request's input; its last ``needed`` nodes predict the continuation. Requests come sorted."""
-        del self._path[self._shared(sequence) :]
-        for token in sequence[len(self._path) :]:
-            node = len(self.tokens)
-            self.tokens.append(token)
-            self.depth.append(len(self._path))
-            self.end.append(node)
-            self._path.append(node)
-        for node in self._path:
-            self.end[node] = len(self.tokens)
-        self.places.append((request, self._path[len(sequence) - needed : len(sequence)]))
-
-    def _shared(self, sequence: Sequence[int]) -> int:
-        shared = 0
-        for node, token in zip(self._path, sequence, strict=False):
-            if self.tokens[node] != token:
-                break
-            shared += 1
-        return shared
-
-
-def grow(requests: Sequence[Request], width: int) -> list[Tree]:
-    """Trees of at most ``width`` nodes (more only for a single request that is longer) over all requests."""
-    inputs = [context + continuation[:-1] for context, continuation in requests]
-    trees: list[Tree] = []
-    for index in sorted(range(len(requests)), key=lambda i: inputs[i]):
-        new = not trees or len(trees[-1].tokens) + trees[-1].fresh_tokens(inputs[index]) > width
-        if new:
-            trees.append(Tree())
-        trees[-1].add(index, inputs[index], len(requests[index][1]))
-    return trees
 
 
 @dataclass
@@ -80,33 +33,103 @@ class Work:
 
 @torch.no_grad()
 def score_packed(
-    model: nn.Module, requests: Sequence[Request], pad: int, tokens: int, width: int, work: Work | None = None
+    model: nn.Module,
+    requests: Sequence[Request],
+    pad: int,
+    tokens: int,
+    width: int,
+    work: Work | None = None,
+    forward: int = FORWARD,
 ) -> list[Score]:
-    """Score ``requests`` as prefix trees of ``width`` nodes, up to ``tokens`` padded nodes a forward."""
-    device, dtype = _home(model)
+    """Score ``requests`` as prefix trees of ``width`` nodes, up to ``tokens`` padded nodes a forward.
+
+    ``forward``: what a forward costs beside its tokens, in tokens.
+    """
     scores: list[Score] = [(0.0, True)] * len(requests)
-    trees = sorted(grow(requests, width), key=lambda tree: -len(tree.tokens))
-    for batch in _batches(trees, tokens):
-        ids, _ = padded([tree.tokens for tree in batch], pad, device)
-        size = ids.shape[1]
-        ends = torch.arange(1, size + 1).repeat(len(batch), 1)  # padding sees itself only
-        positions = torch.zeros(len(batch), size, dtype=torch.long)
-        for row, tree in enumerate(batch):
-            ends[row, : len(tree.end)] = torch.tensor(tree.end)
-            positions[row, : len(tree.depth)] = torch.tensor(tree.depth)
-        node = torch.arange(size, device=device)
-        ends = ends.to(device)
-        sees = (node[:, None] >= node[None, :]) & (node[:, None] < ends[:, None, :])
-        bias = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill_(~sees, torch.finfo(dtype).min)
-        flat = [(row, request, nodes) for row, tree in enumerate(batch) for request, nodes in tree.places]
-        _read(
-            model, flat, requests, scores,
-            input_ids=ids, attention_mask=bias.unsqueeze(1), position_ids=positions.to(device),
-        )  # fmt: skip
+    bare, root = _rooted(model)
+    for trunk in plant(requests, width, forward):
+        kept = _extended(bare, root, trunk.tokens) if trunk.tokens else root
+        for batch in _batches(sorted(trunk.trees, key=lambda tree: -len(tree.tokens)), tokens):
+            flat = [(row, request, nodes) for row, tree in enumerate(batch) for request, nodes in tree.places]
+            _read(bare, flat, requests, scores, **_inputs(batch, kept, pad, *_home(model)))
         if work is not None:
-            work.computed += sum(len(tree.tokens) for tree in batch)
+            work.computed += len(trunk.tokens) + sum(len(tree.tokens) for tree in trunk.trees)
     _note(work, requests)
     return scores
+
+
+def _inputs(batch: Sequence[Tree], kept: _Kept | None, pad: int, device: torch.device, dtype: torch.dtype) -> Any:
+    """What the model is called with for a batch of trees that grow from what is ``kept``."""
+    begin = kept.length if kept else 0
+    ids, _ = padded([tree.tokens for tree in batch], pad, device)
+    size = ids.shape[1]
+    ends = torch.arange(1, size + 1).repeat(len(batch), 1)  # padding sees itself only
+    positions = torch.zeros(len(batch), size, dtype=torch.long)
+    for row, tree in enumerate(batch):
+        ends[row, : len(tree.end)] = torch.tensor(tree.end)
+        positions[row, : len(tree.depth)] = torch.tensor(tree.depth)
+    node = torch.arange(size, device=device)
+    sees = (node[:, None] >= node[None, :]) & (node[:, None] < ends.to(device)[:, None, :])
+    bias = torch.zeros(len(batch), 1, size, begin + size, dtype=dtype, device=device)
+    bias[:, 0, :, begin:].masked_fill_(~sees, torch.finfo(dtype).min)
+    inputs = {"input_ids": ids, "attention_mask": bias, "position_ids": (positions + begin).to(device)}
+    return inputs | ({"past_key_values": kept.lent(), "use_cache": True} if kept else {})
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Keys and values of a prefix by layer, (1, heads, tokens, head size)."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+    @property
+    def length(self) -> int:
+        return self.layers[0][0].shape[-2]
+
+    def lent(self) -> Cache:
+        """For one forward of any number of rows."""
+        return Cache(layers=[_LentLayer(keys, values) for keys, values in self.layers])
+
+
+class _LentLayer(DynamicLayer):  # type: ignore[misc]
+    """Stands before the keys and values of every row, and forgets these: layer by layer, so that they cost nothing."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(self, keys: Tensor, values: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        before = ((self.keys, keys), (self.values, values))
+        both = [torch.cat([old.expand(len(new), -1, -1, -1), new], dim=-2) for old, new in before]
+        return both[0], both[1]
+
+
+def _extended(model: nn.Module, root: _Kept | None, tokens: Sequence[int]) -> _Kept:
+    """Keys and values of ``tokens`` after what is kept already."""
+    device, begin = _home(model)[0], root.length if root else 0
+    cache = DynamicCache()
+    for index, (keys, values) in enumerate(root.layers if root else ()):
+        cache.update(keys, values, index)
+    last = torch.tensor([len(tokens) - 1], device=device)
+    logits_at(
+        model, torch.zeros_like(last), last, input_ids=torch.tensor([list(tokens)], device=device),
+        position_ids=torch.arange(begin, begin + len(tokens), device=device)[None],
+        past_key_values=cache, use_cache=True,
+    )  # fmt: skip
+    return _Kept(tuple((layer.keys, layer.values) for layer in cache.layers))
+
+
+def _rooted(model: nn.Module) -> tuple[nn.Module, _Kept | None]:
+    """The model without its virtual tokens, and their keys and values (prefix-tuning learns these themselves)."""
+    config = getattr(model, "active_peft_config", None)
+    if config is None or not config.is_prompt_learning:
+        return model, None
+    bare, prompt = model.get_base_model(), model.get_prompt(1)  # type: ignore[operator]
+    if isinstance(prompt, Tensor):  # embeddings that stand before the text (prompt-tuning, P-tuning)
+        embeddings, prompt = prompt.to(_home(model)[1]), DynamicCache()
+        bare(inputs_embeds=embeddings, past_key_values=prompt, use_cache=True, logits_to_keep=1)
+    return bare, _Kept(tuple((layer.keys, layer.values) for layer in prompt.layers))
 
 
 @torch.no_grad()
@@ -177,19 +200,27 @@ def _home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 def packs(model: nn.Module, requests: Sequence[Request], pad: int, tokens: int, width: int) -> bool:
-    """Whether packed scores of this very model equal plain ones, on a few of the requests themselves.
+    """Whether packed scores of this very model equal plain ones, on the ends of a few of the requests themselves.
 
-    Asked of every model instead of a list of architectures: a mask that cannot be replaced (state-space layers,
-    virtual tokens in front) shows as an error or as other numbers.
+    Asked of every model instead of a list of architectures: a mask that cannot be replaced, positions that cannot be
+    given or a state that is no cache of keys and values (state-space layers) show as an error or as other numbers.
     """
     window = getattr(model.config, "sliding_window", None)  # type: ignore[union-attr]
     if window and max(len(context) + len(continuation) for context, continuation in requests) > window:
         return False
-    few = list(requests[:8])
+    few = [(context[-_TRIED:], continuation[:_TRIED]) for context, continuation in requests[:4]]
     try:
         packed = score_packed(model, few, pad, tokens, width)
-    except (TypeError, ValueError, RuntimeError, IndexError, NotImplementedError):
+        from_trunks = score_packed(model, few, pad, tokens, width=1, forward=0)
+    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, NotImplementedError):
         return False
     plain = score_plain(model, few, pad, tokens)
     scale = 1e-3 if _home(model)[1] == torch.float32 else 5e-2
-    return all(abs(a - b) <= scale * max(1.0, abs(b)) for (a, _), (b, _) in zip(packed, plain, strict=True))
+    return all(
+        abs(a - b) <= scale * max(1.0, abs(b))
+        for scores in (packed, from_trunks)
+        for (a, _), (b, _) in zip(scores, plain, strict=True)
+    )
+
+
+_TRIED = 16  # tokens of a request, at each side of where its continuation begins

@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
@@ -25,6 +26,9 @@ def config(kind: str = "llama", layers: int = 4, **more: object) -> PreTrainedCo
     if kind == "gpt2":
         return GPT2Config(n_embd=32, n_layer=layers, n_head=4, n_positions=256, vocab_size=VOCABULARY,
                           pad_token_id=0, bos_token_id=1, eos_token_id=1, **more)  # fmt: skip
+    if kind == "mamba":
+        return MambaConfig(hidden_size=32, num_hidden_layers=layers, state_size=4, vocab_size=VOCABULARY,
+                           pad_token_id=0, bos_token_id=1, eos_token_id=1, **more)  # fmt: skip
     made = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig}[kind]
     return made(**{**shape, **more})
 

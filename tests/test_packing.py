@@ -6,12 +6,15 @@ import random
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from mosld_bench import registry
 from mosld_bench.evaluate import PackedLM, encode_pairs
-from mosld_bench.packing import Tree, Work, grow, packs, score_packed, score_plain
+from mosld_bench.packing import Work, packs, score_packed, score_plain
+from mosld_bench.prefixes import Tree, plant
 from tests.models import build, config, tokenizer
 
 Ids = list[int]
@@ -39,9 +42,11 @@ def test_packed_equals_plain(kind: str, width: int) -> None:
     model, asked = build(config(kind)), requests()
     plain = score_plain(model, asked, 0, 512)
     packed = score_packed(model, asked, 0, 512, width)
-    for (a, greedy_a), (b, greedy_b) in zip(plain, packed, strict=True):
-        assert a == pytest.approx(b, abs=1e-4)
-        assert greedy_a == greedy_b
+    from_trunks = score_packed(model, asked, 0, 512, width, forward=0)
+    for (a, greedy_a), *others in zip(plain, packed, from_trunks, strict=True):
+        for b, greedy_b in others:
+            assert a == pytest.approx(b, abs=1e-4)
+            assert greedy_a == greedy_b
 
 
 def test_plain_equals_the_definition_in_float64() -> None:
@@ -95,8 +100,52 @@ def test_every_shared_prefix_is_computed_once() -> None:
     assert work.requests == 12
 
 
+def test_few_shot_examples_are_computed_once_and_kept() -> None:
+    """A prefix longer than a tree, stories in it, questions on these: all stand once."""
+    shots, model = [3 + i % 40 for i in range(100)], build(config())
+    stories = [[*shots, 5 + s, *range(3, 18)] for s in range(4)]
+    asked = [([*story, 30 + q], [o, 7]) for story in stories for q in range(3) for o in range(4, 8)]
+    (free, trunk) = plant(asked, 40)
+    assert (free.trees, trunk.tokens) == ([], shots)
+    assert [len(tree.tokens) for tree in trunk.trees] == [16 + 3 * (1 + 4)] * 4
+    work = Work()
+    packed = score_packed(model, asked, 0, 512, 40, work)
+    assert (work.computed, work.plain) == (100 + 4 * 31, 48 * (100 + 16 + 2))
+    plain = score_plain(model, asked, 0, 512)
+    assert [value for value, _ in packed] == pytest.approx([value for value, _ in plain], abs=1e-4)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 2), min_size=1, max_size=12), st.lists(st.integers(0, 2), min_size=1, max_size=4)
+        ),
+        max_size=40,
+    ),
+    st.integers(1, 20),
+    st.integers(0, 8),
+)
+def test_every_request_is_planted_whole(asked: list[tuple[Ids, Ids]], width: int, forward: int) -> None:
+    """Whatever the requests: read along its path, trunk first, each gives its input, its last nodes those it needs."""
+    found = {}
+    for trunk in plant(asked, width, forward):
+        for tree in trunk.trees:
+            longest = max(len(asked[request][0]) + len(asked[request][1]) - 1 for request, _ in tree.places)
+            assert len(tree.tokens) <= max(width, longest - len(trunk.tokens))
+            for request, nodes in tree.places:
+                last = nodes[-1]
+                path = [node for node in range(last + 1) if tree.end[node] > last]
+                assert [tree.depth[node] for node in path] == list(range(len(path)))
+                assert path[-len(nodes) :] == nodes
+                found[request] = trunk.tokens + [tree.tokens[node] for node in path]
+                assert len(nodes) == len(asked[request][1])
+    assert found == {i: context + continuation[:-1] for i, (context, continuation) in enumerate(asked)}
+
+
 def test_tree_layout() -> None:
-    (tree,) = grow([([5, 6], [7, 8]), ([5, 6], [9]), ([5], [4, 4, 4])], 100)
+    (trunk,) = plant([([5, 6], [7, 8]), ([5, 6], [9]), ([5], [4, 4, 4])], 100)
+    (tree,) = trunk.trees
+    assert trunk.tokens == []
     assert tree.tokens == [5, 4, 4, 6, 7]
     assert tree.depth == [0, 1, 2, 1, 2]
     assert tree.end == [5, 3, 3, 5, 5]
@@ -107,20 +156,43 @@ def test_tree_layout() -> None:
 def test_models_whose_mask_cannot_be_replaced_are_found_out() -> None:
     model, asked = build(config()), requests(16)
     assert packs(model, asked, 0, 512, 64)
-    prefixed = registry.get("peft").attach(build(config()), {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4})
-    assert not packs(prefixed.eval(), asked, 0, 512, 64)
     narrow = build(config("mistral", sliding_window=8))
     assert not packs(narrow, asked, 0, 512, 64)
+    assert not packs(build(config("mamba")), asked, 0, 512, 64)
 
 
-def test_virtual_tokens_are_scored_with_their_prefix() -> None:
-    """Prefix-tuning through the plain way equals a forward of each request by itself."""
-    model = registry.get("peft").attach(build(config()), {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4}).eval()
-    asked = requests(10)
-    for (context, answer), (value, _) in zip(asked, score_plain(model, asked, 0, 200), strict=True):
-        logits = model(input_ids=torch.tensor([context + answer])).logits[0].log_softmax(-1)
-        alone = sum(logits[len(context) - 1 + i, token].item() for i, token in enumerate(answer))
-        assert value == pytest.approx(alone, abs=1e-4)
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "mistral", "mamba"])
+def test_every_kind_of_model_scores_as_lm_evals_own(kind: str) -> None:
+    """Absolute positions, a sliding window shorter than the requests, a state instead of keys and values."""
+    more = {"sliding_window": 8} if kind == "mistral" else {}
+    model, words = build(config(kind, **more)), tokenizer()
+    story = "ann has a red hat. bob has a dog. "
+    texts = [(f"{story}{question}?", answer) for question in ("who", "what") for answer in (" ann", " bob", " a dog")]
+    asked = [Instance("loglikelihood", {}, pair, i, ("t", i, 1)) for i, pair in enumerate(texts)]
+    theirs = HFLM(pretrained=model, tokenizer=words, batch_size=1).loglikelihood(asked, disable_tqdm=True)
+    lm = PackedLM(model, words)
+    assert [value for value, _ in lm.loglikelihood(asked)] == pytest.approx([value for value, _ in theirs], abs=1e-3)
+    assert lm.packed == (kind not in ("mistral", "mamba"))
+
+
+@pytest.mark.parametrize("kind", ["PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_virtual_tokens_are_scored_with_their_prefix(kind: str, family: str) -> None:
+    """Plain or packed, with trunks or without, as a forward of each request by itself."""
+    more = {"encoder_hidden_size": 16} if kind == "P_TUNING" else {}
+    params = {"peft_type": kind, "num_virtual_tokens": 4, **more}
+    model = registry.get("peft").attach(build(config(family)), params).eval()
+    asked = requests(20)
+    assert packs(model, asked, 0, 512, 64)
+    ways = (
+        score_plain(model, asked, 0, 200),
+        score_packed(model, asked, 0, 200, 64),
+        score_packed(model, asked, 0, 200, 8, forward=0),
+    )
+    for (context, answer), *scores in zip(asked, *ways, strict=True):
+        logits = model(input_ids=torch.tensor([context + answer])).logits[0][-len(answer) - 1 :].log_softmax(-1)
+        alone = sum(logits[i, token].item() for i, token in enumerate(answer))
+        assert [value for value, _ in scores] == pytest.approx([alone] * 3, abs=1e-4)
 
 
 def test_encoding_moves_spaces_and_handles_no_context() -> None:
