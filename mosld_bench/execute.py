@@ -5,6 +5,7 @@ A :class:`Session` is what a process keeps between trials: base models, tasks an
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import tempfile
@@ -162,13 +163,16 @@ def failed(trial: Trial, error: str, meta: dict[str, Any]) -> Outcome:
 
 
 def _release(device: str) -> None:
-    """Give the trial's memory back, so that the next trial of this process starts from nothing."""
+    """Give memory back that is not used any more, so that what comes next starts from nothing."""
     gc.collect()
     if device.startswith("cuda"):
         import torch
 
         with suppress(RuntimeError):  # after an error of the device, of which the record tells already
             torch.cuda.empty_cache()
+    else:  # glibc keeps freed activations for itself: a worker would grow by a gigabyte over its trials
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def in_domain_mean(record: Record) -> float | None:
@@ -223,6 +227,7 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
             parameter.data = parameter.data.to(getattr(torch, spec.dtype))
         steps = train_info.steps if train_info else 0
         watch(Progress(trial.id, "scoring", steps, steps))
+        _release(around.device)
         if checkpointed:
             _checkpoint(model, False)
         lm = PackedLM(

@@ -58,7 +58,7 @@ def train(
     trained = [p for p in model.parameters() if p.requires_grad]
     steps = spec.steps or math.ceil((spec.epochs or 0) * len(examples) / spec.batch_size)
     stepper = _optimizer(optimizer, trained, learning_rate, spec.weight_decay)
-    order = _batches(len(examples), spec.batch_size, seed)
+    order = batch_order(len(examples), spec.batch_size, seed)
     every = max(1, steps // VALIDATIONS)
     held_pieces = micro_batches(validation, micro_tokens)
     curve: list[Point] = []
@@ -192,7 +192,7 @@ def micro_batches(batch: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:
     return pieces[::-1]
 
 
-def _batches(count: int, size: int, seed: int) -> Iterator[list[int]]:
+def batch_order(count: int, size: int, seed: int) -> Iterator[list[int]]:
     """Endless batches of indices: a new shuffle of all examples every epoch, epochs running into each other."""
     generator = random.Random(seed)
     waiting: list[int] = []

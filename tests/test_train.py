@@ -12,7 +12,7 @@ from torch import nn
 
 from mosld_bench import registry
 from mosld_bench.study import TrainSpec
-from mosld_bench.train import Encoded, _batches, _schedule, answer_loss, micro_batches, train
+from mosld_bench.train import Encoded, _schedule, answer_loss, batch_order, micro_batches, train
 from tests.models import build, config
 
 
@@ -70,11 +70,11 @@ def test_info_adds_up() -> None:
 
 
 def test_same_seed_same_examples_whatever_the_method() -> None:
-    one, other = _batches(10, 4, seed=7), _batches(10, 4, seed=7)
+    one, other = batch_order(10, 4, seed=7), batch_order(10, 4, seed=7)
     batches = [next(one) for _ in range(5)]
     assert batches == [next(other) for _ in range(5)]
     assert sorted(index for batch in batches for index in batch) == sorted(2 * list(range(10)))
-    assert batches != [next(_batches(10, 4, seed=8)) for _ in range(5)]
+    assert batches != [next(batch_order(10, 4, seed=8)) for _ in range(5)]
 
 
 @settings(max_examples=60, deadline=None)

@@ -55,10 +55,11 @@ class MixtureLayer(RoutedLayer):
             return y
         for adapter in self.active_adapters:  # type: ignore[union-attr]
             if adapter in self.mixture_down:
-                y = y + self._update(adapter, x).to(y.dtype)
+                y = _added(y, *self._update(adapter, x))
         return y
 
-    def _update(self, adapter: str, x: Tensor) -> Tensor:
+    def _update(self, adapter: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The two factors of what the adapter adds: (alpha / r) g * Down x, (..., n), and Up, (d_out, n)."""
         config, experts, rank = self.settings[adapter], self.experts[adapter], self.rank[adapter]
         down, up = self.mixture_down[adapter], self.mixture_up[adapter]
         x = self._cast_input_dtype(x, down.dtype)  # type: ignore[operator]
@@ -71,15 +72,17 @@ class MixtureLayer(RoutedLayer):
         hidden = F.linear(F.dropout(x, config.dropout) if where == "input" else x, down)
         if where == "hidden":
             hidden = F.dropout(hidden, config.dropout)
-        if experts > 1:
-            gates = self._route(adapter, x).to(hidden.dtype)
+        if experts == 1:
+            hidden = hidden * self.scale[adapter]
+        else:  # the scale goes where it is the cheapest: N numbers a token instead of d_out
+            gates = (self._route(adapter, x) * self.scale[adapter]).to(hidden.dtype)
             if config.share == "down":
                 hidden = (gates.unsqueeze(-1) * hidden.unsqueeze(-2)).flatten(-2)
             elif config.share == "up":
                 hidden = (gates.unsqueeze(-2) @ hidden.reshape(*hidden.shape[:-1], experts, rank)).squeeze(-2)
             else:
                 hidden = (gates.unsqueeze(-1) * hidden.reshape(*hidden.shape[:-1], experts, rank)).flatten(-2)
-        return F.linear(hidden, up) * self.scale[adapter]
+        return hidden, up
 
     def masked_parameter(self, adapter: str) -> Tensor:
         """The parameter that weight dropout falls on: the shared matrix, or down where none is shared."""
@@ -93,6 +96,14 @@ class MixtureLayer(RoutedLayer):
             mask = torch.rand_like(weight) >= self.settings[adapter].dropout
         dropped: Tensor = weight * mask / (1 - self.settings[adapter].dropout)
         return dropped
+
+
+def _added(y: Tensor, hidden: Tensor, up: Tensor) -> Tensor:
+    """y + Up hidden, in one product where both have one dtype: the update itself is never in memory."""
+    if y.dtype != hidden.dtype:
+        return y + F.linear(hidden, up).to(y.dtype)
+    rows = torch.addmm(y.flatten(0, -2), hidden.flatten(0, -2), up.to(y.dtype).t())
+    return rows.view_as(y)
 
 
 def _features(layer: nn.Module) -> tuple[int, int]:

@@ -1,0 +1,73 @@
+"""Memory: of one step of a layer, and of whole trials of SmolLM2-135M in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from mosld_bench import planning
+from mosld_bench.execute import Session, Surroundings, execute
+from mosld_bench.study import Study
+from mosld_bench.workspace import Workspace
+from tests.benchmarks import real
+from tests.benchmarks.side_by_side import Row, alone
+
+RECIPES = ("lora", "mola", "mosld", "full")
+TRIALS = 3  # of a process, one after another
+
+
+def run(rounds: int) -> Iterator[Row]:
+    for recipe in RECIPES:
+        child = subprocess.run(
+            [sys.executable, "-m", "tests.benchmarks.memory", recipe],
+            cwd=real.REPOSITORY, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        measured = json.loads(child.stdout.splitlines()[-1])
+        yield alone(
+            "memory", f"SmolLM2-135M, {recipe}: batch 8 of 256 tokens, float32; a trial's largest resident memory",
+            [peak / 1e9 for peak in measured["peaks"]], "GB", "<= 3",
+            f"{TRIALS} trials in one process; between them {', '.join(f'{n / 1e9:.2f}' for n in measured['rests'])} GB",
+        )  # fmt: skip
+
+
+def trials(recipe: str) -> None:
+    """Trials of the study `smollm2` on stories longer than the cut-off; prints the peak of each and what remains."""
+    real.threads()
+    workspace = Workspace.find(real.REPOSITORY)
+    changes = {
+        "recipes": [recipe], "in_domain": ["mctest", "commonsense_qa"], "out_of_domain": [], "train.steps": 2,
+        "train.max_length": 256, "train.validation_items": 8, "evaluate.limit": 10, "seeds": list(range(TRIALS)),
+    }  # fmt: skip
+    plan = planning.make(Study.load(workspace.study_file("smollm2"), changes), workspace, ())
+    session = Session(Surroundings((str(workspace.tasks),), plan.study.resources, str(real.data_root())))
+    peaks, rests = [], []
+    for trial, fit in plan.jobs:
+        if not trial.train_on:
+            continue
+        record = execute(trial, session, fit).record
+        assert record.status == "finished", record.error
+        peaks.append(record.peak_memory_bytes)
+        rests.append(int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096)
+    print(json.dumps({"peaks": peaks, "rests": rests}))
+
+
+def peak(work: Callable[[], object]) -> int:
+    """Most bytes of tensors that ``work`` had at once beyond those there before it, as torch's profiler counts them."""
+    work()  # gradients and kernels' own buffers are there from now on
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
+        work()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
+if __name__ == "__main__":
+    trials(sys.argv[1])

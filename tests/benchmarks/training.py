@@ -1,0 +1,144 @@
+"""Our loop against ``transformers.Trainer``: the same adapter, data, precision and effective batch."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from mosld_bench import registry
+from mosld_bench.execute import Session, Surroundings
+from mosld_bench.models import fresh
+from mosld_bench.study import Resources, TrainSpec
+from mosld_bench.train import Encoded, batch_order, train
+from tests.benchmarks import real
+from tests.benchmarks.side_by_side import Row, alone, faster, in_turns
+
+LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
+STEPS = 6  # optimiser steps of a round
+CURVE = 30  # optimiser steps of the curves that are compared
+MICRO = 512  # as the study `smollm2` has it
+
+
+def run(rounds: int) -> Iterator[Row]:
+    threads = real.threads()
+    items = mixture()
+    spec = TrainSpec(steps=STEPS, batch_size=8, learning_rate=1e-3, max_length=256, validation_items=1)
+    words = f"LoRA r 8 on q, v; OpenBookQA, CommonsenseQA, MCTest, ARC; batch 8, cut-off 256; {threads} threads"
+    padding: list[float] = []
+
+    def ours(dtype: str = "float32") -> list[float]:
+        info = _ours(items, spec.model_copy(update={"dtype": dtype}))
+        padding.append(info.padding_share)
+        return [point.loss for point in info.curve]
+
+    def other(dtype: str = "float32") -> list[float]:
+        return _trainer(items, spec.model_copy(update={"dtype": dtype}))
+
+    seconds = in_turns({"ours": ours, "theirs": other}, rounds)
+    yield faster(
+        "training", f"SmolLM2-135M, {words}", "transformers.Trainer, float32", seconds["ours"], seconds["theirs"],
+        ">= 2.5", f"{STEPS} steps, {_tokens(items, spec):,} tokens; padding {padding[-1]:.1%}",
+    )  # fmt: skip
+    seconds = in_turns({"bf16": lambda: ours("bfloat16"), "float32": ours}, rounds)
+    yield faster("training", "the same, bfloat16", "ours, float32", seconds["bf16"], seconds["float32"])
+
+    long = spec.model_copy(update={"steps": CURVE})
+    curves = {
+        "ours": [point.loss for point in _ours(items, long).curve],
+        "Trainer": _trainer(items, long),
+        "bfloat16": [point.loss for point in _ours(items, long.model_copy(update={"dtype": "bfloat16"})).curve],
+    }
+    for name in ("Trainer", "bfloat16"):
+        gaps = [abs(a - b) for a, b in zip(curves["ours"], curves[name], strict=True)]
+        last = {key: mean(curve[-10:]) for key, curve in curves.items()}
+        yield alone(
+            "training", f"loss curve, ours to {name}: mean gap over {CURVE} steps", [mean(gaps)], "nats", "<= 0.02",
+            f"largest {max(gaps):.3f}; mean of the last ten {last['ours']:.3f} and {last[name]:.3f}",
+        )  # fmt: skip
+
+
+def mixture() -> list[Encoded]:
+    """The training items of the five tasks, as a trial of the study gets them, answers trained on and prompts not."""
+    around = Surroundings((str(real.REPOSITORY / "tasks"),), Resources(), str(real.data_root()))
+    session, spec = Session(around), real.study().train
+    assert spec is not None
+    spec = spec.model_copy(update={"max_length": 256, "task_items": 500})
+    _, tokenizer = real.smollm2()
+    return [item for task in real.TASKS for item in session.examples(task, spec, tokenizer)[0]]
+
+
+def _adapted(dtype: str) -> Any:
+    torch.manual_seed(0)
+    return registry.get("peft").attach(fresh(real.smollm2(getattr(torch, dtype))[0]), LORA)
+
+
+def _ours(items: Sequence[Encoded], spec: TrainSpec) -> Any:
+    return train(
+        _adapted(spec.dtype), registry.get("peft"), items, [], spec, spec.learning_rate, 0,
+        real.smollm2()[1].pad_token_id, MICRO,
+    )  # fmt: skip
+
+
+def _tokens(items: Sequence[Encoded], spec: TrainSpec) -> int:
+    order = batch_order(len(items), spec.batch_size, 0)
+    return sum(len(items[index].ids) for _ in range(spec.steps or 0) for index in next(order))
+
+
+class _Losses(TrainerCallback):
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
+        if logs and "loss" in logs:
+            self.values.append(float(logs["loss"]))
+
+
+class _InOrder(Trainer):  # the examples in our order, so that the curves can be compared
+    def _get_train_sampler(self, *args: Any) -> Any:
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+def _trainer(items: Sequence[Encoded], spec: TrainSpec) -> list[float]:
+    """What most would write: labels beside the input ids, padded to the longest of the batch."""
+    order = batch_order(len(items), spec.batch_size, 0)
+    chosen = [items[index] for _ in range(spec.steps or 0) for index in next(order)]
+    pad = real.smollm2()[1].pad_token_id
+
+    def collate(batch: list[Encoded]) -> dict[str, torch.Tensor]:
+        width = max(len(item.ids) for item in batch)
+        rest = [width - len(item.ids) for item in batch]
+        return {
+            "input_ids": torch.tensor([item.ids + [pad] * n for item, n in zip(batch, rest, strict=True)]),
+            "attention_mask": torch.tensor([[1] * len(i.ids) + [0] * n for i, n in zip(batch, rest, strict=True)]),
+            "labels": torch.tensor(
+                [
+                    [-100] * (len(i.ids) - i.answer) + i.ids[len(i.ids) - i.answer :] + [-100] * n
+                    for i, n in zip(batch, rest, strict=True)
+                ]
+            ),
+        }
+
+    losses = _Losses()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=str(Path(folder)), max_steps=spec.steps or 0, per_device_train_batch_size=spec.batch_size,
+            learning_rate=spec.learning_rate, lr_scheduler_type="linear",
+            weight_decay=spec.weight_decay, max_grad_norm=spec.gradient_clip or 0.0, logging_steps=1,
+            save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True, remove_unused_columns=False,
+            bf16=spec.dtype == "bfloat16", seed=0, dataloader_drop_last=False,
+        )  # fmt: skip
+        trainer = _InOrder(
+            model=_adapted(spec.dtype), args=arguments, train_dataset=chosen, data_collator=collate, callbacks=[losses]
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    del trainer
+    gc.collect()
+    return losses.values
