@@ -17,14 +17,15 @@ from tests.benchmarks.memory import peak
 from tests.benchmarks.side_by_side import Row, faster, in_turns, share
 
 TOKENS, EXPERTS, RANK, TOP_K = 1024, 8, 8, 2
+SIZES = ((576, torch.float32), (576, torch.bfloat16), (4096, torch.float32), (4096, torch.bfloat16))
 REPEATS = 20  # steps of a round, so that a round is no shorter than what a clock and a scheduler disturb
 
 
 def run(rounds: int) -> Iterator[Row]:
     threads = real.threads()
-    for width, dtype in ((576, torch.float32), (576, torch.bfloat16), (4096, torch.float32), (4096, torch.bfloat16)):
-        strict = width == 576 and dtype is torch.float32
-        repeats = REPEATS if width == 576 else 1
+    for width, dtype in SIZES:
+        strict = (width, dtype) == SIZES[0]
+        repeats = REPEATS if width < 1000 else 1
         what = f"{width} -> {width}, {TOKENS} tokens, {str(dtype).removeprefix('torch.')}, {threads} threads"
         layers = {
             "own A": mixture(width, dtype, "none"),
