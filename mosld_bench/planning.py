@@ -77,7 +77,7 @@ def make(
     study: Study, workspace: Workspace, include_paths: tuple[Path, ...] = (), model_root: Path | None = None
 ) -> Plan:
     """Plan ``study`` and solve every budget, each once. Reads configurations, no weights and no data."""
-    from mosld_bench.budget import fit_budget
+    from mosld_bench.budget import Counts, fit_budget
     from mosld_bench.models import load_config
 
     for name in study.published:
@@ -85,13 +85,14 @@ def make(
             raise UnknownNameError("published table", name, published.FILES)
     recipes = load_recipes(workspace.methods)
     configs = {model.name: load_config(model, model_root) for model in study.models}
+    counts = {name: Counts(config) for name, config in configs.items()}
     seen: dict[tuple[str, str, str], Fit] = {}
     jobs: list[Job] = []
     for trial in study.plan(workspace, include_paths):
         key = (trial.recipe.name, trial.budget, trial.model.name)
         if key not in seen:
-            config = configs[trial.model.name]
-            seen[key] = fit_budget(trial.recipe, config, trial.budget, trial.tolerance, recipes)
+            name = trial.model.name
+            seen[key] = fit_budget(trial.recipe, configs[name], trial.budget, trial.tolerance, recipes, counts[name])
         jobs.append((trial, seen[key]))
     files = TaskFiles.scan((workspace.tasks, *include_paths))
     return Plan(study, jobs, configs, pricing.task_sizes(files, study.tasks))
