@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +49,22 @@ class Plan:
                 )  # fmt: skip
             found.append(known.get(key))
         return found
+
+    def longest_first(self, jobs: Sequence[Job]) -> list[Job]:
+        """``jobs`` of this plan by falling price, so that no worker is left alone with a long trial at the end.
+
+        Model by model, the dearest first, since a worker keeps one base model at a time. Equals and trials without a
+        price stay in their order, what trains nothing behind them.
+        """
+        hours = {
+            trial.id: (price.hours if price else None) or 0.0
+            for (trial, _), price in zip(self.jobs, self.prices, strict=True)
+        }
+        dearest: dict[str, float] = {}
+        for trial, _ in jobs:
+            dearest[trial.model.name] = max(dearest.get(trial.model.name, 0.0), hours[trial.id])
+        models = sorted(dearest, key=lambda name: -dearest[name])
+        return sorted(jobs, key=lambda job: (models.index(job[0].model.name), -hours[job[0].id], not job[0].train_on))
 
     def rows(self) -> list[dict[str, Any]]:
         """Every trial as plain data."""

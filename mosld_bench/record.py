@@ -101,7 +101,9 @@ class Record(Strict):
     eval_info: EvalInfo | None = None
     metrics: tuple[Metric, ...] = ()
     peak_memory_bytes: int | None = None
-    meta_info: dict[str, Any] = Field(default_factory=dict, description="see provenance.meta_info")
+    meta_info: dict[str, Any] = Field(
+        default_factory=dict, description="see provenance.meta_info; loading_seconds: until training or scoring began"
+    )
     error: str | None = Field(None, description="the traceback, where the trial failed")
 
 
