@@ -1,7 +1,9 @@
 """Matched budgets: turn a recipe's knob until its trainable parameters, routers included, meet a target.
 
-Counting is done on the meta device with the method's own ``attach``, so any plug-in is counted truly. Where no whole
-rank meets the target, some modules, spread evenly over the depth, get one rank more (PEFT's ``rank_pattern``).
+Counting is done on the meta device with the method's own ``attach``, so any plug-in is counted truly. Two counts
+foresee the others along a straight line; what they lead to is counted as well, and where it is something else, as with
+a plug-in that grows otherwise, the search is done again with a count at every step. Where no whole rank meets the
+target, some modules, spread evenly over the depth, get one rank more (PEFT's ``rank_pattern``).
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _LARGEST_KNOB = 1 << 20
 
+Modules = dict[str, int]  # adapted module -> its trainable parameters
+Sized = tuple[dict[str, Any], Modules]  # params, and the counts that come of them
+
 
 def fit_budget(
     recipe: Recipe,
@@ -32,23 +37,26 @@ def fit_budget(
     budget: str,
     tolerance: float = 0.01,
     recipes: Mapping[str, Recipe] | None = None,
+    counts: Counts | None = None,
 ) -> Fit:
     """Fit ``recipe`` on the model of ``config`` to ``budget``.
 
     ``budget`` is a count (``60000``, ``250k``), a share of the base model (``0.5%``), another recipe's size
     (``lora-r8``, looked up in ``recipes``), a rank (``r8``: this rank and whatever size comes of it) or ``native``, the
-    recipe as written. ``tolerance`` is relative.
+    recipe as written. ``tolerance`` is relative. ``counts``, of the same ``config``, keeps what was counted for other
+    fits.
 
     Raises BudgetError, naming the nearest reachable counts, where none lies within the tolerance.
     """
     method = registry.get(recipe.method)
     params = dict(recipe.params)
-    count = _Counter(method, config)
+    counts = counts or Counts(config)
     if is_rank(budget):
         params = method.at(params, int(budget[1:]), "r")
     if budget == NATIVE or is_rank(budget):
-        return Fit(target=None, trainable=count(params), total=count.total(params), residual=None, params=params)
-    target = target_of(budget, config, recipes or {})
+        trainable, total = counts.trainable(method, params), counts.total(method, params)
+        return Fit(target=None, trainable=trainable, total=total, residual=None, params=params)
+    target = target_of(budget, config, recipes or {}, counts)
     knob = recipe.knob or method.knob_of(params)
     if knob is None:
         raise BudgetError(
@@ -58,28 +66,29 @@ def fit_budget(
     if not isinstance(params.get(knob), int):
         raise BudgetError(f"The recipe {recipe.name!r} gives no integer {knob!r}, which the budget turns.")
 
-    def at(value: int) -> dict[str, Any]:
-        return method.at(params, value, knob)
+    def rung(value: int) -> Modules:
+        return counts.by_module(method, method.at(params, value, knob))
 
-    low = _largest_below(lambda value: count(at(value)), target)
-    best = at(max(low, 1))
-    if low >= 1 and method.pattern is not None and knob == method.knob:
-        best = _spread(method, count, at(low), at(low + 1), knob, target)
-    candidates = [best] + [at(value) for value in (low, low + 1) if value >= 1]
-    best = min(candidates, key=lambda one: abs(count(one) - target))
-    got = count(best)
+    near = _candidates(method, params, knob, _straight(rung), target)
+    best, foreseen = _nearest(near, target)
+    if counts.by_module(method, best) != foreseen:  # no straight line: every step of the search is counted
+        near = [(one, counts.by_module(method, one)) for one, _ in _candidates(method, params, knob, rung, target)]
+        best, _ = _nearest(near, target)
+    got = counts.trainable(method, best)
     residual = (got - target) / target
     if abs(residual) > tolerance:
-        near = sorted({count(one) for one in candidates})
+        reached = sorted({counts.trainable(method, one) for one, _ in near})
         raise BudgetError(
             f"The recipe {recipe.name!r} cannot meet the budget {budget} ({target:,} parameters) within "
-            f"{tolerance:.1%}: the nearest reachable counts are {' and '.join(f'{n:,}' for n in near)}. Choose one of "
-            f"them, or raise budget_tolerance."
+            f"{tolerance:.1%}: the nearest reachable counts are {' and '.join(f'{n:,}' for n in reached)}. Choose one "
+            f"of them, or raise budget_tolerance."
         )
-    return Fit(target=target, trainable=got, total=count.total(best), residual=residual, params=best)
+    return Fit(target=target, trainable=got, total=counts.total(method, best), residual=residual, params=best)
 
 
-def target_of(budget: str, config: PreTrainedConfig, recipes: Mapping[str, Recipe]) -> int:
+def target_of(
+    budget: str, config: PreTrainedConfig, recipes: Mapping[str, Recipe], counts: Counts | None = None
+) -> int:
     """The number of trainable parameters that ``budget`` asks for on the model of ``config``."""
     if plain := re.fullmatch(r"(\d+(?:\.\d+)?)([kmbKMB]?)", budget):
         target = round(float(plain[1]) * _UNITS[plain[2].lower()])
@@ -93,7 +102,7 @@ def target_of(budget: str, config: PreTrainedConfig, recipes: Mapping[str, Recip
         knob = recipe.knob or method.knob_of(recipe.params)
         if knob is None:
             raise BudgetError(f"The budget {budget!r} names the recipe {recipe.name!r}, which has no size to set.")
-        target = count_trainable(method, config, method.at(recipe.params, int(other[2]), knob))
+        target = (counts or Counts(config)).trainable(method, method.at(recipe.params, int(other[2]), knob))
     else:
         raise BudgetError(f"{budget!r} is no budget; allowed are 250k, 0.5%, lora-r8 and {NATIVE}.")
     if target < 1:
@@ -103,39 +112,41 @@ def target_of(budget: str, config: PreTrainedConfig, recipes: Mapping[str, Recip
 
 def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> int:
     """Trainable parameters of ``method`` at ``params`` on the model of ``config``, counted on the meta device."""
-    return _Counter(method, config)(params)
+    return Counts(config).trainable(method, params)
 
 
-class _Counter:
-    """Trainable parameters of a method at given params, by module, each setting counted once."""
+class Counts:
+    """Parameters of methods on the model of a config, by module; each setting of a method is built and counted once."""
 
-    def __init__(self, method: Method, config: PreTrainedConfig) -> None:
-        self.method, self.config = method, config
-        self._seen: dict[str, tuple[int, dict[str, int]]] = {}
+    def __init__(self, config: PreTrainedConfig) -> None:
+        self.config = config
+        self._seen: dict[tuple[type[Method], str], tuple[int, Modules]] = {}
 
-    def __call__(self, params: Mapping[str, Any]) -> int:
-        return sum(self.by_module(params).values())
+    def trainable(self, method: Method, params: Mapping[str, Any]) -> int:
+        return sum(self.by_module(method, params).values())
 
-    def total(self, params: Mapping[str, Any]) -> int:
+    def total(self, method: Method, params: Mapping[str, Any]) -> int:
         """All parameters of the built model, trainable and frozen."""
-        self.by_module(params)
-        return self._seen[canonical(dict(params))][0]
+        return self._counted(method, params)[0]
 
-    def by_module(self, params: Mapping[str, Any]) -> dict[str, int]:
+    def by_module(self, method: Method, params: Mapping[str, Any]) -> Modules:
         """Adapted module -> its trainable parameters."""
+        return self._counted(method, params)[1]
+
+    def _counted(self, method: Method, params: Mapping[str, Any]) -> tuple[int, Modules]:
         import torch
 
-        key = canonical(dict(params))
+        key = type(method), canonical(dict(params))
         if key not in self._seen:
             with torch.device("meta"):
-                built = self.method.attach(empty_model(self.config), params)
-            modules: dict[str, int] = {}
+                built = method.attach(empty_model(self.config), params)
+            modules: Modules = {}
             for name, parameter in built.named_parameters():
                 if parameter.requires_grad:
                     owner = owner_of(built, name)
                     modules[owner] = modules.get(owner, 0) + parameter.numel()
-            self._seen[key] = (sum(p.numel() for p in built.parameters()), modules)
-        return self._seen[key][1]
+            self._seen[key] = sum(p.numel() for p in built.parameters()), modules
+        return self._seen[key]
 
 
 def empty_model(config: PreTrainedConfig) -> nn.Module:
@@ -170,27 +181,54 @@ def owner_of(model: nn.Module, parameter: str) -> str:
     return ".".join(parts).removeprefix("base_model.model.")
 
 
+def _straight(rung: Callable[[int], Modules]) -> Callable[[int], Modules]:
+    """``rung`` (knob value -> counts by module), foreseen from its first two values, as most methods grow in a line."""
+
+    def foreseen(value: int) -> Modules:
+        first = rung(1)
+        second = rung(2) if value > 1 else first
+        if value <= 2 or sum(second.values()) <= sum(first.values()):
+            return rung(value)
+        return {module: count + (value - 1) * (second.get(module, 0) - count) for module, count in first.items()}
+
+    return foreseen
+
+
+def _candidates(
+    method: Method, params: dict[str, Any], knob: str, rung: Callable[[int], Modules], target: int
+) -> list[Sized]:
+    """Params around ``target`` with the counts that ``rung`` has for them; the rank spread over modules first."""
+    low = _largest_below(lambda value: sum(rung(value).values()), target)
+    if low < 1:
+        return [(method.at(params, 1, knob), rung(1))]
+    under, over = ((method.at(params, value, knob), rung(value)) for value in (low, low + 1))
+    spread = method.pattern is not None and knob == method.knob
+    return [*([_spread(method, under, over, knob, target)] if spread else []), under, over]
+
+
+def _nearest(candidates: list[Sized], target: int) -> Sized:
+    return min(candidates, key=lambda one: abs(sum(one[1].values()) - target))
+
+
 def _largest_below(count: Callable[[int], int], target: int) -> int:
     """The largest knob value whose count is at most ``target`` (0 if none): doubling, then bisection."""
     if count(1) > target:
         return 0
     low, high = 1, 2
     while count(high) <= target:
+        if high >= _LARGEST_KNOB:
+            return high
         low, high = high, high * 2
-        if high > _LARGEST_KNOB:
-            raise BudgetError(f"Even a knob of {low:,} stays below the target of {target:,} parameters.")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if count(middle) <= target else (low, middle)
     return low
 
 
-def _spread(
-    method: Method, count: _Counter, low: dict[str, Any], high: dict[str, Any], knob: str, target: int
-) -> dict[str, Any]:
+def _spread(method: Method, low: Sized, high: Sized, knob: str, target: int) -> Sized:
     """``low`` with one more rank on as many modules as bring the count nearest to ``target``."""
     assert method.pattern is not None
-    below, above = count.by_module(low), count.by_module(high)
+    (params, below), (more, above) = low, high
     missing = target - sum(below.values())
     raised: list[str] = []
     for module in _evenly(list(below)):
@@ -202,11 +240,11 @@ def _spread(
         return low
     # Anchored on the full name, since PEFT matches the end of a module's name against the pattern.
     names = [re.escape(module) for module in sorted(raised, key=list(below).index)]
-    patterns = {method.pattern: dict.fromkeys(names, high[knob])}
+    patterns = {method.pattern: dict.fromkeys(names, more[knob])}
     for field, pattern in method.proportional_patterns.items():
-        if field in high:
-            patterns[pattern] = dict.fromkeys(names, high[field])
-    return {**low, **patterns}
+        if field in more:
+            patterns[pattern] = dict.fromkeys(names, more[field])
+    return {**params, **patterns}, below | {module: above[module] for module in raised}
 
 
 def _evenly(modules: list[str]) -> list[str]:

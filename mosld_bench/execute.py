@@ -207,9 +207,10 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
         if checkpointed:
             _checkpoint(model, True)
         train_info = None
+        parts = [session.examples(task, spec, tokenizer) for task in trial.train_on]
+        general = session.general(trial.general, spec, tokenizer) if trial.general else []
+        loading = time.perf_counter() - clock
         if trial.train_on:
-            parts = [session.examples(task, spec, tokenizer) for task in trial.train_on]
-            general = session.general(trial.general, spec, tokenizer) if trial.general else []
             train_info = train(
                 model,
                 method,
@@ -255,6 +256,7 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
         peak_memory_bytes=memory.peak,
         meta_info={
             **meta_info(started, time.perf_counter() - clock, around.device, around.command),
+            "loading_seconds": loading,
             "weights": weights_source(trial.model, Path(around.model_root) if around.model_root else None),
         },
     )

@@ -85,7 +85,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
                     cpus_per_trial=options.cpus_per_trial or study.resources.cpus_per_trial,
                     address=options.address,
                 )
-                outcomes = launch.launch(todo, around, pool, workspace.results, board, begin=keep)
+                order = plan.longest_first(todo)
+                outcomes = launch.launch(order, around, pool, workspace.results, board, begin=keep)
         failed = [outcome.record for outcome in outcomes if outcome.record.status == "failed"]
         failures = len(failed)
         for one in failed:

@@ -45,9 +45,10 @@ def launch(
     board: Board,
     begin: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
-    """Run ``jobs`` on Ray and write each outcome as it comes. Safe to kill and to repeat.
+    """Run ``jobs`` on Ray, in their order, and write each outcome as it comes. Safe to kill and to repeat.
 
-    ``begin`` is called once the devices are there. Raises ResourceError before that, where they are not.
+    ``begin`` is called once the devices are there, while the workers get ready. Raises ResourceError before that, where
+    they are not.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -55,7 +56,6 @@ def launch(
 
     gpus, cpus = _start(ray, pool)
     try:
-        begin()
         slots = slots_of(gpus, cpus, pool, len(jobs))
         options = {
             "num_gpus": pool.gpus_per_trial if gpus else 0,
@@ -63,7 +63,7 @@ def launch(
             "max_concurrency": 2,  # the second thread answers `progress` while the first one runs a trial
         }
         around = replace(around, device="cuda" if gpus else "cpu")
-        return _drive(ray, list(jobs), around, options, slots, results, board)
+        return _drive(ray, list(jobs), around, options, slots, results, board, begin)
     finally:
         ray.shutdown()
 
@@ -160,6 +160,7 @@ def _drive(
     slots: int,
     results: Path,
     board: Board,
+    begin: Callable[[], None],
 ) -> list[Outcome]:
     """Feed workers until every job has an outcome."""
     actor = ray.remote(Worker)
@@ -173,11 +174,16 @@ def _drive(
     busy: dict[Any, tuple[Any, Job, int]] = {}
     asked: dict[Any, Any] = {}
     outcomes: list[Outcome] = []
-    while waiting or busy:
+
+    def feed() -> None:
         while waiting and idle:
             worker = idle.pop()
             job, attempt = waiting.popleft()
             busy[worker.run.remote(*job)] = (worker, job, attempt)
+
+    feed()
+    begin()
+    while busy:
         done, _ = ray.wait(list(busy), num_returns=1, timeout=_POLL)
         for finished in done:
             worker, job, attempt = busy.pop(finished)
@@ -189,8 +195,10 @@ def _drive(
                 if attempt < _TRIES:
                     board.say(f"{job[0].id}: its worker died ({type(error).__name__}); trying once more")
                     waiting.append((job, attempt + 1))
+                    feed()
                     continue
                 outcome = failed(job[0], f"The worker died {_TRIES} times: {error}", {})
+            feed()  # first: the worker trains on while this process writes
             outcome.write(results)
             outcomes.append(outcome)
             board.finish(outcome.record)

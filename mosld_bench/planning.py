@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +50,22 @@ class Plan:
             found.append(known.get(key))
         return found
 
+    def longest_first(self, jobs: Sequence[Job]) -> list[Job]:
+        """``jobs`` of this plan by falling price, so that no worker is left alone with a long trial at the end.
+
+        Model by model, the dearest first, since a worker keeps one base model at a time. Equals and trials without a
+        price stay in their order, what trains nothing behind them.
+        """
+        hours = {
+            trial.id: (price.hours if price else None) or 0.0
+            for (trial, _), price in zip(self.jobs, self.prices, strict=True)
+        }
+        dearest: dict[str, float] = {}
+        for trial, _ in jobs:
+            dearest[trial.model.name] = max(dearest.get(trial.model.name, 0.0), hours[trial.id])
+        models = sorted(dearest, key=lambda name: -dearest[name])
+        return sorted(jobs, key=lambda job: (models.index(job[0].model.name), -hours[job[0].id], not job[0].train_on))
+
     def rows(self) -> list[dict[str, Any]]:
         """Every trial as plain data."""
         found = []
@@ -77,7 +93,7 @@ def make(
     study: Study, workspace: Workspace, include_paths: tuple[Path, ...] = (), model_root: Path | None = None
 ) -> Plan:
     """Plan ``study`` and solve every budget, each once. Reads configurations, no weights and no data."""
-    from mosld_bench.budget import fit_budget
+    from mosld_bench.budget import Counts, fit_budget
     from mosld_bench.models import load_config
 
     for name in study.published:
@@ -85,13 +101,14 @@ def make(
             raise UnknownNameError("published table", name, published.FILES)
     recipes = load_recipes(workspace.methods)
     configs = {model.name: load_config(model, model_root) for model in study.models}
+    counts = {name: Counts(config) for name, config in configs.items()}
     seen: dict[tuple[str, str, str], Fit] = {}
     jobs: list[Job] = []
     for trial in study.plan(workspace, include_paths):
         key = (trial.recipe.name, trial.budget, trial.model.name)
         if key not in seen:
-            config = configs[trial.model.name]
-            seen[key] = fit_budget(trial.recipe, config, trial.budget, trial.tolerance, recipes)
+            name = trial.model.name
+            seen[key] = fit_budget(trial.recipe, configs[name], trial.budget, trial.tolerance, recipes, counts[name])
         jobs.append((trial, seen[key]))
     files = TaskFiles.scan((workspace.tasks, *include_paths))
     return Plan(study, jobs, configs, pricing.task_sizes(files, study.tasks))

@@ -8,15 +8,18 @@ results/<study>/<trial id>/failure.json     instead of record.json, where the tr
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mosld_bench.recipe import Strict
 from mosld_bench.study import Trial
@@ -39,8 +42,9 @@ class Metric(Strict):
     higher_is_better: bool = True
 
 
-class Point(Strict):
-    """One point of a training curve."""
+@pydantic_dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Point:
+    """One point of a training curve. Slim: a study's records hold hundreds each."""
 
     step: int
     loss: float | None = Field(None, description="mean answer loss of the step's batch, nats a token")
@@ -97,7 +101,9 @@ class Record(Strict):
     eval_info: EvalInfo | None = None
     metrics: tuple[Metric, ...] = ()
     peak_memory_bytes: int | None = None
-    meta_info: dict[str, Any] = Field(default_factory=dict, description="see provenance.meta_info")
+    meta_info: dict[str, Any] = Field(
+        default_factory=dict, description="see provenance.meta_info; loading_seconds: until training or scoring began"
+    )
     error: str | None = Field(None, description="the traceback, where the trial failed")
 
 
@@ -151,44 +157,59 @@ def is_finished(results: Path, trial: Trial, fit: Fit) -> bool:
 def read(results: Path, study: str | None = None) -> Iterable[Record]:
     """Every finished record below ``results`` (of one study, if named), in the order of their folders."""
     for path in sorted(results.glob(f"{study or '*'}/*/record.json")):
-        yield Record.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        yield Record.model_validate_json(path.read_bytes())
+
+
+@contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """Python's collector walks all that was read again and again, ever longer, though none of it is garbage."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def load(results: Path, study: str | None = None) -> pd.DataFrame:
     """One tidy row per trial, task and metric; what is missing is missing, there are no sentinel numbers.
 
-    A trial that only counted parameters has one row without task and metric.
-    Columns of the trial are repeated in each of its rows; ``record`` refers to the Record itself.
+    One pass: every ``record.json`` is opened once, and nothing beside it is. A trial that only counted parameters has
+    one row without task and metric. Columns of the trial are repeated in each of its rows; ``record`` is the Record.
     """
     import pandas as pd
 
-    rows: list[dict[str, Any]] = []
-    for record in read(results, study):
-        trial, size, train = record.trial, record.size, record.train_info
-        assert size is not None
-        common = {
-            "study": trial.study,
-            "trial": record.trial_id,
-            "protocol": trial.protocol,
-            "recipe": trial.recipe.name,
-            "title": trial.recipe.title,
-            "method": trial.recipe.method,
-            "group": trial.recipe.group,
-            "setting": trial.setting,
-            "train_on": ",".join(trial.train_on),
-            "budget": trial.budget,
-            "target": size.target,
-            "trainable_parameters": size.trainable,
-            "total_parameters": size.total,
-            "residual": size.residual,
-            "seed": trial.seed,
-            "model": trial.model.name,
-            "general_items": trial.general.items if trial.general else 0,
-            "train_seconds": train.seconds if train else None,
-            "tokens_per_second": train.tokens_per_second if train else None,
-            "eval_seconds": record.eval_info.seconds if record.eval_info else None,
-            "peak_memory_bytes": record.peak_memory_bytes,
-            "record": record,
-        }
-        rows += [{**common, **metric.model_dump()} for metric in record.metrics] or [common]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["study", "trial", "protocol", "record"])
+    with _nothing_to_collect():
+        rows = [row for record in read(results, study) for row in _rows(record)]
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["study", "trial", "protocol", "record"])
+
+
+def _rows(record: Record) -> list[dict[str, Any]]:
+    trial, size, train = record.trial, record.size, record.train_info
+    assert size is not None
+    common = {
+        "study": trial.study,
+        "trial": record.trial_id,
+        "protocol": trial.protocol,
+        "recipe": trial.recipe.name,
+        "title": trial.recipe.title,
+        "method": trial.recipe.method,
+        "group": trial.recipe.group,
+        "setting": trial.setting,
+        "train_on": ",".join(trial.train_on),
+        "budget": trial.budget,
+        "target": size.target,
+        "trainable_parameters": size.trainable,
+        "total_parameters": size.total,
+        "residual": size.residual,
+        "seed": trial.seed,
+        "model": trial.model.name,
+        "general_items": trial.general.items if trial.general else 0,
+        "train_seconds": train.seconds if train else None,
+        "tokens_per_second": train.tokens_per_second if train else None,
+        "eval_seconds": record.eval_info.seconds if record.eval_info else None,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "record": record,
+    }
+    return [{**common, **metric.model_dump()} for metric in record.metrics] or [common]

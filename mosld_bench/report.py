@@ -155,7 +155,7 @@ def _end(source: str, given: Mapping[str, Any]) -> tuple[int, float]:
 def _body_size(end: Callable[[str], tuple[int, float]]) -> str:
     """Size of the body text in points: a little smaller where that saves a nearly empty last page."""
     pages, filled = end(SIZES[0])
-    if pages > 1 and filled < 0.4:
+    if pages > 1 and filled < 0.4 and end(SIZES[-1])[0] < pages:  # else no size does, and setting takes its time
         for size in SIZES[1:]:
             if end(size)[0] < pages:
                 return size

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from transformers import AutoConfig, LlamaConfig
 
-from mosld_bench import registry
-from mosld_bench.budget import base_size, count_trainable, fit_budget, target_of
+from mosld_bench import budget, registry
+from mosld_bench.budget import Counts, base_size, count_trainable, fit_budget, target_of
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import BudgetError, UnknownNameError
-from mosld_bench.recipe import load_recipes
+from mosld_bench.recipe import Recipe, load_recipes
+from mosld_bench.registry import Method
 from tests.models import build, config
 
 RECIPES = load_recipes(Path(__file__).parent.parent / "methods")
@@ -162,3 +166,44 @@ def test_a_recipes_own_knob_counts_in_budgets_and_in_words() -> None:
     assert target == count_trainable(registry.get("mixture"), shape, counted.params | {"experts": 3})
     fit = fit_budget(counted, shape, "counted-r3", 0.01, recipes)
     assert (fit.trainable, fit.params) == (target, counted.params | {"experts": 3})
+
+
+GROWTH = {
+    "line": lambda n: 7 * n + 5,
+    "square": lambda n: n * n,
+    "stairs": lambda n: 10 * (-(-n // 3)),
+    "flat": lambda n: 40 if n < 9 else 40 * n,
+    "late": lambda n: 10 * n if n < 20 else 200 + 3 * n,
+}
+
+
+class Grows(Method):
+    """A plug-in whose size is any function of its knob."""
+
+    knob: ClassVar[str | None] = "n"
+
+    def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
+        model.requires_grad_(False)
+        model.register_parameter("grown", nn.Parameter(torch.empty(GROWTH[params["how"]](params["n"]))))
+        return model
+
+
+@pytest.mark.parametrize("how", list(GROWTH))
+@pytest.mark.parametrize("target", [40, 77, 163, 290, 901, 4400])
+def test_a_plug_in_that_grows_in_no_straight_line_is_fitted_all_the_same(how: str, target: int) -> None:
+    """Its size is foreseen wrongly, found out by the count, and searched for step by step."""
+    recipe = Recipe(name="grows", title="Grows", method="tests.test_budget:Grows", params={"n": 4, "how": how})
+    fit = fit_budget(recipe, config(layers=1), str(target), 0.99)
+    assert fit.trainable == GROWTH[how](fit.params["n"])
+    assert abs(fit.trainable - target) == min(abs(GROWTH[how](n) - target) for n in range(1, 2000))
+
+
+def test_two_counts_foresee_the_others_and_none_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[object] = []
+    empty = budget.empty_model
+    monkeypatch.setattr(budget, "empty_model", lambda shape: (built.append(shape), empty(shape))[1])
+    shape = config(layers=4)
+    counts = Counts(shape)
+    fits = [fit_budget(RECIPES["mosld"], shape, f"{n}k", 0.1, counts=counts) for n in (9, 12, 15, 90)]
+    assert len(built) == 2 + len(fits)
+    assert fits == [fit_budget(RECIPES["mosld"], shape, f"{n}k", 0.1) for n in (9, 12, 15, 90)]

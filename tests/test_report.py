@@ -209,6 +209,23 @@ def test_best_and_tied(tmp_path: Path) -> None:
     assert not re.search(r"LoRA &.*\\dag", tex)
 
 
+def test_records_are_read_in_one_pass_and_nothing_beside_them_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, trials = make_records(tmp_path, recipes=("base", "lora", "mosld"))
+    for path in sorted((tmp_path / "results").glob("*/*/record.json")):
+        (path.parent / "items.parquet").write_bytes(b"not to be read")
+    opened: list[Path] = []
+    really = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *how, **more: (opened.append(path), really(path, *how, **more))[1])
+    frame = record.load(tmp_path / "results", study.name)
+    monkeypatch.undo()
+    assert frame["trial"].nunique() == len(trials)
+    assert opened == sorted((tmp_path / "results").glob("*/*/record.json"))
+    for path, one in zip(opened, frame.drop_duplicates("trial")["record"], strict=True):  # nothing is lost on the way
+        assert (Outcome(one).write(tmp_path / "copy") / "record.json").read_bytes() == path.read_bytes()
+
+
 def test_dirty_is_a_draft(tmp_path: Path) -> None:
     study, trials = make_records(tmp_path, recipes=("base", "lora", "mosld"), seeds=(0,), dirty=True)
     text = text_of(build(tmp_path, study, trials))
@@ -313,7 +330,9 @@ def test_length_of_the_report() -> None:
     """Smaller type only where it saves a nearly empty last page."""
     assert _body_size(lambda size: (3, 0.9)) == SIZES[0]
     assert _body_size(lambda size: (4, 0.1) if size in SIZES[:2] else (3, 0.9)) == SIZES[2]
-    assert _body_size(lambda size: (4, 0.1)) == SIZES[0]
+    asked: list[str] = []
+    assert _body_size(lambda size: (asked.append(size), (4, 0.1))[1]) == SIZES[0]
+    assert asked == [SIZES[0], SIZES[-1]]  # a long report takes seconds to set: it is not tried in every size
 
 
 def test_imports_stay_light() -> None:

@@ -11,7 +11,7 @@ import torch
 from pypdf import PdfReader
 from rich.console import Console
 
-from mosld_bench import job, launch, models, record
+from mosld_bench import job, launch, models, planning, record
 from mosld_bench.board import Board
 from mosld_bench.budget import fit_budget
 from mosld_bench.errors import BenchError, DataError, ModelError, ResourceError
@@ -60,6 +60,7 @@ def test_inline_run_writes_whole_records(tiny: Path) -> None:
     assert made.train_info.validation_items == {"copy": 2, "count": 2}
     assert made.train_info.examples == 16
     assert {"commit", "dirty", "versions", "hardware", "started", "seconds"} <= made.meta_info.keys()
+    assert 0 < made.meta_info["loading_seconds"] < made.meta_info["seconds"]
     folder = tiny / "results" / "tiny" / made.trial_id
     assert {p.name for p in folder.iterdir()} == {"record.json", "items.parquet", "adapter"}
     assert not list(folder.glob(".*"))
@@ -126,6 +127,59 @@ def test_same_trial_same_numbers_and_the_base_model_is_loaded_once(tiny: Path, m
     for a, b in zip(first, again, strict=True):
         assert [m.value for m in a.metrics] == [m.value for m in b.metrics]
         assert a.train_info is None or [p.loss for p in a.train_info.curve] == [p.loss for p in b.train_info.curve]
+
+
+def timeless(value: object) -> object:
+    """A record's content with its times and its memory, which are never the same, set to zero."""
+    if isinstance(value, dict):
+        return {
+            key: 0 if key in {"started", "peak_memory_bytes"} or "second" in key else timeless(one)
+            for key, one in value.items()
+        }
+    return [timeless(one) for one in value] if isinstance(value, list) else value
+
+
+def test_what_a_trial_leaves_does_not_grow_with_the_number_of_trials(tiny: Path) -> None:
+    """Alone in its study, and as the last of many after which the process keeps models, tasks and token ids."""
+    _, alone, around = parts(tiny, recipes=["mosld"], frozen_base=False)
+    _, many, _ = parts(tiny, recipes=["lora", "mosld", "mola"], settings=["single", "mixture"], seeds=[1, 0])
+    trial, fit = alone[0]
+    last = next(job for job in many if job[0].id == trial.id)
+    first = execute(trial, Session(around), fit)
+    session = Session(around)
+    for job_before in many[:8]:
+        execute(job_before[0], session, job_before[1])
+    later = execute(last[0], session, last[1])
+    assert timeless(later.record.model_dump(mode="json")) == timeless(first.record.model_dump(mode="json"))
+    assert later.items is not None
+    assert later.items.equals(first.items)
+    assert {name: len(content) for name, content in (later.adapter or {}).items()} == {
+        name: len(content) for name, content in (first.adapter or {}).items()
+    }
+
+
+def test_the_longest_trials_start_first_and_the_order_is_always_the_same(tiny: Path) -> None:
+    """Without prices: what trains nothing last. With them: falling, model by model, and every trial once."""
+    study = Study.load(tiny / "reports" / "tiny" / "study.yaml", {"seeds": [0, 1]})
+    plan = planning.make(study, Workspace(tiny, tiny))
+    ordered = plan.longest_first(plan.jobs)
+    assert [trial.recipe.name for trial, _ in ordered] == ["lora"] * 2 + ["mosld"] * 2 + ["base"]
+    for task in ("copy", "count", "other"):
+        path = tiny / "tasks" / f"{task}.yaml"
+        sizes = f"size: {{train: {20 if task == 'copy' else 900}, test: 20, tokens: 9}}"
+        path.write_text(path.read_text().replace("kind: toy", f"kind: toy, {sizes}"))
+    study = Study.load(
+        tiny / "reports" / "tiny" / "study.yaml",
+        {"settings": ["single", "mixture"], "train.epochs": 1, "models": [{"name": str(tiny / "model")}]},
+    )
+    plan = planning.make(study, Workspace(tiny, tiny))
+    hours = {trial.id: price.hours or 0 for (trial, _), price in zip(plan.jobs, plan.prices, strict=True) if price}
+    ordered = plan.longest_first(plan.jobs)
+    found = [hours[trial.id] for trial, _ in ordered]
+    assert found == sorted(found, reverse=True) != [hours[trial.id] for trial, _ in plan.jobs]
+    assert {trial.id for trial, _ in ordered} == {trial.id for trial, _ in plan.jobs}
+    assert plan.longest_first(ordered) == plan.longest_first(plan.jobs)
+    assert plan.longest_first(plan.jobs[::3]) == [one for one in ordered if one in plan.jobs[::3]]
 
 
 class Failing(PeftMethod):

@@ -1,0 +1,156 @@
+"""The command line's start, planning, reading many records and reporting them: how time grows with their number."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from mosld_bench import budget, record, registry
+from mosld_bench.models import load_config
+from mosld_bench.recipe import Recipe, load_recipes
+from mosld_bench.record import Point, Record
+from mosld_bench.registry import Method
+from mosld_bench.report import build_report
+from mosld_bench.study import ModelSpec, Study, Trial
+from tests.benchmarks.side_by_side import Row, alone, faster, in_turns, share
+from tests.conftest import REPOSITORY
+from tests.synthetic import RECIPES, make_record, make_study, make_trials, task_configs
+
+FEW, MANY = 1000, 10_000
+REPORTED = (250, 500, 1000)
+_STEPS = 200  # of a curve, as many as a record keeps
+
+
+def run(rounds: int) -> Iterator[Row]:
+    yield from _start(rounds)
+    yield _plan(rounds)
+    with TemporaryDirectory(prefix="mosld-records-") as folder:
+        root = Path(folder)
+        written = {count: _write(root / str(count), count) for count in sorted({FEW, MANY, *REPORTED})}
+        yield from _load(root, rounds)
+        yield from _report(root, written, rounds)
+
+
+def _start(rounds: int) -> Iterator[Row]:
+    """Whole processes, the interpreter's own start included."""
+    for words in (("--help",), ("methods", "ls")):
+        command = [sys.executable, "-m", "mosld_bench", *words]
+        told = "mosld-bench " + " ".join(words)
+        seconds = in_turns({told: lambda command=command: _quiet(command)}, rounds)[told]  # type: ignore[misc]
+        yield alone("records", told, seconds, wanted="<= 1")
+
+
+def _quiet(command: list[str]) -> None:
+    subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+
+
+def _plan(rounds: int) -> Row:
+    """Three recipes at three budgets on LLaMA-2 7B, whose empty model takes longest to build."""
+    recipes = load_recipes(REPOSITORY / "methods")
+    config = load_config(ModelSpec(name="NousResearch/Llama-2-7b-hf"))
+    cells = [(recipes[name], text) for name in ("lora", "mola", "mosld") for text in ("0.1%", "0.2%", "lora-r16")]
+
+    def ours() -> None:
+        counts = budget.Counts(config)
+        for recipe, text in cells:
+            budget.fit_budget(recipe, config, text, 0.01, recipes, counts)
+
+    def plain() -> None:
+        for recipe, text in cells:
+            method = registry.get(recipe.method)
+            target = budget.target_of(text, config, recipes)
+
+            def count(value: int, method: Method = method, recipe: Recipe = recipe) -> int:
+                return budget.count_trainable(method, config, method.at(recipe.params, value))
+
+            budget._largest_below(count, target)
+
+    seconds = in_turns({"ours": ours, "plain": plain}, rounds)
+    return faster("records", "nine budgets solved on a model of 7B", "bisection, a model built at every step",
+                  seconds["ours"], seconds["plain"], note="ours also spreads one more rank over the depth")  # fmt: skip
+
+
+def _write(root: Path, count: int) -> tuple[Study, list[Trial]]:
+    """``count`` records below ``root``: nine recipes, two settings, four budgets, and as many seeds as that takes."""
+    recipes = list(RECIPES.values())
+    budgets = ("30000", "60000", "120000", "240000")
+    seeds = 1 + count // 199  # a seed has 7 trainings of 7 recipes at 4 budgets, and of full fine-tuning at one
+    study = make_study(
+        seeds=tuple(range(seeds)), settings=("mixture", "single"), budgets=budgets, recipes=tuple(RECIPES)
+    )
+    trials = make_trials(study, recipes)
+    kept = [trial for trial in trials if trial.seed < count // 199] + [t for t in trials if t.seed >= count // 199]
+    for trial in kept[:count]:
+        folder = root / "results" / study.name / trial.id
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text(_long(make_record(trial, study)).model_dump_json(indent=1))
+    return study, kept[:count]
+
+
+def _long(one: Record) -> Record:
+    """With a curve as long as those of real records, of which it is the most."""
+    if one.train_info is None:
+        return one
+    curve = tuple(
+        Point(step=step, loss=1 / step, learning_rate=0.005 * (1 - step / _STEPS), seconds=step / 7)
+        for step in range(1, _STEPS + 1)
+    )
+    return one.model_copy(update={"train_info": one.train_info.model_copy(update={"curve": curve})})
+
+
+def _load(root: Path, rounds: int) -> Iterator[Row]:
+    ways = {count: lambda count=count: record.load(root / str(count) / "results") for count in (FEW, MANY)}
+    seconds = in_turns({str(count): way for count, way in ways.items()}, rounds)
+    each = {count: [one / count for one in seconds[str(count)]] for count in (FEW, MANY)}
+    size = sum(path.stat().st_size for path in root.glob(f"{FEW}/results/*/*/record.json")) / FEW
+    yield share(
+        "records", f"time a record of {MANY:,}, loaded", f"of {FEW:,}", each[MANY], each[FEW], "<= 1.3",
+        f"{size / 1000:.0f} kB a record; {MANY:,} in {sorted(seconds[str(MANY)])[rounds // 2]:.1f} s",
+    )  # fmt: skip
+    opened = _opened(root / str(FEW))
+    yield alone("records", "times that a record's file is opened", [max(opened.values())], "", "<= 1",
+                f"{len(opened):,} files opened for {FEW:,} records")  # fmt: skip
+
+
+def _opened(root: Path) -> dict[Path, int]:
+    """Every file that ``load`` opens -> how often."""
+    found: dict[Path, int] = {}
+    really = Path.open
+
+    def noted(path: Path, *how: Any, **more: Any) -> Any:
+        found[path] = found.get(path, 0) + 1
+        return really(path, *how, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", noted)
+        record.load(root / "results")
+    return found
+
+
+def _report(root: Path, written: Mapping[int, tuple[Study, list[Trial]]], rounds: int) -> Iterator[Row]:
+    """From files to the PDF; a round is one report of each size."""
+    tasks = task_configs()
+    took: dict[int, list[float]] = {count: [] for count in REPORTED}
+    for turn in range(rounds + 1):
+        for count in REPORTED:
+            study, trials = written[count]
+            started = time.perf_counter()
+            frame = record.load(root / str(count) / "results", study.name)
+            build_report(study, trials, frame, root / str(count) / "report", tasks)
+            if turn:
+                took[count].append(time.perf_counter() - started)
+    for count in REPORTED[:-1]:
+        yield alone("records", f"report of {count}", took[count])
+    most, least = REPORTED[-1], REPORTED[0]
+    yield alone("records", f"report of {most:,}", took[most], wanted="<= 20")
+    yield share(
+        "records", f"time a record of {most:,}, reported", f"of {least}",
+        [one / most for one in took[most]], [one / least for one in took[least]], "<= 1.3",
+    )  # fmt: skip
