@@ -165,3 +165,14 @@ def own_trained(model: nn.Module, base: nn.Module) -> list[nn.Parameter]:
     for parameter in owned:
         parameter.data = parameter.data.to(torch.float32, copy=True)
     return owned
+
+
+def checkpoint_layers(model: Any, on: bool) -> None:
+    """Compute each layer's activations again in the backward pass instead of keeping them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer releases of transformers have another name for it
+        if on:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+        else:
+            model.gradient_checkpointing_disable()
