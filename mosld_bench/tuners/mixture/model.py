@@ -102,7 +102,8 @@ def idle_parameters(model: nn.Module) -> int:
     """Parameters of the active adapter that one token leaves out, since its routers picked other experts."""
     idle = 0
     for layer in (module for module in model.modules() if isinstance(module, RoutedLayer)):
-        idle += sum(layer.idle(name) for name in layer.active_adapters if name in layer.experts)  # type: ignore[union-attr]
+        for name in layer.active_adapters:  # type: ignore[union-attr]
+            idle += layer.idle(name) if name in layer.experts else 0
     return idle
 
 
