@@ -1,12 +1,13 @@
 """Measure a profile: every recipe and the frozen base in turns, round after round, in this process.
 
-A busy machine slows whoever is at work, so each round measures every recipe once, in an order that turns round every
-time, and what is compared is compared within a round. A recipe is built anew for its turn and shares the base's
-weights, so that no other recipe's memory is beside it.
+A busy machine slows whoever is at work, so each round measures every recipe once, in an order of its own, and what is
+compared is compared within a round. A recipe is built anew for its turn and shares the base's weights, so that no other
+recipe's memory is beside it.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -100,7 +101,7 @@ def profile(plan: Plan, options: Options, say: Callable[[str], None] = lambda li
     turns: list[list[dict[str, Any]]] = [[] for _ in jobs]
     for i in range(load.rounds):
         say(f"round {i + 1} of {load.rounds}: {len(jobs)} recipes")
-        for place in range(len(jobs)) if i % 2 == 0 else reversed(range(len(jobs))):
+        for place in random.Random(i).sample(range(len(jobs)), len(jobs)):
             turns[place].append(_turn(bench, jobs[place]))
             release(device)
     trained = [job.recipe.name for job in jobs if job.fit.trainable]

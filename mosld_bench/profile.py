@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from mosld_bench.errors import BadFileError, BenchError
@@ -155,15 +156,23 @@ def load(path: Path) -> Profile:
 
 
 def table(profile: Profile, width: int = 160) -> Table:
-    """One line a recipe. Where ``width`` characters do not hold all: short counts, no ranges, fewer columns."""
-    narrow = width < _WIDE
+    """One line a recipe. Where ``width`` characters do not hold all: short counts, then no ranges and fewer columns."""
+    for counts, few in ((False, False), (True, False)):
+        shown = _table(profile, counts, few)
+        if Console(width=1000).measure(shown).maximum <= width:
+            return shown
+    return _table(profile, True, True)
+
+
+def _table(profile: Profile, counts: bool, few: bool) -> Table:
+    """``counts``: short ones; ``few``: columns, and no ranges."""
     kind = "random weights, " if profile.random_weights else ""
     shown = Table(
         title=f"{profile.study}: {profile.model.name}, {kind}{profile.dtype} on {profile.device}",
-        box=None if narrow else SIMPLE_HEAD,
+        box=None if few else SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    columns = [(title, list(map(cell, profile.entries))) for title, cell in _columns(profile, narrow)]
+    columns = [(title, list(map(cell, profile.entries))) for title, cell in _columns(profile, counts, few)]
     columns = [(title, cells) for title, cells in columns if any(cells)]
     for title, _ in columns:
         shown.add_column(title, justify="left" if title == "recipe" else "right", no_wrap=True)
@@ -172,14 +181,11 @@ def table(profile: Profile, width: int = 160) -> Table:
     return shown
 
 
-_WIDE = 160  # characters
-
-
-def _columns(profile: Profile, narrow: bool) -> list[tuple[str, Callable[[Entry], str]]]:
+def _columns(profile: Profile, counts: bool, few: bool) -> list[tuple[str, Callable[[Entry], str]]]:
     unit, name = flop_unit(profile)
 
     def count(value: int) -> str:
-        return short_count(value) if narrow else f"{value:,}"
+        return short_count(value) if counts else f"{value:,}"
 
     def rate(what: Timed) -> Callable[[Entry], str]:
         return lambda entry: digits(found.median) if (found := profile.rate(entry, what)) else ""
@@ -189,7 +195,7 @@ def _columns(profile: Profile, narrow: bool) -> list[tuple[str, Callable[[Entry]
             found = profile.relative(entry, what)
             if not found:
                 return ""
-            return f"{found.median:.2f}" + ("" if narrow else f" ({found.low:.2f}–{found.high:.2f})")
+            return f"{found.median:.2f}" + ("" if few else f" ({found.low:.2f}–{found.high:.2f})")
 
         return cell
 
@@ -215,7 +221,7 @@ def _columns(profile: Profile, narrow: bool) -> list[tuple[str, Callable[[Entry]
         ("×base", True, times("decode")),
         ("MiB decoding", False, lambda entry: mib(entry.decode_memory)),
     ]
-    return [(title, cell) for title, always, cell in columns if always or not narrow]
+    return [(title, cell) for title, always, cell in columns if always or not few]
 
 
 def sentences(profile: Profile) -> list[str]:

@@ -194,7 +194,7 @@ def test_file_and_terminal(tmp_path: Path) -> None:
     with pytest.raises(BadFileError, match="holds no profile"):
         profile.load(path)
     large = tuple(e.model_copy(update={"active": 6_738_415_616, "train_memory": (80 * 2**30,)}) for e in one.entries)
-    for width in (80, 160):
+    for width in (80, 120, 160):
         console = Console(width=width, record=True, file=io.StringIO())
         console.print(profile.table(made(entries=large), width))
         text = console.export_text()
@@ -266,7 +266,7 @@ def test_section_of_the_report_comes_and_goes_with_the_file(tiny: Path) -> None:
     assert "Cost at inference" not in "".join(p.extract_text() for p in PdfReader(out / "report.pdf").pages)
 
 
-def test_rounds_turn_the_order_round_and_bfloat16_answers_in_bfloat16(
+def test_every_round_has_every_recipe_and_bfloat16_answers_in_bfloat16(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
@@ -282,7 +282,7 @@ def test_rounds_turn_the_order_round_and_bfloat16_answers_in_bfloat16(
     load = SMALL.model_copy(update={"rounds": 2})
     overrides = {"recipes": ["lora"], "train.gradient_checkpointing": True}
     found = measure.profile(plan(tiny, **overrides), Options(load, "cpu", dtype="bfloat16"))
-    assert order == ["base", "lora", "lora", "base"]
+    assert sorted(order[:2]) == sorted(order[2:]) == ["base", "lora"]
     assert dtypes == {torch.bfloat16}
     assert (found.dtype, found.checkpointing, len(found.entries[1].train)) == ("bfloat16", True, 2)
 
