@@ -105,6 +105,7 @@ def _table(profile: Profile, entries: Sequence[Entry]) -> Table:
         f"{name}s are those of matrix products as torch counts them, attention a full square{_agreement(profile)}. "
         "They are those computed: experts are stacked, and one that was not picked costs what a picked one does.",
         f"Peak memory: {profile.memory_note}.",
+        *_noise(entries),
     )
     columns = [
         Column("Method", "left"),
@@ -131,7 +132,14 @@ def _agreement(profile: Profile) -> str:
     if profile.gap is None:
         return ""
     but = f" (there is none for {listed(unknown)})" if unknown else ""
-    return f"; they differ from the formula of flops.py by {100 * profile.gap:.2g} % at most{but}"
+    apart = f"differ from those of the formula of flops.py by {100 * profile.gap:.2g} % at most"
+    return f"; they {apart if profile.gap else 'equal those of the formula of flops.py'}{but}"
+
+
+def _noise(entries: Sequence[Entry]) -> list[str]:
+    """What a reader can tell the noise by: a method that leaves the model's work as it is."""
+    same = [entry.recipe.title for entry in entries if entry.fit.trainable == entry.fit.total]
+    return [f"{listed(same)} answers by the same work as the base: how far it is from 1 is noise."] if same else []
 
 
 _WHOLE = ("trainable_parameters", "active_parameters", "stored_parameters")
