@@ -49,3 +49,18 @@ def listed(items: Sequence[str]) -> str:
 def counted(n: int, noun: str) -> str:
     words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
     return f"{words[n] if n < len(words) else n} {noun}{'' if n == 1 else 's'}"
+
+
+def machine(hardware: Any, each: str = " a trial") -> str:
+    """The hardware of a record (provenance.hardware) in words; ``each``: what has so many threads."""
+    if not isinstance(hardware, dict):
+        return "unrecorded hardware"
+    memory = hardware.get("memory_bytes")
+    parts = [
+        str(hardware["gpu"]) if hardware.get("gpu") else "",
+        str(hardware.get("cpu") or "an unnamed CPU"),
+        f"{hardware['cores']} cores" if hardware.get("cores") else "",
+        f"{counted(hardware['threads'], 'thread')}{each}" if hardware.get("threads") else "",
+        f"{memory / 2**30:.0f} GiB" if memory else "",
+    ]
+    return ", ".join(part for part in parts if part)

@@ -223,6 +223,58 @@ def plan(
 
 
 @app.command()
+def profile(
+    study: StudyName = "embedded",
+    methods: Recipes = None,
+    budget: Annotated[str | None, typer.Option(help="One budget; default: the study's first.")] = None,
+    model: Model = None,
+    set_: Sets = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Random numbers in the model's shape: no download, same cost.")
+    ] = False,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the study's.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one.")] = None,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of a prompt, and of a text of a training step.")] = 64,
+    new_tokens: Annotated[int, typer.Option(help="Tokens decoded one by one.")] = 32,
+    batch: Annotated[int, typer.Option(help="Texts of a training step.")] = 8,
+    streams: Annotated[int, typer.Option(help="Prompts answered side by side.")] = 1,
+    rounds: Annotated[int, typer.Option(help="Every recipe is measured once in each.")] = 5,
+    json: Annotated[bool, typer.Option("--json", help="Every measurement, for programs.")] = False,
+    model_root: ModelRoot = None,
+    include_path: Include = None,
+    plugin: Plugin = None,
+    root: Root = None,
+) -> None:
+    """Measure what each recipe of a study costs: parameters, FLOPs, speed and memory, in training and at inference.
+
+    Side by side with the frozen base. Leaves results/STUDY/profile.json, from which `report` makes a section.
+    """
+    from mosld_bench import job, measure, planning
+    from mosld_bench import profile as profiles
+    from mosld_bench.provenance import command_line
+
+    load = profiles.Load.of(
+        batch=batch, streams=streams, prompt_tokens=prompt_tokens, new_tokens=new_tokens, rounds=rounds
+    )
+    given = _overrides(methods, budget, None, None, None, None, model, None, None, set_)
+    workspace = Workspace.find(root)
+    one = measure.narrowed(Study.load(workspace.study_file(study), given), budget)
+    _plugins(plugin)
+    planned = planning.make(one, workspace, tuple(include_path or ()), model_root)
+    options = measure.Options(load, device, dtype, random_weights, model_root, command_line())
+    found = measure.profile(planned, options, say=lambda line: None if json else console.print(line))
+    path = job.profile_file(one, workspace)
+    profiles.save(path, found)
+    if json:
+        print(found.model_dump_json(indent=1))
+        return
+    console.print(profiles.table(found, console.width))
+    for sentence in profiles.sentences(found):
+        console.print(sentence, soft_wrap=True)
+    console.print(f"profile: {path}; mosld-bench report {one.name} shows it", soft_wrap=True)
+
+
+@app.command()
 def report(
     study: StudyName = "embedded",
     include_path: Include = None,

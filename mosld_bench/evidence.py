@@ -16,6 +16,7 @@ import pandas as pd
 from mosld_bench import stats
 from mosld_bench.errors import BenchError
 from mosld_bench.overlap import Overlap
+from mosld_bench.profile import Profile
 from mosld_bench.recipe import Recipe
 from mosld_bench.record import Metric, Record
 from mosld_bench.study import NATIVE, Condition, Study, Trial, canonical, is_rank
@@ -107,6 +108,7 @@ class Evidence:
     tasks: Mapping[str, Mapping[str, Any]]
     overlaps: tuple[Overlap, ...] = ()
     published: Path | None = None
+    profile: Profile | None = None
     missing: tuple[Trial, ...] = ()
     other_protocol: int = 0
     superseded: int = 0
@@ -245,6 +247,7 @@ def gather(
     tasks: Mapping[str, Mapping[str, Any]],
     overlaps: Sequence[Overlap] = (),
     published: Path | None = None,
+    profile: Profile | None = None,
 ) -> Evidence:
     """Choose the records that count and put them into rows. Raises BenchError where none does."""
     planned = {trial.id: trial for trial in trials}
@@ -283,6 +286,7 @@ def gather(
         tasks=tasks,
         overlaps=tuple(overlaps),
         published=published,
+        profile=profile,
         missing=tuple(trial for trial in trials if trial.id not in present),
         other_protocol=len(records) - len(here),
         superseded=len(here) - len(counted),

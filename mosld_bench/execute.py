@@ -5,14 +5,9 @@ A :class:`Session` is what a process keeps between trials: base models, tasks an
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import os
 import tempfile
-import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -164,15 +159,10 @@ def failed(trial: Trial, error: str, meta: dict[str, Any]) -> Outcome:
 
 def _release(device: str) -> None:
     """Give memory back that is not used any more, so that what comes next starts from nothing."""
-    gc.collect()
-    if device.startswith("cuda"):
-        import torch
+    from mosld_bench.meters import release
 
-        with suppress(RuntimeError):  # after an error of the device, of which the record tells already
-            torch.cuda.empty_cache()
-    else:  # glibc keeps freed activations for itself: a worker would grow by a gigabyte over its trials
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+    with suppress(RuntimeError):  # after an error of the device, of which the record tells already
+        release(device)
 
 
 def in_domain_mean(record: Record) -> float | None:
@@ -186,7 +176,8 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
 
     from mosld_bench.budget import fit_budget
     from mosld_bench.evaluate import PackedLM, evaluate
-    from mosld_bench.models import fresh, own_trained, weights_source
+    from mosld_bench.meters import PeakMemory
+    from mosld_bench.models import checkpoint_layers, fresh, own_trained, weights_source
     from mosld_bench.train import train
 
     around, spec = session.around, trial.train
@@ -197,7 +188,7 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
     if fit is None:
         fit = fit_budget(trial.recipe, base.config, trial.budget, trial.tolerance)  # type: ignore[arg-type]
     method = registry.get(trial.recipe.method)
-    with _PeakMemory(around.device) as memory:
+    with PeakMemory(around.device) as memory:
         torch.manual_seed(trial.seed)
         model = method.attach(fresh(base), fit.params)
         owned = own_trained(model, base)
@@ -205,7 +196,7 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
         _check_size(trial, model, fit)
         checkpointed = spec.gradient_checkpointing and method.checkpoints(fit.params)
         if checkpointed:
-            _checkpoint(model, True)
+            checkpoint_layers(model, True)
         train_info = None
         parts = [session.examples(task, spec, tokenizer) for task in trial.train_on]
         general = session.general(trial.general, spec, tokenizer) if trial.general else []
@@ -230,7 +221,7 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
         watch(Progress(trial.id, "scoring", steps, steps))
         _release(around.device)
         if checkpointed:
-            _checkpoint(model, False)
+            checkpoint_layers(model, False)
         lm = PackedLM(
             model,
             tokenizer,
@@ -275,17 +266,6 @@ def _counted(trial: Trial, around: Surroundings, fit: Fit | None, started: str, 
     return Record(trial=trial, trial_id=trial.id, status="finished", size=fit, meta_info=meta)
 
 
-def _checkpoint(model: Any, on: bool) -> None:
-    """Compute each layer's activations again in the backward pass instead of keeping them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # newer releases of transformers have another name for it
-        if on:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.enable_input_require_grads()
-        else:
-            model.gradient_checkpointing_disable()
-
-
 def _check_size(trial: Trial, model: nn.Module, fit: Fit) -> None:
     """The count on the meta device was a promise; the built model must keep it."""
     built = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -301,47 +281,3 @@ def _saved(model: nn.Module) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)  # type: ignore[operator]
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
-
-
-class _PeakMemory:
-    """Largest memory of a stretch of work, in bytes: CUDA's own count, else resident memory sampled every 50 ms."""
-
-    def __init__(self, device: str) -> None:
-        self.cuda = device.startswith("cuda")
-        self.peak = 0
-        self._stop = threading.Event()
-
-    def __enter__(self) -> _PeakMemory:
-        import torch
-
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            self._thread = threading.Thread(target=self._sample, daemon=True)
-            self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        import torch
-
-        if self.cuda:
-            self.peak = torch.cuda.max_memory_allocated()
-        else:
-            self._stop.set()
-            self._thread.join()
-
-    def _sample(self) -> None:
-        while True:
-            self.peak = max(self.peak, _resident())
-            if self._stop.wait(0.05):
-                return
-
-
-def _resident() -> int:
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

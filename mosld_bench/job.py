@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from mosld_bench import overlap, published, record
+from mosld_bench import overlap, profile, published, record
 from mosld_bench.errors import BenchError, ResourceError
 from mosld_bench.planning import Plan
 from mosld_bench.record import Fit
@@ -117,6 +117,7 @@ def report(
         {task: files.config(task) or {} for task in study.tasks},
         _noted_overlaps(study, workspace),
         workspace.published,
+        profile.load(measured) if (measured := profile_file(study, workspace)).is_file() else None,
     )
 
 
@@ -125,6 +126,11 @@ def _noted_overlaps(study: Study, workspace: Workspace) -> list[overlap.Overlap]
     path = _overlaps(study, workspace)
     found = overlap.load(path) if path.is_file() else []
     return [one for one in found if {one.train, one.evaluated} <= set(study.tasks)]
+
+
+def profile_file(study: Study, workspace: Workspace) -> Path:
+    """Where `mosld-bench profile` leaves what it measured, and where a report finds it."""
+    return workspace.results / study.name / "profile.json"
 
 
 def _overlaps(study: Study, workspace: Workspace) -> Path:

@@ -75,13 +75,14 @@ def looks(recipes: Sequence[Recipe]) -> dict[str, Look]:
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawn figure: its name (and its files'), what it tells ('Figure 1 shows ...'), caption, width."""
+    """A drawn figure: its name (and its files'), what it tells ('Figure 1 shows ...'), caption, width, place."""
 
     name: str
     tells: str
     caption: str
     figure: Figure
     wide: bool = False
+    section: str = "Results"  # of the report
 
 
 @contextmanager
@@ -135,14 +136,6 @@ def legend(figure: Figure, recipes: Sequence[Recipe], line: bool, columns: int) 
         handletextpad=0.4,
         handlelength=2.2 if line else 1.2,
     )
-
-
-def short_count(value: float) -> str:
-    """60000 -> '60k', 1500000 -> '1.5M'."""
-    for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:.3g}{letter}"
-    return f"{value:.0f}"
 
 
 def panel_label(block: Condition) -> str:

@@ -86,6 +86,11 @@ class MixtureMethod(Method):
 
         return aux_loss(model)
 
+    def active(self, model: nn.Module) -> int:
+        from mosld_bench.tuners.mixture import idle_parameters
+
+        return super().active(model) - idle_parameters(model)
+
     def before_step(self, model: nn.Module) -> None:
         from mosld_bench.tuners.mixture import draw_masks
 

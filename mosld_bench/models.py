@@ -37,8 +37,11 @@ def fetched(name: str) -> Path:
     return cache_home() / "models" / name.replace("/", "--")
 
 
-def find(name: str, model_root: Path | None = None) -> str:
-    """A local folder of the model, else its hub id. Raises ModelError for a folder that is not a usable model."""
+def find(name: str, model_root: Path | None = None, weights: bool = True) -> str:
+    """A local folder of the model, else its hub id. Raises ModelError for a folder that is not a usable model.
+
+    ``weights``: whether they must be there, and not the configuration alone.
+    """
     if name == "embedded":
         return str(MODEL_DIR)
     candidates = [Path(name)]
@@ -46,16 +49,16 @@ def find(name: str, model_root: Path | None = None) -> str:
         candidates = [model_root / name, model_root / name.rsplit("/", 1)[-1], *candidates]
     for folder in (*candidates, fetched(name)):
         if folder.is_dir():
-            return _checked(folder)
+            return _checked(folder, weights)
     if name.startswith((".", "/", "~")):
         raise ModelError(f"There is no model folder {name}.")
     return name
 
 
-def _checked(folder: Path) -> str:
+def _checked(folder: Path, weights: bool) -> str:
     if not (folder / "config.json").is_file():
         raise ModelError(f"The model folder {folder} has no config.json.")
-    if not list(folder.glob("*.safetensors")):
+    if weights and not list(folder.glob("*.safetensors")):
         pickles = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
         found = f"only {', '.join(sorted(pickles))}, and pickles are not read" if pickles else "no weights"
         raise ModelError(f"The model folder {folder} has {found}. Save the weights as safetensors.")
@@ -80,10 +83,10 @@ def load_config(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedCo
     from transformers import AutoConfig
 
     shapes = json.loads(_SHAPES.read_text(encoding="utf-8"))
-    if spec.name in shapes and not Path(find(spec.name, model_root)).is_dir():
+    if spec.name in shapes and not Path(find(spec.name, model_root, weights=False)).is_dir():
         known: PreTrainedConfig = AutoConfig.for_model(**shapes[spec.name])
         return known
-    config: PreTrainedConfig = _read(AutoConfig, spec, model_root)
+    config: PreTrainedConfig = _read(AutoConfig, spec, model_root, weights=False)
     return config
 
 
@@ -106,11 +109,11 @@ def load_base(
     return model.to(device).requires_grad_(False).eval()
 
 
-def _read(auto: Any, spec: ModelSpec, model_root: Path | None, **options: Any) -> Any:
+def _read(auto: Any, spec: ModelSpec, model_root: Path | None, weights: bool = True, **options: Any) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    where = find(spec.name, model_root)
+    where = find(spec.name, model_root, weights)
     revision = {} if Path(where).is_dir() else {"revision": spec.revision or "main"}
     try:
         with warnings.catch_warnings():
@@ -165,3 +168,14 @@ def own_trained(model: nn.Module, base: nn.Module) -> list[nn.Parameter]:
     for parameter in owned:
         parameter.data = parameter.data.to(torch.float32, copy=True)
     return owned
+
+
+def checkpoint_layers(model: Any, on: bool) -> None:
+    """Compute each layer's activations again in the backward pass instead of keeping them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer releases of transformers have another name for it
+        if on:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+        else:
+            model.gradient_checkpointing_disable()

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from mosld_bench import axis, stats
+from mosld_bench import axis, inference, stats
 from mosld_bench.evidence import Evidence, Row
 from mosld_bench.looks import (
     COLUMN,
@@ -24,20 +24,18 @@ from mosld_bench.looks import (
     looks,
     panel_label,
     percent_axis,
-    short_count,
     style,
 )
 from mosld_bench.recipe import Recipe
 from mosld_bench.study import NATIVE, Condition
-from mosld_bench.tabular import budget_label, setting_label
+from mosld_bench.tabular import budget_label, setting_label, short_count
 
 
 def draw_all(evidence: Evidence) -> list[Plot | str]:
-    """Every figure, or the sentence that stands in its place; none where nothing was trained."""
-    if evidence.study.train is None:
-        return []
+    """Every figure, or the sentence that stands in its place; of a study that trains nothing, the profile's alone."""
     with style():
-        return [FIGURES[name](evidence) for name in evidence.study.figures]
+        scored = [FIGURES[name](evidence) for name in evidence.study.figures] if evidence.study.train else []
+        return [*scored, inference.relative_time(evidence)]
 
 
 def size(evidence: Evidence) -> Plot | str:

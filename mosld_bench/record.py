@@ -124,19 +124,19 @@ class Outcome:
         folder.mkdir(parents=True, exist_ok=True)
         text = self.record.model_dump_json(indent=1).encode()
         if self.record.status == "failed":
-            _replace(folder / "failure.json", text)
+            replace_file(folder / "failure.json", text)
             return folder
         if self.items is not None:
-            _replace(folder / "items.parquet", self.items.to_parquet(index=False, compression="zstd"))
+            replace_file(folder / "items.parquet", self.items.to_parquet(index=False, compression="zstd"))
         for name, content in (self.adapter or {}).items():
             (folder / "adapter").mkdir(exist_ok=True)
-            _replace(folder / "adapter" / name, content)
-        _replace(folder / "record.json", text)
+            replace_file(folder / "adapter" / name, content)
+        replace_file(folder / "record.json", text)
         (folder / "failure.json").unlink(missing_ok=True)
         return folder
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
         file.write(content)
         file.flush()

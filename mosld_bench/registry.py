@@ -54,6 +54,13 @@ class Method(ABC):
         """Called once before every optimiser step, whatever the number of micro-batches."""
         return
 
+    def active(self, model: nn.Module) -> int:
+        """How many of the trained parameters of ``model`` (what ``attach`` returned) enter the output of one token.
+
+        All of them, unless the method picks some for each token: a router with top-K leaves the other experts out.
+        """
+        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
     def starts_at_zero(self, params: Mapping[str, Any]) -> bool:
         """Whether the output right after ``attach`` is the base model's."""
         return True

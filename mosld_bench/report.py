@@ -24,6 +24,7 @@ from mosld_bench.blocks import Block
 from mosld_bench.errors import BenchError
 from mosld_bench.evidence import Evidence, gather
 from mosld_bench.overlap import Overlap
+from mosld_bench.profile import Profile
 from mosld_bench.study import Study, Trial
 from mosld_bench.summary import summary
 from mosld_bench.tabular import Table
@@ -41,16 +42,17 @@ def build_report(
     tasks: Mapping[str, Mapping[str, Any]],
     overlaps: Sequence[Overlap] = (),
     published: Path | None = None,
+    profile: Profile | None = None,
 ) -> Path:
     """Write ``report.pdf``, ``tables/`` and ``figures/`` into ``folder``; the path of the PDF.
 
     ``trials`` is the study's whole plan, so that what is missing is shown as missing; ``frame`` is
     `record.load` of the study; ``tasks`` maps a task's name to its resolved definition (title and kind are
     read from its metadata); ``overlaps`` are what evaluation sets share with training sets; ``published`` is the
-    folder of the paper's printed tables. Raises BenchError where no record of the plan's protocol is finished, or where
-    typst cannot set the document.
+    folder of the paper's printed tables; ``profile`` is what `mosld-bench profile` measured. Raises BenchError where no
+    record of the plan's protocol is finished, or where typst cannot set the document.
     """
-    evidence = gather(study, trials, frame, tasks, overlaps, published)
+    evidence = gather(study, trials, frame, tasks, overlaps, published, profile)
     figures = plots.draw_all(evidence)
     document = compose(evidence, figures)
     _write_tables(document, _fresh(folder / "tables", (".csv", ".tex")))
@@ -65,24 +67,33 @@ def compose(evidence: Evidence, figures: Sequence[looks.Plot | str]) -> dict[str
     """The document as plain data: what `report.typ` sets."""
     drawn = [figure for figure in figures if isinstance(figure, looks.Plot)]
     absent = [figure for figure in figures if isinstance(figure, str) and figure]
-    told = sections.figures_paragraph([(figure.name, figure.tells) for figure in drawn], absent)
+    results = [(figure.name, figure.tells) for figure in drawn if figure.section == "Results"]
+    told = sections.figures_paragraph(results, absent)
     parts = [part for make in sections.SECTIONS if (part := make(evidence))]
     for part in parts:
-        if part["title"] == "Results":
-            part["blocks"] += [told, *map(_figure, drawn)]
-    dirty = sum(record.meta_info.get("dirty") is True for record in evidence.records)
+        part["blocks"] += [told] if part["title"] == "Results" else []
+        part["blocks"] += [_figure(figure) for figure in drawn if figure.section == part["title"]]
     return {
         "title": evidence.study.question,
         "study": evidence.study.name,
         "face": FACE,
         "span": _dates(evidence),
         "summary": summary(evidence),
-        "draft": f"DRAFT: {dirty} of {len(evidence.records)} records come from a working tree with "
-        "uncommitted changes; no commit reproduces them."
-        if evidence.draft
-        else None,
+        "draft": _draft(evidence),
         "sections": parts,
     }
+
+
+def _draft(evidence: Evidence) -> str | None:
+    """What is stamped on a report that no commit reproduces."""
+    dirty = sum(record.meta_info.get("dirty") is True for record in evidence.records)
+    parts = [f"{dirty} of {len(evidence.records)} records"] if dirty else []
+    parts += ["the profile"] if evidence.profile and evidence.profile.meta_info.get("dirty") else []
+    if not parts:
+        return None
+    verb, them = ("comes", "it") if parts == ["the profile"] else ("come", "them")
+    tree = "a working tree with uncommitted changes"
+    return f"DRAFT: {' and '.join(parts)} {verb} from {tree}; no commit reproduces {them}."
 
 
 def _figure(plot: looks.Plot) -> Block:

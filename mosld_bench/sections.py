@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mosld_bench import costs, tables, tabular
-from mosld_bench.blocks import Block, Section, bullets, counted, listed, paragraph, run, section
+from mosld_bench.blocks import Block, Section, bullets, counted, listed, machine, paragraph, run, section
 from mosld_bench.describe import methods, protocol
 from mosld_bench.evidence import ALPHA, Evidence
+from mosld_bench.inference import inference
 from mosld_bench.leakage import leakage
 from mosld_bench.reproduction import reproduction
 
@@ -108,7 +109,7 @@ def cost(evidence: Evidence) -> Section:
     """Time and memory, and the budget audit."""
     if evidence.study.train is None:
         return section("Parameters", costs.audit(evidence))
-    hardware = listed(_distinct(_machine(record.meta_info.get("hardware")) for record in evidence.records))
+    hardware = listed(_distinct(machine(record.meta_info.get("hardware")) for record in evidence.records))
     return section(
         "Cost and size",
         paragraph(
@@ -154,7 +155,7 @@ def provenance(evidence: Evidence) -> Section:
     elif any(meta.get("dirty") is None for meta in metas):
         items.append("Whether the working tree was clean is not known for all records.")
     items += [f"Versions: {text}." for text in versions if text]
-    items.append(f"Hardware: {'; '.join(_distinct(_machine(meta.get('hardware')) for meta in metas))}.")
+    items.append(f"Hardware: {'; '.join(_distinct(machine(meta.get('hardware')) for meta in metas))}.")
     if started:
         items.append(
             f"Run from {started[0][:10]} to {started[-1][:10]} (UTC), {hours:.1f} hours in all trials together."
@@ -193,20 +194,6 @@ def _versions(meta: dict[str, Any]) -> str:
     )
 
 
-def _machine(hardware: Any) -> str:
-    if not isinstance(hardware, dict):
-        return "unrecorded hardware"
-    memory = hardware.get("memory_bytes")
-    parts = [
-        str(hardware["gpu"]) if hardware.get("gpu") else "",
-        str(hardware.get("cpu") or "an unnamed CPU"),
-        f"{hardware['cores']} cores" if hardware.get("cores") else "",
-        f"{counted(hardware['threads'], 'thread')} a trial" if hardware.get("threads") else "",
-        f"{memory / 2**30:.0f} GiB" if memory else "",
-    ]
-    return ", ".join(part for part in parts if part)
-
-
 SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     methods,
     protocol,
@@ -215,5 +202,6 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     exposure,
     leakage,
     cost,
+    inference,
     provenance,
 )

@@ -54,10 +54,9 @@ def train(
     ``optimizer``: ``adamw``, or ``adafactor``, whose steps are ``learning_rate`` times the spread of each matrix and
     whose state is a row and a column of it.
     """
-    device = next(model.parameters()).device
     trained = [p for p in model.parameters() if p.requires_grad]
     steps = spec.steps or math.ceil((spec.epochs or 0) * len(examples) / spec.batch_size)
-    stepper = _optimizer(optimizer, trained, learning_rate, spec.weight_decay)
+    stepper = make_optimizer(optimizer, trained, learning_rate, spec.weight_decay)
     order = batch_order(len(examples), spec.batch_size, seed)
     every = max(1, steps // VALIDATIONS)
     held_pieces = micro_batches(validation, micro_tokens)
@@ -71,28 +70,8 @@ def train(
         batch = [examples[index] for index in next(order)]
         for group in stepper.param_groups:
             group["lr"] = learning_rate * _schedule(step, steps, spec)
-        method.before_step(model)
-        total = sum(example.answer for example in batch)
-        losses = torch.zeros((), device=device)
-        auxiliary: Tensor | None = None
-        for micro in micro_batches(batch, micro_tokens):
-            share = sum(example.answer for example in micro) / total
-            # The cache keeps a copy of every trained weight until the forward ends: checkpointing must not pay that.
-            with torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bfloat16",
-                                cache_enabled=not spec.gradient_checkpointing):  # fmt: skip
-                loss = answer_loss(model, micro, pad) / total
-                extra = method.aux_loss(model)
-            losses += loss.detach()
-            if extra is not None:
-                auxiliary = share * extra.detach() + (0.0 if auxiliary is None else auxiliary)
-                loss = loss + share * extra
-            loss.backward()  # type: ignore[no-untyped-call]
-            computed += len(micro) * max(len(example.ids) for example in micro)
-        if spec.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(trained, spec.gradient_clip)
-        stepper.step()
-        stepper.zero_grad(set_to_none=True)
-
+        losses, auxiliary, padded_tokens = optimizer_step(model, method, batch, spec, stepper, pad, micro_tokens)
+        computed += padded_tokens
         seen.update(example.task for example in batch)
         real += sum(len(example.ids) for example in batch)
         held = None
@@ -135,11 +114,48 @@ def train(
     )
 
 
-def _optimizer(name: str, trained: list[nn.Parameter], rate: float, decay: float) -> torch.optim.Optimizer:
+def make_optimizer(name: str, trained: list[nn.Parameter], rate: float, decay: float) -> torch.optim.Optimizer:
+    """``adamw``, or ``adafactor``, which keeps next to no state."""
     if name == "adafactor":  # one matrix at a time: the fused update of all would take as much memory as it saves
         # torch's own floor under squared gradients, 1.2e-7, is above all of them in a model of 7B with clipping.
         return torch.optim.Adafactor(trained, lr=rate, weight_decay=decay, eps=(1e-15, 1e-3), foreach=False)
     return torch.optim.AdamW(trained, lr=rate, weight_decay=decay)
+
+
+def optimizer_step(
+    model: nn.Module,
+    method: Method,
+    batch: Sequence[Encoded],
+    spec: TrainSpec,
+    stepper: torch.optim.Optimizer,
+    pad: int,
+    micro_tokens: int,
+) -> tuple[Tensor, Tensor | None, int]:
+    """One step on ``batch``. Returns its loss (nats an answer token), the method's own loss, and the padded tokens."""
+    method.before_step(model)
+    device = next(model.parameters()).device
+    total = sum(example.answer for example in batch)
+    losses = torch.zeros((), device=device)
+    auxiliary: Tensor | None = None
+    computed = 0
+    for micro in micro_batches(batch, micro_tokens):
+        share = sum(example.answer for example in micro) / total
+        # The cache keeps a copy of every trained weight until the forward ends: checkpointing must not pay that.
+        with torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bfloat16",
+                            cache_enabled=not spec.gradient_checkpointing):  # fmt: skip
+            loss = answer_loss(model, micro, pad) / total
+            extra = method.aux_loss(model)
+        losses += loss.detach()
+        if extra is not None:
+            auxiliary = share * extra.detach() + (0.0 if auxiliary is None else auxiliary)
+            loss = loss + share * extra
+        loss.backward()  # type: ignore[no-untyped-call]
+        computed += len(micro) * max(len(example.ids) for example in micro)
+    if spec.gradient_clip is not None:
+        nn.utils.clip_grad_norm_([p for group in stepper.param_groups for p in group["params"]], spec.gradient_clip)
+    stepper.step()
+    stepper.zero_grad(set_to_none=True)
+    return losses, auxiliary, computed
 
 
 def answer_loss(model: nn.Module, batch: Sequence[Encoded], pad: int) -> Tensor:

@@ -108,6 +108,8 @@ def test_every_command_of_the_readme_runs(command: str, tmp_path: Path) -> None:
         pass  # takes seconds as it is
     elif words[0] == "run":
         words += QUICK
+    elif words[0] == "profile":
+        words += ["--methods", "lora", "--rounds", "1", "--prompt-tokens", "8", "--new-tokens", "2", "--batch", "1"]
     elif words[0] == "report":
         first = bench("run", *words[1:], "--methods", "lora", *QUICK, cwd=root)
         assert first.returncode == 0, first.stderr

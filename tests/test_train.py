@@ -117,7 +117,7 @@ def test_bfloat16_and_checkpointing_follow_the_float32_curve() -> None:
 @pytest.mark.parametrize("recipe", ["mixlora", "mosld"])
 def test_checkpointing_leaves_no_graph_behind(recipe: str) -> None:
     """The forward that checkpointing repeats must not leave balance losses: each would hold a layer's activations."""
-    from mosld_bench.execute import _checkpoint
+    from mosld_bench.models import checkpoint_layers
     from mosld_bench.tuners.mixture.routing import RoutedLayer
 
     method = registry.get("mixture" if recipe == "mosld" else "mixlora")
@@ -128,7 +128,7 @@ def test_checkpointing_leaves_no_graph_behind(recipe: str) -> None:
         torch.manual_seed(0)
         model = method.attach(build(config(layers=2)), params)
         if checkpointed:
-            _checkpoint(model, True)
+            checkpoint_layers(model, True)
         model.train()
         (answer_loss(model, encoded(4), 0) + method.aux_loss(model)).backward()
         routed = [module for module in model.modules() if isinstance(module, RoutedLayer)]
@@ -148,13 +148,13 @@ def test_warm_up_takes_no_more_than_its_share() -> None:
 
 def test_adafactor_by_its_equations() -> None:
     """Two steps on one matrix against arXiv 1804.04235, algorithm 4, at the small gradients of a large model."""
-    from mosld_bench.train import _optimizer
+    from mosld_bench.train import make_optimizer
 
     torch.manual_seed(0)
     weight = nn.Parameter(torch.randn(4, 3, dtype=torch.float64))
     gradients = [1e-6 * torch.randn(4, 3, dtype=torch.float64) for _ in range(2)]
     x, rows, columns = weight.detach().clone(), torch.zeros(4).double(), torch.zeros(3).double()
-    stepper = _optimizer("adafactor", [weight], 1e-2, 0.0)
+    stepper = make_optimizer("adafactor", [weight], 1e-2, 0.0)
     for t, g in enumerate(gradients, 1):
         weight.grad = g.clone()
         stepper.step()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mosld_bench.tuners import register
 from mosld_bench.tuners.mixture.config import MixtureConfig, allocate
 from mosld_bench.tuners.mixture.layer import MixtureLayer
-from mosld_bench.tuners.mixture.model import MixtureModel, aux_loss, draw_masks
+from mosld_bench.tuners.mixture.model import MixtureModel, aux_loss, draw_masks, idle_parameters
 from mosld_bench.tuners.mixture.routing import balance_loss, gate, within_capacity
 
 register("lora_mixture", MixtureConfig, MixtureModel)
@@ -19,5 +19,6 @@ __all__ = [
     "balance_loss",
     "draw_masks",
     "gate",
+    "idle_parameters",
     "within_capacity",
 ]

@@ -48,6 +48,10 @@ class MixtureLayer(RoutedLayer):
         }
         return parameters | ({"mixture_router": fresh_router(experts, d_in)} if experts > 1 else {})
 
+    def _shared(self, adapter: str) -> tuple[str, ...]:
+        share = self.settings[adapter].share
+        return ("mixture_router", *(() if share == "none" else (f"mixture_{share}",)))
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(..., d_in) -> (..., d_out)."""
         y: Tensor = self.base_layer(x, *args, **kwargs)

@@ -98,6 +98,15 @@ def aux_loss(model: nn.Module) -> Tensor | None:
     return torch.stack(losses).mean() if losses else None
 
 
+def idle_parameters(model: nn.Module) -> int:
+    """Parameters of the active adapter that one token leaves out, since its routers picked other experts."""
+    idle = 0
+    for layer in (module for module in model.modules() if isinstance(module, RoutedLayer)):
+        for name in layer.active_adapters:  # type: ignore[union-attr]
+            idle += layer.idle(name) if name in layer.experts else 0
+    return idle
+
+
 def draw_masks(model: nn.Module) -> None:
     """Draw the weight-dropout masks of one optimiser step from torch's generator.
 

@@ -109,6 +109,19 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         """Initial values of the adapter's parameters, by their names."""
         raise NotImplementedError
 
+    def _shared(self, adapter: str) -> tuple[str, ...]:
+        """The parameters that every token uses whole; the others are one expert's part below the other's."""
+        return ("mixture_router",)
+
+    def idle(self, adapter: str) -> int:
+        """Parameters of the experts that one token leaves out: N - K of N, none with dense routing.
+
+        They are computed all the same, with a gate of zero, since the experts are stacked.
+        """
+        experts, picked = self.experts[adapter], self.settings[adapter].top_k or self.experts[adapter]
+        own = (getattr(self, name) for name in self.adapter_layer_names if name not in self._shared(adapter))
+        return sum(part[adapter].numel() * (experts - picked) // experts for part in own)
+
     def _route(self, adapter: str, x: Tensor) -> Tensor:
         """Gates (..., N); leaves the balance loss of this call on the module where it will be asked for.
 

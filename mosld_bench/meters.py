@@ -1,0 +1,125 @@
+"""Meters of work on a device: how long it takes, and the most memory it holds. One code for CPU and CUDA."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_LEAST = 0.1  # seconds that a timed stretch lasts; below, the clock's own cost and the scheduler's slices show
+
+
+class Clock:
+    """Marks in time and the seconds between them: CUDA events on a GPU, whose work runs on after the call returns."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device.startswith("cuda")
+
+    def mark(self) -> Any:
+        """This moment; on a GPU the moment at which it has done what it was given so far."""
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def between(self, first: Any, last: Any) -> float:
+        """Seconds from mark to mark. Waits for the GPU."""
+        if not self.cuda:
+            return float(last - first)
+        last.synchronize()
+        return float(first.elapsed_time(last)) / 1e3  # milliseconds
+
+    def seconds(self, work: Callable[[], object], least: float = _LEAST) -> float:
+        """Seconds of one call of ``work``: of one that takes ``least`` seconds or more, else the mean of many."""
+        first = self.mark()
+        work()
+        once = self.between(first, self.mark())
+        if once >= least:
+            return once
+        calls = min(1000, int(least / max(once, 1e-6)) + 1)
+        first = self.mark()
+        for _ in range(calls):
+            work()
+        return self.between(first, self.mark()) / calls
+
+
+class PeakMemory:
+    """Largest memory of a stretch of work, in bytes: CUDA's own count, else resident memory sampled.
+
+    ``every``: seconds between two samples; a peak that is shorter may be missed.
+    """
+
+    def __init__(self, device: str, every: float = 0.05) -> None:
+        self.cuda, self.every = device.startswith("cuda"), every
+        self.peak = 0
+        self._stop = threading.Event()
+
+    def __enter__(self) -> PeakMemory:
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._thread = threading.Thread(target=self._sample, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.cuda:
+            self.peak = torch.cuda.max_memory_allocated()
+        else:
+            self._stop.set()
+            self._thread.join()
+
+    def _sample(self) -> None:
+        while True:
+            self.peak = max(self.peak, resident())
+            if self._stop.wait(self.every):
+                return
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def release(device: str) -> None:
+    """Give back what is no longer used, so that the next measurement starts from what is."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":  # glibc keeps freed activations: a worker would grow by a gigabyte over its trials
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def available(device: str) -> int:
+    """Bytes that can still be taken: free ones of the GPU; of the machine, within the limit of this container."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info()[0])
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lines = _read("/proc/meminfo").splitlines()
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), free)
+    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
+    return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except OSError:
+        return ""
