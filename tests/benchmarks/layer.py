@@ -1,4 +1,8 @@
-"""One mixture layer, forward and backward, against a loop over its experts and against plain LoRA."""
+"""One mixture layer, forward and backward, against a loop over its experts and against plain LoRA.
+
+The frozen product W0 x is most of a layer's time and the same in all of them, so that it hides what the adapters take:
+both are shown, the adapter alone and the whole layer. 8 experts of rank 8, top 2.
+"""
 
 from __future__ import annotations
 
@@ -16,74 +20,95 @@ from tests.benchmarks import real
 from tests.benchmarks.memory import peak
 from tests.benchmarks.side_by_side import Row, faster, in_turns, share
 
-TOKENS, EXPERTS, RANK, TOP_K = 1024, 8, 8, 2
+TOKENS, EXPERTS, RANK, TOP_K, SCALE = 1024, 8, 8, 2, 2.0
 SIZES = ((576, torch.float32), (576, torch.bfloat16), (4096, torch.float32), (4096, torch.bfloat16))
+NAMED = {"none": "own A", "down": "shared A"}
 REPEATS = 20  # steps of a round, so that a round is no shorter than what a clock and a scheduler disturb
 
 
 def run(rounds: int) -> Iterator[Row]:
     threads = real.threads()
     for width, dtype in SIZES:
-        strict = (width, dtype) == SIZES[0]
-        repeats = REPEATS if width < 1000 else 1
         what = f"{width} -> {width}, {TOKENS} tokens, {str(dtype).removeprefix('torch.')}, {threads} threads"
-        layers = {
-            "own A": mixture(width, dtype, "none"),
-            "shared A": mixture(width, dtype, "down"),
-            "loop": Loop(width, dtype, False),
-            "gather": Loop(width, dtype, True),
-            "LoRA": lora(width, dtype, RANK),
-            "wide LoRA": lora(width, dtype, EXPERTS * RANK),
-        }
-        x = torch.randn(1, TOKENS, width, dtype=dtype, requires_grad=True)
-        ways: dict[str, Callable[[], object]] = {name: step(layer, x, repeats) for name, layer in layers.items()}
-        ways["compiled"] = step(torch.compile(mixture(width, dtype, "down"), dynamic=True), x, repeats)
-        seconds = {name: [s / repeats for s in taken] for name, taken in in_turns(ways, rounds, warm=2).items()}
-        mixed = f"{EXPERTS} experts of r {RANK}, top {TOP_K}"
-        for against, wanted in (("loop", ">= 4" if strict else ""), ("gather", "")):
-            other = "a loop over the experts" + (", each on its own tokens" if against == "gather" else "")
-            yield faster("layer", f"{mixed}; {what}", other, seconds["own A"], seconds[against], wanted)
-        for name, against, wanted in (
-            ("shared A", "LoRA", "<= 1.3" if strict else ""),
-            ("own A", "wide LoRA", ""),
-            ("compiled", "shared A", ""),
-        ):
-            other = {"LoRA": f"PEFT's LoRA, r {RANK}", "wide LoRA": f"PEFT's LoRA, r {EXPERTS * RANK}"}.get(
-                against, "the same, not compiled"
+        wanted = (width, dtype) == SIZES[0]
+        yield from _compared(f"adapter alone, {what}", width, dtype, False, rounds, ">= 4" if wanted else "", "")
+        yield from _compared(f"layer, {what}", width, dtype, True, rounds, "", "<= 1.3" if wanted else "")
+        for share_ in ("none", "down"):
+            ours, wide = (
+                peak(step(layer, torch.randn(1, TOKENS, width, dtype=dtype, requires_grad=True), 1)) / 2**20
+                for layer in (mixture(width, dtype, share_), lora(width, dtype, EXPERTS * RANK))
             )
-            yield share("layer", f"{name}, {mixed}; {what}", other, seconds[name], seconds[against], wanted)
-        peaks = {name: peak(step(layers[name], x, 1)) / 2**20 for name in ("own A", "shared A", "wide LoRA")}
-        for name in ("own A", "shared A"):
             yield share(
-                "layer", f"peak memory of a step, {name}; {what}", f"PEFT's LoRA, r {EXPERTS * RANK}",
-                [peaks[name]], [peaks["wide LoRA"]], "<= 1.5", unit="MiB",
+                "layer", f"peak memory of a step, {NAMED[share_]}; {what}", f"PEFT's LoRA, r {EXPERTS * RANK}",
+                [ours], [wide], "<= 1.5", unit="MiB",
             )  # fmt: skip
+
+
+def _compared(
+    what: str, width: int, dtype: torch.dtype, frozen: bool, rounds: int, than_loop: str, than_lora: str
+) -> Iterator[Row]:
+    """The mixture against the others. ``frozen``: with the frozen product W0 x, which all of them do alike."""
+    layers: dict[str, nn.Module] = {
+        "own A": mixture(width, dtype, "none", frozen),
+        "shared A": mixture(width, dtype, "down", frozen),
+        "loop": Loop(width, dtype, False, frozen),
+        "gather": Loop(width, dtype, True, frozen),
+        "LoRA": lora(width, dtype, RANK, frozen),
+        "wide LoRA": lora(width, dtype, EXPERTS * RANK, frozen),
+    }
+    x = torch.randn(1, TOKENS, width, dtype=dtype, requires_grad=True)
+    repeats = REPEATS if width < 1000 else 2
+    ways: dict[str, Callable[[], object]] = {name: step(layer, x, repeats) for name, layer in layers.items()}
+    if frozen:
+        ways["compiled"] = step(torch.compile(mixture(width, dtype, "down"), dynamic=True), x, repeats)
+    seconds = {name: [s / repeats for s in taken] for name, taken in in_turns(ways, rounds, warm=2).items()}
+    for against, other in (("loop", "a loop over the experts"), ("gather", "the loop, each on its own tokens")):
+        wanted = than_loop if against == "loop" else ""
+        yield faster("layer", f"own A; {what}", other, seconds["own A"], seconds[against], wanted)
+    yield share("layer", f"shared A; {what}", f"LoRA, r {RANK}", seconds["shared A"], seconds["LoRA"], than_lora)
+    wide = f"LoRA, r {EXPERTS * RANK}"
+    yield share("layer", f"own A; {what}", wide, seconds["own A"], seconds["wide LoRA"])
+    if frozen:
+        yield share("layer", f"compiled; {what}", "not compiled", seconds["compiled"], seconds["shared A"])
 
 
 def step(layer: Callable[[Tensor], Tensor], x: Tensor, repeats: int) -> Callable[[], None]:
     """Forward and backward, with the gradient of the input, as inside a model."""
+    slope = torch.ones_like(x)
 
     def once() -> None:
         for _ in range(repeats):
             x.grad = None
-            layer(x).square().mean().backward()
+            layer(x).backward(slope)
 
     return once
 
 
-def mixture(width: int, dtype: torch.dtype, share_: Any) -> MixtureLayer:
-    config = MixtureConfig(r=RANK, lora_alpha=RANK, experts=EXPERTS, top_k=TOP_K, share=share_)
-    layer = MixtureLayer(base(width, dtype), "default", config, experts=EXPERTS, rank=RANK, alpha=RANK)
+def mixture(width: int, dtype: torch.dtype, share_: Any, frozen: bool = True) -> MixtureLayer:
+    config = MixtureConfig(r=RANK, lora_alpha=SCALE * RANK, experts=EXPERTS, top_k=TOP_K, share=share_)
+    layer = MixtureLayer(base(width, dtype, frozen), "default", config, experts=EXPERTS, rank=RANK, alpha=SCALE * RANK)
     return layer.to(dtype).train()
 
 
-def base(width: int, dtype: torch.dtype) -> nn.Linear:
-    return nn.Linear(width, width, bias=False, dtype=dtype).requires_grad_(False)
+def base(width: int, dtype: torch.dtype, frozen: bool) -> nn.Linear:
+    kind = nn.Linear if frozen else Passing
+    return kind(width, width, bias=False, dtype=dtype).requires_grad_(False)
 
 
-def lora(width: int, dtype: torch.dtype, rank: int) -> nn.Module:
+class Passing(nn.Linear):
+    """In place of the frozen layer where the adapter alone is timed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def lora(width: int, dtype: torch.dtype, rank: int, frozen: bool = True) -> nn.Module:
     layer: nn.Module = LoraLinear(
-        base(width, dtype), "default", LoraConfig(r=rank, lora_alpha=rank), r=rank, lora_alpha=rank
+        base(width, dtype, frozen),
+        "default",
+        LoraConfig(r=rank, lora_alpha=SCALE * rank),
+        r=rank,
+        lora_alpha=SCALE * rank,
     )
     return layer.to(dtype).train()
 
@@ -91,9 +116,9 @@ def lora(width: int, dtype: torch.dtype, rank: int) -> nn.Module:
 class Loop(nn.Module):
     """The mixture as it is usually written: expert by expert, on all tokens or on those that picked it."""
 
-    def __init__(self, width: int, dtype: torch.dtype, gather: bool) -> None:
+    def __init__(self, width: int, dtype: torch.dtype, gather: bool, frozen: bool = True) -> None:
         super().__init__()
-        self.base, self.gather = base(width, dtype), gather
+        self.base, self.gather = base(width, dtype, frozen), gather
         self.router = nn.Linear(width, EXPERTS, bias=False, dtype=dtype)
         self.down = nn.ModuleList(nn.Linear(width, RANK, bias=False, dtype=dtype) for _ in range(EXPERTS))
         self.up = nn.ModuleList(nn.Linear(RANK, width, bias=False, dtype=dtype) for _ in range(EXPERTS))
@@ -105,8 +130,8 @@ class Loop(nn.Module):
         for expert, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
             if self.gather:
                 row, place = gates[..., expert].nonzero(as_tuple=True)
-                update = up(down(x[row, place])) * gates[row, place, expert, None]
+                update = up(down(x[row, place])) * SCALE * gates[row, place, expert, None]
                 y = y.index_put((row, place), update, accumulate=True)
             else:
-                y = y + gates[..., expert, None] * up(down(x))
+                y = y + up(down(x)) * SCALE * gates[..., expert, None]
         return y

@@ -97,7 +97,7 @@ class MixLoraLayer(RoutedLayer):
         gate_low = F.linear(self._dropped(x, config.dropout), self.mixture_gate_a[adapter]) * scale
         up_low = F.linear(self._dropped(x, config.dropout), self.mixture_up_a[adapter]) * scale
 
-        values, picks = self._route(adapter, x).topk(config.top_k or 1, dim=-1)
+        values, picks = self._route(adapter, F.linear(x, self.mixture_router[adapter])).topk(config.top_k or 1, dim=-1)
         owner = torch.arange(self.experts[adapter], device=x.device).repeat_interleave(self.rank[adapter])
         hidden, low = None, None
         for slot in range(picks.shape[-1]):

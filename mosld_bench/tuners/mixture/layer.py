@@ -73,13 +73,19 @@ class MixtureLayer(RoutedLayer):
         elif where == "weight":
             down = self._masked(adapter, down)
 
-        hidden = F.linear(F.dropout(x, config.dropout) if where == "input" else x, down)
+        logits = None
+        if experts == 1 or where == "input":
+            hidden = F.linear(F.dropout(x, config.dropout) if where == "input" else x, down)
+            logits = F.linear(x, self.mixture_router[adapter]) if experts > 1 else None
+        else:  # one product for both: x is read once, and so is its gradient
+            both = F.linear(x, torch.cat([down, self.mixture_router[adapter]]))
+            hidden, logits = both.split([down.shape[0], experts], dim=-1)  # type: ignore[no-untyped-call]
         if where == "hidden":
             hidden = F.dropout(hidden, config.dropout)
-        if experts == 1:
+        if logits is None:
             hidden = hidden * self.scale[adapter]
         else:  # the scale goes where it is the cheapest: N numbers a token instead of d_out
-            gates = (self._route(adapter, x) * self.scale[adapter]).to(hidden.dtype)
+            gates = (self._route(adapter, logits) * self.scale[adapter]).to(hidden.dtype)
             if config.share == "down":
                 hidden = (gates.unsqueeze(-1) * hidden.unsqueeze(-2)).flatten(-2)
             elif config.share == "up":

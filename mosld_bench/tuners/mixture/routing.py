@@ -27,11 +27,14 @@ def gate(logits: Tensor, top_k: int | None, renormalize: bool, dropout: float = 
     expert is picked only where fewer than K remain, and its gate is 0 there. The returned p is without dropout.
     """
     probabilities = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    scores = F.dropout(probabilities, dropout) if dropout else probabilities
     if top_k is None or (top_k == logits.shape[-1] and not dropout):
-        return scores, probabilities
-    values, picks = scores.topk(top_k, dim=-1)
-    if renormalize:
+        return F.dropout(probabilities, dropout) if dropout else probabilities, probabilities
+    if renormalize and not dropout:  # a softmax over the K largest logits is the same, in half as many operations
+        values, picks = logits.topk(top_k, dim=-1)
+        values = values.softmax(dim=-1, dtype=probabilities.dtype)
+    else:
+        values, picks = (F.dropout(probabilities, dropout) if dropout else probabilities).topk(top_k, dim=-1)
+    if renormalize and dropout:
         total = values.sum(dim=-1, keepdim=True)
         values = values / (total + (total == 0))  # all experts of a token may have been dropped
     return torch.zeros_like(probabilities).scatter(-1, picks, values), probabilities
@@ -122,15 +125,15 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         own = (getattr(self, name) for name in self.adapter_layer_names if name not in self._shared(adapter))
         return sum(part[adapter].numel() * (experts - picked) // experts for part in own)
 
-    def _route(self, adapter: str, x: Tensor) -> Tensor:
-        """Gates (..., N); leaves the balance loss of this call on the module where it will be asked for.
+    def _route(self, adapter: str, logits: Tensor) -> Tensor:
+        """Gates (..., N) from router logits (..., N); leaves the balance loss on the module where it is asked for.
 
         The capacity holds in training only, as dropout does: a score must not depend on the tokens before it in any
         way but through the model. The balance loss counts the picks before the limit.
         """
-        config, router = self.settings[adapter], self.mixture_router[adapter]
+        config = self.settings[adapter]
         dropout = config.dropout if self.training and config.dropout_on == "gates" else 0.0
-        gates, probabilities = gate(F.linear(x, router), config.top_k, config.renormalize, dropout)
+        gates, probabilities = gate(logits, config.top_k, config.renormalize, dropout)
         if self.training:
             mask = self.current.mask
             if mask is not None and mask.shape != gates.shape[:-1]:
