@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import pandas as pd
 
 from mosld_bench.evidence import Evidence, Row
-from mosld_bench.record import Record
+from mosld_bench.record import EvalInfo, Record
 from mosld_bench.study import NATIVE, Condition
 from mosld_bench.tabular import (
     MISSING,
@@ -28,9 +28,14 @@ COSTS: dict[str, Callable[[Record], float | None]] = {
     "train_seconds": lambda r: r.train_info.seconds if r.train_info else None,
     "tokens_per_second": lambda r: r.train_info.tokens_per_second if r.train_info else None,
     "eval_seconds": lambda r: r.eval_info.seconds if r.eval_info else None,
-    "tokens_saved": lambda r: r.eval_info.tokens_plain / r.eval_info.tokens_computed if r.eval_info else None,
+    "tokens_shared": lambda r: _shared(r.eval_info) if r.eval_info else None,
     "peak_memory_mib": lambda r: r.peak_memory_bytes / 2**20 if r.peak_memory_bytes else None,
 }
+
+
+def _shared(info: EvalInfo) -> float | None:
+    """Tokens of all scored requests over those computed; None where answers were generated alone."""
+    return info.tokens_plain / info.tokens_computed if info.tokens_computed else None
 
 
 def cost(evidence: Evidence) -> Table:

@@ -158,7 +158,7 @@ def failed(trial: Trial, error: str, meta: dict[str, Any]) -> Outcome:
 
 
 def _release(device: str) -> None:
-    """Give memory back that is not used any more, so that what comes next starts from nothing."""
+    """Give the trial's memory back, so that the next trial of this process starts from nothing."""
     from mosld_bench.meters import release
 
     with suppress(RuntimeError):  # after an error of the device, of which the record tells already
@@ -176,7 +176,7 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
 
     from mosld_bench.budget import fit_budget
     from mosld_bench.evaluate import PackedLM, evaluate
-    from mosld_bench.meters import PeakMemory
+    from mosld_bench.meters import PeakMemory, trim
     from mosld_bench.models import checkpoint_layers, fresh, own_trained, weights_source
     from mosld_bench.train import train
 
@@ -219,7 +219,7 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
             parameter.data = parameter.data.to(getattr(torch, spec.dtype))
         steps = train_info.steps if train_info else 0
         watch(Progress(trial.id, "scoring", steps, steps))
-        _release(around.device)
+        trim(around.device)
         if checkpointed:
             checkpoint_layers(model, False)
         lm = PackedLM(

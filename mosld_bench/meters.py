@@ -99,12 +99,17 @@ def resident() -> int:
 def release(device: str) -> None:
     """Give back what is no longer used, so that the next measurement starts from what is."""
     gc.collect()
+    trim(device)
+
+
+def trim(device: str) -> None:
+    """Give back memory that was freed but is kept for later: activations, above all."""
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
-    if sys.platform == "linux":  # glibc keeps freed activations: a worker would grow by a gigabyte over its trials
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    elif sys.platform == "linux":  # a worker would stay a gigabyte larger after training
+        malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+        if malloc_trim is not None:
+            malloc_trim(0)
 
 
 def available(device: str) -> int:

@@ -96,7 +96,7 @@ class Resources(Strict):
     gpus_per_trial: float = Field(1, gt=0)
     train_tokens: int = Field(8192, gt=0, description="most padded tokens a micro-batch")
     score_tokens: int = Field(8192, gt=0, description="most padded tokens a scoring batch")
-    score_width: int = Field(512, gt=0, description="most tokens of a prefix tree; attention costs its square")
+    score_width: int = Field(256, gt=0, description="most tokens of a prefix tree; attention costs its square")
 
 
 def canonical(content: Any) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ class TaskLoader:
                 f"The task {name!r} cannot be loaded ({type(error).__name__}: {first}). If it is its data that "
                 f"cannot be reached: {fetch_hint(self.study, '--data-root')}"
             ) from error
+        _decode_once(task)
         return task
 
     def _below_data_root(self, name: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +128,18 @@ def _compile_templates_once() -> None:
 
     if not hasattr(env.from_string, "cache_info"):
         env.from_string = lru_cache(maxsize=1024)(env.from_string)
+
+
+def _decode_once(task: Any) -> None:
+    """``datasets`` decodes a row whenever it is asked for it, and lm-eval asks for all of them five times a trial."""
+    splits = {"test_docs": task.has_test_docs(), "validation_docs": task.has_validation_docs()}
+    for name, there in splits.items():
+        if there:
+            setattr(task, name, cache(partial(_rows, getattr(task, name))))
+
+
+def _rows(docs: Callable[[], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return list(docs())
 
 
 def training_docs(task: Any) -> Any:
