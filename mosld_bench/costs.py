@@ -27,6 +27,7 @@ from mosld_bench.tabular import (
 COSTS: dict[str, Callable[[Record], float | None]] = {
     "train_seconds": lambda r: r.train_info.seconds if r.train_info else None,
     "tokens_per_second": lambda r: r.train_info.tokens_per_second if r.train_info else None,
+    "padding_percent": lambda r: 100 * r.train_info.padding_share if r.train_info else None,
     "eval_seconds": lambda r: r.eval_info.seconds if r.eval_info else None,
     "tokens_shared": lambda r: _shared(r.eval_info) if r.eval_info else None,
     "peak_memory_mib": lambda r: r.peak_memory_bytes / 2**20 if r.peak_memory_bytes else None,
@@ -49,7 +50,7 @@ def cost(evidence: Evidence) -> Table:
             lines.append(Line((Cell(block_label(row.block)),), ruled=bool(lines)))
             last = row.block
         texts = [MISSING if value is None else f"{value:,.{digits}f}" for value, digits in
-                 zip(means.values(), (1, 0, 1, 1, 0), strict=True)]  # fmt: skip
+                 zip(means.values(), (1, 0, 1, 1, 1, 0), strict=True)]  # fmt: skip
         if row.block in printed:
             lines.append(Line(tuple(Cell(text) for text in (titled(row.recipe.title, row.block), *texts))))
         numbers.append(
@@ -63,12 +64,12 @@ def cost(evidence: Evidence) -> Table:
                 **means,
             }
         )
-    columns = ("Train (s)", "Tokens/s", "Score (s)", "Shared", "Peak (MiB)")
+    columns = ("Train (s)", "Tokens/s", "Pad. %", "Score (s)", "Shared", "Peak (MiB)")
     return Table(
         "cost",
-        "Cost of one trial, mean over trials: wall time of training, tokens trained a second, wall time "
-        "of scoring, tokens of all requests over those computed, since shared beginnings are computed once, and peak "
-        "memory."
+        "Cost of one trial, mean over trials: wall time of training, tokens trained a second, padding in per cent of "
+        "what is computed, wall time of scoring, how many times the tokens computed all requests have (shared "
+        "beginnings are computed once), and peak memory."
         + ("" if len(numbers) == sum(len(line.cells) > 1 for line in lines) else " Other blocks are in the CSV."),
         (Column("Method", "left"), *map(Column, columns)),
         tuple(lines),

@@ -84,7 +84,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
             cut.append((context[-room:], continuation[-self.max_length :]))
         self.model.eval()
         if self.packed is None:
-            self.packed = bool(cut) and packs(self.model, cut, self._pad, self.tokens, self.width)
+            self.packed = bool(cut) and packs(self.model, cut, self._pad, self.tokens)
         if self.packed:
             return score_packed(self.model, cut, self._pad, self.tokens, self.width, self.work)
         return score_plain(self.model, cut, self._pad, self.tokens, self.work)

@@ -8,7 +8,7 @@ Log-likelihoods are those of scoring every request by itself, up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from mosld_bench.batching import cut
 from mosld_bench.logits import logits_at, padded
 from mosld_bench.prefixes import FORWARD, Request, Tree, plant
 
@@ -49,7 +50,8 @@ def score_packed(
     bare, root = _rooted(model)
     for trunk in plant(requests, width, forward):
         kept = _extended(bare, root, trunk.tokens) if trunk.tokens else root
-        for batch in _batches(sorted(trunk.trees, key=lambda tree: -len(tree.tokens)), tokens):
+        trees = sorted(trunk.trees, key=lambda tree: -len(tree.tokens))
+        for batch in (trees[piece] for piece in cut([len(tree.tokens) for tree in trees], tokens)):
             flat = [(row, request, nodes) for row, tree in enumerate(batch) for request, nodes in tree.places]
             _read(bare, flat, requests, scores, **_inputs(batch, kept, pad, *_home(model)))
         if work is not None:
@@ -141,7 +143,7 @@ def score_plain(
     scores: list[Score] = [(0.0, True)] * len(requests)
     inputs = [context + continuation[:-1] for context, continuation in requests]
     order = sorted(range(len(requests)), key=lambda index: -len(inputs[index]))
-    for batch in _batches(order, tokens, lambda index: len(inputs[index])):
+    for batch in (order[piece] for piece in cut([len(inputs[index]) for index in order], tokens)):
         ids, mask = padded([inputs[index] for index in batch], pad, device)
         flat = [
             (row, index, list(range(len(inputs[index]) - len(requests[index][1]), len(inputs[index]))))
@@ -176,18 +178,6 @@ def _read(
         scores[request] = (value, missed == 0)
 
 
-def _batches(items: Sequence[Any], tokens: int, size: Any = lambda tree: len(tree.tokens)) -> Iterator[list[Any]]:
-    """Items, longest first, cut so that no piece takes more than ``tokens`` with its padding (or is one item)."""
-    batch: list[Any] = []
-    for item in items:
-        if batch and size(batch[0]) * (len(batch) + 1) > tokens:
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
-
-
 def _note(work: Work | None, requests: Sequence[Request]) -> None:
     if work is not None:
         work.requests += len(requests)
@@ -199,8 +189,8 @@ def _home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return embeddings.device, embeddings.dtype  # type: ignore[return-value]
 
 
-def packs(model: nn.Module, requests: Sequence[Request], pad: int, tokens: int, width: int) -> bool:
-    """Whether packed scores of this very model equal plain ones, on the ends of a few of the requests themselves.
+def packs(model: nn.Module, requests: Sequence[Request], pad: int, tokens: int) -> bool:
+    """Whether packed scores of this very model equal plain ones, on pieces of the requests themselves.
 
     Asked of every model instead of a list of architectures: a mask that cannot be replaced, positions that cannot be
     given or a state that is no cache of keys and values (state-space layers) show as an error or as other numbers.
@@ -208,19 +198,15 @@ def packs(model: nn.Module, requests: Sequence[Request], pad: int, tokens: int, 
     window = getattr(model.config, "sliding_window", None)  # type: ignore[union-attr]
     if window and max(len(context) + len(continuation) for context, continuation in requests) > window:
         return False
-    few = [(context[-_TRIED:], continuation[:_TRIED]) for context, continuation in requests[:4]]
-    try:
-        packed = score_packed(model, few, pad, tokens, width)
-        from_trunks = score_packed(model, few, pad, tokens, width=1, forward=0)
+    context = requests[0][0][-_TRIED:]
+    few = [(context, continuation[: _TRIED // 8]) for _, continuation in requests[:4]]
+    try:  # the context is a trunk, the continuations branch from its last token
+        packed = score_packed(model, few, pad, tokens, width=_TRIED // 2, forward=0)
     except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, NotImplementedError):
         return False
     plain = score_plain(model, few, pad, tokens)
     scale = 1e-3 if _home(model)[1] == torch.float32 else 5e-2
-    return all(
-        abs(a - b) <= scale * max(1.0, abs(b))
-        for scores in (packed, from_trunks)
-        for (a, _), (b, _) in zip(scores, plain, strict=True)
-    )
+    return all(abs(a - b) <= scale * max(1.0, abs(b)) for (a, _), (b, _) in zip(packed, plain, strict=True))
 
 
-_TRIED = 16  # tokens of a request, at each side of where its continuation begins
+_TRIED = 24  # tokens of a context

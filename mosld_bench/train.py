@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mosld_bench.batching import cut
 from mosld_bench.logits import logits_at, padded
 from mosld_bench.record import Point, TrainInfo
 from mosld_bench.registry import Method
 from mosld_bench.study import VALIDATIONS, TrainSpec
 
 _POINTS = 200  # most points of a stored curve
-_FORWARD_PRICE = 64  # what a forward costs beside its tokens, in tokens
 
 
 @dataclass(frozen=True)
@@ -184,28 +184,9 @@ def validation_loss(model: nn.Module, pieces: Sequence[Sequence[Encoded]], pad: 
 
 
 def micro_batches(batch: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:
-    """``batch`` by length, cut where it costs least.
-
-    A piece takes at most ``tokens`` with its padding (or is one example). A piece costs its padded tokens and a fixed
-    price for the forward itself, so examples of like length stay together and a long one does not pad short ones.
-    """
+    """``batch`` by length, cut where it costs least; a piece takes at most ``tokens`` with its padding."""
     items = sorted(batch, key=lambda one: -len(one.ids))
-    best: list[tuple[int, int]] = [(0, 0)]  # for every beginning of items: least cost, start of its last piece
-    for end in range(1, len(items) + 1):
-        options = []
-        for start in range(end - 1, -1, -1):
-            padded_tokens = len(items[start].ids) * (end - start)
-            if padded_tokens > tokens and end - start > 1:
-                break
-            options.append((best[start][0] + padded_tokens + _FORWARD_PRICE, start))
-        best.append(min(options))
-    pieces: list[list[Encoded]] = []
-    end = len(items)
-    while end:
-        start = best[end][1]
-        pieces.append(items[start:end])
-        end = start
-    return pieces[::-1]
+    return [items[piece] for piece in cut([len(item.ids) for item in items], tokens)]
 
 
 def batch_order(count: int, size: int, seed: int) -> Iterator[list[int]]:

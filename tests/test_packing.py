@@ -155,10 +155,10 @@ def test_tree_layout() -> None:
 
 def test_models_whose_mask_cannot_be_replaced_are_found_out() -> None:
     model, asked = build(config()), requests(16)
-    assert packs(model, asked, 0, 512, 64)
+    assert packs(model, asked, 0, 512)
     narrow = build(config("mistral", sliding_window=8))
-    assert not packs(narrow, asked, 0, 512, 64)
-    assert not packs(build(config("mamba")), asked, 0, 512, 64)
+    assert not packs(narrow, asked, 0, 512)
+    assert not packs(build(config("mamba")), asked, 0, 512)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "mistral", "mamba"])
@@ -183,7 +183,7 @@ def test_virtual_tokens_are_scored_with_their_prefix(kind: str, family: str) -> 
     params = {"peft_type": kind, "num_virtual_tokens": 4, **more}
     model = registry.get("peft").attach(build(config(family)), params).eval()
     asked = requests(20)
-    assert packs(model, asked, 0, 512, 64)
+    assert packs(model, asked, 0, 512)
     ways = (
         score_plain(model, asked, 0, 200),
         score_packed(model, asked, 0, 200, 64),
