@@ -71,10 +71,12 @@ def fit_budget(
 
     near = _candidates(method, params, knob, _straight(rung), target)
     best, foreseen = _nearest(near, target)
-    if counts.by_module(method, best) != foreseen:  # no straight line: every step of the search is counted
+    got = counts.trainable(method, best)
+    if counts.by_module(method, best) != foreseen or abs(got - target) > tolerance * target:
+        # No straight line, or one that leads nowhere near: every step of the search is counted.
         near = [(one, counts.by_module(method, one)) for one, _ in _candidates(method, params, knob, rung, target)]
         best, _ = _nearest(near, target)
-    got = counts.trainable(method, best)
+        got = counts.trainable(method, best)
     residual = (got - target) / target
     if abs(residual) > tolerance:
         reached = sorted({counts.trainable(method, one) for one, _ in near})

@@ -15,7 +15,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.evaluator import evaluate as lm_evaluate
 from torch import nn
 
-from mosld_bench.packing import Score, Work, packs, score_packed, score_plain
+from mosld_bench.packing import Proof, Score, Work, score_packed, score_plain
 from mosld_bench.prefixes import Request
 from mosld_bench.record import EvalInfo, Metric
 from mosld_bench.tasks import chance, primary_metric, sample
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class PackedLM(TemplateLM):  # type: ignore[misc]
     """A Hugging Face model that is in memory already, as an lm-eval ``LM`` that scores by prefix tree.
 
-    ``packed``: None asks the model (see :func:`mosld_bench.packing.packs`), True or False decide.
+    ``packed``: None asks the model (see :func:`mosld_bench.packing.packs`), True or False decide. ``proof`` is what
+    was found of another model of its kind.
     """
 
     backend = "causal"
@@ -40,11 +41,13 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         tokens: int = 8192,
         width: int = 256,
         packed: bool | None = None,
+        proof: Proof | None = None,
         encoded: dict[tuple[str, str], Request] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
-        self.tokens, self.width, self.packed = tokens, width, packed
+        self.tokens, self.width = tokens, width
+        self.forced, self.packed, self.proof = packed, bool(packed), proof or Proof()
         self.work = Work()
         self._encoded = encoded if encoded is not None else {}
         self._device = next(model.parameters()).device
@@ -83,8 +86,8 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
             room = max(1, self.max_length + 1 - len(continuation))
             cut.append((context[-room:], continuation[-self.max_length :]))
         self.model.eval()
-        if self.packed is None:
-            self.packed = bool(cut) and packs(self.model, cut, self._pad, self.tokens)
+        if self.forced is None:
+            self.packed = self.proof.covers(self.model, cut, self._pad)
         if self.packed:
             return score_packed(self.model, cut, self._pad, self.tokens, self.width, self.work)
         return score_plain(self.model, cut, self._pad, self.tokens, self.work)
@@ -225,7 +228,7 @@ def evaluate(
         guess = chance(task, (task.eval_docs[index] for index in chosen[name]))
         for key, value in own.items():
             metric, _, filtered = key.partition(",")
-            if not filtered or metric.endswith("_stderr") or not isinstance(value, int | float):
+            if not filtered or metric.endswith("_stderr") or not isinstance(value, int | float) or value != value:
                 continue
             stderr = own.get(f"{metric}_stderr,{filtered}")
             metrics.append(
@@ -242,7 +245,7 @@ def evaluate(
         requests=lm.work.requests,
         tokens_plain=lm.work.plain,
         tokens_computed=lm.work.computed,
-        packed=bool(lm.packed),
+        packed=lm.packed,
     )
     return metrics, pd.concat(frames, ignore_index=True), info
 

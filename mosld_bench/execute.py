@@ -23,6 +23,7 @@ from mosld_bench.study import GeneralData, ModelSpec, Resources, TrainSpec, Tria
 if TYPE_CHECKING:
     from torch import nn
 
+    from mosld_bench.packing import Proof
     from mosld_bench.train import Encoded
 
 
@@ -70,6 +71,7 @@ class Session:
         self._models: dict[str, tuple[nn.Module, Any]] = {}
         self._examples: dict[tuple[Any, ...], tuple[list[Encoded], list[Encoded]]] = {}
         self.encoded: dict[str, dict[Any, Any]] = {}
+        self.proofs: dict[tuple[str, str], Proof] = {}  # by model and recipe: its trials are models of one kind
 
     def model(self, spec: ModelSpec, dtype: str) -> tuple[nn.Module, Any]:
         """(pristine frozen base model, tokenizer)."""
@@ -178,6 +180,7 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
     from mosld_bench.evaluate import PackedLM, evaluate
     from mosld_bench.meters import PeakMemory, trim
     from mosld_bench.models import checkpoint_layers, fresh, own_trained, weights_source
+    from mosld_bench.packing import Proof
     from mosld_bench.train import train
 
     around, spec = session.around, trial.train
@@ -227,6 +230,7 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
             tokenizer,
             tokens=around.resources.score_tokens,
             width=around.resources.score_width,
+            proof=session.proofs.setdefault((trial.model.name, trial.recipe.name), Proof()),
             encoded=session.encoded.setdefault(tokenizer.name_or_path, {}),
         )
         metrics, items, eval_info = evaluate(

@@ -174,7 +174,10 @@ def _check_memory(config: Any, jobs: list[_Job], spec: TrainSpec, device: str, m
     """Refuse by the estimate of `memory.py` what this machine has no room for."""
     room = available(device)
     for job in jobs:
-        needed = memory_of(job.fit, config, spec, job.recipe.optimizer, micro_tokens).total
+        try:
+            needed = memory_of(job.fit, config, spec, job.recipe.optimizer, micro_tokens).total
+        except (AttributeError, TypeError):  # no transformer: nothing is known of it
+            return
         if needed > room:
             remedy = "leave the recipe out of --methods" if job.fit.trainable else "take another --model"
             raise ResourceError(

@@ -120,7 +120,11 @@ def available(device: str) -> int:
     lines = _read("/proc/meminfo").splitlines()
     free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), free)
     limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
-    return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
+    if not (limit.isdigit() and used.isdigit()):
+        return free
+    stat = dict(line.split() for line in _read("/sys/fs/cgroup/memory.stat").splitlines())
+    files = int(stat.get("inactive_file", 0))  # counted as used, but given up to whoever needs it
+    return min(free, int(limit) - int(used) + files)
 
 
 def _read(path: str) -> str:

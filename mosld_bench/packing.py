@@ -167,7 +167,10 @@ def _read(
     device = inputs["input_ids"].device
     rows = torch.tensor([row for row, _, columns in flat for _ in columns], device=device)
     columns = torch.tensor([column for _, _, columns in flat for column in columns], device=device)
-    targets = torch.tensor([token for _, request, _ in flat for token in requests[request][1]], device=device)
+    wanted = [token for _, request, _ in flat for token in requests[request][1]]
+    if not wanted:  # continuations without a token are certain
+        return
+    targets = torch.tensor(wanted, device=device)
     owner = torch.tensor([i for i, (_, _, columns) in enumerate(flat) for _ in columns], device=device)
     logits = logits_at(model, rows, columns, exact=True, **inputs).float()
     logp = logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=1)
@@ -189,24 +192,61 @@ def _home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return embeddings.device, embeddings.dtype  # type: ignore[return-value]
 
 
-def packs(model: nn.Module, requests: Sequence[Request], pad: int, tokens: int) -> bool:
-    """Whether packed scores of this very model equal plain ones, on pieces of the requests themselves.
+@dataclass
+class Proof:
+    """Up to which length of a request it is known whether a model's packed scores are its plain ones."""
 
-    Asked of every model instead of a list of architectures: a mask that cannot be replaced, positions that cannot be
-    given or a state that is no cache of keys and values (state-space layers) show as an error or as other numbers.
+    length: int = 0
+    holds: bool = True
+
+    def covers(self, model: nn.Module, requests: Sequence[Request], pad: int) -> bool:
+        """Whether ``requests`` may be packed. Tries the model out where one is longer than any before."""
+        longest = max(requests, key=_length, default=([], []))
+        if self.holds and _length(longest) > self.length:
+            self.length, self.holds = _length(longest), packs(model, longest, pad)
+        return self.holds
+
+
+def _length(request: Request) -> int:
+    return len(request[0]) + len(request[1])
+
+
+def packs(model: nn.Module, longest: Request, pad: int) -> bool:
+    """Whether packed scores of this very model equal plain ones, on ``longest`` and on others that fork off from it.
+
+    Asked of every model instead of a list of architectures: a mask that cannot be replaced, attention that reaches back
+    so far and no further, positions that cannot be given, a state that is no cache of keys and values (state-space
+    layers): all show as an error or as other numbers, though some on a text of full length only.
     """
-    window = getattr(model.config, "sliding_window", None)  # type: ignore[union-attr]
-    if window and max(len(context) + len(continuation) for context, continuation in requests) > window:
+    config = model.config.get_text_config()  # type: ignore[operator, union-attr]
+    virtual = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
+    window = getattr(config, "sliding_window", None)
+    if window and _length(longest) + virtual > window:
         return False
-    context = requests[0][0][-_TRIED:]
-    few = [(context, continuation[: _TRIED // 8]) for _, continuation in requests[:4]]
-    try:  # the context is a trunk, the continuations branch from its last token
-        packed = score_packed(model, few, pad, tokens, width=_TRIED // 2, forward=0)
+    forks = _forks(longest[0] + longest[1])
+    try:
+        at_once = score_packed(model, forks, pad, tokens=1, width=sum(map(_length, forks)))
+        from_trunks = score_packed(model, forks, pad, tokens=1, width=1, forward=0)
     except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, NotImplementedError):
         return False
-    plain = score_plain(model, few, pad, tokens)
+    plain = score_plain(model, forks, pad, tokens=1)
     scale = 1e-3 if _home(model)[1] == torch.float32 else 5e-2
-    return all(abs(a - b) <= scale * max(1.0, abs(b)) for (a, _), (b, _) in zip(packed, plain, strict=True))
+    return all(
+        abs(a - b) <= scale * max(1.0, abs(b))
+        for scores in (at_once, from_trunks)
+        for (a, _), (b, _) in zip(scores, plain, strict=True)
+    )
 
 
-_TRIED = 24  # tokens of a context
+def _forks(text: Sequence[int]) -> list[Request]:
+    """``text`` with its last tokens as the continuation; another one, an earlier fork, and one halfway."""
+    cut = max(1, len(text) - 4)
+    context, answer = list(text[:cut]), list(text[cut:]) or [text[0]]
+    other = [next((token for token in context if token != answer[0]), answer[0]), *answer[:-1]]
+    early = max(1, cut - 8)
+    return [
+        (context, answer),
+        (context, other),
+        (context[:early] + context[early + 1 :], answer),
+        (context[: max(1, cut // 2)], other),
+    ]

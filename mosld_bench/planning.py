@@ -37,16 +37,19 @@ class Plan:
 
     @cached_property
     def prices(self) -> list[Price | None]:
-        """What each trial will take; None where nothing is trained or scored."""
-        known: dict[tuple[str, Condition, tuple[str, ...]], Price] = {}
+        """What each trial will take; None where nothing is trained or scored, or the model is of another kind."""
+        known: dict[tuple[str, Condition, tuple[str, ...]], Price | None] = {}
         found: list[Price | None] = []
         for trial, fit in self.jobs:
             key = trial.recipe.name, trial.condition, trial.train_on
             if trial.train is not None and key not in known:
-                known[key] = pricing.price(
-                    trial, fit, self.configs[trial.model.name], self.sizes,
-                    trial.recipe.optimizer, self.study.resources.train_tokens, checkpoints=_checkpoints(trial),
-                )  # fmt: skip
+                try:
+                    known[key] = pricing.price(
+                        trial, fit, self.configs[trial.model.name], self.sizes,
+                        trial.recipe.optimizer, self.study.resources.train_tokens, checkpoints=_checkpoints(trial),
+                    )  # fmt: skip
+                except (AttributeError, TypeError):  # no transformer, or one whose configuration has other names
+                    known[key] = None
             found.append(known.get(key))
         return found
 
@@ -168,6 +171,8 @@ def _hours(hours: float) -> str:
 def sentences(plan: Plan, gpus: int, gpu_bytes: float) -> list[str]:
     """The bill in words, what it rests on, and what is refused."""
     prices = [price for price in plan.prices if price]
+    if not prices and plan.study.train:
+        return ["No estimate of time and memory: it is made for transformers alone, and this model's shape is another."]
     if not prices:
         return ["Nothing is trained or scored: parameters are counted, which takes seconds."]
     total = pricing.summary(prices, gpus)

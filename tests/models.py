@@ -7,6 +7,7 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
+    GPTNeoConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
@@ -26,6 +27,10 @@ def config(kind: str = "llama", layers: int = 4, **more: object) -> PreTrainedCo
     if kind == "gpt2":
         return GPT2Config(n_embd=32, n_layer=layers, n_head=4, n_positions=256, vocab_size=VOCABULARY,
                           pad_token_id=0, bos_token_id=1, eos_token_id=1, **more)  # fmt: skip
+    if kind == "gpt_neo":
+        return GPTNeoConfig(hidden_size=32, num_layers=2, attention_types=[[["global", "local"], 1]], num_heads=4,
+                            window_size=40, vocab_size=VOCABULARY, max_position_embeddings=256,
+                            pad_token_id=0, bos_token_id=1, eos_token_id=1, **more)  # fmt: skip
     if kind == "mamba":
         return MambaConfig(hidden_size=32, num_hidden_layers=layers, state_size=4, vocab_size=VOCABULARY,
                            pad_token_id=0, bos_token_id=1, eos_token_id=1, **more)  # fmt: skip

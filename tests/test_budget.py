@@ -174,6 +174,7 @@ GROWTH = {
     "stairs": lambda n: 10 * (-(-n // 3)),
     "flat": lambda n: 40 if n < 9 else 40 * n,
     "late": lambda n: 10 * n if n < 20 else 200 + 3 * n,
+    "full": lambda n: min(10 * n, 35),
 }
 
 
@@ -188,7 +189,7 @@ class Grows(Method):
         return model
 
 
-@pytest.mark.parametrize("how", list(GROWTH))
+@pytest.mark.parametrize("how", [how for how in GROWTH if how != "full"])
 @pytest.mark.parametrize("target", [40, 77, 163, 290, 901, 4400])
 def test_a_plug_in_that_grows_in_no_straight_line_is_fitted_all_the_same(how: str, target: int) -> None:
     """Its size is foreseen wrongly, found out by the count, and searched for step by step."""
@@ -196,6 +197,14 @@ def test_a_plug_in_that_grows_in_no_straight_line_is_fitted_all_the_same(how: st
     fit = fit_budget(recipe, config(layers=1), str(target), 0.99)
     assert fit.trainable == GROWTH[how](fit.params["n"])
     assert abs(fit.trainable - target) == min(abs(GROWTH[how](n) - target) for n in range(1, 2000))
+
+
+def test_the_nearest_counts_are_looked_for_before_a_budget_is_refused() -> None:
+    """A size that stops growing: the line leads past it, to a count below that is true but not the nearest."""
+    recipe = Recipe(name="grows", title="Grows", method="tests.test_budget:Grows", params={"n": 4, "how": "full"})
+    assert fit_budget(recipe, config(layers=1), "34", 0.04).trainable == 35
+    with pytest.raises(BudgetError, match="counts are 30 and 35"):
+        fit_budget(recipe, config(layers=1), "33", 0.01)
 
 
 def test_two_counts_foresee_the_others_and_none_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -460,3 +460,14 @@ def test_one_expert_is_lora_and_has_no_router() -> None:
     x = torch.randn(4, 10)
     lora = one.base_layer(x) + 2 * x @ one.mixture_down["default"].T @ one.mixture_up["default"].T
     torch.testing.assert_close(one(x), lora)
+
+
+def test_one_vector_is_a_batch_of_one() -> None:
+    """Of one dimension, as a linear layer takes it too."""
+    layer = MixtureLayer(
+        nn.Linear(6, 5), "default", MixtureConfig(r=2, experts=3, top_k=2), experts=3, rank=2, alpha=4.0
+    )
+    with torch.no_grad():
+        layer.mixture_up["default"].normal_()
+    x = torch.randn(6)
+    torch.testing.assert_close(layer(x), layer(x[None])[0])

@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 
 from mosld_bench import registry
 from mosld_bench.evaluate import PackedLM, encode_pairs
-from mosld_bench.packing import Work, packs, score_packed, score_plain
+from mosld_bench.packing import Proof, Work, packs, score_packed, score_plain
 from mosld_bench.prefixes import Tree, plant
 from tests.models import build, config, tokenizer
 
@@ -153,12 +153,40 @@ def test_tree_layout() -> None:
     assert isinstance(tree, Tree)
 
 
-def test_models_whose_mask_cannot_be_replaced_are_found_out() -> None:
-    model, asked = build(config()), requests(16)
-    assert packs(model, asked, 0, 512)
-    narrow = build(config("mistral", sliding_window=8))
-    assert not packs(narrow, asked, 0, 512)
-    assert not packs(build(config("mamba")), asked, 0, 512)
+def test_models_that_cannot_be_packed_are_found_out() -> None:
+    """Each of them by the numbers of a text of full length, since a short one would not show it."""
+    text = list(range(3, 43)) * 2
+    assert packs(build(config()), (text, [5]), 0)
+    assert not packs(build(config("mamba")), (text, [5]), 0)
+    narrow = build(config("mistral", sliding_window=40))
+    assert packs(narrow, (text[:30], [5, 6]), 0)
+    assert not packs(narrow, (text[:40], [5]), 0)
+    assert not packs(build(config("gpt_neo")), (text, [5]), 0)  # a window that its configuration calls otherwise
+
+
+def test_what_is_known_of_a_model_holds_up_to_a_length() -> None:
+    """A short request says nothing of a longer one, and a model is tried out once a length."""
+    narrow, proof = build(config("mistral", sliding_window=24)), Proof()
+    assert proof.covers(narrow, [([3, 4, 5], [6])], 0)
+    assert proof.length == 4
+    assert not proof.covers(narrow, [([3, 4], [5]), (list(range(3, 33)), [6])], 0)
+    lm = PackedLM(narrow, tokenizer())
+    texts = [("ab", "c"), ("a long way to go before anyone stops " * 2, "d")]
+    asked = [Instance("loglikelihood", {}, pair, 0, ("t", 0, 1)) for pair in texts]
+    one_by_one = [lm.loglikelihood([request])[0] for request in asked]
+    assert one_by_one == [PackedLM(narrow, tokenizer(), packed=False).loglikelihood([request])[0] for request in asked]
+
+
+def test_virtual_tokens_count_for_a_window() -> None:
+    params = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 20}
+    model = registry.get("peft").attach(build(config("mistral", sliding_window=40)), params).eval()
+    assert packs(model, (list(range(3, 13)), [5]), 0)
+    assert not packs(model, (list(range(3, 33)), [5]), 0)
+
+
+def test_continuations_without_a_token_are_certain() -> None:
+    for score in (score_plain, lambda *given: score_packed(*given, 64)):
+        assert score(build(config()), [([3, 4], []), ([5], [])], 0, 64) == [(0.0, True)] * 2
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "mistral", "mamba"])
@@ -183,7 +211,7 @@ def test_virtual_tokens_are_scored_with_their_prefix(kind: str, family: str) -> 
     params = {"peft_type": kind, "num_virtual_tokens": 4, **more}
     model = registry.get("peft").attach(build(config(family)), params).eval()
     asked = requests(20)
-    assert packs(model, asked, 0, 512)
+    assert packs(model, max(asked, key=lambda one: len(one[0]) + len(one[1])), 0)
     ways = (
         score_plain(model, asked, 0, 200),
         score_packed(model, asked, 0, 200, 64),

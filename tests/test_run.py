@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from mosld_bench.tasks import TaskLoader, examples, sample, split
 from mosld_bench.testing import check_method
 from mosld_bench.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, items, write_task
+from tests.models import config
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -180,6 +182,19 @@ def test_the_longest_trials_start_first_and_the_order_is_always_the_same(tiny: P
     assert {trial.id for trial, _ in ordered} == {trial.id for trial, _ in plan.jobs}
     assert plan.longest_first(ordered) == plan.longest_first(plan.jobs)
     assert plan.longest_first(plan.jobs[::3]) == [one for one in ordered if one in plan.jobs[::3]]
+
+
+def test_a_model_without_a_price_is_planned_and_ordered() -> None:
+    """A state-space model has no heads of attention: nothing is known of its memory, and nothing stops."""
+    workspace = Workspace.find(REPOSITORY)
+    study = Study.load(workspace.study_file("embedded"), {"recipes": ["lora", "full"], "seeds": [0]})
+    plan = planning.make(study, workspace)
+    other = dataclasses.replace(plan, configs=dict.fromkeys(plan.configs, config("mamba")))
+    assert other.prices == [None] * len(plan.jobs)
+    assert {trial.id for trial, _ in other.longest_first(other.jobs)} == {trial.id for trial, _ in plan.jobs}
+    assert other.refusals(1) == []
+    (said,) = planning.sentences(other, 8, 80e9)
+    assert said.startswith("No estimate of time and memory")
 
 
 class Failing(PeftMethod):

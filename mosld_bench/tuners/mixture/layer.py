@@ -110,7 +110,7 @@ class MixtureLayer(RoutedLayer):
 
 def _added(y: Tensor, hidden: Tensor, up: Tensor) -> Tensor:
     """y + Up hidden, in one product where both have one dtype: the update itself is never in memory."""
-    if y.dtype != hidden.dtype:
+    if y.dtype != hidden.dtype or y.dim() < 2:
         return y + F.linear(hidden, up).to(y.dtype)
     rows = torch.addmm(y.flatten(0, -2), hidden.flatten(0, -2), up.to(y.dtype).t())
     return rows.view_as(y)
