@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from mosld_bench.evaluate import PackedLM
+from mosld_bench.packing import Proof
 from mosld_bench.tasks import sample
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, faster, in_turns
@@ -45,11 +47,12 @@ def run(rounds: int) -> Iterator[Row]:
             theirs = {size: HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size) for size in BATCHES}
             trial = asked[:16]  # which warms up besides
             best = min(theirs, key=lambda size: in_turns({"": _way(theirs[size], trial)}, 1, 0)[""][0])
+            proof, trying = _tried(model, tokenizer, asked)
             answers: dict[str, list[tuple[float, bool]]] = {}
             work = []
 
-            def ours(asked: Any = asked, answers: Any = answers, work: Any = work) -> None:
-                lm = PackedLM(model, tokenizer, tokens=resources.score_tokens, width=resources.score_width)
+            def ours(asked: Any = asked, answers: Any = answers, work: Any = work, proof: Any = proof) -> None:
+                lm = PackedLM(model, tokenizer, tokens=resources.score_tokens, width=resources.score_width, proof=proof)
                 answers["ours"] = lm.loglikelihood(asked)
                 work.append(lm.work)
 
@@ -64,8 +67,16 @@ def run(rounds: int) -> Iterator[Row]:
                 "scoring", f"{name}, {items} items, {len(asked)} requests",
                 f"HFLM, batch {best}, {threads} threads", seconds["ours"], seconds["theirs"], wanted,
                 f"tokens {done.plain:,} -> {done.computed:,} ({done.plain / done.computed:.1f}x), "
-                f"largest gap {gap:.0e}, same answer {same}/{items}",
+                f"largest gap {gap:.0e}, same answer {same}/{items}; to try the model out, once a worker: {trying:.1f} s",
             )  # fmt: skip
+
+
+def _tried(model: Any, tokenizer: Any, asked: list[Any]) -> tuple[Proof, float]:
+    """What a worker knows of a model after its first trial, and the seconds that took."""
+    proof, started = Proof(), time.perf_counter()
+    longest = max(asked, key=lambda request: len(tokenizer("".join(request.args))["input_ids"]))
+    PackedLM(model, tokenizer, proof=proof).loglikelihood([longest])
+    return proof, time.perf_counter() - started
 
 
 def _way(lm: HFLM, asked: list[Any]) -> Any:
