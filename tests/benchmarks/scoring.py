@@ -67,7 +67,7 @@ def run(rounds: int) -> Iterator[Row]:
                 "scoring", f"{name}, {items} items, {len(asked)} requests",
                 f"HFLM, batch {best}, {threads} threads", seconds["ours"], seconds["theirs"], wanted,
                 f"tokens {done.plain:,} -> {done.computed:,} ({done.plain / done.computed:.1f}x), "
-                f"largest gap {gap:.0e}, same answer {same}/{items}; to try the model out, once a worker: {trying:.1f} s",
+                f"largest gap {gap:.0e}, same answer {same}/{items}; {trying:.1f} s, once a worker, to try it out",
             )  # fmt: skip
 
 
