@@ -15,6 +15,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.evaluator import evaluate as lm_evaluate
 from torch import nn
 
+from mosld_bench.models import virtual_tokens
 from mosld_bench.packing import Proof, Score, Work, score_packed, score_plain
 from mosld_bench.prefixes import Request
 from mosld_bench.record import EvalInfo, Metric
@@ -52,7 +53,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         self._encoded = encoded if encoded is not None else {}
         self._device = next(model.parameters()).device
         limit = getattr(model.config, "max_position_embeddings", None)
-        self.max_length = int(limit or 2048) - _virtual_tokens(model)
+        self.max_length = int(limit or 2048) - virtual_tokens(model)
 
     @property
     def eot_token_id(self) -> int:
@@ -172,11 +173,6 @@ def encode_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, 
 def _prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
     bos = tokenizer.bos_token_id
     return int(bos if bos is not None else tokenizer.eos_token_id)
-
-
-def _virtual_tokens(model: nn.Module) -> int:
-    config = getattr(model, "active_peft_config", None)
-    return int(getattr(config, "num_virtual_tokens", 0) or 0)
 
 
 def _alike(order: list[int], key: Callable[[int], str], most: int) -> Iterator[list[int]]:

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from mosld_bench.budget import empty_model
+from mosld_bench.models import virtual_tokens
 from mosld_bench.profile import Flops
 from mosld_bench.registry import Method
 
@@ -103,9 +104,7 @@ class _Tally:
 def _formula(model: nn.Module, tokens: int, headed: int) -> tuple[int, int] | None:
     """FLOPs of forward and backward over one text, the head at ``headed`` of its tokens; None where unknown."""
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    tally, virtual = _Tally(), 0
-    for config in getattr(model, "peft_config", {}).values():
-        virtual += getattr(config, "num_virtual_tokens", None) or 0
+    tally, virtual = _Tally(), virtual_tokens(model)
     if virtual:  # keys and values as they are; a network that makes them would have matrices of its own
         tally.met |= {id(p) for name, p in model.named_parameters() if name.startswith("prompt_encoder.")}
     try:

@@ -170,6 +170,11 @@ def own_trained(model: nn.Module, base: nn.Module) -> list[nn.Parameter]:
     return owned
 
 
+def virtual_tokens(model: nn.Module) -> int:
+    """How many tokens that are no text stand before every text."""
+    return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
+
+
 def checkpoint_layers(model: Any, on: bool) -> None:
     """Compute each layer's activations again in the backward pass instead of keeping them."""
     with warnings.catch_warnings():

@@ -18,7 +18,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from mosld_bench.batching import cut
 from mosld_bench.logits import logits_at, padded
-from mosld_bench.prefixes import FORWARD, Request, Tree, plant
+from mosld_bench.models import virtual_tokens
+from mosld_bench.prefixes import PRICE, Request, Tree, plant
 
 Score = tuple[float, bool]  # log-likelihood of the continuation in nats; whether greedy decoding would give it
 
@@ -40,15 +41,15 @@ def score_packed(
     tokens: int,
     width: int,
     work: Work | None = None,
-    forward: int = FORWARD,
+    price: int = PRICE,
 ) -> list[Score]:
     """Score ``requests`` as prefix trees of ``width`` nodes, up to ``tokens`` padded nodes a forward.
 
-    ``forward``: what a forward costs beside its tokens, in tokens.
+    ``price``: how many tokens a trunk must save.
     """
     scores: list[Score] = [(0.0, True)] * len(requests)
     bare, root = _rooted(model)
-    for trunk in plant(requests, width, forward):
+    for trunk in plant(requests, width, price):
         kept = _extended(bare, root, trunk.tokens) if trunk.tokens else root
         trees = sorted(trunk.trees, key=lambda tree: -len(tree.tokens))
         for batch in (trees[piece] for piece in cut([len(tree.tokens) for tree in trees], tokens)):
@@ -194,7 +195,10 @@ def _home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 @dataclass
 class Proof:
-    """Up to which length of a request it is known whether a model's packed scores are its plain ones."""
+    """Up to which length of a request it is known whether a model's packed scores are its plain ones.
+
+    The length counts virtual tokens, of which models of one kind have more or fewer.
+    """
 
     length: int = 0
     holds: bool = True
@@ -202,8 +206,9 @@ class Proof:
     def covers(self, model: nn.Module, requests: Sequence[Request], pad: int) -> bool:
         """Whether ``requests`` may be packed. Tries the model out where one is longer than any before."""
         longest = max(requests, key=_length, default=([], []))
-        if self.holds and _length(longest) > self.length:
-            self.length, self.holds = _length(longest), packs(model, longest, pad)
+        length = _length(longest) + virtual_tokens(model)
+        if self.holds and length > self.length:
+            self.length, self.holds = length, packs(model, longest, pad)
         return self.holds
 
 
@@ -219,14 +224,13 @@ def packs(model: nn.Module, longest: Request, pad: int) -> bool:
     layers): all show as an error or as other numbers, though some on a text of full length only.
     """
     config = model.config.get_text_config()  # type: ignore[operator, union-attr]
-    virtual = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
     window = getattr(config, "sliding_window", None)
-    if window and _length(longest) + virtual > window:
+    if window and _length(longest) + virtual_tokens(model) > window:
         return False
     forks = _forks(longest[0] + longest[1])
     try:
         at_once = score_packed(model, forks, pad, tokens=1, width=sum(map(_length, forks)))
-        from_trunks = score_packed(model, forks, pad, tokens=1, width=1, forward=0)
+        from_trunks = score_packed(model, forks, pad, tokens=1, width=1, price=0)
     except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, NotImplementedError):
         return False
     plain = score_plain(model, forks, pad, tokens=1)

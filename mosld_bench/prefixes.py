@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 Request = tuple[list[int], list[int]]  # token ids of the context (at least one) and of the continuation
 
-FORWARD = 256  # what a forward costs beside its tokens, in tokens: a trunk must save more
+PRICE = 256  # what a trunk costs beside its tokens, in tokens: a forward of its own, and batches that no other joins
 
 
 @dataclass
@@ -26,15 +26,13 @@ class Tree:
     places: list[tuple[int, list[int]]] = field(default_factory=list)  # request -> nodes whose logits it needs
     _path: list[int] = field(default_factory=list)
 
-    def add(self, request: int, sequence: Sequence[int], needed: int) -> None:
-        """Add a request's input; its last ``needed`` nodes predict the continuation. Requests come sorted."""
-        shared = 0
-        for node, token in zip(self._path, sequence, strict=False):
-            if self.tokens[node] != token:
-                break
-            shared += 1
+    def add(self, request: int, shared: int, fresh: Sequence[int], needed: int) -> None:
+        """Add a request's input: the first ``shared`` tokens of the one before, then ``fresh`` ones.
+
+        The logits of its last ``needed`` nodes predict the continuation.
+        """
         del self._path[shared:]
-        for token in sequence[shared:]:
+        for token in fresh:
             node = len(self.tokens)
             self.tokens.append(token)
             self.depth.append(len(self._path))
@@ -42,7 +40,7 @@ class Tree:
             self._path.append(node)
         for node in self._path:
             self.end[node] = len(self.tokens)
-        self.places.append((request, self._path[len(sequence) - needed : len(sequence)]))
+        self.places.append((request, self._path[len(self._path) - needed :]))
 
 
 @dataclass(frozen=True)
@@ -53,15 +51,15 @@ class Trunk:
     trees: list[Tree]
 
 
-def plant(requests: Sequence[Request], width: int, forward: int = FORWARD) -> list[Trunk]:
+def plant(requests: Sequence[Request], width: int, price: int = PRICE) -> list[Trunk]:
     """All requests as trees of at most ``width`` nodes (more only where a single request is longer).
 
-    The first trunk has no tokens. ``forward``: how many tokens another one must save.
+    The first trunk has no tokens. ``price``: how many tokens another one must save.
     """
     forest = _Forest(requests, width)
     trunks = [Trunk([], [])]
     free = 0
-    for low, high, length, _ in forest.worthwhile(forward):
+    for low, high, length, _ in forest.worthwhile(price):
         trunks[0].trees.extend(forest.trees(free, low, 0))
         trunks.append(Trunk(forest.inputs[low][:length], list(forest.trees(low, high, length))))
         free = high
@@ -87,7 +85,7 @@ class _Forest:
         """Nodes of the tree of inputs ``low`` to ``high``."""
         return self._until[high] - self._until[low] + self.common[low] if low < high else 0
 
-    def worthwhile(self, forward: int) -> list[_Found]:
+    def worthwhile(self, price: int) -> list[_Found]:
         """The trunks that save most, in order and apart from each other.
 
         Every stretch of inputs with a common prefix is looked at, inner ones first: it becomes a trunk where that saves
@@ -100,20 +98,23 @@ class _Forest:
             inside: list[_Found] = []
             while stretches[-1][0] > common:
                 length, first, found = stretches.pop()
-                inside = self._better(first, index, length, found + inside, forward)
+                inside = self._better(first, index, length, found + inside, price)
             if stretches[-1][0] < common:
                 stretches.append((common, first, inside))
             else:
                 stretches[-1][2].extend(inside)
         return stretches[0][2]
 
-    def _better(self, low: int, high: int, length: int, inside: list[_Found], forward: int) -> list[_Found]:
+    def _better(self, low: int, high: int, length: int, inside: list[_Found], price: int) -> list[_Found]:
         """The trunk of a stretch, or those ``inside`` it: whichever saves more."""
+        least = max(1, price // 16)
+        if length < least or self.nodes(low, high) <= self.width:
+            return inside
         # Logits of a trunk are not kept: it must end before the first place that one of its requests needs.
         length = min(length, *(len(self.inputs[i]) - self.needed[i] for i in range(low, high)))
-        if length < max(1, forward // 16) or self.nodes(low, high) <= self.width:
+        if length < least:
             return inside
-        saved = self._cost(low, high, 0) - self._cost(low, high, length) - length - forward
+        saved = self._cost(low, high, 0) - self._cost(low, high, length) - length - price
         return [_Found(low, high, length, saved)] if saved > sum(one.saved for one in inside) else inside
 
     def _cost(self, low: int, high: int, begin: int) -> int:
@@ -125,7 +126,8 @@ class _Forest:
         for first, end in self._cuts(low, high, begin):
             tree = Tree()
             for place in range(first, end):
-                tree.add(self.order[place], self.inputs[place][begin:], self.needed[place])
+                shared = begin if place == first else self.common[place]
+                tree.add(self.order[place], shared - begin, self.inputs[place][shared:], self.needed[place])
             yield tree
 
     def _cuts(self, low: int, high: int, begin: int) -> Iterator[tuple[int, int]]:

@@ -42,7 +42,7 @@ def test_packed_equals_plain(kind: str, width: int) -> None:
     model, asked = build(config(kind)), requests()
     plain = score_plain(model, asked, 0, 512)
     packed = score_packed(model, asked, 0, 512, width)
-    from_trunks = score_packed(model, asked, 0, 512, width, forward=0)
+    from_trunks = score_packed(model, asked, 0, 512, width, price=0)
     for (a, greedy_a), *others in zip(plain, packed, from_trunks, strict=True):
         for b, greedy_b in others:
             assert a == pytest.approx(b, abs=1e-4)
@@ -125,10 +125,10 @@ def test_few_shot_examples_are_computed_once_and_kept() -> None:
     st.integers(1, 20),
     st.integers(0, 8),
 )
-def test_every_request_is_planted_whole(asked: list[tuple[Ids, Ids]], width: int, forward: int) -> None:
+def test_every_request_is_planted_whole(asked: list[tuple[Ids, Ids]], width: int, price: int) -> None:
     """Whatever the requests: read along its path, trunk first, each gives its input, its last nodes those it needs."""
     found = {}
-    for trunk in plant(asked, width, forward):
+    for trunk in plant(asked, width, price):
         for tree in trunk.trees:
             longest = max(len(asked[request][0]) + len(asked[request][1]) - 1 for request, _ in tree.places)
             assert len(tree.tokens) <= max(width, longest - len(trunk.tokens))
@@ -182,6 +182,10 @@ def test_virtual_tokens_count_for_a_window() -> None:
     model = registry.get("peft").attach(build(config("mistral", sliding_window=40)), params).eval()
     assert packs(model, (list(range(3, 13)), [5]), 0)
     assert not packs(model, (list(range(3, 33)), [5]), 0)
+    proof, request = Proof(), (list(range(3, 33)), [5])
+    few = registry.get("peft").attach(build(config("mistral", sliding_window=40)), params | {"num_virtual_tokens": 4})
+    assert proof.covers(few.eval(), [request], 0)
+    assert not proof.covers(model, [request], 0)  # the same recipe at a larger budget
 
 
 def test_continuations_without_a_token_are_certain() -> None:
@@ -215,7 +219,7 @@ def test_virtual_tokens_are_scored_with_their_prefix(kind: str, family: str) -> 
     ways = (
         score_plain(model, asked, 0, 200),
         score_packed(model, asked, 0, 200, 64),
-        score_packed(model, asked, 0, 200, 8, forward=0),
+        score_packed(model, asked, 0, 200, 8, price=0),
     )
     for (context, answer), *scores in zip(asked, *ways, strict=True):
         logits = model(input_ids=torch.tensor([context + answer])).logits[0][-len(answer) - 1 :].log_softmax(-1)

@@ -6,16 +6,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
 
 from mosld_bench import planning
 from mosld_bench.execute import Session, Surroundings, execute
+from mosld_bench.meters import resident
 from mosld_bench.study import Study
 from mosld_bench.workspace import Workspace
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, alone
+from tests.conftest import REPOSITORY
 
 RECIPES = ("lora", "mola", "mosld", "full")
 TRIALS = 3  # of a process, one after another
@@ -25,7 +26,7 @@ def run(rounds: int) -> Iterator[Row]:
     for recipe in RECIPES:
         child = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.memory", recipe],
-            cwd=real.REPOSITORY, check=True, capture_output=True, text=True,
+            cwd=REPOSITORY, check=True, capture_output=True, text=True,
         )  # fmt: skip
         measured = json.loads(child.stdout.splitlines()[-1])
         yield alone(
@@ -38,7 +39,7 @@ def run(rounds: int) -> Iterator[Row]:
 def trials(recipe: str) -> None:
     """Trials of the study `smollm2` on stories longer than the cut-off; prints the peak of each and what remains."""
     real.threads()
-    workspace = Workspace.find(real.REPOSITORY)
+    workspace = Workspace.find(REPOSITORY)
     changes = {
         "recipes": [recipe], "in_domain": ["mctest", "commonsense_qa"], "out_of_domain": [], "train.steps": 2,
         "train.max_length": 256, "train.validation_items": 8, "evaluate.limit": 10, "seeds": list(range(TRIALS)),
@@ -52,7 +53,7 @@ def trials(recipe: str) -> None:
         record = execute(trial, session, fit).record
         assert record.status == "finished", record.error
         peaks.append(record.peak_memory_bytes)
-        rests.append(int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096)
+        rests.append(resident())
     print(json.dumps({"peaks": peaks, "rests": rests}))
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from mosld_bench import launch
 from mosld_bench.models import load_base, load_tokenizer
 from mosld_bench.study import ModelSpec, Study
 from mosld_bench.tasks import TaskLoader
+from tests.conftest import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TASKS = ("openbookqa", "commonsense_qa", "mctest", "arc_easy", "arc_challenge")
 
 
@@ -44,5 +45,5 @@ def loader(*folders: Path) -> TaskLoader:
 
 def threads() -> int:
     """All cores for one model: the figures are of one trial alone on the machine."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(launch._own_cores())
     return torch.get_num_threads()

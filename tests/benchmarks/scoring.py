@@ -15,6 +15,7 @@ from mosld_bench.packing import Proof
 from mosld_bench.tasks import sample
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, faster, in_turns
+from tests.conftest import REPOSITORY
 
 FEW_SHOT = """include: {tasks}/{name}.yaml
 task: {name}_5shot
@@ -38,7 +39,7 @@ def run(rounds: int) -> Iterator[Row]:
     resources = real.study().resources
     with tempfile.TemporaryDirectory() as folder:
         for name in ("mmlu", "mmlu_letters"):
-            text = FEW_SHOT.format(tasks=real.REPOSITORY / "tasks", name=name)
+            text = FEW_SHOT.format(tasks=REPOSITORY / "tasks", name=name)
             (Path(folder) / f"{name}_5shot.yaml").write_text(text, encoding="utf-8")
         loader = real.loader(Path(folder))
         for name, (items, wanted) in ASKED.items():

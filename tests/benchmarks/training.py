@@ -19,6 +19,7 @@ from mosld_bench.study import Resources, TrainSpec
 from mosld_bench.train import Encoded, batch_order, train
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, alone, faster, in_turns
+from tests.conftest import REPOSITORY
 
 LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
 STEPS = 6  # optimiser steps of a round
@@ -66,7 +67,7 @@ def run(rounds: int) -> Iterator[Row]:
 
 def mixture() -> list[Encoded]:
     """The training items of the five tasks, as a trial of the study gets them, answers trained on and prompts not."""
-    around = Surroundings((str(real.REPOSITORY / "tasks"),), Resources(), str(real.data_root()))
+    around = Surroundings((str(REPOSITORY / "tasks"),), Resources(), str(real.data_root()))
     session, spec = Session(around), real.study().train
     assert spec is not None
     spec = spec.model_copy(update={"max_length": 256, "task_items": 500})

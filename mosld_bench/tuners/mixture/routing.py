@@ -27,16 +27,17 @@ def gate(logits: Tensor, top_k: int | None, renormalize: bool, dropout: float = 
     expert is picked only where fewer than K remain, and its gate is 0 there. The returned p is without dropout.
     """
     probabilities = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    scores = F.dropout(probabilities, dropout) if dropout else probabilities
     if top_k is None or (top_k == logits.shape[-1] and not dropout):
-        return F.dropout(probabilities, dropout) if dropout else probabilities, probabilities
+        return scores, probabilities
     if renormalize and not dropout:  # a softmax over the K largest logits is the same, in half as many operations
         values, picks = logits.topk(top_k, dim=-1)
         values = values.softmax(dim=-1, dtype=probabilities.dtype)
     else:
-        values, picks = (F.dropout(probabilities, dropout) if dropout else probabilities).topk(top_k, dim=-1)
-    if renormalize and dropout:
-        total = values.sum(dim=-1, keepdim=True)
-        values = values / (total + (total == 0))  # all experts of a token may have been dropped
+        values, picks = scores.topk(top_k, dim=-1)
+        if renormalize:
+            total = values.sum(dim=-1, keepdim=True)
+            values = values / (total + (total == 0))  # all experts of a token may have been dropped
     return torch.zeros_like(probabilities).scatter(-1, picks, values), probabilities
 
 
