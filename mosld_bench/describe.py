@@ -107,7 +107,6 @@ def protocol(evidence: Evidence) -> Section:
         return section("Protocol", paragraph(study.about) if study.about else None, paragraph(*models))
     length = f"{train.steps:,} steps" if train.steps else f"{train.epochs:g} epochs"
     clip = f"gradients clipped at {train.gradient_clip:g}" if train.gradient_clip else "no gradient clipping"
-    seeds = sorted({record.trial.seed for record in evidence.records if record.trial.setting != "frozen"})
     limit = study.evaluate.limit
     return section(
         "Protocol",
@@ -120,7 +119,7 @@ def protocol(evidence: Evidence) -> Section:
             f"example, {train.dtype}. {100 * train.validation_fraction:g} % of each training split is held out for "
             "the validation loss and never trained on. "
             f"{_sampled(evidence)}",
-            run("Seeds. ", "bold"), f"{', '.join(map(str, seeds)) or 'none'}. ",
+            run("Seeds. ", "bold"), _seeds(evidence),
             run("Scoring. ", "bold"),
             "The primary metric of each task, as lm-eval defines it, on "
             + (f"a fixed sample of at most {limit} items a task." if limit else "all items of the task."),
@@ -134,6 +133,14 @@ def protocol(evidence: Evidence) -> Section:
 def _models(evidence: Evidence) -> str:
     pinned = {trial.model.name: trial.model.revision for trial in evidence.trials}
     return listed([f"{name} (revision {(revision or 'not pinned')[:12]})" for name, revision in pinned.items()])
+
+
+def _seeds(evidence: Evidence) -> str:
+    """The seeds of all rows together, and whether each row has them all."""
+    of_rows = [{record.trial.seed for record in row.records} for row in evidence.trained]
+    seeds = sorted(set().union(*of_rows))
+    uneven = "" if all(len(own) == len(seeds) for own in of_rows) else " Not every row has all of them: see n."
+    return f"{', '.join(map(str, seeds)) or 'none'}.{uneven} "
 
 
 def _at_most(train: TrainSpec) -> str:

@@ -74,7 +74,7 @@ def narrowed(study: Study, budget: str | None = None) -> Study:
     """
     if budget is not None and len(study.budgets) > 1:
         raise BenchError(f"A profile is made at one budget; given: {budget}. Run it once for each.")
-    few = {"models": study.models[:1], "budgets": study.budgets[:1], "settings": study.settings[:1]}
+    few = {"models": study.models[:1], "budgets": study.budgets[:1], "settings": study.settings[:1], "parts": ()}
     return study.model_copy(update={**few, "seeds": study.seeds[:1], "general": None})
 
 

@@ -102,8 +102,8 @@ def parse(model: type[T], where: Path | str, content: dict[str, Any]) -> T:
 
 
 def _keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    for part in location[:-1]:
-        field = model.model_fields.get(str(part))
+    for part in (one for one in location[:-1] if isinstance(one, str)):  # not the places in a list
+        field = model.model_fields.get(part)
         inner = (field.annotation, *get_args(field.annotation)) if field else ()
         models = [one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)]
         if not models:

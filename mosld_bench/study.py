@@ -155,20 +155,50 @@ class Trial(Strict):
         return self.in_domain + self.out_of_domain
 
 
-class Study(Strict):
+class Selection(Strict):
+    """Which cells a study has: recipes by settings by budgets by seeds."""
+
+    recipes: tuple[str, ...] = ("all",)
+    settings: tuple[Literal["mixture", "single"], ...] = ("mixture",)
+    budgets: tuple[str, ...] = (NATIVE,)
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+
+    @field_validator("recipes", "settings", "seeds", "budgets", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return _listed(value)
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _spelled(cls, value: Any) -> Any:
+        items = [str(item) for item in (value if isinstance(value, list | tuple) else [value])]
+        for item in items:
+            if not _BUDGET.fullmatch(item):
+                raise ValueError(
+                    f"{item!r} is not a budget; allowed are a count (60000, 250k, 1.5m), a share of the base "
+                    f"model (0.5%), another recipe's size (lora-r8), a rank (r8) and {NATIVE}"
+                )
+        return items
+
+    @field_validator("settings", "seeds", "budgets")
+    @classmethod
+    def _once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _once(value)
+
+
+class Study(Selection):
     """A question, and the settings under which it is asked."""
 
     name: str
     question: str
     about: str = Field("", description="what the report says before its tables")
     models: tuple[ModelSpec, ...] = Field(min_length=1, description="`model` is short for a list of one")
-    recipes: tuple[str, ...] = ("all",)
-    settings: tuple[Literal["mixture", "single"], ...] = ("mixture",)
+    parts: tuple[Selection, ...] = Field(
+        (), description="the study is the union of these; what a part leaves out, the study says"
+    )
     in_domain: tuple[str, ...] = ()
     out_of_domain: tuple[str, ...] = ()
-    budgets: tuple[str, ...] = (NATIVE,)
     budget_tolerance: float = Field(0.01, gt=0, lt=1)
-    seeds: tuple[int, ...] = (0, 1, 2)
     train: TrainSpec | None = Field(None, description="none for a study that only counts parameters")
     evaluate: EvaluateSpec = EvaluateSpec()
     resources: Resources = Resources()
@@ -192,31 +222,15 @@ class Study(Strict):
             content = {key: value for key, value in content.items() if key != "model"} | {"models": [content["model"]]}
         return content
 
-    @field_validator(
-        "recipes", "settings", "in_domain", "out_of_domain", "seeds", "budgets", "published", mode="before"
-    )
+    @field_validator("in_domain", "out_of_domain", "published", mode="before")
     @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str | int) else value
+    def _listed_tasks(cls, value: Any) -> Any:
+        return _listed(value)
 
-    @field_validator("budgets", mode="before")
+    @field_validator("in_domain", "out_of_domain")
     @classmethod
-    def _spelled(cls, value: Any) -> Any:
-        items = [str(item) for item in (value if isinstance(value, list | tuple) else [value])]
-        for item in items:
-            if not _BUDGET.fullmatch(item):
-                raise ValueError(
-                    f"{item!r} is not a budget; allowed are a count (60000, 250k, 1.5m), a share of the base "
-                    f"model (0.5%), another recipe's size (lora-r8), a rank (r8) and {NATIVE}"
-                )
-        return items
-
-    @field_validator("in_domain", "out_of_domain", "seeds", "budgets", "settings")
-    @classmethod
-    def _once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError(f"lists an entry twice: {list(value)}")
-        return value
+    def _tasks_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _once(value)
 
     @field_validator("models")
     @classmethod
@@ -235,6 +249,8 @@ class Study(Strict):
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top. Raises BadFileError."""
         content = read_including(path, ("train", "evaluate", "resources"), exclusive=(("model", "models"),))
+        if not Selection.model_fields.keys().isdisjoint(overrides or {}):
+            content.pop("parts", None)  # cells that are asked for by name are those, and no others
         for key, value in (overrides or {}).items():
             _set(content, key, value)
         return parse(cls, path, {"name": path.resolve().parent.name, **content})
@@ -255,11 +271,11 @@ class Study(Strict):
         Raises UnknownNameError for a recipe, DataError for a task without a training split in a training role.
         """
         recipes = load_recipes(workspace.methods)
-        chosen = select(recipes, self.recipes)
+        products = [(part, select(recipes, part.recipes)) for part in self.products()]
         if self.reference not in {*recipes, Study.model_fields["reference"].default}:
             raise UnknownNameError("recipe", self.reference, recipes, "It is named as the study's reference.")
-        if self.train and self.frozen_base and "base" in recipes and recipes["base"] not in chosen:
-            chosen.insert(0, recipes["base"])
+        if self.train and self.frozen_base and "base" in recipes and recipes["base"] not in products[0][1]:
+            products[0][1].insert(0, recipes["base"])
         files = TaskFiles.scan((workspace.tasks, *include_paths))
         both = set(self.in_domain) & set(self.out_of_domain)
         if both:
@@ -267,7 +283,17 @@ class Study(Strict):
         for task in self.tasks:
             if task not in self.out_of_domain:
                 files.check_trainable(task)
-        return self.trials(chosen, {task: files.digest(task) for task in self.tasks})
+        digests = {task: files.digest(task) for task in self.tasks}
+        found: dict[str, Trial] = {}
+        for part, chosen in products:
+            for trial in part.trials(chosen, digests):
+                found.setdefault(trial.id, trial)
+        return list(found.values())
+
+    def products(self) -> list[Study]:
+        """The parts as studies of one product each; the study itself where it has none."""
+        given = [{key: getattr(part, key) for key in part.model_fields_set} for part in self.parts]
+        return [self.model_copy(update={**own, "parts": ()}) for own in given] or [self]
 
     def trials(self, recipes: Sequence[Recipe], digests: Mapping[str, str]) -> list[Trial]:
         """Every trial of ``recipes``, each once, given the digest of every task."""
@@ -328,6 +354,17 @@ class Study(Strict):
                     general=general,
                     protocol=protocols[general is not None],
                 )
+
+
+def _listed(value: Any) -> Any:
+    """A single value is short for a list of one."""
+    return [value] if isinstance(value, str | int) else value
+
+
+def _once(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError(f"lists an entry twice: {list(value)}")
+    return value
 
 
 def is_rank(budget: str) -> bool:

@@ -99,6 +99,29 @@ def test_plan_is_pure_ordered_and_complete(tiny: Path) -> None:
     assert len({t.protocol for t in trials}) == 1
 
 
+def test_a_study_of_parts_is_their_union(tiny: Path) -> None:
+    """All recipes with one seed, one with more, another alone on every task: none twice, the base once."""
+    path = tiny / "reports" / "parts" / "study.yaml"
+    path.parent.mkdir()
+    parts = "[{seeds: 0}, {recipes: [lora], seeds: [0, 1]}, {recipes: [mola], settings: [single], seeds: [1]}]"
+    path.write_text(f"include: ../tiny/study.yaml\nrecipes: [mola, lora]\nbudgets: [6k]\nseeds: [3, 4]\nparts: {parts}\n")
+    workspace, whole = Workspace(tiny, tiny), Study.load(path)
+    cells = [(t.recipe.name, t.setting, t.seed, t.train_on) for t in whole.plan(workspace)]
+    tasks = whole.in_domain
+    assert cells == [
+        ("base", "frozen", 0, ()),
+        ("mola", "mixture", 0, tasks), ("lora", "mixture", 0, tasks), ("lora", "mixture", 1, tasks),
+        *(("mola", "single", 1, (task,)) for task in tasks),
+    ]  # fmt: skip
+    # Cells asked for on the command line take the parts' place, and are the same trials.
+    asked = Study.load(path, {"recipes": ["lora"], "seeds": [1]})
+    assert [t.recipe.name for t in asked.plan(workspace)] == ["base", "lora"]
+    assert asked.plan(workspace)[1].id in {t.id for t in whole.plan(workspace)}
+    path.write_text(path.read_text().replace("seeds: 0}", "sedes: 0}"))
+    with pytest.raises(BadFileError, match=r"Did you mean 'seeds'"):
+        Study.load(path)
+
+
 def test_a_study_over_ranks_models_and_amounts_of_general_data(tiny: Path) -> None:
     workspace = Workspace(tiny, tiny)
     one = study(

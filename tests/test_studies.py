@@ -45,8 +45,8 @@ OWN: dict[str, dict[str, Any]] = {
 
 def test_the_studies_are_those_of_the_paper_and_ours() -> None:
     assert set(STUDIES) == {
-        "embedded", "smollm2", "paper", "location", "dropout", "general-data", "allocation", "uncommon", "scaling",
-        "parameters", "rank", "budget", "diverse",
+        "embedded", "smollm2", "smollm2-budget", "paper", "location", "dropout", "general-data", "allocation",
+        "uncommon", "scaling", "parameters", "rank", "budget", "diverse",
     }  # fmt: skip
 
 

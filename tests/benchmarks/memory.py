@@ -41,8 +41,9 @@ def trials(recipe: str) -> None:
     real.threads()
     workspace = Workspace.find(REPOSITORY)
     changes = {
-        "recipes": [recipe], "in_domain": ["mctest", "commonsense_qa"], "out_of_domain": [], "train.steps": 2,
-        "train.max_length": 256, "train.validation_items": 8, "evaluate.limit": 10, "seeds": list(range(TRIALS)),
+        "recipes": [recipe], "in_domain": ["mctest", "commonsense_qa"], "out_of_domain": [],
+        "train.steps": 2, "train.dtype": "float32", "train.max_length": 256, "train.validation_items": 8,
+        "evaluate.limit": 10, "seeds": list(range(TRIALS)),
     }  # fmt: skip
     plan = planning.make(Study.load(workspace.study_file("smollm2"), changes), workspace, ())
     session = Session(Surroundings((str(workspace.tasks),), plan.study.resources, str(real.data_root())))
