@@ -104,7 +104,9 @@ def test_a_study_of_parts_is_their_union(tiny: Path) -> None:
     path = tiny / "reports" / "parts" / "study.yaml"
     path.parent.mkdir()
     parts = "[{seeds: 0}, {recipes: [lora], seeds: [0, 1]}, {recipes: [mola], settings: [single], seeds: [1]}]"
-    path.write_text(f"include: ../tiny/study.yaml\nrecipes: [mola, lora]\nbudgets: [6k]\nseeds: [3, 4]\nparts: {parts}\n")
+    path.write_text(
+        f"include: ../tiny/study.yaml\nrecipes: [mola, lora]\nbudgets: [6k]\nseeds: [3, 4]\nparts: {parts}\n"
+    )
     workspace, whole = Workspace(tiny, tiny), Study.load(path)
     cells = [(t.recipe.name, t.setting, t.seed, t.train_on) for t in whole.plan(workspace)]
     tasks = whole.in_domain
