@@ -64,7 +64,7 @@ def cost(evidence: Evidence) -> Table:
                 **means,
             }
         )
-    columns = ("Train (s)", "Tokens/s", "Pad. %", "Score (s)", "Shared", "Peak (MiB)")
+    columns = ("Train s", "Tokens/s", "Pad. %", "Score s", "Shared", "MiB")
     return Table(
         "cost",
         "Cost of one trial, mean over trials: wall time of training, tokens trained a second, padding in per cent of "

@@ -183,6 +183,18 @@ def test_rows_without_a_common_seed_are_not_called_separated(tmp_path: Path) -> 
     assert "No other method" not in " ".join(summary(evidence))
 
 
+@pytest.mark.parametrize("few", [False, True])
+def test_the_protocol_tells_when_rows_have_unequal_seeds(few: bool, tmp_path: Path) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0, 1))
+    trials = make_trials(study, [RECIPES["lora"], RECIPES["mola"]])
+    planned = [trial for trial in trials if not few or trial.recipe.name == "lora" or trial.seed == 0]
+    for trial in planned:
+        Outcome(make_record(trial, study)).write(tmp_path / "results")
+    said = " ".join(text_of(build(tmp_path, study, planned)).split())
+    assert "Seeds. 0, 1. " in said
+    assert ("Not every row has all of them" in said) == few
+
+
 def test_best_and_tied(tmp_path: Path) -> None:
     study = make_study(in_domain=("a",), out_of_domain=())
     recipes = [RECIPES[name] for name in ("full", "lora", "mola", "mosld")]
