@@ -126,10 +126,13 @@ def _planned(
 
 
 def _print_plan(plan: Plan, gpus: int | None, gpu_memory: float) -> None:
-    from mosld_bench import planning
+    import torch
+
+    from mosld_bench import meters, planning
 
     console.print(planning.table(plan, console.width))
-    for sentence in planning.sentences(plan, gpus or 8, gpu_memory * 1e9):
+    core_rate = None if torch.cuda.is_available() else meters.core_rate
+    for sentence in planning.sentences(plan, gpus or 8, gpu_memory * 1e9, core_rate):
         console.print(sentence, soft_wrap=True)
 
 

@@ -102,7 +102,9 @@ def _start(ray: Any, pool: Pool) -> tuple[float, float]:
     """Start or join Ray. Returns (GPUs, CPUs) to use."""
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if pool.address is None:
-        gpus, cpus = check_gpus(pool.gpus), pool.cpus or _own_cores()
+        from mosld_bench import meters
+
+        gpus, cpus = check_gpus(pool.gpus), pool.cpus or meters.cores()
         ray.init(address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, **quiet)
         return gpus, cpus
     try:
@@ -119,11 +121,6 @@ def _start(ray: Any, pool: Pool) -> tuple[float, float]:
             ray.shutdown()
             raise ResourceError(f"{name} {asked} was asked for, but the Ray cluster has {found:g}.")
     return (gpus if pool.gpus is None else pool.gpus), (cpus if pool.cpus is None else pool.cpus)
-
-
-def _own_cores() -> int:
-    """Cores that this process may use: fewer than the machine has inside a job of a cluster."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Worker:

@@ -85,6 +85,22 @@ class PeakMemory:
                 return
 
 
+def cores() -> int:
+    """Cores that this process may use: fewer than the machine has inside a job of a cluster."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def core_rate(dtype: str) -> float:
+    """FLOP/s at which one core of this machine multiplies matrices, which bounds a trial on it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        matrix = torch.ones(512, 512, dtype=getattr(torch, dtype))
+        return 2 * 512**3 / Clock("cpu").seconds(lambda: matrix @ matrix)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def resident() -> int:
     """Bytes of this process that are in memory."""
     try:

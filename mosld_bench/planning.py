@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -168,8 +168,11 @@ def _hours(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
-def sentences(plan: Plan, gpus: int, gpu_bytes: float) -> list[str]:
-    """The bill in words, what it rests on, and what is refused."""
+def sentences(plan: Plan, gpus: int, gpu_bytes: float, core_rate: Callable[[str], float] | None = None) -> list[str]:
+    """The bill in words, what it rests on, and what is refused.
+
+    ``core_rate``: on a machine without a GPU, the FLOP/s of one of its cores in a dtype (`meters.core_rate`).
+    """
     prices = [price for price in plan.prices if price]
     if not prices and plan.study.train:
         return ["No estimate of time and memory: it is made for transformers alone, and this model's shape is another."]
@@ -186,6 +189,28 @@ def sentences(plan: Plan, gpus: int, gpu_bytes: float) -> list[str]:
             f"An estimate, not a measurement: {_hours(total.gpu_hours)} GPU-hours{part}, "
             f"{_hours(total.wall_hours or 0)} hours on {gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
         )
+        said += _without_gpu(plan, prices, core_rate) if core_rate else []
     said.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB.")
     said += [f"Refused: {why}" for why in plan.refusals(gpu_bytes)]
     return said
+
+
+def _without_gpu(plan: Plan, prices: Sequence[Price], core_rate: Callable[[str], float]) -> list[str]:
+    """What the plan takes on the cores of this machine; silent where nobody would wait for it."""
+    from mosld_bench.meters import cores
+
+    assert plan.study.train is not None, "a plan with prices trains"
+    dtype, each = plan.study.train.dtype, plan.study.resources.cpus_per_trial
+    side_by_side = max(1, int(cores() / each))
+    rate = core_rate(dtype)
+    hours = pricing.summary(prices, side_by_side).wall_hours or 0.0
+    hours *= pricing.SUSTAINED[dtype] / (rate * pricing.REACHED[dtype] * each)
+    if hours > _LONG:
+        return []
+    return [
+        f"Without a GPU, on this machine: about {_hours(hours)} hours with {side_by_side} trials at a time, if a trial "
+        f"reaches {pricing.REACHED[dtype]:.0%} of the {rate / 1e9:.0f} GFLOP/s at which a core multiplies matrices."
+    ]
+
+
+_LONG = 1000  # hours

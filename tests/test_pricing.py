@@ -11,16 +11,18 @@ import pytest
 import torch
 from transformers import LlamaConfig, PreTrainedConfig
 
-from mosld_bench import registry, train
+from mosld_bench import meters, planning, registry, train
 from mosld_bench.budget import fit_budget
 from mosld_bench.errors import BadFileError
 from mosld_bench.memory import memory_of
 from mosld_bench.models import fresh, load_config, own_trained
-from mosld_bench.pricing import VALIDATIONS, Price, TaskSize, fits, price, summary, task_sizes
+from mosld_bench.pricing import REACHED, VALIDATIONS, Price, TaskSize, fits, price, summary, task_sizes
 from mosld_bench.recipe import load_recipes
 from mosld_bench.record import Fit
-from mosld_bench.study import EvaluateSpec, ModelSpec, TrainSpec, Trial
+from mosld_bench.study import EvaluateSpec, ModelSpec, Study, TrainSpec, Trial
 from mosld_bench.taskfiles import TaskFiles
+from mosld_bench.workspace import Workspace
+from tests.conftest import REPOSITORY
 from tests.models import build
 
 RECIPES = load_recipes(Path(__file__).parent.parent / "methods")
@@ -244,3 +246,25 @@ def test_checkpointing_keeps_no_copy_of_the_weights() -> None:
         spec = TrainSpec(steps=1, batch_size=2, dtype="bfloat16", gradient_checkpointing=kept)
         train.train(model, registry.get("full"), items, [], spec, 1e-4, 0, 0, 64)
     assert seen == [True, False]
+
+
+def test_hours_on_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the rate of a core and the share of it that trials reach; a year's run is not offered."""
+    monkeypatch.setattr(meters, "cores", lambda: 2)
+    workspace = Workspace(REPOSITORY, REPOSITORY)
+    changes = {"recipes": ["lora"], "seeds": [0, 1, 2, 3], "frozen_base": False}
+    plan = planning.make(Study.load(workspace.study_file("smollm2"), changes), workspace)
+    flops = sum(price.flops or 0 for price in plan.prices if price)
+    hours = flops / 2 / (REACHED["bfloat16"] * 200e9) / 3600  # four equal trials, two at a time
+    said = planning.sentences(plan, 8, 80e9, {"bfloat16": 200e9}.__getitem__)
+    assert f"about {hours:.2g} hours with 2 trials at a time" in " ".join(said)
+    assert "200 GFLOP/s" in " ".join(said)
+    assert len(planning.sentences(plan, 8, 80e9)) == len(said) - 1
+    slow = planning.sentences(plan, 8, 80e9, {"bfloat16": 200e6}.__getitem__)
+    assert slow == planning.sentences(plan, 8, 80e9)
+
+
+def test_the_rate_of_a_core_is_measured_and_leaves_the_threads_alone() -> None:
+    threads = torch.get_num_threads()
+    assert 1e8 < meters.core_rate("float32") < 1e13
+    assert torch.get_num_threads() == threads

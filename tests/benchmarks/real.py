@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mosld_bench import launch
+from mosld_bench import meters
 from mosld_bench.models import load_base, load_tokenizer
 from mosld_bench.study import ModelSpec, Study
 from mosld_bench.tasks import TaskLoader
@@ -45,5 +45,5 @@ def loader(*folders: Path) -> TaskLoader:
 
 def threads() -> int:
     """All cores for one model: the figures are of one trial alone on the machine."""
-    torch.set_num_threads(launch._own_cores())
+    torch.set_num_threads(meters.cores())
     return torch.get_num_threads()

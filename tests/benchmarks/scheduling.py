@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mosld_bench import launch, planning
+from mosld_bench import launch, meters, planning
 from mosld_bench.board import Board
 from mosld_bench.execute import Surroundings
 from mosld_bench.record import Record
@@ -66,7 +66,7 @@ def _launched(overrides: dict[str, Any]) -> tuple[float, list[float], int]:
     records = [outcome.record for outcome in outcomes]
     if errors := [one.error for one in records if one.status == "failed"]:
         raise RuntimeError(str(errors[0]))
-    workers = launch.slots_of(launch.check_gpus(None), launch._own_cores(), pool, len(jobs))
+    workers = launch.slots_of(launch.check_gpus(None), meters.cores(), pool, len(jobs))
     seconds = sum(float(one.meta_info["seconds"]) for one in records)
     busy = seconds / ((clock.ended - clock.began) * workers)
     return busy, _warm(records, workers), len(records)
