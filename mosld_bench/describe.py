@@ -270,7 +270,8 @@ def _confounders(evidence: Evidence) -> str:
             by_names.setdefault(names, []).append(title)
         parts.append(f"Adapted modules differ: {'; '.join(f'{n} in {listed(t)}' for n, t in by_names.items())}.")
     parts.append(
-        "No learning rate was tuned for each method and budget; a method that would profit from another "
+        "Learning rates were tuned by method, not by budget or setting." if evidence.study.learning_rate_scales
+        else "No learning rate was tuned for each method and budget; a method that would profit from another "
         "one is at a disadvantage that these tables do not show."
-    )
+    )  # fmt: skip
     return " ".join(parts)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -200,6 +200,9 @@ class Study(Selection):
     out_of_domain: tuple[str, ...] = ()
     budget_tolerance: float = Field(0.01, gt=0, lt=1)
     train: TrainSpec | None = Field(None, description="none for a study that only counts parameters")
+    learning_rate_scales: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="recipe -> factor on train.learning_rate, in place of the recipe's: tuned for this model"
+    )
     evaluate: EvaluateSpec = EvaluateSpec()
     resources: Resources = Resources()
     reference: str = Field("lora", description="the recipe that every row is compared with")
@@ -271,6 +274,10 @@ class Study(Selection):
         Raises UnknownNameError for a recipe, DataError for a task without a training split in a training role.
         """
         recipes = load_recipes(workspace.methods)
+        for name, scale in self.learning_rate_scales.items():
+            if name not in recipes:
+                raise UnknownNameError("recipe", name, recipes, "It is named in the study's learning_rate_scales.")
+            recipes[name] = recipes[name].model_copy(update={"learning_rate_scale": scale})
         products = [(part, select(recipes, part.recipes)) for part in self.products()]
         if self.reference not in {*recipes, Study.model_fields["reference"].default}:
             raise UnknownNameError("recipe", self.reference, recipes, "It is named as the study's reference.")

@@ -124,6 +124,21 @@ def test_a_study_of_parts_is_their_union(tiny: Path) -> None:
         Study.load(path)
 
 
+def test_a_study_tunes_learning_rates_in_place_of_the_recipes(tiny: Path) -> None:
+    workspace = Workspace(tiny, tiny)
+    plain = study(tiny, recipes=["lora", "mola"]).plan(workspace)
+    tuned = study(tiny, recipes=["lora", "mola"], learning_rate_scales={"mola": 2.5}).plan(workspace)
+    scales = {trial.recipe.name: trial.recipe.learning_rate_scale for trial in tuned}
+    assert scales == {"base": 1, "lora": 1, "mola": 2.5}
+    changed = {a.recipe.name for a, b in zip(plain, tuned, strict=True) if a.id != b.id}
+    assert changed == {"mola"}  # and all are of one protocol still
+    assert {trial.protocol for trial in plain} == {trial.protocol for trial in tuned}
+    with pytest.raises(UnknownNameError, match=r"named 'moal'.*'mola'.*learning_rate_scales"):
+        study(tiny, learning_rate_scales={"moal": 2}).plan(workspace)
+    with pytest.raises(BadFileError, match="greater than 0"):
+        study(tiny, learning_rate_scales={"mola": 0})
+
+
 def test_a_study_over_ranks_models_and_amounts_of_general_data(tiny: Path) -> None:
     workspace = Workspace(tiny, tiny)
     one = study(
