@@ -92,10 +92,12 @@ def parse(model: type[T], where: Path | str, content: dict[str, Any]) -> T:
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"])
+            *parents, last = map(str, problem["loc"] or ("",))
             if problem["type"] == "extra_forbidden":
-                lines.append(str(UnknownNameError("key", key, _keys(model, problem["loc"]))))
+                place = f"It stands in {'.'.join(parents)}." if parents else ""
+                lines.append(str(UnknownNameError("key", last, _keys(model, problem["loc"]), place)))
             else:
+                key = ".".join((*parents, last))
                 given = "" if problem["type"] == "missing" else f" (given: {problem.get('input')!r})"
                 lines.append(f"{key or 'file'}: {problem['msg']}{given}")
         raise BadFileError(f"{where} has {len(lines)} problem(s):\n  " + "\n  ".join(lines)) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -291,11 +291,7 @@ class Study(Selection):
             if task not in self.out_of_domain:
                 files.check_trainable(task)
         digests = {task: files.digest(task) for task in self.tasks}
-        found: dict[str, Trial] = {}
-        for part, chosen in products:
-            for trial in part.trials(chosen, digests):
-                found.setdefault(trial.id, trial)
-        return list(found.values())
+        return _each_once(trial for part, chosen in products for trial in part.trials(chosen, digests))
 
     def products(self) -> list[Study]:
         """The parts as studies of one product each; the study itself where it has none."""
@@ -304,7 +300,10 @@ class Study(Selection):
 
     def trials(self, recipes: Sequence[Recipe], digests: Mapping[str, str]) -> list[Trial]:
         """Every trial of ``recipes``, each once, given the digest of every task."""
-        found: dict[str, Trial] = {}
+        return _each_once(self._cells(recipes, digests))
+
+    def _cells(self, recipes: Sequence[Recipe], digests: Mapping[str, str]) -> Iterator[Trial]:
+        """The trials of ``recipes``; a recipe of one size comes back at every budget."""
         for spec in self.models:
             model = spec.model_copy(update={"revision": spec.revision or _shipped_digest(spec.name)})
             shared = {
@@ -320,9 +319,7 @@ class Study(Selection):
             for general, budget, setting, recipe in product(amounts, self.budgets, self.settings, recipes):
                 trains_on = {**shared, "general": [general.task, digests[general.task]]} if general else shared
                 protocols = digest(shared), digest(trains_on)
-                for trial in self._cell(recipe, setting, budget, model, general, digests, protocols):
-                    found.setdefault(trial.id, trial)
-        return list(found.values())
+                yield from self._cell(recipe, setting, budget, model, general, digests, protocols)
 
     def _cell(
         self,
@@ -361,6 +358,11 @@ class Study(Selection):
                     general=general,
                     protocol=protocols[general is not None],
                 )
+
+
+def _each_once(trials: Iterable[Trial]) -> list[Trial]:
+    """The trials in order, without those that came before."""
+    return list({trial.id: trial for trial in trials}.values())
 
 
 def _listed(value: Any) -> Any:
