@@ -7,6 +7,7 @@ params: {dropout: 0.1, dropout_on: weight}
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -65,10 +66,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_including(path: Path, merged: tuple[str, ...], exclusive: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
+def read_including(path: Path, merged: tuple[str, ...], replaces: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A YAML file on top of the one that it includes: key by key, and within the keys ``merged`` too.
 
-    Of two ``exclusive`` keys, the file's own makes the other of the included file give way.
     Raises BadFileError where the included file includes another: one level is all that a reader can follow.
     """
     own = read_yaml(path)
@@ -78,11 +78,34 @@ def read_including(path: Path, merged: tuple[str, ...], exclusive: tuple[tuple[s
     base = read_yaml(path.parent / str(include))
     if "include" in base:
         raise BadFileError(f"{path} includes {include}, which includes again; one level is allowed.")
-    for pair in exclusive:
-        if not own.keys().isdisjoint(pair):
-            base = {key: value for key, value in base.items() if key not in pair}
-    both = {key: {**base[key], **own[key]} for key in merged if isinstance(own.get(key), dict) and key in base}
-    return {**base, **own, **both}
+    changes: dict[str, Any] = {}
+    for key, value in own.items():
+        inner = value if key in merged and isinstance(value, dict) else None
+        changes |= {key: value} if inner is None else {f"{key}.{name}": one for name, one in inner.items()}
+    return layered(base, changes, replaces or {})
+
+
+def layered(base: dict[str, Any], changes: Mapping[str, Any], replaces: Mapping[str, str]) -> dict[str, Any]:
+    """``base`` with ``changes`` (dotted key -> value) on top; ``replaces``: a changed key -> what goes out of ``base``.
+
+    Raises UnknownNameError for a key within what is no mapping.
+    """
+    content = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
+    for key in changes.keys() & replaces.keys():
+        *parents, last = replaces[key].split(".")
+        _within(content, parents, key).pop(last, None)
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        _within(content, parents, key)[last] = value
+    return content
+
+
+def _within(content: dict[str, Any], parents: list[str], key: str) -> dict[str, Any]:
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise UnknownNameError("key", key, [])
+    return content
 
 
 def parse(model: type[T], where: Path | str, content: dict[str, Any]) -> T:

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import DataError, UnknownNameError
-from mosld_bench.recipe import Recipe, Strict, load_recipes, parse, read_including, select
+from mosld_bench.recipe import Recipe, Strict, layered, load_recipes, parse, read_including, select
 from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.workspace import Workspace
 
@@ -186,6 +186,16 @@ class Selection(Strict):
         return _once(value)
 
 
+#: Where a file says the one, or the command line does, the other that it would inherit goes.
+_REPLACES = {
+    "model": "models",
+    "models": "model",
+    "train.steps": "train.epochs",
+    "train.epochs": "train.steps",
+    **dict.fromkeys(Selection.model_fields, "parts"),  # cells that are asked for by name are those, and no others
+}
+
+
 class Study(Selection):
     """A question, and the settings under which it is asked."""
 
@@ -251,11 +261,8 @@ class Study(Selection):
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top. Raises BadFileError."""
-        content = read_including(path, ("train", "evaluate", "resources"), exclusive=(("model", "models"),))
-        if not Selection.model_fields.keys().isdisjoint(overrides or {}):
-            content.pop("parts", None)  # cells that are asked for by name are those, and no others
-        for key, value in (overrides or {}).items():
-            _set(content, key, value)
+        content = read_including(path, ("train", "evaluate", "resources"), _REPLACES)
+        content = layered(content, overrides or {}, _REPLACES)
         return parse(cls, path, {"name": path.resolve().parent.name, **content})
 
     @property
@@ -384,19 +391,6 @@ def is_rank(budget: str) -> bool:
 def _takes(recipe: Recipe, budget: str) -> bool:
     """Whether a budget applies: some recipes have one size, and what has no rank cannot be set to one."""
     return recipe.method not in {"base", "full"} and not (is_rank(budget) and "r" not in recipe.params)
-
-
-def _set(content: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        content = content.setdefault(parent, {})
-        if not isinstance(content, dict):
-            raise UnknownNameError("key", key, [])
-    content[last] = value
-    # These exclude each other: the one named last counts.
-    for pair in (("steps", "epochs"), ("model", "models")):
-        if last in pair and parents == (["train"] if last in {"steps", "epochs"} else []):
-            content.pop(pair[1 - pair.index(last)], None)
 
 
 def _shipped_digest(name: str) -> str | None:

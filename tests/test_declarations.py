@@ -124,6 +124,23 @@ def test_a_study_of_parts_is_their_union(tiny: Path) -> None:
         Study.load(path)
 
 
+def test_what_a_file_says_itself_replaces_what_excludes_it(tiny: Path) -> None:
+    """Seeds of its own take the place of included parts, as on the command line; epochs that of steps."""
+    parent = tiny / "reports" / "tiny" / "study.yaml"
+    parent.write_text(parent.read_text() + "parts: [{seeds: 0}, {recipes: [lora], seeds: [0, 1]}]\n")
+    path = tiny / "reports" / "other" / "study.yaml"
+    path.parent.mkdir()
+    path.write_text("include: ../tiny/study.yaml\nquestion: Another?\ntrain: {batch_size: 2}\n")
+    inherited = Study.load(path)
+    assert len(inherited.parts) == 2 and inherited.train and inherited.train.steps == 4
+    path.write_text("include: ../tiny/study.yaml\nseeds: [5]\ntrain: {epochs: 1}\n")
+    own = Study.load(path)
+    assert (own.parts, own.seeds) == ((), (5,))
+    assert own.train and (own.train.epochs, own.train.steps, own.train.batch_size) == (1, None, 4)
+    path.write_text("include: ../tiny/study.yaml\nseeds: [5]\nparts: [{seeds: 6}]\n")
+    assert [part.seeds for part in Study.load(path).parts] == [(6,)]
+
+
 def test_a_study_tunes_learning_rates_in_place_of_the_recipes(tiny: Path) -> None:
     workspace = Workspace(tiny, tiny)
     plain = study(tiny, recipes=["lora", "mola"]).plan(workspace)
