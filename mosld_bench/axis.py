@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from mosld_bench.evidence import Evidence, Row
-from mosld_bench.looks import PAGE, Plot, legend, looks, percent_axis
+from mosld_bench.looks import PAGE, Plot, bar, legend, looks, percent_axis, spread_told
 from mosld_bench.study import canonical, is_rank
 from mosld_bench.tables import KINDS
 from mosld_bench.tabular import plain, setting_label
@@ -45,7 +45,7 @@ def along(evidence: Evidence) -> Plot | str:
         leaders.append(leader)
         for axes, kind in zip(grid[settings.index(points[0][1].setting)], kinds, strict=True):
             known = [(places.index(place), *row.mean_sd(kind)) for place, row in points]
-            drawn = [(x, mean, sd or 0.0) for x, mean, sd in known if mean is not None]
+            drawn = [(x, mean, bar(sd)) for x, mean, sd in known if mean is not None]
             own = look[leader.name]
             axes.errorbar(
                 *zip(*drawn, strict=True), color=own.colour, marker=own.marker, linestyle=own.line,
@@ -60,11 +60,11 @@ def along(evidence: Evidence) -> Plot | str:
         panels[0].set_ylabel(f"Mean {evidence.measure} (%)")
     for axes in grid[-1]:
         axes.set_xlabel(_AXES[axis].capitalize())
-    legend(figure, [recipe for recipe in evidence.recipes if recipe in leaders], True, 8)
+    legend(figure, evidence.recipes, {recipe.name for recipe in leaders}, True)
     caption = (
-        f"{evidence.measure.capitalize()} along the {_AXES[axis]}, in equal steps whatever the values: mean over seeds "
-        "and one sample standard deviation. A line joins rows that differ in nothing else. The axes do not begin at "
-        "zero."
+        f"{evidence.measure.capitalize()} along the {_AXES[axis]}, in equal steps whatever the values. "
+        f"{spread_told([row for points in curves.values() for _, row in points])} A line joins rows that differ in "
+        "nothing else. The axes do not begin at zero."
     )
     return Plot("axis", f"{evidence.measure} along the {_AXES[axis]}", caption, figure, wide=True)
 

@@ -25,8 +25,8 @@ def methods(evidence: Evidence) -> Section:
             paragraph(
                 f"{listed([recipe.title for recipe in mixtures])} "
                 f"{'is a point' if len(mixtures) == 1 else 'are points'} of one design space and run "
-                "through the same code, so that a difference between two of them is the coordinate in "
-                "which they differ. An adapted linear layer computes"
+                "through the same code: two of them differ in coordinates that the table gives and, at "
+                "equal size, in rank, and in nothing else. An adapted linear layer computes"
             ),
             {"kind": "equation", "name": "mixture"},
             paragraph(
@@ -60,6 +60,8 @@ def methods(evidence: Evidence) -> Section:
 
 def _mixture_table(recipes: Sequence[Recipe]) -> Table:
     lines, numbers = [], []
+    scaled = any(recipe.learning_rate_scale != 1 for recipe in recipes)
+    names = ["Method", "Shared", "Experts", "Routing", "Balance", "Dropout", *(["lr ×"] if scaled else [])]
     for recipe in recipes:
         p = recipe.params
         dropout = p.get("dropout") or 0
@@ -74,6 +76,7 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
             + (f", capacity {p['capacity']:g}" if p.get("capacity") else ""),
             "Balance": f"{p['balance_coef']:g}" if p.get("balance_coef") else "–",
             "Dropout": f"{dropout:g} on {p.get('dropout_on')}" if dropout else "–",
+            **({"lr ×": f"{recipe.learning_rate_scale:g}"} if scaled else {}),
         }
         lines.append(Line(tuple(map(Cell, texts.values()))))
         numbers.append({"recipe": recipe.name, **texts})
@@ -82,8 +85,8 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
     shared = [f"Adapted modules: {modules.pop()}."] if len(modules) == 1 else []
     if len(alphas) == 1:
         r, alpha = alphas.pop()
-        shared += [f"Rank {r} and alpha {alpha} before the budget is fitted."] if r and alpha else []
-    columns = tuple(Column(name, "left") for name in ("Method", "Shared", "Experts", "Routing", "Balance", "Dropout"))
+        shared += [f"Rank {r} and alpha {alpha} before the budget is fitted; alpha / r is kept."] if r and alpha else []
+    columns = tuple(Column(name, "left") for name in names)
     caption = "The mixture methods by their coordinates. *: gates of the chosen experts renormalised to sum to one."
     return Table("methods", caption, columns, tuple(lines), pd.DataFrame(numbers), tuple(shared), wide=False)
 
@@ -113,9 +116,9 @@ def protocol(evidence: Evidence) -> Section:
         paragraph(study.about) if study.about else None,
         paragraph(
             *models, run("Training. ", "bold"),
-            f"{length} in batches of {train.batch_size} examples, peak learning rate {train.learning_rate:g} (times "
-            f"the recipe's factor), {train.schedule} schedule after {train.warmup_steps} warm-up steps"
-            f"{_at_most(train)}, weight decay {train.weight_decay:g}, {clip}, at most {train.max_length} tokens an "
+            f"{length} in batches of {train.batch_size} examples by {_optimizer(evidence)}, peak learning rate "
+            f"{train.learning_rate:g} (times the recipe's factor), {train.schedule} schedule after "
+            f"{train.warmup_steps} warm-up steps{_at_most(train)}, weight decay {train.weight_decay:g}, {clip}, at most {train.max_length} tokens an "
             f"example, {train.dtype}. {100 * train.validation_fraction:g} % of each training split is held out for "
             "the validation loss and never trained on. "
             f"{_sampled(evidence)}",
@@ -141,6 +144,18 @@ def _seeds(evidence: Evidence) -> str:
     seeds = sorted(set().union(*of_rows))
     uneven = "" if all(len(own) == len(seeds) for own in of_rows) else " Not every row has all of them: see n."
     return f"{', '.join(map(str, seeds)) or 'none'}.{uneven} "
+
+
+_OPTIMIZERS = {"adamw": "AdamW", "adafactor": "Adafactor"}
+
+
+def _optimizer(evidence: Evidence) -> str:
+    """'AdamW (Adafactor for Full fine-tuning)'."""
+    users: dict[str, dict[str, None]] = {}
+    for row in evidence.trained:
+        users.setdefault(_OPTIMIZERS[row.recipe.optimizer], {})[row.recipe.title] = None
+    most, *others = sorted(users, key=lambda name: -len(users[name]))
+    return most + (f" ({'; '.join(f'{name} for {listed(list(users[name]))}' for name in others)})" if others else "")
 
 
 def _at_most(train: TrainSpec) -> str:
@@ -269,9 +284,18 @@ def _confounders(evidence: Evidence) -> str:
         for title, names in modules.items():
             by_names.setdefault(names, []).append(title)
         parts.append(f"Adapted modules differ: {'; '.join(f'{n} in {listed(t)}' for n, t in by_names.items())}.")
-    parts.append(
-        "Learning rates were tuned by method, not by budget or setting." if evidence.study.learning_rate_scales
-        else "No learning rate was tuned for each method and budget; a method that would profit from another "
-        "one is at a disadvantage that these tables do not show."
-    )  # fmt: skip
-    return " ".join(parts)
+    return " ".join([*parts, _tuning(evidence)])
+
+
+def _tuning(evidence: Evidence) -> str:
+    """For which methods this study's learning rates were tuned."""
+    trained = dict.fromkeys((row.recipe.name, row.recipe.title) for row in evidence.trained)
+    tuned = [title for name, title in trained if name in evidence.study.learning_rate_scales]
+    others = [title for name, title in trained if name not in evidence.study.learning_rate_scales]
+    if not tuned:
+        return (
+            "No learning rate was tuned for each method and budget; a method that would profit from another "
+            "one is at a disadvantage that these tables do not show."
+        )
+    whose = f"of {listed(tuned)}, not those of {listed(others)}," if others else "of all methods"
+    return f"The learning rates {whose} were tuned for this model, each once for all budgets, settings and seeds."

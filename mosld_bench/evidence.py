@@ -198,9 +198,18 @@ class Evidence:
         known = [level for level in levels if level is not None]
         return sum(known) / len(known) if known and len(known) == len(levels) else None
 
+    def scored(self, block: Condition) -> list[Row]:
+        """The rows of a block that have an in-domain mean."""
+        return [row for row in self.trained if row.block == block and row.score is not None]
+
     def best(self, block: Condition) -> Row | None:
-        """The row of the highest in-domain mean in a block of equal size or equal rank."""
-        rows = [row for row in self.trained if row.block == block and row.ranked and row.score is not None]
+        """Of a block of equal size or equal rank, the highest in-domain mean among the rows with the most seeds.
+
+        A mean over fewer scatters more: it would often be the highest by chance, and nothing could be tested.
+        """
+        rows = [row for row in self.scored(block) if row.ranked]
+        most = max((len(row.by_seed()) for row in rows), default=0)
+        rows = [row for row in rows if len(row.by_seed()) == most]
         return max(rows, key=lambda row: row.score or 0.0, default=None)
 
     def against_best(self, block: Condition) -> list[Comparison]:
@@ -209,10 +218,13 @@ class Evidence:
         return self._against(best, block) if best else []
 
     def tied(self, block: Condition) -> list[Row]:
-        """The other rows of a block that nothing separates from its best: a test does not, or there is none."""
-        best, separated = self.best(block), {id(c.row) for c in self.against_best(block) if c.separated}
-        rows = [row for row in self.trained if row.block == block and row.score is not None and row is not best]
-        return [row for row in rows if id(row) not in separated] if best else []
+        """The other rows of a block that a test does not separate from its best."""
+        return [c.row for c in self.against_best(block) if c.adjusted is not None and not c.separated]
+
+    def untested(self, block: Condition) -> list[Row]:
+        """The other rows of a block without a test against its best, for want of a second common seed."""
+        best, tested = self.best(block), {id(c.row) for c in self.against_best(block) if c.adjusted is not None}
+        return [row for row in self.scored(block) if row is not best and id(row) not in tested] if best else []
 
     def against_reference(self, block: Condition, what: str = "in_domain") -> list[Comparison]:
         """Every other row of a block minus the study's reference in it; empty where that is missing.
@@ -230,10 +242,11 @@ class Evidence:
         adjusted = stats.holm([difference.p for _, difference in pairs])
         return [Comparison(row, other, delta, p) for (row, delta), p in zip(pairs, adjusted, strict=True)]
 
-    def item_errors(self) -> list[float]:
-        """For every run with all in-domain tasks, the standard error over items of its in-domain mean."""
-        runs = [run for row in self.rows for run in row.runs if run.in_domain is not None]
-        found = [stats.item_error([run.errors.get(task) for task in self.study.in_domain]) for run in runs]
+    def item_errors(self, what: str = "in_domain") -> list[float]:
+        """For every run with all tasks of ``what``, the standard error over items of its mean, if one model made it."""
+        rows = [row for row in self.rows if what == "in_domain" or row.setting != "single"]
+        runs = [run for row in rows for run in row.runs if getattr(run, what) is not None]
+        found = [stats.item_error([run.errors.get(task) for task in getattr(self.study, what)]) for run in runs]
         return [error for error in found if error is not None]
 
 

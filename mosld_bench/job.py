@@ -151,6 +151,7 @@ def find_overlaps(
         study.in_domain + study.out_of_domain,
         most=dict.fromkeys(study.in_domain, study.train.task_items) | general,
         seed=study.train.split_seed,
+        scored=study.evaluate,
     )
 
 

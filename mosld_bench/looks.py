@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import Formatter, MaxNLocator
 
+from mosld_bench.evidence import Row
 from mosld_bench.recipe import Recipe
 from mosld_bench.study import Condition
 from mosld_bench.tabular import beside, budget_label, setting_label
@@ -105,15 +108,42 @@ def save_svg(plot: Plot, path: Path, face: str) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace(FONT, face), encoding="utf-8")
 
 
+class _Percent(Formatter):
+    """Fractions as per cent, with the decimals that tell neighbouring ticks apart."""
+
+    def __call__(self, value: float, _: int | None = None) -> str:
+        return self.format_ticks([value])[0]
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        gaps = [100 * (high - low) for low, high in pairwise(sorted(values)) if high > low]
+        decimals = max(0, math.ceil(-math.log10(min(gaps)) - 1e-6)) if gaps else 1
+        return [f"{round(100 * value, decimals) + 0.0:.{decimals}f}".replace("-", "−") for value in values]
+
+
+def bar(sd: float | None) -> float:
+    """The half-length of an error bar; none is drawn where there is no standard deviation."""
+    return math.nan if sd is None else sd
+
+
+def spread_told(rows: Sequence[Row]) -> str:
+    """What the points and bars of a figure stand for."""
+    single = [len(row.by_seed()) == 1 for row in rows if row.by_seed()]
+    if all(single):
+        return "Every point is one seed, so there are no bars."
+    text = "Points are means over seeds, bars one sample standard deviation"
+    return f"{text}; a point without a bar is one seed." if any(single) else f"{text}."
+
+
 def percent_axis(axes: Axes, which: str = "y") -> None:
     axis = axes.yaxis if which == "y" else axes.xaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}".replace("-", "−")))
+    axis.set_major_locator(MaxNLocator("auto", steps=(1, 2, 5, 10)))
+    axis.set_major_formatter(_Percent())
 
 
-def legend(figure: Figure, recipes: Sequence[Recipe], line: bool, columns: int) -> None:
-    """One legend below the panels, in the order of the recipes."""
+def legend(figure: Figure, recipes: Sequence[Recipe], shown: Container[str], line: bool, columns: int = 8) -> None:
+    """One legend below the panels: those of all ``recipes`` whose names are ``shown``, in their order."""
     look = looks(recipes)
-    drawn = [recipe for recipe in recipes if recipe.name in look]
+    drawn = [recipe for recipe in recipes if recipe.name in look and recipe.name in shown]
     handles = [
         Line2D(
             [],

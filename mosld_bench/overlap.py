@@ -33,6 +33,7 @@ from pydantic import Field, ValidationError
 
 from mosld_bench.errors import BadFileError
 from mosld_bench.recipe import Strict
+from mosld_bench.study import EvaluateSpec
 from mosld_bench.taskfiles import TaskFiles
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Overlap(Strict):
     evaluated: str
     n: int = Field(description="words of a run")
     train_items: int
-    items: int = Field(description="evaluation items")
+    items: int = Field(description="evaluation items that are scored")
     shared: int = Field(description="evaluation items that share a run of n words with a training item, or are exact")
     exact: int = Field(description="evaluation items whose whole text is a training item's whole text")
     example: str = Field("", description="a shared run of the first item that has one")
@@ -67,17 +68,20 @@ def overlaps(
     n: int = N,
     most: Mapping[str, int | None] | None = None,
     seed: int = 0,
+    scored: EvaluateSpec | None = None,
 ) -> list[Overlap]:
     """Every training set against every evaluation set, in the order given; each task is rendered once a role.
 
     ``most``: training set -> how many of its items are trained on, drawn with ``seed``; all where it has none.
+    ``scored``: which evaluation items are scored; all by default.
 
     Raises UnknownNameError or DataError for a task that cannot be loaded, and DataError for one of ``train_on``
     without a training split.
     """
     from mosld_bench import tasks
 
-    index = Index({name: _evaluation_texts(loader.get(name)) for name in evaluated}, n)
+    scored = scored or EvaluateSpec()
+    index = Index({name: _evaluation_texts(loader.get(name), scored) for name in evaluated}, n)
     found = []
     for name in train_on:
         task = loader.get(name)
@@ -86,10 +90,11 @@ def overlaps(
     return found
 
 
-def _evaluation_texts(task: Any) -> Iterator[str]:
+def _evaluation_texts(task: Any, scored: EvaluateSpec) -> Iterator[str]:
     from mosld_bench import tasks
 
-    return (_text(task, tasks._example(task, doc)) for doc in task.eval_docs)
+    docs = task.eval_docs
+    return (_text(task, tasks._example(task, docs[i])) for i in tasks.sample(task, scored.limit, scored.sample_seed))
 
 
 def _text(task: Any, item: Any) -> str:
@@ -278,6 +283,7 @@ def cached(
     n: int = N,
     most: Mapping[str, int | None] | None = None,
     seed: int = 0,
+    scored: EvaluateSpec | None = None,
 ) -> list[Overlap]:
     """`overlaps`, from ``path`` where they were computed from the same tasks; else computed and written there.
 
@@ -287,12 +293,13 @@ def cached(
     """
     digests = {name: files.digest(name) for name in (*train_on, *evaluated)}
     key = {
-        "version": 2,
+        "version": 3,
         "n": n,
         "most": dict(most or {}),
         "seed": seed,
         "train_on": list(train_on),
         "evaluated": list(evaluated),
+        "scored": (scored or EvaluateSpec()).model_dump(),
         "digests": {name: f"lm-eval {version('lm-eval')}" if d == "lm-eval" else d for name, d in digests.items()},
     }
     if path.is_file():
@@ -302,6 +309,6 @@ def cached(
             known, found = {}, []
         if known == key:
             return found
-    found = overlaps(loader(), train_on, evaluated, n, most, seed)
+    found = overlaps(loader(), train_on, evaluated, n, most, seed, scored)
     save(path, found, key)
     return found

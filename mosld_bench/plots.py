@@ -14,16 +14,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from mosld_bench import axis, inference, stats
-from mosld_bench.evidence import Evidence, Row
+from mosld_bench.evidence import Comparison, Evidence, Row
 from mosld_bench.looks import (
     COLUMN,
     PAGE,
     Plot,
+    bar,
     broken,
     legend,
     looks,
     panel_label,
     percent_axis,
+    spread_told,
     style,
 )
 from mosld_bench.recipe import Recipe
@@ -50,10 +52,13 @@ def size(evidence: Evidence) -> Plot | str:
     figure = Figure(figsize=(PAGE, 1.85 * len(settings) + 0.55), layout="constrained")
     grid = figure.subplots(len(settings), len(kinds), squeeze=False, sharex=True)
     recipes = evidence.recipes
+    dodged = {row.recipe.name for row in rows if row.matched}
+    step = _spread(rows) / max(1, len(dodged))
+    _size_axis(grid[0][0], rows)
     for i, setting in enumerate(settings):
         for axes, kind in zip(grid[i], kinds, strict=True):
             here = [row for row in rows if row.setting == setting]
-            _size_panel(axes, here, kind, recipes)
+            _size_panel(axes, here, kind, recipes, step)
             frozen = evidence.frozen[0].mean_sd(kind)[0] if len(evidence.frozen) == 1 else None
             low, high = axes.get_ylim()
             if frozen is not None and low <= frozen <= high:
@@ -72,26 +77,26 @@ def size(evidence: Evidence) -> Plot | str:
             if i == len(settings) - 1:
                 axes.set_xlabel("Trainable parameters")
         grid[i][0].set_ylabel(f"Mean {evidence.measure} (%)")
-    legend(figure, [r for r in recipes if any(row.recipe.name == r.name for row in rows)], True, 8)
+    legend(figure, recipes, {row.recipe.name for row in rows}, True)
     caption = (
-        f"{evidence.measure.capitalize()} against trainable parameters (logarithmic). Points are means over seeds, "
-        "bars one sample standard deviation. Points of one budget are spread sideways to be told apart; a line "
-        "joins the budgets of a method. The axes do not begin at zero."
+        f"{evidence.measure.capitalize()} against trainable parameters (logarithmic). {spread_told(rows)} Points of "
+        "one budget are spread sideways to be told apart; a line joins the budgets of a method. The axes do not begin "
+        "at zero."
     )
     return Plot("size", f"{evidence.measure} against size", caption, figure, wide=True)
 
 
-def _size_panel(axes: Axes, rows: Sequence[Row], kind: str, recipes: Sequence[Recipe]) -> None:
+def _size_panel(axes: Axes, rows: Sequence[Row], kind: str, recipes: Sequence[Recipe], step: float) -> None:
+    """The points of one panel, those of a budget ``step`` decades apart."""
     look = looks(recipes)
     names = [recipe.name for recipe in recipes if any(row.recipe.name == recipe.name for row in rows)]
     dodged = [name for name in names if any(row.matched for row in rows if row.recipe.name == name)]
-    step = _spread(rows) / max(1, len(dodged))
     models = list(dict.fromkeys(row.block.model for row in rows))
     for name, model in product(names, models):
         here = [row for row in rows if (row.recipe.name, row.block.model) == (name, model)]
         own = sorted(here, key=lambda row: row.trainable or 0)
         points = [(row.trainable or 0, *row.mean_sd(kind)) for row in own]
-        known = [(x, mean, sd or 0.0) for x, mean, sd in points if mean is not None]
+        known = [(x, mean, bar(sd)) for x, mean, sd in points if mean is not None]
         shift = dodged.index(name) - (len(dodged) - 1) / 2 if name in dodged else 0
         axes.errorbar(
             [x * 10 ** (step * shift) for x, _, _ in known],
@@ -105,8 +110,13 @@ def _size_panel(axes: Axes, rows: Sequence[Row], kind: str, recipes: Sequence[Re
             elinewidth=0.7,
             capsize=1.5,
         )
-    axes.set_xscale("log")
     axes.margins(y=0.12)
+    percent_axis(axes)
+
+
+def _size_axis(axes: Axes, rows: Sequence[Row]) -> None:
+    """The scale that all panels share: wide enough for every row, a tick a size where they are apart."""
+    axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     sizes = sorted({row.trainable or 1 for row in rows})
@@ -118,7 +128,6 @@ def _size_panel(axes: Axes, rows: Sequence[Row], kind: str, recipes: Sequence[Re
     axes.set_xticks([], minor=True)
     room = 10 ** (_spread(rows) / 2 + 0.08)
     axes.set_xlim(min(sizes) / room, max(sizes) * room)
-    percent_axis(axes)
 
 
 def _spread(rows: Sequence[Row]) -> float:
@@ -165,11 +174,18 @@ def difference(evidence: Evidence) -> Plot | str:
     figure.supxlabel(f"In-domain mean minus that of {evidence.reference} (points)", fontsize=8)
     caption = (
         f"Difference to {evidence.reference} in the same setting and at the same budget: mean over paired seeds and "
-        "95 % t interval, not corrected for the number of rows."
+        f"95 % t interval, not corrected for the number of rows.{_without_interval(drawn)}"
     )
     return Plot(
         "difference", f"the differences to {evidence.reference}", caption, figure, wide=columns > 1 or lines > 8
     )
+
+
+def _without_interval(drawn: Sequence[tuple[Condition, Sequence[Comparison]]]) -> str:
+    bare = [comparison.difference.low is None for _, comparisons in drawn for comparison in comparisons]
+    if all(bare):
+        return " There is one common seed only, and so no interval."
+    return " A marker without a bar has one common seed, and so no interval." if any(bare) else ""
 
 
 def tasks(evidence: Evidence) -> Plot | str:
@@ -191,7 +207,7 @@ def tasks(evidence: Evidence) -> Plot | str:
                     axes.errorbar(
                         x + shift,
                         mean,
-                        sd or 0.0,
+                        bar(sd),
                         color=own.colour,
                         marker=own.marker,
                         markersize=3.4,
@@ -222,11 +238,12 @@ def tasks(evidence: Evidence) -> Plot | str:
         axes.set_title(panel_label(block), loc="left")
         percent_axis(axes)
     shown = {row.recipe.name for _, rows in panels for row in rows}
-    legend(figure, [recipe for recipe in evidence.recipes if recipe.name in shown], False, 8)
+    legend(figure, evidence.recipes, shown, False)
     caption = (
-        f"{evidence.measure.capitalize()} by task, mean over seeds and one sample standard deviation"
+        f"{evidence.measure.capitalize()} by task"
         + ("; in-domain tasks left of the dark line. " if evidence.study.out_of_domain else ". ")
-        + "Solid rule: frozen base; dotted: chance."
+        + spread_told([row for _, rows in panels for row in rows])
+        + " Solid rule: frozen base; dotted: chance."
     )
     return Plot("tasks-by-method", f"{evidence.measure} by task", caption, figure, wide=True)
 
@@ -283,16 +300,25 @@ def settings(evidence: Evidence) -> Plot | str:
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("Mixture minus single (points)")
     percent_axis(axes)
-    drawn = {row.recipe.name for row, _ in pairs}
-    legend(figure, [recipe for recipe in evidence.recipes if recipe.name in drawn], False, 8)
+    legend(figure, evidence.recipes, {row.recipe.name for row, _ in pairs}, False)
     spec = evidence.study.train
     fixed = spec is not None and spec.steps is not None
     differs = f"The two differ in {'exposure' if fixed else 'the number of steps'} as well; see Exposure."
     caption = (
-        f"{measure.capitalize()} after training on the mixture minus {measure} after training on the task alone, mean "
-        f"over seeds ({budget_label(shown[0].budget)}; rows of fixed size as they are). {differs}"
+        f"{measure.capitalize()} after training on the mixture minus {measure} after training on the task alone, where "
+        f"every task has an adapter of that size to itself ({budget_label(shown[0].budget)}; rows of fixed size as "
+        f"they are); {_common(pairs)}. {differs}"
     )
     return Plot("settings", "the mixture against single tasks", caption, figure, wide=True)
+
+
+def _common(pairs: Sequence[tuple[Row, Row]]) -> str:
+    """'mean over 1 to 3 common seeds, without intervals'."""
+    seeds = sorted({len(row.by_seed().keys() & other.by_seed().keys()) for row, other in pairs})
+    if seeds[-1] <= 1:
+        return "on the one common seed, without intervals"
+    low, high = seeds[0], seeds[-1]
+    return f"mean over {high if low == high else f'{low} to {high}'} common seeds, without intervals"
 
 
 def training(evidence: Evidence) -> Plot | str:
@@ -335,7 +361,7 @@ def training(evidence: Evidence) -> Plot | str:
         axes.set_xlabel("Optimiser step")
     if not shown:
         return "Training curves are not drawn: no record has one."
-    legend(figure, [recipe for recipe in evidence.recipes if recipe.name in shown], True, 8)
+    legend(figure, evidence.recipes, shown, True)
     caption = (
         f"Loss of the answer, nats a token ({panel_label(block)}; full "
         "fine-tuning where there is one). Mean over runs and the range between them; the training loss "

@@ -39,6 +39,10 @@ def _git(*words: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+#: What numbers come from, as git's path specifications.
+_DECLARING = ("mosld_bench", "methods", "tasks", "pyproject.toml", ":(glob)reports/*/study.yaml")
+
+
 @cache
 def code_state() -> dict[str, Any]:
     """``commit`` and ``dirty`` of the checkout that this package runs from; both None for an installed wheel.
@@ -47,7 +51,7 @@ def code_state() -> dict[str, Any]:
     """
     if _git("ls-files", "--error-unmatch", str(Path(__file__))) is None:
         return {"commit": None, "dirty": None}
-    changed = _git("status", "--porcelain", "--", "mosld_bench", "methods", "tasks", "pyproject.toml")
+    changed = _git("status", "--porcelain", "--", *_DECLARING)
     return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(changed)}
 
 

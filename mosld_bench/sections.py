@@ -44,22 +44,27 @@ def results(evidence: Evidence) -> Section | None:
 
 def _reading(evidence: Evidence) -> list[str]:
     sentences = []
-    for block, rows in evidence.blocks():
-        best, tied = evidence.best(block), evidence.tied(block)
-        scored = [row for row in rows if row.score is not None]
+    for block, _ in evidence.blocks():
+        best, scored = evidence.best(block), evidence.scored(block)
         if best is None or len(scored) < 2:
             continue
-        lowest = min(scored, key=lambda row: row.score or 0.0)
+        ordered = sorted(scored, key=lambda row: row.score or 0.0)
+        untested = len(evidence.untested(block))
+        tested = len(scored) - 1 - untested
+        text = (
+            f"not separated from {best.recipe.title}: {len(evidence.tied(block))} of the {tested} tested"
+            if tested
+            else "no two rows have two seeds in common, so nothing is tested"
+        )
         sentences.append(
-            f"{tabular.block_label(block)}: in-domain means run from {tabular.percent(lowest.score)} % "
-            f"({lowest.recipe.title}) to {tabular.percent(best.score)} % ({best.recipe.title}); "
-            f"not separated from the highest: {len(tied)} of the other {len(scored) - 1}."
+            f"{tabular.block_label(block)}: in-domain means run from {tabular.percent(ordered[0].score)} % "
+            f"({ordered[0].recipe.title}) to {tabular.percent(ordered[-1].score)} % ({ordered[-1].recipe.title}); "
+            f"{text}{f', {untested} not tested' if tested and untested else ''}."
         )
     return sentences or ["No block has two rows of equal size or rank with all their in-domain tasks."]
 
 
 def _coverage(evidence: Evidence) -> str:
-    errors = evidence.item_errors()
     text = (
         "The unit of the tests is the seed: rows are compared by the differences of their in-domain "
         f"means at equal seeds (Student's t, two-sided, Holm-corrected within a block, level {ALPHA:g}). "
@@ -67,12 +72,15 @@ def _coverage(evidence: Evidence) -> str:
         "and few seeds have little power, so that “not separated” does not mean “equal”. The highest row "
         "was picked by looking, which makes tests against it lean towards a difference."
     )
-    if errors:
-        low, high = tabular.percent(min(errors)), tabular.percent(max(errors))
-        span = low if low == high else f"{low} to {high}"
+    spans = []
+    for what, name in (("in_domain", "in-domain"), ("out_of_domain", "out-of-domain")):
+        if errors := evidence.item_errors(what):
+            low, high = tabular.percent(min(errors)), tabular.percent(max(errors))
+            spans.append(f"{low if low == high else f'{low} to {high}'} points for one {name} mean")
+    if spans:
         text += (
-            f" The standard error over items of one in-domain mean is {span} points; rows are "
-            "scored on the same items, so part of it cancels in their differences."
+            f" The standard error over items is {listed(spans)}; rows are scored on the same items, so part of it "
+            "cancels in their differences."
         )
     return text
 

@@ -25,7 +25,7 @@ def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of paired differences, in the unit of the values; interval and p need two pairs."""
+    """Mean of paired differences, in the unit of the values; interval and p need two pairs that differ."""
 
     mean: float
     low: float | None
@@ -53,8 +53,8 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float], level: float 
     if n == 1:
         return Difference(mean, None, None, None, 1)
     error = float(deltas.std(ddof=1)) / math.sqrt(n)
-    if error < 1e-12:  # all pairs differ by the same: no noise to test against
-        return Difference(mean, mean, mean, 1.0 if abs(mean) < 1e-12 else 0.0, n)
+    if error < 1e-12:  # all pairs differ by the same, as scores of few items may by rounding: no noise to test against
+        return Difference(mean, None, None, None, n)
     half = t_half_width(error, n - 1, level)
     p = 2 * float(distributions.t.sf(abs(mean) / error, n - 1))
     return Difference(mean, mean - half, mean + half, p, n)

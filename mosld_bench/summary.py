@@ -70,8 +70,10 @@ def _best_sentence(evidence: Evidence, block: Condition) -> str:
     assert best is not None
     at = f"{tabular.budget_label(block.budget)}{tabular.beside(block)}"
     where = f"In the {tabular.setting_label(block.setting)} setting at {at}"
-    text = f"{where}, {best.recipe.title} has the highest in-domain mean, {_spelled(best)}"
+    others = [row for row in evidence.scored(block) if row is not best]
     seeds = counted(len(best.by_seed()), "seed")
+    among = f" of those with {seeds}" if any(len(row.by_seed()) < len(best.by_seed()) for row in others) else ""
+    text = f"{where}, {best.recipe.title} has the highest in-domain mean{among}, {_spelled(best)}"
     if best.recipe.name == evidence.study.reference:
         text += "; it is itself the reference method."
     else:
@@ -81,20 +83,34 @@ def _best_sentence(evidence: Evidence, block: Condition) -> str:
             if found
             else f". There is no {evidence.reference} with a seed in common to compare it with."
         )
-    tied = [row.recipe.title for row in evidence.tied(block)]
-    others = sum(row.block == block and row.score is not None for row in evidence.trained) - 1
     if not others:
         return text + " No other method has a record at this budget."
     if len(best.by_seed()) < 2:
         return text + " One seed separates nothing: the order of the methods is not a finding."
-    if len(tied) == others:
-        rest = f"any of the other {counted(others, 'method')}" if others > 1 else tied[0]
-        return f"{text} {seeds.capitalize()} do not separate it from {rest}."
-    if len(tied) > 5:
-        return f"{text} {seeds.capitalize()} do not separate it from {len(tied)} of the other {others} methods."
-    if tied:
-        return text + f" {seeds.capitalize()} do not separate it from {listed(tied)}."
-    return text + f" It is separated from all other methods by {seeds}."
+    return text + _tests(evidence, block, seeds, len(others))
+
+
+def _tests(evidence: Evidence, block: Condition, seeds: str, others: int) -> str:
+    """What tests against the best row of a block say, and which rows have none."""
+    tied = [row.recipe.title for row in evidence.tied(block)]
+    untested = evidence.untested(block)
+    tested, text = others - len(untested), ""
+    if tested and not tied:
+        text = f" It is separated from all {'that can be tested' if untested else 'other methods'} by {seeds}."
+    elif tied:
+        rest = listed(tied)
+        if len(tied) == tested > 1 and not untested:
+            rest = f"any of the other {counted(tested, 'method')}"
+        elif len(tied) > 5:
+            rest = f"{len(tied)} of the {tested} other methods that can be tested"
+        text = f" {seeds.capitalize()} do not separate it from {rest}."
+    if untested:
+        text += f" Not tested, for want of a second seed in common: {listed([r.recipe.title for r in untested])}."
+    best = evidence.best(block)
+    ahead = [row for row in untested if best and (row.score or 0) > (best.score or 0)]
+    if ahead:
+        text += f" Higher, on fewer seeds: {listed([f'{row.recipe.title}, {_spelled(row)}' for row in ahead])}."
+    return text
 
 
 def _outside_sentence(evidence: Evidence, block: Condition) -> str:
@@ -118,7 +134,8 @@ def _margin(comparison: Comparison) -> str:
     side = "above" if delta.mean >= 0 else "below"
     text = f"{tabular.percent(abs(delta.mean))} points {side} {comparison.other.recipe.title}"
     if delta.low is None:
-        return text + " on the one seed that both have, which gives no interval."
+        seeds = "the one seed that both have" if delta.pairs == 1 else "every common seed alike"
+        return f"{text} on {seeds}, which gives no interval."
     text += f" (95 % interval {tabular.interval(delta.low, delta.high)})"
     if delta.includes_zero:
         return text + ", a margin inside the noise between seeds."

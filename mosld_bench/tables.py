@@ -28,7 +28,8 @@ def main(evidence: Evidence) -> list[Table]:
     names, study = list(evidence.task_names), evidence.study
     inside, outside = list(study.in_domain), list(study.out_of_domain)
     frame = _main_frame(evidence)
-    caption = f"{evidence.measure.capitalize()} {_MAIN_CAPTION}"
+    tied = any(evidence.tied(block) for block, _ in evidence.blocks())
+    caption = f"{evidence.measure.capitalize()} {_MAIN_CAPTION}{_TIED if tied else ''}"
     if len(names) <= 10:
         return _paged("main", caption, evidence, (inside, outside), True, frame)
     found = _paged("main", caption, evidence, ([], []), True, frame)
@@ -50,9 +51,10 @@ def main(evidence: Evidence) -> list[Table]:
 
 _MAIN_CAPTION = (
     "(%), mean over seeds; of the two means also one sample standard deviation over seeds. n: "
-    "seeds. Bold: highest in-domain mean of its block; blocks of equal size and of equal rank are ranked "
-    "apart. †: not separated from that row by a paired test over seeds (Holm-adjusted p ≥ 0.05)."
+    "seeds. Bold: highest in-domain mean of its block, among the rows with the most seeds; blocks of equal size and of "
+    "equal rank are ranked apart."
 )
+_TIED = " †: not separated from that row by a paired test over seeds (Holm-adjusted p ≥ 0.05)."
 
 _LONGEST = 34  # rows that fit the largest float of the report
 
@@ -134,6 +136,8 @@ def _chance_line(evidence: Evidence, tasks: tuple[list[str], list[str]], means: 
 
 def _notes(evidence: Evidence) -> tuple[str, ...]:
     notes = []
+    if limit := evidence.study.evaluate.limit:
+        notes.append(f"Scored on a fixed sample of at most {limit:,} test items a task.")
     if evidence.missing:
         notes.append(
             f"{len(evidence.missing)} of {len(evidence.trials)} trials have no record; what they would "
@@ -145,7 +149,7 @@ def _notes(evidence: Evidence) -> tuple[str, ...]:
             "out-of-domain scores are averaged over these models."
         )
     if any(len(row.by_seed()) == 1 for row in evidence.trained):
-        notes.append("A row with n = 1 has no standard deviation and cannot be tested, so nothing separates it.")
+        notes.append("A row with n = 1 has no standard deviation and cannot be tested.")
     return tuple(notes)
 
 
@@ -200,14 +204,19 @@ def differences(evidence: Evidence) -> Table | None:
     if not numbers:
         return None
     pairs = sorted({number["pairs"] for number in numbers})
+    tests = (
+        "on one common seed, which gives no interval and no test"
+        if pairs == [1]
+        else f"mean over paired seeds ({' or '.join(map(str, pairs))} pairs) with its 95 % t interval, which takes "
+        "two; p is Holm-corrected over the tested rows of a block, in-domain and out-of-domain apart"
+    )
     columns = [Column("Method", "left")]
     for kind in kinds:
         columns += [Column("difference", group=KINDS[kind]), Column("p", group=KINDS[kind])]
     return Table(
         "differences",
         f"Mean {evidence.measure} minus that of {evidence.reference} in the same setting and at the same budget, in "
-        f"points: mean over paired seeds ({' or '.join(map(str, pairs))} pairs) with its 95 % t interval; p is "
-        "Holm-corrected over the rows of a block.",
+        f"points: {tests}.",
         tuple(columns),
         tuple(lines),
         pd.DataFrame(numbers),

@@ -132,11 +132,14 @@ def test_what_a_file_says_itself_replaces_what_excludes_it(tiny: Path) -> None:
     path.parent.mkdir()
     path.write_text("include: ../tiny/study.yaml\nquestion: Another?\ntrain: {batch_size: 2}\n")
     inherited = Study.load(path)
-    assert len(inherited.parts) == 2 and inherited.train and inherited.train.steps == 4
+    assert len(inherited.parts) == 2
+    assert inherited.train
+    assert inherited.train.steps == 4
     path.write_text("include: ../tiny/study.yaml\nseeds: [5]\ntrain: {epochs: 1}\n")
     own = Study.load(path)
     assert (own.parts, own.seeds) == ((), (5,))
-    assert own.train and (own.train.epochs, own.train.steps, own.train.batch_size) == (1, None, 4)
+    assert own.train
+    assert (own.train.epochs, own.train.steps, own.train.batch_size) == (1, None, 4)
     path.write_text("include: ../tiny/study.yaml\nseeds: [5]\nparts: [{seeds: 6}]\n")
     assert [part.seeds for part in Study.load(path).parts] == [(6,)]
 

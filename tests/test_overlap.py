@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from mosld_bench import overlap
 from mosld_bench.errors import BadFileError, DataError
 from mosld_bench.overlap import Index, Overlap, cached, overlaps
+from mosld_bench.study import EvaluateSpec
 from mosld_bench.taskfiles import TaskFiles
-from mosld_bench.tasks import TaskLoader
+from mosld_bench.tasks import TaskLoader, sample
 from tests.conftest import write_task
 
 
@@ -62,6 +63,19 @@ def test_a_planted_leak_is_found_exactly(tmp_path: Path) -> None:
     assert leaked.example == " ".join(evaluated[0].split()[4:17])
     assert (other.evaluated, other.shared, other.example) == ("clean", 0, "")
     assert (none.train, none.evaluated, none.train_items, none.shared) == ("clean", "evaluated", 20, 0)
+
+
+def test_only_items_that_are_scored_count(tmp_path: Path) -> None:
+    evaluated = [sentence(f"e{i}") for i in range(40)]
+    loader = write(tmp_path, train=evaluated, evaluated=evaluated)
+    scored = EvaluateSpec(limit=10, sample_seed=3)
+    found = only(overlaps(loader, ["train"], ["evaluated"], scored=scored))
+    assert (found.items, found.shared, found.exact) == (10, 10, 10)
+    first = sample(loader.get("evaluated"), 10, 3)[0]
+    assert found.example == " ".join(evaluated[first].split()[:13])
+    path, files = tmp_path / "overlap.json", TaskFiles.scan((tmp_path,))
+    cached(path, lambda: loader, files, ["train"], ["evaluated"], scored=scored)
+    assert only(cached(path, lambda: loader, files, ["train"], ["evaluated"])).items == 40
 
 
 def test_the_description_is_no_part_of_an_item(tmp_path: Path) -> None:

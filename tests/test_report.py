@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from pypdf import PdfReader
 
 from mosld_bench import record
 from mosld_bench.errors import BenchError
 from mosld_bench.evidence import Evidence, gather
+from mosld_bench.looks import Plot, percent_axis
+from mosld_bench.plots import draw_all
 from mosld_bench.recipe import Recipe
 from mosld_bench.record import Outcome
 from mosld_bench.report import SIZES, _body_size, build_report
@@ -178,9 +181,112 @@ def test_rows_without_a_common_seed_are_not_called_separated(tmp_path: Path) -> 
     evidence = evidence_of(tmp_path, study, trials)
     block = Condition("mixture", "60000")
     assert evidence.against_best(block) == []
-    assert len(evidence.tied(block)) == 1
+    assert evidence.tied(block) == []
+    assert len(evidence.untested(block)) == 1
     assert "separated from all" not in " ".join(summary(evidence))
     assert "No other method" not in " ".join(summary(evidence))
+
+
+def uneven(root: Path) -> tuple[Study, list[Trial]]:
+    """LoRA, MoLA and MoSLD with three seeds, two others with one, of which MoE-LoRA happens to be the highest."""
+    study = make_study(in_domain=("a", "b"), out_of_domain=("c",))
+    recipes = [RECIPES[name] for name in ("full", "lora", "moe-lora", "mola", "hydralora", "mosld")]
+    scores = {"lora": (0.60, 0.61, 0.605), "mola": (0.69, 0.72, 0.70), "mosld": (0.70, 0.71, 0.71)}
+    scores |= {"moe-lora": (0.75,), "hydralora": (0.5,), "full": (0.8,)}
+    trials = [t for t in make_trials(study, recipes) if t.seed < len(scores[t.recipe.name])]
+    for trial in trials:
+        value = scores[trial.recipe.name][trial.seed]
+        Outcome(make_record(trial, study, values=dict.fromkeys("abc", value))).write(root / "results")
+    return study, trials
+
+
+def test_a_row_of_one_seed_is_neither_best_nor_tested(tmp_path: Path) -> None:
+    study, trials = uneven(tmp_path)
+    evidence, block = evidence_of(tmp_path, study, trials), Condition("mixture", "60000")
+    assert (best := evidence.best(block)) is not None
+    assert best.recipe.name == "mosld"
+    assert [row.recipe.name for row in evidence.tied(block)] == ["mola"]
+    assert [row.recipe.name for row in evidence.untested(block)] == ["moe-lora", "hydralora"]
+    said = " ".join(summary(evidence))
+    assert "MoSLD has the highest in-domain mean of those with three seeds, 70.7" in said
+    assert (
+        "Three seeds do not separate it from MoLA. Not tested, for want of a second seed in common: MoE-LoRA and"
+        in said
+    )
+    assert "Higher, on fewer seeds: MoE-LoRA, 75.0 % (n = 1)." in said
+    text = " ".join(text_of(build(tmp_path, study, trials)).split())
+    assert "run from 50.0 % (HydraLoRA) to 75.0 % (MoE-LoRA); not separated from MoSLD: 1 of the 2 tested, 2" in text
+    assert "a point without a bar is one seed" in text
+    assert "A marker without a bar has one common seed, and so no interval." in text
+    tex = (tmp_path / "out" / "tables" / "main.tex").read_text(encoding="utf-8")
+    assert r"\textbf{MoSLD}" in tex
+    assert [line.split(" &")[0] for line in tex.splitlines() if r"\dag" in line] == ["MoLA"]
+
+
+def test_a_study_of_one_seed_claims_no_test(tmp_path: Path) -> None:
+    study, trials = make_records(
+        tmp_path, ("lora", "mola", "mosld"), seeds=(0,), settings=("mixture", "single"), evaluate={"limit": 400}
+    )
+    text = " ".join(text_of(build(tmp_path, study, trials)).split())
+    for sentence in (
+        "One seed separates nothing",
+        "no two rows have two seeds in common, so nothing is tested.",
+        "Every point is one seed, so there are no bars.",
+        "There is one common seed only, and so no interval.",
+        "points: on one common seed, which gives no interval and no test.",
+        "on the one common seed, without intervals",
+        "Scored on a fixed sample of at most 400 test items a task.",
+    ):
+        assert sentence in text, sentence
+    assert "†" not in text
+    assert re.search(r"The standard error over items is \d\.\d( to \d\.\d)? points for one in-domain mean and", text)
+
+
+def test_figures_of_rows_of_a_study(tmp_path: Path) -> None:
+    """A legend's entry looks as the points do, also where a panel shows some of the recipes; all sizes are in sight."""
+    study, trials = uneven(tmp_path)
+    single = study.model_copy(update={"settings": ("single",), "seeds": (0,)})
+    few = make_trials(single, [RECIPES["lora"], RECIPES["mosld"]])
+    for trial in few:
+        Outcome(make_record(trial, study)).write(tmp_path / "results")
+    evidence = evidence_of(tmp_path, study, [*trials, *few])
+    drawn = {plot.name: plot for plot in draw_all(evidence) if isinstance(plot, Plot)}
+    for name in ("settings", "size", "tasks-by-method"):
+        figure = drawn[name].figure
+        points = {(line.get_marker(), line.get_color()) for axes in figure.axes for line in axes.lines}
+        (legend,) = figure.legends
+        entries = {(h.get_marker(), h.get_color()) for h in legend.legend_handles}  # type: ignore[union-attr]
+        assert entries <= points, name
+    (legend,) = drawn["settings"].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["LoRA", "MoSLD"]
+    sizes = [row.trainable for row in evidence.trained if row.trainable]
+    for axes in drawn["size"].figure.axes:
+        low, high = axes.get_xlim()
+        assert low < min(sizes)
+        assert max(sizes) < high
+
+
+@pytest.mark.parametrize("span", [(0.4, 0.43), (0.358, 0.3605), (0.1, 0.9), (0.30001, 0.30002)])
+def test_ticks_are_told_apart(span: tuple[float, float]) -> None:
+    axes = Figure().subplots()
+    axes.set_ylim(*span)
+    percent_axis(axes)
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(set(labels)) == len(labels) > 1
+    values = [100 * value for value in axes.get_yticks()]
+    assert [float(label.replace("−", "-")) for label in labels] == pytest.approx(values, abs=1e-9)
+
+
+@pytest.mark.parametrize("tuned", [(), ("lora", "mola"), ("lora", "mola", "mosld")])
+def test_the_protocol_tells_whose_learning_rates_were_tuned(tuned: tuple[str, ...], tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, ("lora", "mola", "mosld"), learning_rate_scales=dict.fromkeys(tuned, 2.0))
+    said = " ".join(text_of(build(tmp_path, study, trials)).split())
+    sentences = {
+        0: "No learning rate was tuned for each method and budget",
+        2: "The learning rates of LoRA and MoLA, not those of MoSLD, were tuned for this model",
+        3: "The learning rates of all methods were tuned for this model",
+    }
+    assert [count for count, sentence in sentences.items() if sentence in said] == [len(tuned)]
 
 
 @pytest.mark.parametrize("few", [False, True])
