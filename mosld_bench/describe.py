@@ -118,8 +118,9 @@ def protocol(evidence: Evidence) -> Section:
             *models, run("Training. ", "bold"),
             f"{length} in batches of {train.batch_size} examples by {_optimizer(evidence)}, peak learning rate "
             f"{train.learning_rate:g} (times the recipe's factor), {train.schedule} schedule after "
-            f"{train.warmup_steps} warm-up steps{_at_most(train)}, weight decay {train.weight_decay:g}, {clip}, at most {train.max_length} tokens an "
-            f"example, {train.dtype}. {100 * train.validation_fraction:g} % of each training split is held out for "
+            f"{train.warmup_steps} warm-up steps{_at_most(train)}, weight decay {train.weight_decay:g}, {clip}. "
+            f"At most {train.max_length} tokens an example, at most {train.micro_tokens:,} in a micro-batch, in "
+            f"{_precision(train)}. {100 * train.validation_fraction:g} % of each training split is held out for "
             "the validation loss and never trained on. "
             f"{_sampled(evidence)}",
             run("Seeds. ", "bold"), _seeds(evidence),
@@ -156,6 +157,15 @@ def _optimizer(evidence: Evidence) -> str:
         users.setdefault(_OPTIMIZERS[row.recipe.optimizer], {})[row.recipe.title] = None
     most, *others = sorted(users, key=lambda name: -len(users[name]))
     return most + (f" ({'; '.join(f'{name} for {listed(list(users[name]))}' for name in others)})" if others else "")
+
+
+def _precision(train: TrainSpec) -> str:
+    if train.dtype == "float32":
+        return "float32"
+    return (
+        "bfloat16 (what trains is kept in float32; for scoring, weights of the base model that trained are rounded to "
+        "bfloat16, adapters stay as they are)"
+    )
 
 
 def _at_most(train: TrainSpec) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -224,7 +225,11 @@ def evaluate(
         guess = chance(task, (task.eval_docs[index] for index in chosen[name]))
         for key, value in own.items():
             metric, _, filtered = key.partition(",")
-            if not filtered or metric.endswith("_stderr") or not isinstance(value, int | float) or value != value:
+            if not filtered or metric.endswith("_stderr") or not isinstance(value, int | float):
+                continue
+            if not math.isfinite(value):
+                if key == first:
+                    raise FloatingPointError(f"The task {name!r} comes to {value} under its primary metric {key}.")
                 continue
             stderr = own.get(f"{metric}_stderr,{filtered}")
             metrics.append(

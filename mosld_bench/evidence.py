@@ -7,7 +7,7 @@ tables, plots and sections only read it. Scores are fractions (0 to 1).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ class Evidence:
     published: Path | None = None
     profile: Profile | None = None
     missing: tuple[Trial, ...] = ()
+    failures: tuple[tuple[Trial, str], ...] = ()  # those of the missing that were run, and the end of their error
     other_protocol: int = 0
     superseded: int = 0
 
@@ -192,6 +193,16 @@ class Evidence:
         of_task = (m for record in self.records for m in record.metrics if m.task == task and m.primary)
         return next(of_task, None)
 
+    def other_metrics(self) -> list[str]:
+        """The metrics that every task has beside its primary one, and every trained row under it."""
+        found = [{m.metric for r in self.records for m in r.metrics if m.task == task} for task in self.task_names]
+        primary = {metric.metric for task in self.task_names if (metric := self.metric(task))}
+        return sorted(set.intersection(*found) - primary) if found else []
+
+    def under(self, metric: str, row: Row) -> Row:
+        """The row as another metric than the primary scores it."""
+        return replace(row, runs=tuple(_runs(self.study, row.setting, row.records, metric)))
+
     def chance(self, tasks: Sequence[str]) -> float | None:
         """Mean chance level; None unless every task has one."""
         levels = [metric.chance if metric else None for metric in map(self.metric, tasks)]
@@ -261,6 +272,7 @@ def gather(
     overlaps: Sequence[Overlap] = (),
     published: Path | None = None,
     profile: Profile | None = None,
+    failures: Mapping[str, str] | None = None,
 ) -> Evidence:
     """Choose the records that count and put them into rows. Raises BenchError where none does."""
     planned = {trial.id: trial for trial in trials}
@@ -291,6 +303,7 @@ def gather(
         )
         for (recipe, condition), members in grouped.items()
     ]
+    noted = failures or {}
     present = {record.trial_id for record in counted}
     return Evidence(
         study=study,
@@ -301,6 +314,7 @@ def gather(
         published=published,
         profile=profile,
         missing=tuple(trial for trial in trials if trial.id not in present),
+        failures=tuple((t, noted[t.id]) for t in trials if t.id in noted and t.id not in present),
         other_protocol=len(records) - len(here),
         superseded=len(here) - len(counted),
     )
@@ -335,15 +349,15 @@ def _definition(recipe: Recipe) -> str:
     return canonical(recipe.identity)
 
 
-def _runs(study: Study, setting: str, records: Sequence[Record]) -> Iterator[Run]:
-    """Scores by seed.
+def _runs(study: Study, setting: str, records: Sequence[Record], name: str | None = None) -> Iterator[Run]:
+    """Scores by seed, under each task's primary metric or the one called ``name``.
 
     In the setting single a task's score is its own model's; out-of-domain scores are averaged over
     the models, and are there only if all models are.
     """
     for seed in sorted({record.trial.seed for record in records}):
         of_seed = [record for record in records if record.trial.seed == seed]
-        metrics = [metric for record in of_seed for metric in record.metrics if metric.primary]
+        metrics = [metric for record in of_seed for metric in record.metrics if _counts(metric, name)]
         models = len(study.in_domain) if setting == "single" else 1
         scores: dict[str, float] = {}
         errors: dict[str, float | None] = {}
@@ -354,6 +368,10 @@ def _runs(study: Study, setting: str, records: Sequence[Record]) -> Iterator[Run
                 errors[task] = found[0].stderr
         means = [_mean(scores, part) for part in (study.in_domain, study.out_of_domain)]
         yield Run(seed, scores, errors, *means)
+
+
+def _counts(metric: Metric, name: str | None) -> bool:
+    return metric.primary if name is None else metric.metric == name
 
 
 def _mean(scores: Mapping[str, float], tasks: Sequence[str]) -> float | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mosld_bench import registry
 from mosld_bench.errors import BenchError
-from mosld_bench.provenance import meta_info, now
+from mosld_bench.provenance import code_state, meta_info, now
 from mosld_bench.record import Fit, Outcome, Record
 from mosld_bench.study import GeneralData, ModelSpec, Resources, TrainSpec, Trial
 
@@ -61,6 +61,7 @@ class Session:
     def __init__(self, around: Surroundings) -> None:
         from mosld_bench.tasks import TaskLoader
 
+        code_state()  # of the code as it is loaded: the checkout may move on while this process runs
         for plugin in around.plugins:
             registry.load_plugin(plugin)
         self.around = around
@@ -92,7 +93,7 @@ class Session:
 
     def examples(self, task: str, spec: TrainSpec, tokenizer: Any) -> tuple[list[Encoded], list[Encoded]]:
         """(training, validation) items of a task as token ids."""
-        from mosld_bench.tasks import split
+        from mosld_bench.tasks import draw, passages, split
 
         key = (
             task,
@@ -103,8 +104,10 @@ class Session:
             spec.task_items,
         )
         if key not in self._examples:
-            items = _encode(self.tasks.get(task), spec, tokenizer, spec.task_items)
-            train, held = split(items, spec.validation_fraction, spec.split_seed, task)
+            loaded = self.tasks.get(task)
+            items = _encode(loaded, spec, tokenizer, spec.task_items)
+            groups = passages(loaded, draw(loaded, spec.task_items, spec.split_seed))
+            train, held = split(len(items), spec.validation_fraction, spec.split_seed, task, groups)
             self._examples[key] = [items[i] for i in train], [items[i] for i in held]
         train_items, held_items = self._examples[key]
         return train_items, held_items[: spec.validation_items]
@@ -214,7 +217,6 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
                 learning_rate=spec.learning_rate * trial.recipe.learning_rate_scale,
                 seed=trial.seed,
                 pad=tokenizer.pad_token_id,
-                micro_tokens=around.resources.train_tokens,
                 optimizer=trial.recipe.optimizer,
                 progress=lambda step, steps, loss: watch(Progress(trial.id, "training", step, steps, loss)),
             )

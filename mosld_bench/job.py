@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     from mosld_bench import launch
     from mosld_bench.board import Board
     from mosld_bench.execute import Surroundings
+    from mosld_bench.models import weights_source
     from mosld_bench.provenance import command_line
 
     inline = options.executor == "inline" or study.train is None
@@ -56,7 +57,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
         _check_memory(plan, options.gpus_per_trial or study.resources.gpus_per_trial)
     folders = [workspace.tasks, *options.include_paths]
     loader = _check_inputs(study, folders, options)
-    todo = missing(jobs, workspace.results, options.overwrite)
+    weights = {model.name: weights_source(model, options.model_root) for model in study.models if study.train}
+    todo = missing(jobs, workspace.results, options.overwrite, weights)
     console.print(f"{study.name}: {len(jobs)} trials, {len(jobs) - len(todo)} recorded, {len(todo)} to run")
     around = Surroundings(
         task_folders=tuple(str(folder.resolve()) for folder in folders),
@@ -118,6 +120,7 @@ def report(
         _noted_overlaps(study, workspace),
         workspace.published,
         profile.load(measured) if (measured := profile_file(study, workspace)).is_file() else None,
+        record.failures(workspace.results, study.name),
     )
 
 
@@ -159,7 +162,7 @@ def _begin(study: Study, workspace: Workspace, loader: TaskLoader) -> None:
     """Keep what `report` needs beside the records: the study as it is run, the command line applied, and overlaps."""
     path = workspace.results / study.name / "study.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    record.replace_file(path, yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False).encode())
     if study.train:
         find_overlaps(study, workspace, loader.files, lambda: loader)
 
@@ -172,20 +175,45 @@ def last_run(name: str, workspace: Workspace) -> Study:
     return Study.load(noted) if noted.is_file() else study
 
 
-def missing(jobs: list[tuple[Trial, Fit]], results: Path, overwrite: str) -> list[tuple[Trial, Fit]]:
-    """The jobs to run. Raises BenchError where --overwrite never finds a record."""
+def missing(
+    jobs: list[tuple[Trial, Fit]],
+    results: Path,
+    overwrite: str,
+    weights: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[tuple[Trial, Fit]]:
+    """The jobs to run. ``weights``: model -> where its weights are from (`models.weights_source`).
+
+    Raises BenchError where --overwrite never finds a record, or a record was made with other weights.
+    """
     if overwrite == "always":
         return jobs
     todo: list[tuple[Trial, Fit]] = []
     finished: list[tuple[Trial, Fit]] = []
     for job in jobs:
-        (finished if record.is_finished(results, *job) else todo).append(job)
+        meta = record.finished(results, *job)
+        (todo if meta is None else finished).append(job)
+        if meta is not None:
+            _check_weights(job[0], meta.get("weights"), (weights or {}).get(job[0].model.name))
     if overwrite == "never" and finished:
         raise BenchError(
             f"--overwrite never, but {len(finished)} of {len(jobs)} trials have a record below {results}, the first "
             f"{finished[0][0].id}. Use --overwrite only-missing to run the others."
         )
     return todo
+
+
+def _check_weights(trial: Trial, then: Mapping[str, str] | None, now: Mapping[str, str] | None) -> None:
+    """Raises BenchError where a record's weights are not those that the missing trials would start from."""
+    if not then or not now:
+        return
+    keys = ("sha256",) if "sha256" in then and "sha256" in now else ("source", "revision")
+    if [then.get(key) for key in keys] != [now.get(key) for key in keys]:
+        told = [", ".join(f"{key} {one[key]}" for key in keys if one.get(key)) for one in (then, now)]
+        raise BenchError(
+            f"The record {trial.id} was made with other weights of {trial.model.name} ({told[0]}) than are here now "
+            f"({told[1]}); rows of both would not be comparable. Bring back the former weights, or make every trial "
+            f"again by --overwrite always."
+        )
 
 
 def _check_memory(plan: Plan, gpus_per_trial: float) -> None:

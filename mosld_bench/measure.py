@@ -62,7 +62,6 @@ class _Bench:
     base: nn.Module
     device: str
     spec: TrainSpec
-    micro_tokens: int
     load: Load
     ids: Tensor  # (batch or streams, prompt_tokens), the larger number of rows
 
@@ -88,13 +87,12 @@ def profile(plan: Plan, options: Options, say: Callable[[str], None] = lambda li
     config, jobs = plan.configs[model.name], _jobs(plan)
     spec = _spec(plan.study.train, load, options.dtype)
     _check_positions(config, jobs, load)
-    _check_memory(config, jobs, spec, device, plan.study.resources.train_tokens)
+    _check_memory(config, jobs, spec, device)
     torch.manual_seed(0)
     bench = _Bench(
         base=_base(model, spec, device, options),
         device=device,
         spec=spec,
-        micro_tokens=plan.study.resources.train_tokens,
         load=load,
         ids=torch.randint(0, config.vocab_size, (max(load.batch, load.streams), load.prompt_tokens)).to(device),
     )
@@ -171,12 +169,12 @@ def _check_positions(config: Any, jobs: list[_Job], load: Load) -> None:
             )
 
 
-def _check_memory(config: Any, jobs: list[_Job], spec: TrainSpec, device: str, micro_tokens: int) -> None:
+def _check_memory(config: Any, jobs: list[_Job], spec: TrainSpec, device: str) -> None:
     """Refuse by the estimate of `memory.py` what this machine has no room for."""
     room = available(device)
     for job in jobs:
         try:
-            needed = memory_of(job.fit, config, spec, job.recipe.optimizer, micro_tokens).total
+            needed = memory_of(job.fit, config, spec, job.recipe.optimizer).total
         except (AttributeError, TypeError):  # no transformer: nothing is known of it
             return
         if needed > room:
@@ -265,7 +263,7 @@ def _train(bench: _Bench, job: _Job, model: nn.Module, method: Any, beside: int)
     model.train()
 
     def step() -> None:
-        optimizer_step(model, method, batch, spec, stepper, 0, bench.micro_tokens)
+        optimizer_step(model, method, batch, spec, stepper, 0)
 
     release(bench.device)
     before = beside if bench.device != "cpu" else resident()

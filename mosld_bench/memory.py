@@ -1,7 +1,7 @@
 """Memory of a training trial on a GPU, by part, from shapes alone. An estimate; the CUDA context is not counted.
 
 With P parameters, of which T train, b bytes a number (2 under bfloat16 autocast, else 4), and a micro-batch of
-t = min(resources.train_tokens, batch_size * max_length) padded tokens:
+t = min(train.micro_tokens, batch_size * max_length) padded tokens:
 
     weights       b (P - T) + 4 T    what trains is float32, what is frozen has train.dtype
     pristine      b T                where everything trains, the frozen base of the process stays beside it
@@ -68,14 +68,14 @@ class Memory:
         return ", ".join(f"{name} {size / 1e9:.0f}" for size, name in parts)
 
 
-def memory_of(fit: Fit, config: PreTrainedConfig, spec: TrainSpec, optimizer: str, micro_tokens: int) -> Memory:
+def memory_of(fit: Fit, config: PreTrainedConfig, spec: TrainSpec, optimizer: str) -> Memory:
     """The memory of training ``fit`` on the model of ``config`` by ``spec``. ``optimizer``: adamw or adafactor."""
     if optimizer not in {"adamw", "adafactor"}:
         raise ValueError(f"{optimizer!r} is no optimizer with known memory; allowed are adamw and adafactor")
     total, trained = fit.total, fit.trainable
     size = 2 if spec.dtype == "bfloat16" else 4
     whole = trained == total
-    tokens = min(micro_tokens, spec.batch_size * spec.max_length)
+    tokens = min(spec.micro_tokens, spec.batch_size * spec.max_length)
     hidden, layers = config.hidden_size, config.num_hidden_layers
     layer = _layer_bytes(config, size, whole) * tokens
     checkpoints = (4 if whole else size) * hidden * layers * tokens

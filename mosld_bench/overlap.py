@@ -33,6 +33,7 @@ from pydantic import Field, ValidationError
 
 from mosld_bench.errors import BadFileError
 from mosld_bench.recipe import Strict
+from mosld_bench.record import replace_file
 from mosld_bench.study import EvaluateSpec
 from mosld_bench.taskfiles import TaskFiles
 
@@ -258,7 +259,7 @@ def save(path: Path, found: Sequence[Overlap], key: Mapping[str, Any] | None = N
     """Write the overlaps as JSON, with what they were computed from."""
     content = {"key": dict(key or {}), "overlaps": [overlap.model_dump() for overlap in found]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    replace_file(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def load(path: Path) -> list[Overlap]:

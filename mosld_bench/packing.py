@@ -175,6 +175,8 @@ def _read(
     owner = torch.tensor([i for i, (_, _, columns) in enumerate(flat) for _ in columns], device=device)
     logits = logits_at(model, rows, columns, exact=True, **inputs).float()
     logp = logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=1)
+    if logp.isnan().any():
+        raise FloatingPointError("The model gives log-likelihoods that are no numbers, so its answers mean nothing.")
     greedy = logits.argmax(dim=1) == targets
     sums = torch.zeros(len(flat), dtype=torch.float64, device=device).index_add_(0, owner, logp.double())
     misses = torch.zeros(len(flat), device=device).index_add_(0, owner, (~greedy).float())

@@ -46,7 +46,7 @@ class Plan:
                 try:
                     known[key] = pricing.price(
                         trial, fit, self.configs[trial.model.name], self.sizes,
-                        trial.recipe.optimizer, self.study.resources.train_tokens, checkpoints=_checkpoints(trial),
+                        trial.recipe.optimizer, checkpoints=_checkpoints(trial),
                     )  # fmt: skip
                 except (AttributeError, TypeError):  # no transformer, or one whose configuration has other names
                     known[key] = None

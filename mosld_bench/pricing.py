@@ -17,7 +17,7 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -88,14 +88,13 @@ def price(
     config: PreTrainedConfig,
     sizes: Mapping[str, TaskSize | None],
     optimizer: str = "adamw",
-    micro_tokens: int = 8192,
     sustained: float | None = None,
     checkpoints: bool = True,
 ) -> Price:
     """Estimate ``trial`` as ``fit`` sizes it on the model of ``config``. Loads and builds nothing.
 
-    ``optimizer``: adamw or adafactor. ``micro_tokens``: resources.train_tokens. ``sustained``: FLOP/s, else the
-    constant for train.dtype. ``checkpoints``: whether the method bears gradient checkpointing.
+    ``optimizer``: adamw or adafactor. ``sustained``: FLOP/s, else the constant for train.dtype. ``checkpoints``:
+    whether the method bears gradient checkpointing.
     """
     spec = trial.train
     assert spec is not None, "a trial that only counts parameters has no price"
@@ -110,19 +109,16 @@ def price(
         step = 4 * body + 2 * min(fit.trainable, body) + (2 * body if spec.gradient_checkpointing else 0)
         flops = train_tokens * step + (validation_tokens + score_tokens) * 2 * body
         hours = flops / (sustained or SUSTAINED[spec.dtype]) / 3600
-    now = memory_of(fit, config, spec, optimizer, micro_tokens)
-    few = min(micro_tokens, _FEW_TOKENS)
-    thrifty = {"dtype": "bfloat16", "gradient_checkpointing": checkpoints}
-    alone = {  # first what changes no number
-        f"resources.train_tokens: {few}": memory_of(fit, config, spec, optimizer, few),
-        "train.gradient_checkpointing: true": memory_of(
-            fit, config, spec.model_copy(update={"gradient_checkpointing": True}), optimizer, micro_tokens
-        ),
-        "train.dtype: bfloat16": memory_of(
-            fit, config, spec.model_copy(update={"dtype": "bfloat16"}), optimizer, micro_tokens
-        ),
-        "optimizer: adafactor in the recipe": memory_of(fit, config, spec, "adafactor", micro_tokens),
-    }
+    few = min(spec.micro_tokens, _FEW_TOKENS)
+    settings: list[tuple[str, dict[str, Any]]] = [  # first what changes the numbers least
+        (f"train.micro_tokens: {few}", {"micro_tokens": few}),
+        ("train.gradient_checkpointing: true", {"gradient_checkpointing": True}),
+        ("train.dtype: bfloat16", {"dtype": "bfloat16"}),
+    ]
+    alone = {text: memory_of(fit, config, spec.model_copy(update=own), optimizer) for text, own in settings}
+    alone["optimizer: adafactor in the recipe"] = memory_of(fit, config, spec, "adafactor")
+    thrifty = {"dtype": "bfloat16", "gradient_checkpointing": checkpoints, "micro_tokens": few}
+    now = memory_of(fit, config, spec, optimizer)
     return Price(
         what=f"{trial.recipe.name} on {trial.model.name}",
         train_tokens=train_tokens,
@@ -131,7 +127,7 @@ def price(
         flops=flops,
         hours=hours,
         memory=now,
-        thriftiest=memory_of(fit, config, spec.model_copy(update=thrifty), "adafactor", few),
+        thriftiest=memory_of(fit, config, spec.model_copy(update=thrifty), "adafactor"),
         savings={
             text: one.total
             for text, one in alone.items()

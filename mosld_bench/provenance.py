@@ -45,14 +45,15 @@ _DECLARING = ("mosld_bench", "methods", "tasks", "pyproject.toml", ":(glob)repor
 
 @cache
 def code_state() -> dict[str, Any]:
-    """``commit`` and ``dirty`` of the checkout that this package runs from; both None for an installed wheel.
+    """``commit`` and ``dirty`` of the checkout that this package runs from; None each where git does not tell.
 
-    Dirty means that code or declarations differ from the commit, so nobody else can repeat the numbers.
+    Dirty means that code or declarations differ from the commit, so nobody else can repeat the numbers. As they were
+    when this process first asked: see `Session`.
     """
     if _git("ls-files", "--error-unmatch", str(Path(__file__))) is None:
         return {"commit": None, "dirty": None}
     changed = _git("status", "--porcelain", "--", *_DECLARING)
-    return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(changed)}
+    return {"commit": _git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
 
 
 @cache

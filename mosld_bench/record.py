@@ -137,6 +137,7 @@ class Outcome:
 
 
 def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, whatever happens meanwhile."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
         file.write(content)
         file.flush()
@@ -145,13 +146,28 @@ def replace_file(path: Path, content: bytes) -> None:
     Path(file.name).replace(path)
 
 
-def is_finished(results: Path, trial: Trial, fit: Fit) -> bool:
-    """Whether ``trial`` has a record of the size that is planned now: a budget may be named after another recipe."""
+def finished(results: Path, trial: Trial, fit: Fit) -> dict[str, Any] | None:
+    """The ``meta_info`` of the trial's record, if it has one of the size that is planned now.
+
+    A budget may be named after another recipe, and that recipe may have changed.
+    """
     path = results / trial.study / trial.id / "record.json"
     if not path.exists():
-        return False
-    size = json.loads(path.read_text(encoding="utf-8"))["size"]
-    return bool(size["target"] == fit.target and size["params"] == fit.model_dump(mode="json")["params"])
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    size = content["size"]
+    same = size["target"] == fit.target and size["params"] == fit.model_dump(mode="json")["params"]
+    return dict(content["meta_info"]) if same else None
+
+
+def failures(results: Path, study: str) -> dict[str, str]:
+    """Trial id -> the last line of its error, of every trial that failed when it was last run."""
+    found = {}
+    for path in sorted(results.glob(f"{study}/*/failure.json")):
+        if not (path.parent / "record.json").exists():
+            error = Record.model_validate_json(path.read_bytes()).error or ""
+            found[path.parent.name] = (error.strip().splitlines() or ["no error was noted"])[-1]
+    return found
 
 
 def read(results: Path, study: str | None = None) -> Iterable[Record]:

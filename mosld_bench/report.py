@@ -43,16 +43,18 @@ def build_report(
     overlaps: Sequence[Overlap] = (),
     published: Path | None = None,
     profile: Profile | None = None,
+    failures: Mapping[str, str] | None = None,
 ) -> Path:
     """Write ``report.pdf``, ``tables/`` and ``figures/`` into ``folder``; the path of the PDF.
 
     ``trials`` is the study's whole plan, so that what is missing is shown as missing; ``frame`` is
     `record.load` of the study; ``tasks`` maps a task's name to its resolved definition (title and kind are
     read from its metadata); ``overlaps`` are what evaluation sets share with training sets; ``published`` is the
-    folder of the paper's printed tables; ``profile`` is what `mosld-bench profile` measured. Raises BenchError where no
-    record of the plan's protocol is finished, or where typst cannot set the document.
+    folder of the paper's printed tables; ``profile`` is what `mosld-bench profile` measured; ``failures`` maps the id
+    of a trial that failed to its error. Raises BenchError where no record of the plan's protocol is finished, or
+    where typst cannot set the document.
     """
-    evidence = gather(study, trials, frame, tasks, overlaps, published, profile)
+    evidence = gather(study, trials, frame, tasks, overlaps, published, profile, failures)
     figures = plots.draw_all(evidence)
     document = compose(evidence, figures)
     _write_tables(document, _fresh(folder / "tables", (".csv", ".tex")))

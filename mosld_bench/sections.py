@@ -39,6 +39,7 @@ def results(evidence: Evidence) -> Section | None:
             f"No block holds {evidence.reference} beside another row with a common seed, so no differences are given."
         ),
         paragraph(run("What the tests cover. ", "bold"), _coverage(evidence)),
+        tables.other_metrics(evidence),
     )
 
 

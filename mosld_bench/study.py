@@ -69,6 +69,9 @@ class TrainSpec(Strict):
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; none for no clipping")
     task_items: int | None = Field(None, gt=0, description="most items of a task's training split, a fixed sample")
     max_length: int = Field(256, gt=8, description="tokens; longer prompts lose their beginning")
+    micro_tokens: int = Field(
+        8192, gt=0, description="most padded tokens a micro-batch; balance losses are means over one, dropout is drawn"
+    )
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
     validation_fraction: float = Field(0.1, ge=0, lt=1, description="of every training split, never trained on")
@@ -94,7 +97,6 @@ class Resources(Strict):
 
     cpus_per_trial: float = Field(1, gt=0)
     gpus_per_trial: float = Field(1, gt=0)
-    train_tokens: int = Field(8192, gt=0, description="most padded tokens a micro-batch")
     score_tokens: int = Field(8192, gt=0, description="most padded tokens a scoring batch")
     score_width: int = Field(256, gt=0, description="most tokens of a prefix tree; attention costs its square")
 

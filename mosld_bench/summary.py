@@ -47,9 +47,17 @@ def summary(evidence: Evidence) -> list[str]:
     if evidence.missing:
         sentences.append(
             f"{len(evidence.missing)} of {len(evidence.trials)} planned trials have no record, so the "
-            "picture is partial."
+            f"picture is partial{_failed(evidence)}."
         )
     return [sentence for sentence in sentences if sentence]
+
+
+def _failed(evidence: Evidence) -> str:
+    """What a mean over the seeds that are left does not show."""
+    if not evidence.failures:
+        return ""
+    of = listed(list(dict.fromkeys(trial.recipe.title for trial, _ in evidence.failures)))
+    return f"; {counted(len(evidence.failures), 'trial')} of them failed ({of}; why is said under the table of results)"
 
 
 def _counts(evidence: Evidence) -> list[str]:

@@ -15,6 +15,7 @@ from mosld_bench.tabular import (
     Line,
     Table,
     block_label,
+    budget_label,
     count,
     interval,
     p_value,
@@ -143,6 +144,9 @@ def _notes(evidence: Evidence) -> tuple[str, ...]:
             f"{len(evidence.missing)} of {len(evidence.trials)} trials have no record; what they would "
             f"have filled is shown as {MISSING}, and a mean that needs them is left out."
         )
+    for trial, error in evidence.failures:
+        on = f" on {evidence.title(trial.train_on[0])}" if trial.setting == "single" else ""
+        notes.append(f"Failed: {trial.recipe.title}{on}, {budget_label(trial.budget)}, seed {trial.seed}: {error}")
     if any(row.setting == "single" for row in evidence.trained):
         notes.append(
             "Single task: each in-domain score is that of the model trained on this task alone; "
@@ -182,6 +186,42 @@ def _axes(evidence: Evidence, row: Row) -> dict[str, Any]:
     """The columns that tell blocks apart where a study has several models or amounts of general data."""
     model = {"model": row.block.model} if len(evidence.study.models) > 1 else {}
     return model | ({"general_items": row.block.general} if evidence.study.general else {})
+
+
+def other_metrics(evidence: Evidence) -> Table | None:
+    """The two means under the other metrics that all tasks share, beside the primary; None where there are none."""
+    names = evidence.other_metrics()
+    kinds = [kind for kind in KINDS if getattr(evidence.study, kind)]
+    if not names:
+        return None
+    lines, numbers = [], []
+    primary = {metric.metric for task in evidence.task_names if (metric := evidence.metric(task))}
+    heads = [name.removesuffix(",none") for name in (primary.pop() if len(primary) == 1 else "primary", *names)]
+
+    def line(row: Row) -> Line:
+        scored = [row, *(evidence.under(name, row) for name in names)]
+        means = {(kind, head): one.mean_sd(kind) for kind in kinds for head, one in zip(heads, scored, strict=True)}
+        own = {f"{kind}_{head}{end}": value for (kind, head), pair in means.items()
+               for end, value in zip(("", "_sd"), pair, strict=True)}  # fmt: skip
+        key = {"recipe": row.recipe.name, "setting": row.setting, "budget": row.budget, **_axes(evidence, row)}
+        numbers.append({**key, "seeds": len(row.by_seed()), **own})
+        title = tabular.titled(row.recipe.title, row.block)
+        return Line((Cell(title), Cell(str(len(row.by_seed()))), *map(score, means.values())))
+
+    lines += [line(row) for row in evidence.frozen if row.records]
+    for block, rows in evidence.blocks():
+        if present := [row for row in rows if row.records]:
+            lines.append(Line((Cell(block_label(block)),), ruled=True))
+            lines += [line(row) for row in present]
+    norm = " acc_norm: the log-likelihood of an option is divided by its characters." if "acc_norm" in heads else ""
+    return Table(
+        "other-metrics",
+        f"Means (%) under what the definitions of all tasks measure beside their primary metric, {heads[0]}; one "
+        f"standard deviation over seeds.{norm}",
+        (Column("Method", "left"), Column("n"), *(Column(head, group=KINDS[kind]) for kind in kinds for head in heads)),
+        tuple(lines),
+        pd.DataFrame(numbers),
+    )
 
 
 def differences(evidence: Evidence) -> Table | None:

@@ -94,14 +94,15 @@ class TaskFiles:
     def digest(self, task: str) -> str:
         """8 hex digits over the definition, its includes, its Python and its local data; ``lm-eval`` if built in.
 
-        Titles and sizes change no number, so ``metadata`` is left out.
+        Titles and sizes change no number, so of ``metadata`` only ``group`` is taken, which moves the validation items.
         """
         if task not in self.paths:
             return "lm-eval"
         path = self.paths[task]
         config, read = self._resolved(path)
         if "custom_dataset" not in config:  # lm-eval hands the metadata to such a function
-            config.pop("metadata", None)
+            group = (config.pop("metadata", None) or {}).get("group")
+            config |= {} if group is None else {"metadata": {"group": group}}
         content = hashlib.sha256(yaml.safe_dump(config, sort_keys=True).encode())
         beside = sorted({p for file in read for p in file.parent.glob("*.py")}) if "!function" in str(config) else []
         local = [Path(leaf) for leaf in leaves(data_files(config, path.parent))]

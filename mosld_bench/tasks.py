@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -194,12 +195,41 @@ def draw(task: Any, most: int | None, seed: int) -> list[int] | None:
     return sorted(order[:most])
 
 
-def split(items: Sequence[Any], fraction: float, seed: int, name: str) -> tuple[list[int], list[int]]:
-    """Indices (train, validation) of a training split; the same for every trial of a study."""
-    order = list(range(len(items)))
+def passages(task: Any, indices: Sequence[int] | None = None) -> list[Any] | None:
+    """What several training items have in common, item by item: the field that ``metadata: {group: FIELD}`` names.
+
+    None for a task without such a field. Raises DataError where its data has no column of that name.
+    """
+    field = (task.config.metadata or {}).get("group")
+    if field is None:
+        return None
+    docs = training_docs(task)
+    if field not in docs[0]:
+        raise DataError(
+            f"The task {task.config.task!r} groups its items by {field!r} (metadata.group), but its data has only the "
+            f"columns {', '.join(docs[0])}."
+        )
+    return [docs[index][field] for index in (range(len(docs)) if indices is None else indices)]
+
+
+def split(
+    count: int, fraction: float, seed: int, name: str, groups: Sequence[Any] | None = None
+) -> tuple[list[int], list[int]]:
+    """Indices (train in their order, validation shuffled) of a training split; the same for every trial of a study.
+
+    Items of one of the ``groups`` stay together, as questions on one story do, so that none is seen from both sides.
+    """
+    order = list(range(count))
     random.Random(f"{seed}-{name}").shuffle(order)
-    held = round(fraction * len(order))
-    return sorted(order[held:]), sorted(order[:held])
+    wanted = round(fraction * count)
+    of = list(range(count)) if groups is None else list(groups)
+    sizes, held, together = Counter(of), set(), 0
+    for index in order:
+        if together >= wanted:
+            break
+        together += sizes[of[index]] if of[index] not in held else 0
+        held.add(of[index])
+    return [i for i in range(count) if of[i] not in held], [i for i in order if of[i] in held]
 
 
 def sample(task: Any, limit: int | None, seed: int) -> list[int]:

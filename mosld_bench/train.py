@@ -45,7 +45,6 @@ def train(
     learning_rate: float,
     seed: int,
     pad: int,
-    micro_tokens: int,
     optimizer: str = "adamw",
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> TrainInfo:
@@ -59,7 +58,7 @@ def train(
     stepper = make_optimizer(optimizer, trained, learning_rate, spec.weight_decay)
     order = batch_order(len(examples), spec.batch_size, seed)
     every = max(1, steps // VALIDATIONS)
-    held_pieces = micro_batches(validation, micro_tokens)
+    held_pieces = micro_batches(validation, spec.micro_tokens)
     curve: list[Point] = []
     seen: Counter[str] = Counter()
     real = computed = 0
@@ -70,7 +69,7 @@ def train(
         batch = [examples[index] for index in next(order)]
         for group in stepper.param_groups:
             group["lr"] = learning_rate * _schedule(step, steps, spec)
-        losses, auxiliary, padded_tokens = optimizer_step(model, method, batch, spec, stepper, pad, micro_tokens)
+        losses, auxiliary, padded_tokens = optimizer_step(model, method, batch, spec, stepper, pad)
         computed += padded_tokens
         seen.update(example.task for example in batch)
         real += sum(len(example.ids) for example in batch)
@@ -81,10 +80,12 @@ def train(
             validating += time.perf_counter() - paused
         if held is not None or step == 1 or step % max(1, steps // _POINTS) == 0:
             value = float(losses)
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"The loss became {value} at step {step} of {steps}, at a peak learning rate of {learning_rate:g}."
-                )
+            for what, one in (("loss", value), ("validation loss", held)):
+                if one is not None and not math.isfinite(one):
+                    raise FloatingPointError(
+                        f"The {what} became {one} at step {step} of {steps}, at a peak learning rate of "
+                        f"{learning_rate:g}."
+                    )
             curve.append(
                 Point(
                     step=step,
@@ -129,17 +130,16 @@ def optimizer_step(
     spec: TrainSpec,
     stepper: torch.optim.Optimizer,
     pad: int,
-    micro_tokens: int,
 ) -> tuple[Tensor, Tensor | None, int]:
     """One step on ``batch``. Returns its loss (nats an answer token), the method's own loss, and the padded tokens."""
     method.before_step(model)
     device = next(model.parameters()).device
-    total = sum(example.answer for example in batch)
+    total, tokens = sum(example.answer for example in batch), sum(len(example.ids) for example in batch)
     losses = torch.zeros((), device=device)
     auxiliary: Tensor | None = None
     computed = 0
-    for micro in micro_batches(batch, micro_tokens):
-        share = sum(example.answer for example in micro) / total
+    for micro in micro_batches(batch, spec.micro_tokens):
+        share = sum(len(example.ids) for example in micro) / tokens  # the method's own loss is a mean over tokens
         # The cache keeps a copy of every trained weight until the forward ends: checkpointing must not pay that.
         with torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bfloat16",
                             cache_enabled=not spec.gradient_checkpointing):  # fmt: skip

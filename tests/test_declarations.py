@@ -232,7 +232,8 @@ def test_trial_ids_follow_what_changes_the_numbers_and_nothing_else(tiny: Path) 
 
     reference = first()
     assert reference.id.startswith("mosld-mixture-6k-s0-")
-    assert first(**{"resources.train_tokens": 17}).id == reference.id
+    assert first(**{"resources.score_tokens": 17}).id == reference.id
+    assert first(**{"train.micro_tokens": 17}).id != reference.id
     assert first(question="Another?").id == reference.id
     assert first(**{"train.steps": 5}).id != reference.id
     assert first(**{"evaluate.limit": 5}).protocol != reference.protocol

@@ -52,11 +52,9 @@ def trial(recipe: str, model: str = SEVEN, limit: int | None = None, **more: Any
     )  # fmt: skip
 
 
-def priced(
-    recipe: str, model: str = SEVEN, optimizer: str = "adamw", micro: int = 8192, limit: int | None = None, **more: Any
-) -> Price:
+def priced(recipe: str, model: str = SEVEN, optimizer: str = "adamw", limit: int | None = None, **more: Any) -> Price:
     one = trial(recipe, model, limit, **more)
-    return price(one, *fitted(recipe, model), SIZES, optimizer, micro)
+    return price(one, *fitted(recipe, model), SIZES, optimizer)
 
 
 def test_tokens_by_hand() -> None:
@@ -136,13 +134,13 @@ def test_more_takes_more() -> None:
     assert of("lora", epochs=20)[1] == plain[1]
     assert of("lora", THIRTEEN) > plain
     assert of("mosld") > plain
-    assert of("lora", micro=16384)[1] > plain[1]
+    assert of("lora", micro_tokens=16384)[1] > plain[1]
     assert of("lora", max_length=512)[0] > plain[0]
     assert of("lora", dtype="float32")[1] > plain[1]
     kept = of("lora", gradient_checkpointing=False)
     assert kept[0] < plain[0]
     assert kept[1] > plain[1]
-    assert of("lora", batch_size=4, micro=8192)[1] < plain[1]  # a micro-batch is at most the batch
+    assert of("lora", batch_size=4, micro_tokens=8192)[1] < plain[1]  # a micro-batch is at most the batch
 
 
 @pytest.mark.parametrize("sizes", [{}, {**SIZES, "c": None}, {**SIZES, "a": None}])
@@ -164,9 +162,7 @@ def test_a_refusal_says_why_and_what_to_do() -> None:
     )
     both = fits(priced("lora", dtype="float32", gradient_checkpointing=False), 24e9)
     assert both is not None
-    assert (
-        "Set resources.train_tokens: 1024, train.gradient_checkpointing: true, train.dtype: bfloat16: together" in both
-    )
+    assert "Set train.micro_tokens: 1024, train.gradient_checkpointing: true, train.dtype: bfloat16: together" in both
     never = fits(priced("full", THIRTEEN, optimizer="adafactor"), A100)
     assert never is not None
     assert "Even at its thriftiest it takes 132 GB: leave the recipe out" in never
@@ -225,7 +221,7 @@ def test_the_formula_of_activations_agrees_with_autograd(recipe: str, dtype: str
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
         train.answer_loss(model, batch, 0)
     spec = TrainSpec(steps=1, batch_size=16, max_length=64, dtype=dtype)
-    memory = memory_of(fit, shape, spec, "adamw", 8192)
+    memory = memory_of(fit, shape, spec, "adamw")
     assert sum(size for size, _ in kept.values()) == pytest.approx(memory.activations + memory.casts, rel=0.15)
 
 

@@ -20,7 +20,7 @@ from mosld_bench.evidence import Evidence, gather
 from mosld_bench.looks import Plot, percent_axis
 from mosld_bench.plots import draw_all
 from mosld_bench.recipe import Recipe
-from mosld_bench.record import Outcome
+from mosld_bench.record import Outcome, Record
 from mosld_bench.report import SIZES, _body_size, build_report
 from mosld_bench.study import Condition, Study, Trial
 from mosld_bench.summary import summary
@@ -221,6 +221,41 @@ def test_a_row_of_one_seed_is_neither_best_nor_tested(tmp_path: Path) -> None:
     tex = (tmp_path / "out" / "tables" / "main.tex").read_text(encoding="utf-8")
     assert r"\textbf{MoSLD}" in tex
     assert [line.split(" &")[0] for line in tex.splitlines() if r"\dag" in line] == ["MoLA"]
+
+
+def test_a_failed_trial_is_told_with_its_error(tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, ("lora", "mola", "mosld"), skip=1)
+    error = "Traceback ...\nFloatingPointError: The loss became nan at step 3 of 9."
+    Outcome(Record(trial=trials[-1], trial_id=trials[-1].id, status="failed", error=error)).write(tmp_path / "results")
+    failures = record.failures(tmp_path / "results", study.name)
+    assert failures == {trials[-1].id: "FloatingPointError: The loss became nan at step 3 of 9."}
+    frame = record.load(tmp_path / "results", study.name)
+    pdf = build_report(study, trials, frame, tmp_path / "out", TASKS, failures=failures)
+    text = " ".join(text_of(pdf).split())
+    assert "the picture is partial; one trial of them failed (MoSLD; why is said under the table of results)" in text
+    assert "Failed: MoSLD, 60,000 parameters, seed 2: FloatingPointError: The loss became nan at step 3 of 9." in text
+    Outcome(make_record(trials[-1], study)).write(tmp_path / "results")
+    assert record.failures(tmp_path / "results", study.name) == {}
+
+
+def test_other_metrics_by_hand(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a", "b"), out_of_domain=("c",), seeds=(0, 1))
+    trials = make_trials(study, [RECIPES["lora"]])
+    for trial, norm in zip(trials, (0.4, 0.6), strict=True):
+        made = make_record(trial, study, values={"a": 0.5, "b": 0.7, "c": 0.3})
+        metrics = [
+            m if m.primary else m.model_copy(update={"value": norm + 0.1 * (m.task == "b")}) for m in made.metrics
+        ]
+        Outcome(made.model_copy(update={"metrics": tuple(metrics)})).write(tmp_path / "results")
+    evidence = evidence_of(tmp_path, study, trials)
+    assert evidence.other_metrics() == ["acc_norm,none"]
+    assert evidence.under("acc_norm,none", evidence.trained[0]).by_seed() == pytest.approx({0: 0.45, 1: 0.65})
+    build(tmp_path, study, trials)
+    (row,) = rows_of(tmp_path / "out" / "tables" / "other-metrics.csv")
+    assert (row["recipe"], row["seeds"]) == ("lora", "2")
+    found = [row[f"{kind}_{name}"] for kind in ("in_domain", "out_of_domain") for name in ("acc", "acc_norm")]
+    assert [float(value) for value in found] == pytest.approx([0.6, 0.55, 0.3, 0.5])
+    assert float(row["in_domain_acc_norm_sd"]) == pytest.approx(0.2 / 2**0.5, abs=1e-6)
 
 
 def test_a_study_of_one_seed_claims_no_test(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,8 @@ import torch
 from pypdf import PdfReader
 from rich.console import Console
 
-from mosld_bench import job, launch, models, planning, record
+from mosld_bench import execute as execution
+from mosld_bench import job, launch, models, planning, provenance, record
 from mosld_bench.board import Board
 from mosld_bench.budget import fit_budget
 from mosld_bench.errors import BenchError, DataError, ModelError, ResourceError
@@ -21,7 +23,8 @@ from mosld_bench.methods import PeftMethod
 from mosld_bench.models import find, load_config
 from mosld_bench.recipe import load_recipes
 from mosld_bench.study import Study
-from mosld_bench.tasks import TaskLoader, examples, sample, split
+from mosld_bench.taskfiles import TaskFiles
+from mosld_bench.tasks import TaskLoader, examples, passages, sample, split, training_docs
 from mosld_bench.testing import check_method
 from mosld_bench.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, items, write_task
@@ -392,13 +395,56 @@ def test_held_out_items_and_samples_are_fixed(tiny: Path) -> None:
     task = loader.get("copy")
     found = examples(task)
     assert (found[0].context, found[0].answer) == ("ab0?", " a")
-    train, held = split(found, 0.1, 0, "copy")
+    train, held = split(20, 0.1, 0, "copy")
     assert (len(train), len(held)) == (18, 2)
     assert sorted(train + held) == list(range(20))
-    assert split(found, 0.1, 0, "copy") == (train, held)
-    assert split(found, 0.1, 1, "copy") != (train, held)
+    assert split(20, 0.1, 0, "copy") == (train, held)
+    assert split(20, 0.1, 1, "copy") != (train, held)
     assert sample(task, None, 0) == list(range(20))
     assert sample(task, 5, 0) == sample(task, 5, 0) != sample(task, 5, 1)
+
+
+def test_items_of_one_passage_are_held_out_together(tiny: Path) -> None:
+    """Two of ten stories with four questions each: none of them is trained on."""
+    stories = [i // 4 for i in range(40)]
+    train, held = split(40, 0.2, 0, "copy", stories)
+    assert (len(train), len(held)) == (32, 8)
+    assert {stories[i] for i in train}.isdisjoint(stories[i] for i in held)
+    assert train == sorted(train)
+    assert held != sorted(held)  # so that the first few are a sample of all
+    path = tiny / "tasks" / "copy.yaml"
+    digest = TaskFiles.scan((tiny / "tasks",)).digest("copy")
+    path.write_text(path.read_text().replace("metadata: {", "metadata: {group: question, "))
+    task = TaskLoader([tiny / "tasks"]).get("copy")
+    assert passages(task, [1, 0]) == [training_docs(task)[i]["question"] for i in (1, 0)]
+    files = TaskFiles.scan((tiny / "tasks",))
+    assert files.digest("copy") != digest  # other items are trained on
+    path.write_text(path.read_text().replace("group: question", "group: story"))
+    with pytest.raises(DataError, match=r"groups its items by 'story' .* only the columns id, question"):
+        passages(TaskLoader([tiny / "tasks"]).get("copy"))
+
+
+def test_records_of_other_weights_are_not_added_to(tiny: Path) -> None:
+    _, jobs, around = parts(tiny, recipes=["lora"])
+    launch.run_inline(jobs[:1], around, tiny / "results", quiet(1))
+    name = jobs[0][0].model.name
+    same = models.weights_source(jobs[0][0].model)
+    assert job.missing(jobs, tiny / "results", "only-missing", {name: same}) == jobs[1:]
+    other = {"source": "elsewhere", "revision": "main"}
+    with pytest.raises(BenchError, match=r"made with other weights of .* than are here now \(source elsewhere"):
+        job.missing(jobs, tiny / "results", "only-missing", {name: other})
+    assert job.missing(jobs, tiny / "results", "always", {name: other}) == jobs
+
+
+def test_a_record_names_the_code_that_its_process_loaded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = iter([{"commit": "first", "dirty": False}])
+    monkeypatch.setattr(provenance, "code_state", cache(lambda: next(states)))
+    monkeypatch.setattr(execution, "code_state", provenance.code_state)
+    Session(parts(tiny)[2])
+    assert provenance.meta_info("now", 1.0, "cpu", None)["commit"] == "first"
+    monkeypatch.undo()
+    monkeypatch.setattr(provenance, "_git", lambda *words: None if words[0] == "status" else "c0ffee")
+    assert provenance.code_state.__wrapped__() == {"commit": "c0ffee", "dirty": None}  # no answer is not "clean"
 
 
 def test_general_data_and_capped_tasks_are_fixed_samples_that_nest(tiny: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +13,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mosld_bench import registry
+from mosld_bench.packing import score_plain
+from mosld_bench.registry import Method
 from mosld_bench.study import TrainSpec
-from mosld_bench.train import Encoded, _schedule, answer_loss, batch_order, micro_batches, train
+from mosld_bench.train import (
+    Encoded,
+    _schedule,
+    answer_loss,
+    batch_order,
+    make_optimizer,
+    micro_batches,
+    optimizer_step,
+    train,
+)
 from tests.models import build, config
 
 
@@ -33,8 +46,8 @@ def trained(tokens: int, recipe: str = "lora", **spec: object) -> tuple[nn.Modul
     method = registry.get("peft" if recipe == "lora" else "mixture")
     torch.manual_seed(0)
     model = method.attach(build(config(layers=2)), params)
-    options = TrainSpec(**{"steps": 6, "batch_size": 8, "learning_rate": 1e-2} | spec)
-    info = train(model, method, encoded(), encoded(6, seed=1), options, 1e-2, seed=3, pad=0, micro_tokens=tokens)
+    options = TrainSpec(**{"steps": 6, "batch_size": 8, "learning_rate": 1e-2, "micro_tokens": tokens} | spec)
+    info = train(model, method, encoded(), encoded(6, seed=1), options, 1e-2, seed=3, pad=0)
     return model, info
 
 
@@ -105,7 +118,43 @@ def test_a_loss_that_is_no_number_stops_the_trial() -> None:
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="loss became nan at step"):
-        train(model, method, encoded(), [], TrainSpec(steps=3), 1e-2, seed=0, pad=0, micro_tokens=512)
+        train(model, method, encoded(), [], TrainSpec(steps=3), 1e-2, seed=0, pad=0)
+
+
+def test_an_update_that_breaks_the_model_stops_the_trial() -> None:
+    """The training loss is that of before the update, so the validation loss is what the last one shows in."""
+    method = registry.get("full")
+    model = method.attach(build(config(layers=1)), {})
+    model.lm_head.weight.register_hook(lambda gradient: gradient * float("nan"))
+    options = TrainSpec(steps=1, gradient_clip=None)
+    with pytest.raises(FloatingPointError, match="validation loss became nan at step 1 of 1"):
+        train(model, method, encoded(), encoded(4), options, 1e-2, seed=0, pad=0)
+    with pytest.raises(FloatingPointError, match="log-likelihoods that are no numbers"):
+        score_plain(model, [([3, 4], [5])], 0, 64)
+
+
+def test_the_balance_loss_counts_every_token_once() -> None:
+    """A mean over the tokens of a micro-batch has its share of the tokens, however the batch is cut."""
+
+    class Balanced(Method):
+        def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
+            return model
+
+        def aux_loss(self, model: nn.Module) -> torch.Tensor:
+            return model.seen.float().mean()
+
+    model = build(config(layers=1)).requires_grad_(True)
+    model.register_forward_pre_hook(
+        lambda module, args, given: setattr(module, "seen", given["input_ids"][given["attention_mask"].bool()]),
+        with_kwargs=True,
+    )
+    items = encoded(7)
+    every = [token for item in items for token in item.ids]
+    for tokens in (10_000, 60, 1):
+        spec = TrainSpec(steps=1, micro_tokens=tokens)
+        stepper = make_optimizer("adamw", list(model.parameters()), 0.0, 0.0)
+        _, extra, _ = optimizer_step(model, Balanced(), items, spec, stepper, 0)
+        assert float(extra) == pytest.approx(sum(every) / len(every), rel=1e-5)  # type: ignore[arg-type]
 
 
 def test_bfloat16_and_checkpointing_follow_the_float32_curve() -> None:
