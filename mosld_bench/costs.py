@@ -69,7 +69,8 @@ def cost(evidence: Evidence) -> Table:
         "cost",
         "Cost of one trial, mean over trials: wall time of training, tokens trained a second, padding in per cent of "
         "what is computed, wall time of scoring, how many times the tokens computed all requests have (shared "
-        "beginnings are computed once), and peak memory."
+        "beginnings are computed once), and peak memory: of a GPU what the trial allocated, of a CPU the process's "
+        "resident memory, with what earlier trials left in it."
         + ("" if len(numbers) == sum(len(line.cells) > 1 for line in lines) else " Other blocks are in the CSV."),
         (Column("Method", "left"), *map(Column, columns)),
         tuple(lines),
