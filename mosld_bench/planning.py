@@ -190,7 +190,7 @@ def sentences(plan: Plan, gpus: int, gpu_bytes: float, core_rate: Callable[[str]
             f"{_hours(total.wall_hours or 0)} hours on {gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
         )
         said += _without_gpu(plan, prices, core_rate) if core_rate else []
-    said.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB.")
+    said.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB of a GPU.")
     said += [f"Refused: {why}" for why in plan.refusals(gpu_bytes)]
     return said
 
