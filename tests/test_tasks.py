@@ -17,7 +17,7 @@ from mosld_bench.evaluate import PackedLM, evaluate
 from mosld_bench.execute import Session, Surroundings
 from mosld_bench.study import Resources, TrainSpec
 from mosld_bench.taskfiles import TaskFiles
-from mosld_bench.tasks import TaskLoader, examples, primary_metric, training_docs
+from mosld_bench.tasks import TaskLoader, examples, passages, primary_metric, split, training_docs
 from tests import miniature as invented
 from tests.conftest import REPOSITORY, bench, write_task
 
@@ -62,7 +62,7 @@ def test_there_is_a_variant_by_letter_of_every_task_with_options() -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_a_task_says_what_it_is(name: str) -> None:
     about = config(name)["metadata"]
-    assert set(about) - {"scoring"} == {"version", "kind", "title", "benchmark", "size"}
+    assert set(about) - {"scoring", "group"} == {"version", "kind", "title", "benchmark", "size"}
     assert about["kind"] in KINDS
     assert about["benchmark"] == name.removesuffix("_letters")
     assert ("scoring" in about) == (config(name)["output_type"] == "multiple_choice")
@@ -70,6 +70,17 @@ def test_a_task_says_what_it_is(name: str) -> None:
     assert all(isinstance(number, int) for number in about["size"].values())
     assert about["size"]["tokens"] > 0
     assert (about["size"]["train"] > 0) == ("training_split" in config(name))
+
+
+def test_no_story_is_on_both_sides_of_a_split(mirror: Path) -> None:
+    """MCTest: four questions on each of 370 stories."""
+    task = TaskLoader([FOLDER], mirror).get("mctest")
+    stories = passages(task)
+    assert stories is not None
+    assert len(set(stories)) == len(stories) / 4 == 370
+    train, held = split(len(stories), 0.1, 0, "mctest", stories)
+    assert len(held) == 148
+    assert {stories[i] for i in train}.isdisjoint(stories[i] for i in held)
 
 
 @pytest.mark.parametrize("name", REAL)
