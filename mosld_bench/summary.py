@@ -110,7 +110,7 @@ def _tests(evidence: Evidence, block: Condition, seeds: str, others: int) -> str
         if len(tied) == tested > 1 and not untested:
             rest = f"any of the other {counted(tested, 'method')}"
         elif len(tied) > 5:
-            rest = f"{len(tied)} of the {tested} other methods that can be tested"
+            rest = f"{len(tied)} of the other {tested} methods{' that can be tested' if untested else ''}"
         text = f" {seeds.capitalize()} do not separate it from {rest}."
     if untested:
         text += f" Not tested, for want of a second seed in common: {listed([r.recipe.title for r in untested])}."
