@@ -69,6 +69,21 @@ def test_a_study_is_planned_offline_as_it_is(name: str) -> None:
     assert "…" not in printed
 
 
+@pytest.mark.parametrize("name", ["smollm2", "smollm2-budget"])
+def test_learning_rates_are_the_best_of_the_search(name: str) -> None:
+    """For every method that trains, the lowest validation loss of its search, with a rate tried on either side."""
+    tried = pd.read_csv(REPOSITORY / "reports" / "smollm2" / "learning_rates.csv").set_index("recipe")
+    trials = Study.load(WORKSPACE.study_file(name)).plan(WORKSPACE)
+    recipes = {trial.recipe.name: trial for trial in trials if trial.setting != "frozen"}
+    assert recipes.keys() <= set(tried.index)
+    for recipe, trial in recipes.items():
+        losses = tried.loc[recipe].set_index("learning_rate")["validation_loss"]
+        assert trial.train is not None
+        rate = trial.train.learning_rate * trial.recipe.learning_rate_scale
+        assert losses.index.min() < rate < losses.index.max(), recipe
+        assert losses.idxmin() == pytest.approx(rate), recipe
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with the repository's declarations and published tables."""
