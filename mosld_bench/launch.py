@@ -7,6 +7,8 @@ data and sends outcomes back; the driver alone writes, so a trial is recorded on
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -55,6 +57,8 @@ def launch(
     import ray
 
     gpus, cpus = _start(ray, pool)
+    if threading.current_thread() is threading.main_thread():  # Ray has set a handler that aborts the process
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the end of a cluster's job is an interruption
     try:
         slots = slots_of(gpus, cpus, pool, len(jobs))
         options = {

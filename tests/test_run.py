@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import signal
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -217,6 +221,24 @@ def test_a_failing_trial_leaves_its_traceback_and_no_record(tiny: Path) -> None:
     assert "Traceback" in failure["error"]
     assert "out of luck" in failure["error"]
     assert record.load(tiny / "results").empty
+
+
+def test_the_end_of_a_clusters_job_is_an_interruption(tiny: Path) -> None:
+    """SIGTERM, as a scheduler sends it at a job's time limit, ends in the sentence of Ctrl-C and not in a trace."""
+    words = ["run", "tiny", "--methods", "lora", "--root", str(tiny), "--cpus", "1"]
+    long = subprocess.Popen(
+        [sys.executable, "-m", "mosld_bench", *words, "--set", "train.steps=1000000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tiny,
+    )  # fmt: skip
+    assert long.stdout is not None
+    for line in long.stdout:
+        if re.search(r"lora-mixture-\S+: training", line):
+            break
+    long.send_signal(signal.SIGTERM)
+    out, err = long.communicate(timeout=60)
+    assert long.returncode == 130
+    assert err.strip() == "mosld-bench: interrupted; finished trials are kept, the same command runs the rest."
+    assert "report:" not in out
 
 
 def test_ray_gives_the_same_numbers_and_survives_a_dead_worker(tiny: Path) -> None:
