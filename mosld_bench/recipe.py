@@ -78,25 +78,30 @@ def read_including(path: Path, merged: tuple[str, ...], replaces: Mapping[str, s
     base = read_yaml(path.parent / str(include))
     if "include" in base:
         raise BadFileError(f"{path} includes {include}, which includes again; one level is allowed.")
-    changes: dict[str, Any] = {}
+    changes: dict[tuple[str, ...], Any] = {}
     for key, value in own.items():
         inner = value if key in merged and isinstance(value, dict) else None
-        changes |= {key: value} if inner is None else {f"{key}.{name}": one for name, one in inner.items()}
+        changes |= {(key,): value} if inner is None else {(key, name): one for name, one in inner.items()}
     return layered(base, changes, replaces or {})
 
 
-def layered(base: dict[str, Any], changes: Mapping[str, Any], replaces: Mapping[str, str]) -> dict[str, Any]:
-    """``base`` with ``changes`` (dotted key -> value) on top; ``replaces``: a changed key -> what goes out of ``base``.
+def layered(
+    base: dict[str, Any], changes: Mapping[tuple[str, ...], Any], replaces: Mapping[str, str]
+) -> dict[str, Any]:
+    """``base`` with ``changes`` (path of keys -> value) on top.
+
+    ``replaces``: dotted path of a change -> that of what goes out of ``base``.
 
     Raises UnknownNameError for a key within what is no mapping.
     """
     content = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
-    for key in changes.keys() & replaces.keys():
-        *parents, last = replaces[key].split(".")
-        _within(content, parents, key).pop(last, None)
-    for key, value in changes.items():
-        *parents, last = key.split(".")
-        _within(content, parents, key)[last] = value
+    for path in changes:
+        if other := replaces.get(".".join(map(str, path))):
+            *parents, last = other.split(".")
+            _within(content, parents, other).pop(last, None)
+    for path, value in changes.items():
+        *parents, last = path
+        _within(content, parents, ".".join(map(str, path)))[last] = value
     return content
 
 

@@ -264,7 +264,7 @@ class Study(Selection):
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top. Raises BadFileError."""
         content = read_including(path, ("train", "evaluate", "resources"), _REPLACES)
-        content = layered(content, overrides or {}, _REPLACES)
+        content = layered(content, {tuple(key.split(".")): one for key, one in (overrides or {}).items()}, _REPLACES)
         return parse(cls, path, {"name": path.resolve().parent.name, **content})
 
     @property

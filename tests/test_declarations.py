@@ -140,6 +140,9 @@ def test_what_a_file_says_itself_replaces_what_excludes_it(tiny: Path) -> None:
     assert (own.parts, own.seeds) == ((), (5,))
     assert own.train
     assert (own.train.epochs, own.train.steps, own.train.batch_size) == (1, None, 4)
+    path.write_text("include: ../tiny/study.yaml\ntrain.epochs: 1\n")
+    with pytest.raises(BadFileError, match=r"train\.epochs"):  # dots are the command line's spelling, not a file's
+        Study.load(path)
     path.write_text("include: ../tiny/study.yaml\nseeds: [5]\nparts: [{seeds: 6}]\n")
     assert [part.seeds for part in Study.load(path).parts] == [(6,)]
 
