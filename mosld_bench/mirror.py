@@ -7,7 +7,6 @@ down to the configurations that are there (``card.py``).
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,12 +17,13 @@ from typing import Any
 
 from mosld_bench import card
 from mosld_bench.errors import DataError, fetch_hint
-from mosld_bench.fetch import DATA_SOURCE, PROVENANCE, aside, check_revision, download, holds_data, provenance
+from mosld_bench.fetch import aside, download
+from mosld_bench.origin import DATA_SOURCE, NOTE, check_revision, holds_data, note, noted
 from mosld_bench.taskfiles import leaves
 
 DATA_FILES = ("*.parquet", "*.json*", "*.csv*", "*.tsv*", "*.txt", "*.arrow")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_NO_DATA = {card.CARD, card.ORIGINAL, PROVENANCE, "dataset_infos.json", "LICENSE.txt"}
+_NO_DATA = {card.CARD, card.ORIGINAL, NOTE, "dataset_infos.json", "LICENSE.txt"}
 _SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
 #: How files of a split may be called, as the data sets library has it.
 _SPLIT_WORDS = {"validation": ("valid", "dev", "val"), "test": ("test", "eval"), "train": ("train",)}
@@ -113,8 +113,8 @@ def _fetch(target: Path, parts: Sequence[Part], say: Callable[[str], None]) -> P
 
 def _download(folder: Path, parts: Sequence[Part]) -> None:
     """The files of ``parts``; every data file where a part's own patterns find none. Notes what was fetched."""
-    noted = provenance(folder)
-    by_hand = not noted and any(_data_files(folder)) and not (folder / ".cache").is_dir()
+    before = noted(folder)
+    by_hand = not before and any(_data_files(folder)) and not (folder / ".cache").is_dir()
     wanted = sorted({pattern for part in parts for pattern in part.patterns})
     card.restore(folder)
     _ask(folder, parts, wanted)
@@ -133,11 +133,11 @@ def _download(folder: Path, parts: Sequence[Part]) -> None:
     content = {
         "source": f"{DATA_SOURCE}{parts[0].dataset}",
         "revision": parts[0].revision or "main",
-        "patterns": sorted({*noted.get("patterns", []), *wanted}),
+        "patterns": sorted({*before.get("patterns", []), *wanted}),
     }
-    if by_hand or "note" in noted:
+    if by_hand or "note" in before:
         content["note"] = "fetched into a folder that was there; older files are of unknown origin"
-    (folder / PROVENANCE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    note(folder, content)
 
 
 def _ask(folder: Path, parts: Sequence[Part], patterns: Iterable[str]) -> None:
@@ -160,7 +160,7 @@ def _ask(folder: Path, parts: Sequence[Part], patterns: Iterable[str]) -> None:
 
 def _complete(folder: Path, part: Part) -> bool:
     """Whether the folder has what ``part`` reads: as noted when it was fetched, else by the names of its splits."""
-    fetched = provenance(folder).get("patterns", [])
+    fetched = noted(folder).get("patterns", [])
     if set(part.patterns) <= set(fetched):
         return _satisfied(folder, part, fetched)
     return bool(_matching(folder, DATA_FILES)) and all(_matching(folder, need) for need in part.needs)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import ModelError, fetch_hint
+from mosld_bench.origin import check_revision, noted
 from mosld_bench.study import ModelSpec
 
 if TYPE_CHECKING:
@@ -67,10 +68,9 @@ def _checked(folder: Path, weights: bool) -> str:
 
 def weights_source(spec: ModelSpec, model_root: Path | None = None) -> dict[str, str]:
     """Where the weights came from, as noted beside them: ``source``, ``revision``, ``sha256``, ``note``."""
-    noted = Path(find(spec.name, model_root)) / "provenance.json"
-    if not noted.is_file():
+    content = noted(Path(find(spec.name, model_root)))
+    if not content:
         return {"source": spec.name, "revision": spec.revision or "main"}
-    content = json.loads(noted.read_text(encoding="utf-8"))
     return {key: content[key] for key in ("source", "revision", "sha256", "note") if key in content}
 
 
@@ -125,9 +125,14 @@ def _read(auto: Any, spec: ModelSpec, model_root: Path | None, weights: bool = T
 
 
 def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
-    """Raises ModelError where the weights are neither here nor to be had. May download them, once for all workers."""
+    """Raises ModelError where the weights are neither here nor to be had, or those here are of another revision.
+
+    May download them, once for all workers.
+    """
     where = find(spec.name, model_root)
     if Path(where).is_dir():
+        if spec.revision is not None:
+            check_revision(Path(where), spec.revision, ModelError)
         return
     from huggingface_hub import snapshot_download
 
@@ -138,9 +143,12 @@ def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
 
 
 def _absent(spec: ModelSpec, why: str) -> ModelError:
-    return ModelError(
-        f"The model {spec.name!r} cannot be loaded ({why}). {fetch_hint(f'--model {spec.name}', '--model-root')}"
-    )
+    return ModelError(f"The model {spec.name!r} cannot be loaded ({why}). {model_hint(spec)}")
+
+
+def model_hint(spec: ModelSpec) -> str:
+    """How to get the model. One at a pinned revision is fetched by its study, which holds the pin."""
+    return fetch_hint(f"--model {spec.name}" if spec.revision is None else "STUDY", "--model-root")
 
 
 def fresh(base: nn.Module) -> nn.Module:

