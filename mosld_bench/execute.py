@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mosld_bench import registry
-from mosld_bench.errors import BenchError
+from mosld_bench.errors import BenchError, DataError
 from mosld_bench.provenance import code_state, meta_info, now
 from mosld_bench.record import Fit, Outcome, Record
 from mosld_bench.study import GeneralData, ModelSpec, Resources, TrainSpec, Trial
@@ -40,7 +40,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a process finds and leaves things: plain data, the same on every node. Changes no number."""
+    """Where a process finds and leaves things: plain data, the same on every node. Part of no identity."""
 
     task_folders: tuple[str, ...]
     resources: Resources
@@ -92,7 +92,7 @@ class Session:
         return self._models[key]
 
     def examples(self, task: str, spec: TrainSpec, tokenizer: Any) -> tuple[list[Encoded], list[Encoded]]:
-        """(training, validation) items of a task as token ids."""
+        """(training, validation) items of a task as token ids. Raises DataError where none is left to train on."""
         from mosld_bench.tasks import draw, passages, split
 
         key = (
@@ -108,6 +108,12 @@ class Session:
             items = _encode(loaded, spec, tokenizer, spec.task_items)
             groups = passages(loaded, draw(loaded, spec.task_items, spec.split_seed))
             train, held = split(len(items), spec.validation_fraction, spec.split_seed, task, groups)
+            if not train:
+                raise DataError(
+                    f"Of the {len(items)} training items of the task {task!r} all are held out for validation "
+                    f"(train.validation_fraction {spec.validation_fraction:g}"
+                    f"{', items of one passage together' if groups else ''}). Lower it, or give more items."
+                )
             self._examples[key] = [items[i] for i in train], [items[i] for i in held]
         train_items, held_items = self._examples[key]
         return train_items, held_items[: spec.validation_items]

@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run, as given on the command line. None of it changes a number."""
+    """How to run, as given on the command line. None of it is part of a trial's identity."""
 
     gpus: int | None = None
-    gpus_per_trial: float | None = None
     cpus: int | None = None
-    cpus_per_trial: float | None = None
     address: str | None = None
     executor: str = "ray"
     data_root: Path | None = None
@@ -54,7 +52,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     inline = options.executor == "inline" or study.train is None
     own_gpus = launch.check_gpus(options.gpus) if inline or options.address is None else 0
     if own_gpus and study.train:
-        _check_memory(plan, options.gpus_per_trial or study.resources.gpus_per_trial)
+        _check_memory(plan, study.resources.gpus_per_trial)
     folders = [workspace.tasks, *options.include_paths]
     loader = _check_inputs(study, folders, options)
     weights = {model.name: weights_source(model, options.model_root) for model in study.models if study.train}
@@ -83,8 +81,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
                 pool = launch.Pool(
                     gpus=options.gpus,
                     cpus=options.cpus,
-                    gpus_per_trial=options.gpus_per_trial or study.resources.gpus_per_trial,
-                    cpus_per_trial=options.cpus_per_trial or study.resources.cpus_per_trial,
+                    gpus_per_trial=study.resources.gpus_per_trial,
+                    cpus_per_trial=study.resources.cpus_per_trial,
                     address=options.address,
                 )
                 order = plan.longest_first(todo)

@@ -170,6 +170,10 @@ def _drive(
     def hire() -> Any:
         return actor.options(**options).remote(around, threads)
 
+    def replaced(worker: Any) -> Any:
+        ray.kill(worker)  # if it lives, it holds what the next one needs
+        return hire()
+
     waiting = deque((job, 1) for job in jobs)
     idle = [hire() for _ in range(slots)]
     busy: dict[Any, tuple[Any, Job, int]] = {}
@@ -190,9 +194,11 @@ def _drive(
             worker, job, attempt = busy.pop(finished)
             try:
                 outcome = ray.get(finished)
-                idle.append(worker)
+                # After an error of the device a process is of no use: it would fail every trial that is left.
+                spent = around.device == "cuda" and outcome.record.status == "failed"
+                idle.append(replaced(worker) if spent else worker)
             except ray.exceptions.RayError as error:
-                idle.append(hire())
+                idle.append(replaced(worker))
                 if attempt < _TRIES:
                     board.say(f"{job[0].id}: its worker died ({type(error).__name__}); trying once more")
                     waiting.append((job, attempt + 1))

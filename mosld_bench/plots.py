@@ -121,7 +121,7 @@ def _size_axis(axes: Axes, rows: Sequence[Row]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     sizes = sorted({row.trainable or 1 for row in rows})
     ticks: list[int] = []
-    for value in (int(f"{x:.1e}".split("e")[0].replace(".", "")) * 10 ** (len(str(x)) - 2) for x in sizes):
+    for value in (int(float(f"{size:.1e}")) for size in sizes):
         if not ticks or value / ticks[-1] > max(1.4, (max(sizes) / min(sizes)) ** 0.12):
             ticks.append(value)
     axes.set_xticks(ticks)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from mosld_bench.errors import BadFileError
 from mosld_bench.recipe import Strict
 from mosld_bench.study import Trial
 
@@ -92,7 +94,7 @@ class Fit(Strict):
 class Record(Strict):
     """A finished or failed trial, with all that a report needs."""
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     trial: Trial
     trial_id: str
     status: Literal["finished", "failed"]
@@ -128,6 +130,7 @@ class Outcome:
             return folder
         if self.items is not None:
             replace_file(folder / "items.parquet", self.items.to_parquet(index=False, compression="zstd"))
+        shutil.rmtree(folder / "adapter", ignore_errors=True)  # of the record before
         for name, content in (self.adapter or {}).items():
             (folder / "adapter").mkdir(exist_ok=True)
             replace_file(folder / "adapter" / name, content)
@@ -149,31 +152,52 @@ def replace_file(path: Path, content: bytes) -> None:
 def finished(results: Path, trial: Trial, fit: Fit) -> dict[str, Any] | None:
     """The ``meta_info`` of the trial's record, if it has one of the size that is planned now.
 
-    A budget may be named after another recipe, and that recipe may have changed.
+    A budget may be named after another recipe, and that recipe may have changed. Raises BadFileError for a file that
+    is no record.
     """
     path = results / trial.study / trial.id / "record.json"
     if not path.exists():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    size = content["size"]
-    same = size["target"] == fit.target and size["params"] == fit.model_dump(mode="json")["params"]
-    return dict(content["meta_info"]) if same else None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        size, meta = content["size"], dict(content["meta_info"])
+        same = size["target"] == fit.target and size["params"] == fit.model_dump(mode="json")["params"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _no_record(path, f"{type(error).__name__}: {error}") from error
+    return meta if same else None
+
+
+def _no_record(path: Path, why: str) -> BadFileError:
+    return BadFileError(
+        f"{path} is no record of this version ({why}). Move its folder away; `run` makes the trial again."
+    )
 
 
 def failures(results: Path, study: str) -> dict[str, str]:
     """Trial id -> the last line of its error, of every trial that failed when it was last run."""
     found = {}
     for path in sorted(results.glob(f"{study}/*/failure.json")):
-        if not (path.parent / "record.json").exists():
-            error = Record.model_validate_json(path.read_bytes()).error or ""
-            found[path.parent.name] = (error.strip().splitlines() or ["no error was noted"])[-1]
+        error = _read(path).error or ""
+        found[path.parent.name] = (error.strip().splitlines() or ["no error was noted"])[-1]
     return found
 
 
 def read(results: Path, study: str | None = None) -> Iterable[Record]:
-    """Every finished record below ``results`` (of one study, if named), in the order of their folders."""
+    """Every finished record below ``results`` (of one study, if named), in the order of their folders.
+
+    Raises BadFileError for a file that is no record.
+    """
     for path in sorted(results.glob(f"{study or '*'}/*/record.json")):
-        yield Record.model_validate_json(path.read_bytes())
+        yield _read(path)
+
+
+def _read(path: Path) -> Record:
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _no_record(path, f"{where}: {first['msg']}" if where else first["msg"]) from error
 
 
 @contextmanager

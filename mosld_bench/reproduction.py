@@ -320,7 +320,9 @@ def _differences(evidence: Evidence, facts: Protocol) -> Table | None:
     for task in evidence.study.in_domain:
         paper, metric = facts.tasks.get(evidence.benchmark(task)), evidence.metric(task)
         counts = (_drawn(evidence, task), metric.items if metric else None)
-        if paper and None not in counts and counts != (paper.train, paper.scored):
+        if not paper or counts[0] is None or counts[1] is None:
+            continue
+        if abs(counts[0] - paper.train) > _KNOWN_TO or counts[1] != paper.scored:
             theirs, ours = (" / ".join(f"{n:,}" for n in pair) for pair in ((paper.train, paper.test), counts))
             found.append((f"{evidence.title(task)}, train / test", theirs, ours))
     if not found:
@@ -329,15 +331,18 @@ def _differences(evidence: Evidence, facts: Protocol) -> Table | None:
     return Table(
         "protocol-differences",
         "Where the protocol departs from the paper's, or fills what the paper does not give. Training items include "
-        "those held out.",
+        f"those held out; here their number is known to {_KNOWN_TO} items.",
         (Column("Field", "left"), Column("Paper", "wrap"), Column("Here", "wrap")),
         tuple(Line(tuple(map(Cell, line))) for line in texts),
         pd.DataFrame(texts, columns=["field", "paper", "here"]),
     )
 
 
+_KNOWN_TO = 5  # what is held out is rounded, to whole passages where questions share one
+
+
 def _drawn(evidence: Evidence, task: str) -> int | None:
-    """Items of the training split that trials used, those held out for validation among them."""
+    """Items of the training split that trials used, those held out for validation among them; to ``_KNOWN_TO``."""
     spec = evidence.study.train
     infos = (record.train_info for record in evidence.records)
     trained = next((info.train_items[task] for info in infos if info and task in info.train_items), None)

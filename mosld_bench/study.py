@@ -25,7 +25,7 @@ from mosld_bench.workspace import Workspace
 #: field's default counts as code: identities leave out what is at its default, so that adding a field changes none.
 PROTOCOL_VERSION = 2
 
-VALIDATIONS = 5  # how often a trial takes the validation loss, the end included
+VALIDATIONS = 5  # how often a trial takes the validation loss at most, the end included
 NATIVE = "native"  # the budget of a recipe at the size that its file gives
 Setting = Literal["mixture", "single", "frozen", "counted"]
 _BUDGET = re.compile(r"native|r\d+|\d+(\.\d+)?[kmbKMB]?|\d+(\.\d+)?%|[a-z0-9][a-z0-9._-]*-r\d+")

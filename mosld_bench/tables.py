@@ -37,7 +37,7 @@ def main(evidence: Evidence) -> list[Table]:
     for start in range(0, len(names), 12):
         part = names[start : start + 12]
         split = [t for t in part if t in inside], [t for t in part if t in outside]
-        columns = ["recipe", "setting", "budget", *part]
+        columns = ["recipe", "setting", "budget", *_axes(evidence, evidence.rows[0]), *part]
         name = f"tasks-{start // 12 + 1}"
         found += _paged(
             name,

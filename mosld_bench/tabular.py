@@ -68,7 +68,7 @@ class Table:
     def write(self, folder: Path) -> None:
         """``NAME.csv`` and ``NAME.tex``, the same bytes for the same evidence."""
         if self.frame is not None:
-            text = self.frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+            text = self.frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
             (folder / f"{self.name}.csv").write_text(text, encoding="utf-8")
         (folder / f"{self.name}.tex").write_text(latex(self), encoding="utf-8")
 

@@ -61,7 +61,10 @@ def leaves(value: Any) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """Task name -> the YAML that defines it, over several folders; a later folder wins."""
+    """Task name -> the YAML that defines it, over several folders; a later folder wins.
+
+    `scan` raises DataError where a folder is not there, or two files in one define the same task.
+    """
 
     paths: dict[str, Path]
 
@@ -71,10 +74,15 @@ class TaskFiles:
         for folder in folders:
             if not folder.is_dir():
                 raise DataError(f"{folder} is not a folder; --include-path takes a folder of lm-eval task files.")
-            for path in sorted((*folder.rglob("*.yaml"), *folder.rglob("*.yml"))):
+            here: dict[str, Path] = {}
+            for path in sorted(folder.rglob("*.yaml")):  # what lm-eval reads
                 task = _read(path).get("task")
-                if isinstance(task, str):
-                    found[task] = path
+                if not isinstance(task, str):
+                    continue
+                if task in here:
+                    raise DataError(f"{here[task]} and {path} both define the task {task!r}. Rename one of them.")
+                here[task] = path
+            found |= here
         return cls(found)
 
     def config(self, task: str) -> dict[str, Any] | None:

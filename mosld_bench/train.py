@@ -24,7 +24,7 @@ from mosld_bench.record import Point, TrainInfo
 from mosld_bench.registry import Method
 from mosld_bench.study import VALIDATIONS, TrainSpec
 
-_POINTS = 200  # most points of a stored curve
+_POINTS = 200  # losses of a stored curve at most, the first and those beside a validation loss apart
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def train(
     steps = spec.steps or math.ceil((spec.epochs or 0) * len(examples) / spec.batch_size)
     stepper = make_optimizer(optimizer, trained, learning_rate, spec.weight_decay)
     order = batch_order(len(examples), spec.batch_size, seed)
-    every = max(1, steps // VALIDATIONS)
+    every, noted = -(-steps // VALIDATIONS), -(-steps // _POINTS)
     held_pieces = micro_batches(validation, spec.micro_tokens)
     curve: list[Point] = []
     seen: Counter[str] = Counter()
@@ -78,7 +78,7 @@ def train(
             paused = time.perf_counter()
             held = validation_loss(model, held_pieces, pad, spec.dtype)
             validating += time.perf_counter() - paused
-        if held is not None or step == 1 or step % max(1, steps // _POINTS) == 0:
+        if held is not None or step == 1 or step % noted == 0:
             value = float(losses)
             for what, one in (("loss", value), ("validation loss", held)):
                 if one is not None and not math.isfinite(one):

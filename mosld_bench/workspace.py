@@ -1,6 +1,6 @@
 """Where the four folders are: methods/ and tasks/ (what goes in), results/ and reports/ (what comes out).
 
-Looked up in this order: the folder given by ``--root``; the current folder, if it has a ``methods`` folder; the
+Looked up in this order: the folder given by ``--root``; the current folder, if it has ``methods`` and ``tasks``; the
 checkout that the package lies in (an editable install); the copies that a wheel carries. In the last case
 ``results`` and ``reports`` are made in the current folder and studies are read from both.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from mosld_bench.errors import BenchError, UnknownNameError
 
 _PACKAGE = Path(__file__).parent
+_INPUTS = ("methods", "tasks")
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,16 @@ class Workspace:
 
     @classmethod
     def find(cls, root: Path | None = None) -> Workspace:
-        """The workspace for this call. Raises BenchError where ``root`` has no ``methods`` folder."""
+        """The workspace for this call. Raises BenchError where ``root`` lacks one of the folders that go in."""
         if root is not None:
-            if not (root / "methods").is_dir():
-                raise BenchError(
-                    f"--root {root} has no 'methods' folder; give a folder laid out like a mosld-bench checkout."
-                )
+            for needed in _INPUTS:
+                if not (root / needed).is_dir():
+                    raise BenchError(
+                        f"--root {root} has no {needed!r} folder; give a folder laid out like a mosld-bench checkout."
+                    )
             return cls(root, root)
         for candidate in (Path.cwd(), _PACKAGE.parent):
-            if (candidate / "methods").is_dir() and (candidate / "tasks").is_dir():
+            if all((candidate / needed).is_dir() for needed in _INPUTS):
                 return cls(candidate, candidate)
         return cls(_PACKAGE / "_bundled", Path.cwd())
 

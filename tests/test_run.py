@@ -10,6 +10,8 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -26,6 +28,7 @@ from mosld_bench.execute import Session, Surroundings, execute
 from mosld_bench.methods import PeftMethod
 from mosld_bench.models import find, load_config
 from mosld_bench.recipe import load_recipes
+from mosld_bench.record import Fit, Outcome, Record
 from mosld_bench.study import Study
 from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.tasks import TaskLoader, examples, passages, sample, split, training_docs
@@ -73,6 +76,9 @@ def test_inline_run_writes_whole_records(tiny: Path) -> None:
     folder = tiny / "results" / "tiny" / made.trial_id
     assert {p.name for p in folder.iterdir()} == {"record.json", "items.parquet", "adapter"}
     assert not list(folder.glob(".*"))
+    bare = dataclasses.replace(outcomes[-1], adapter=None)
+    bare.write(tiny / "results")
+    assert not (tiny / "results" / "tiny" / bare.record.trial_id / "adapter").exists()  # it was not of this record
 
 
 def test_items_and_adapter_beside_the_record_reproduce_its_score(tiny: Path) -> None:
@@ -223,6 +229,69 @@ def test_a_failing_trial_leaves_its_traceback_and_no_record(tiny: Path) -> None:
     assert record.load(tiny / "results").empty
 
 
+class Ray:
+    """Answers at once: the n-th trial ends as ``script`` says, a record's status or an error of Ray."""
+
+    class exceptions:  # noqa: N801
+        class RayError(Exception):
+            pass
+
+    def __init__(self, script: list[str]) -> None:
+        self.script, self.hired, self.killed, self.ran_on = iter(script), list[Any](), list[Any](), list[Any]()
+        self.asked: dict[object, tuple[Any, Any]] = {}
+
+    def remote(self, worker: type) -> Any:
+        return self
+
+    def options(self, **options: Any) -> Any:
+        return SimpleNamespace(remote=lambda *around: self.hired.append(self._worker()) or self.hired[-1])
+
+    def _worker(self) -> Any:
+        worker = SimpleNamespace(progress=SimpleNamespace(remote=object))
+        worker.run = SimpleNamespace(remote=lambda trial, fit: self._ask(worker, trial))
+        return worker
+
+    def _ask(self, worker: Any, trial: Any) -> object:
+        answer = object()
+        self.asked[answer] = worker, trial
+        return answer
+
+    def wait(self, asked: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        return [one for one in asked if one in self.asked][:num_returns], []
+
+    def get(self, answer: object) -> Outcome:
+        worker, trial = self.asked.pop(answer)
+        self.ran_on.append(worker)
+        status = next(self.script)
+        if status == "died":
+            raise self.exceptions.RayError(status)
+        return Outcome(Record(trial=trial, trial_id=trial.id, status=status, size=Fit.model_construct()))
+
+    def kill(self, worker: Any) -> None:
+        self.killed.append(worker)
+
+
+@pytest.mark.parametrize(
+    ("device", "script", "workers"),
+    [
+        ("cpu", ["failed", "finished", "finished"], 1),
+        ("cuda", ["failed", "finished", "finished"], 2),  # the device may be of no use to that process
+        ("cpu", ["died", "finished", "finished", "finished"], 2),
+        ("cuda", ["died", "died", "finished", "failed", "finished"], 4),
+    ],
+)
+def test_a_worker_that_may_be_spent_is_replaced(tiny: Path, device: str, script: list[str], workers: int) -> None:
+    _, jobs, around = parts(tiny)
+    ray = Ray(script)
+    around = dataclasses.replace(around, device=device)
+    outcomes = launch._drive(ray, jobs, around, {"num_cpus": 1}, 1, tiny / "results", quiet(3), lambda: None)
+    assert len(outcomes) == 3
+    assert len(ray.hired) == workers
+    assert ray.killed == ray.hired[: workers - 1]
+    spent = [worker for worker, status in zip(ray.ran_on, script, strict=True) if status == "died"]
+    assert all(worker in ray.killed for worker in spent)
+
+
 def test_the_end_of_a_clusters_job_is_an_interruption(tiny: Path) -> None:
     """SIGTERM, as a scheduler sends it at a job's time limit, ends in the sentence of Ctrl-C and not in a trace."""
     words = ["run", "tiny", "--methods", "lora", "--root", str(tiny), "--cpus", "1"]
@@ -324,6 +393,9 @@ WRONG = {
     "data": (["--tasks", "void"], "is empty"),
     "executor": (["--executor", "rai"], "Did you mean 'ray'"),
     "seeds": (["--seeds", "a,b"], "--seeds takes whole numbers"),
+    "cores": (["--cpus", "0"], "--cpus takes 1 or more"),
+    "cores a trial": (["--cpus-per-trial", "-1"], "resources.cpus_per_trial: Input should be greater than 0"),
+    "share of a GPU": (["--gpus-per-trial", "0"], "resources.gpus_per_trial: Input should be greater than 0"),
     "plug-in": (["--plugin", "nope_nope"], "cannot be imported"),
 }
 
@@ -410,6 +482,32 @@ def test_model_folders_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model folder"):
         find("./nowhere")
     assert find("some/model") == "some/model"
+
+
+def test_a_root_needs_what_goes_in(tmp_path: Path) -> None:
+    for name in ("methods", "tasks"):
+        with pytest.raises(BenchError, match=f"--root .* has no '{name}' folder"):
+            Workspace.find(tmp_path)
+        (tmp_path / name).mkdir()
+    assert Workspace.find(tmp_path) == Workspace(tmp_path, tmp_path)
+
+
+def test_the_frozen_base_alone_makes_a_report(tiny: Path) -> None:
+    done = bench("run", "tiny", "--methods", "base", "--executor", "inline", "--root", str(tiny))
+    assert done.returncode == 0, done.stderr
+    text = "".join(page.extract_text() for page in PdfReader(tiny / "reports" / "tiny" / "report.pdf").pages)
+    assert "Frozen base" in text
+
+
+def test_a_task_that_is_held_out_whole_is_refused(tiny: Path) -> None:
+    """It would be drawn from for ever."""
+    _, jobs, around = parts(tiny, recipes=["lora"], frozen_base=False)
+    trial, fit = jobs[0]
+    assert trial.train is not None
+    spec = trial.train.model_copy(update={"validation_fraction": 0.99})
+    made = execute(trial.model_copy(update={"train": spec}), Session(around), fit).record
+    assert made.status == "failed"
+    assert "Of the 20 training items of the task 'copy' all are held out for validation" in (made.error or "")
 
 
 def test_held_out_items_and_samples_are_fixed(tiny: Path) -> None:

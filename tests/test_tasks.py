@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mosld_bench import origin
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import DataError
 from mosld_bench.evaluate import PackedLM, evaluate
@@ -272,6 +273,29 @@ def test_a_data_root_gives_its_own_rows_as_they_are_now(miniature: Path, tmp_pat
         pq.write_table(pq.read_table(file).slice(0, rows), file)
         sizes.append(len(training_docs(TaskLoader([FOLDER], tmp_path).get("gsm8k"))))
     assert sizes == [invented.ITEMS, 5, 4]
+
+
+def test_two_definitions_of_one_task_in_a_folder_are_refused(tmp_path: Path) -> None:
+    """lm-eval would run the first one it finds and say nothing."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for path in (first / "a.yaml", second / "a.yaml"):
+        path.parent.mkdir()
+        path.write_text("task: a\n")
+    assert TaskFiles.scan((first, second)).paths == {"a": second / "a.yaml"}  # a later folder wins
+    (first / "deep").mkdir()
+    (first / "deep" / "b.yaml").write_text("task: a\n")
+    with pytest.raises(DataError, match=r"a\.yaml and .*b\.yaml both define the task 'a'"):
+        TaskFiles.scan((first, second))
+
+
+def test_a_data_root_of_another_revision_is_refused(miniature: Path, tmp_path: Path) -> None:
+    shutil.copytree(miniature / "openai", tmp_path / "openai")
+    folder, pinned = tmp_path / config("gsm8k")["dataset_path"], config("gsm8k")["dataset_kwargs"]["revision"]
+    origin.note(folder, {"source": "hub:datasets/openai/gsm8k", "revision": pinned})
+    assert len(training_docs(TaskLoader([FOLDER], tmp_path).get("gsm8k"))) == invented.ITEMS
+    origin.note(folder, {"source": "hub:datasets/openai/gsm8k", "revision": "main"})
+    with pytest.raises(DataError, match=f"holds the revision 'main', but '{pinned}' is asked for"):
+        TaskLoader([FOLDER], tmp_path).get("gsm8k")
 
 
 def test_tasks_are_listed_and_shown(miniature: Path) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from mosld_bench import registry
 from mosld_bench.packing import score_plain
 from mosld_bench.registry import Method
-from mosld_bench.study import TrainSpec
+from mosld_bench.study import VALIDATIONS, TrainSpec
 from mosld_bench.train import (
     Encoded,
     _schedule,
@@ -80,6 +80,16 @@ def test_info_adds_up() -> None:
     assert info.curve[-1].validation_loss == info.final_validation_loss
     assert info.curve[0].loss > info.curve[-1].loss
     assert [p.step for p in info.curve] == sorted({p.step for p in info.curve})
+
+
+@pytest.mark.parametrize("steps", [3, 9, 12, 199, 201])
+def test_a_curve_has_no_more_points_than_it_may(steps: int) -> None:
+    """Curves of a study are compared by step, and `plan` prices the validation losses."""
+    _, info = trained(10_000, steps=steps)
+    validated = [point.step for point in info.curve if point.validation_loss is not None]
+    assert validated[-1] == steps
+    assert min(steps, VALIDATIONS) / 2 < len(validated) <= VALIDATIONS
+    assert len(info.curve) <= 200 + VALIDATIONS + 1
 
 
 def test_same_seed_same_examples_whatever_the_method() -> None:
