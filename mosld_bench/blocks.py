@@ -7,10 +7,11 @@ markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from mosld_bench.tabular import Table
+from mosld_bench.wording import counted
 
 Block = dict[str, Any] | Table
 
@@ -39,16 +40,6 @@ def bullets(items: Iterable[str]) -> Block:
 
 def section(title: str, *blocks: Block | None) -> Section:
     return {"title": title, "blocks": [block for block in blocks if block is not None]}
-
-
-def listed(items: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"
-
-
-def counted(n: int, noun: str) -> str:
-    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-    return f"{words[n] if n < len(words) else n} {noun}{'' if n == 1 else 's'}"
 
 
 def machine(hardware: Any, each: str = " a trial") -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mosld_bench.execute import Progress, in_domain_mean
+from mosld_bench.execute import Progress
 from mosld_bench.record import Record
 
 
@@ -55,7 +55,7 @@ class Board:
         seconds = float(record.meta_info.get("seconds", time.monotonic() - since))
         self.done += 1
         self.failed += record.status == "failed"
-        accuracy = in_domain_mean(record)
+        accuracy = _in_domain_mean(record)
         if record.status == "failed":
             last = (record.error or "").strip().splitlines()[-1:]
             outcome = f"FAILED: {last[0] if last else 'unknown'}"
@@ -88,3 +88,9 @@ class Board:
                 f"{time.monotonic() - since:.0f} s",
             )
         return table
+
+
+def _in_domain_mean(record: Record) -> float | None:
+    """Mean of the primary metrics over the trial's in-domain tasks."""
+    values = [metric.value for metric in record.metrics if metric.primary and metric.role == "in_domain"]
+    return sum(values) / len(values) if values else None

@@ -106,7 +106,7 @@ def target_of(
             raise BudgetError(f"The budget {budget!r} names the recipe {recipe.name!r}, which has no size to set.")
         target = (counts or Counts(config)).trainable(method, method.at(recipe.params, int(other[2]), knob))
     else:
-        raise BudgetError(f"{budget!r} is no budget; allowed are 250k, 0.5%, lora-r8 and {NATIVE}.")
+        raise BudgetError(f"{budget!r} is no budget; allowed are 250k, 0.5%, lora-r8, r8 and {NATIVE}.")
     if target < 1:
         raise BudgetError(f"The budget {budget!r} comes to {target} parameters; at least 1 is needed.")
     return target

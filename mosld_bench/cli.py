@@ -283,14 +283,28 @@ def profile(
 @app.command()
 def report(
     study: StudyName = "embedded",
+    methods: Recipes = None,
+    budget: Budget = None,
+    seeds: Seeds = None,
+    settings: Settings = None,
+    tasks: InDomain = None,
+    out_of_domain: OutOfDomain = None,
+    model: Model = None,
+    limit: Limit = None,
+    steps: Steps = None,
+    set_: Sets = None,
     include_path: Include = None,
     root: Root = None,
 ) -> None:
-    """Rebuild a study's PDF, tables and figures from its records, without torch or Ray."""
+    """Rebuild a study's PDF, tables and figures from its records, without torch or Ray.
+
+    Of the study as its file says; a run with --methods, --set and so on is reported again by the same options.
+    """
     from mosld_bench import job
 
+    given = _overrides(methods, budget, seeds, settings, tasks, out_of_domain, model, limit, steps, set_)
     workspace = Workspace.find(root)
-    path = job.report(job.last_run(study, workspace), workspace, tuple(include_path or ()))
+    path = job.report(Study.load(workspace.study_file(study), given), workspace, tuple(include_path or ()))
     console.print(f"report: {path}", soft_wrap=True)
 
 
@@ -393,14 +407,22 @@ def tasks_ls(include_path: Include = None, root: Root = None) -> None:
 
 @tasks_app.command("overlap")
 def tasks_overlap(
-    study: StudyName, data_root: DataRoot = None, include_path: Include = None, root: Root = None
+    study: StudyName,
+    tasks: InDomain = None,
+    out_of_domain: OutOfDomain = None,
+    limit: Limit = None,
+    set_: Sets = None,
+    data_root: DataRoot = None,
+    include_path: Include = None,
+    root: Root = None,
 ) -> None:
     """Count the test items that share a run of 13 words with each training set of a study, or are in it whole."""
     from mosld_bench import job
     from mosld_bench.tasks import TaskLoader
 
     workspace = Workspace.find(root)
-    one_study = job.last_run(study, workspace)
+    given = _overrides(None, None, None, None, tasks, out_of_domain, None, limit, None, set_)
+    one_study = Study.load(workspace.study_file(study), given)
     if one_study.train is None:
         raise BenchError(f"The study {study!r} trains nothing, so no test item can be in its training sets.")
     folders = (workspace.tasks, *(include_path or ()))

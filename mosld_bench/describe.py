@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mosld_bench import tabular
-from mosld_bench.blocks import Block, Section, bullets, listed, paragraph, run, section
+from mosld_bench.blocks import Block, Section, bullets, paragraph, run, section
 from mosld_bench.evidence import Evidence
 from mosld_bench.recipe import Recipe
 from mosld_bench.study import TrainSpec
 from mosld_bench.tabular import Cell, Column, Line, Table
+from mosld_bench.wording import listed
 
 
 def methods(evidence: Evidence) -> Section:

@@ -206,7 +206,7 @@ def evaluate(
 ) -> tuple[list[Metric], pd.DataFrame, EvalInfo]:
     """Score ``tasks`` (name -> lm-eval task) with lm-eval.
 
-    Returns the metrics, per-item outcomes (a row per task and item: ``task, item, doc_hash, prediction, target,
+    Returns the metrics, per-item outcomes (a row per task and item: ``task, item, doc, doc_hash, prediction, target,
     correct, score, logliks``) and what scoring took.
     """
     import pandas as pd

@@ -155,8 +155,9 @@ class Evidence:
         return list(dict.fromkeys(row.budget for row in self.trained))
 
     @property
-    def draft(self) -> bool:
-        return any(record.meta_info.get("dirty") is True for record in self.records)
+    def dirty(self) -> int:
+        """How many records were made with uncommitted changes in the working tree."""
+        return sum(record.meta_info.get("dirty") is True for record in self.records)
 
     def blocks(self) -> Iterator[tuple[Condition, list[Row]]]:
         """Conditions and the trained rows under each; of a setting, equal sizes first, then equal ranks."""
@@ -282,10 +283,15 @@ def gather(
     here = [r for r in records if r.trial_id in planned or r.trial.protocol in protocols]
     counted = _current(here, planned)
     if not counted:
-        elsewhere = f" ({len(records)} under other conditions)" if records else ""
+        elsewhere = "run"
+        if records:
+            elsewhere = (
+                f"there are {len(records)} under other ones. Give the options of the run that made them (--steps, "
+                "--model, --set, ...), or run"
+            )
         raise BenchError(
-            f"There is no finished trial of study {study.name} under these conditions{elsewhere}; "
-            f"run `mosld-bench run {study.name}` first."
+            f"There is no finished trial of the study {study.name!r} as it is asked for; {elsewhere} "
+            f"`mosld-bench run {study.name}` first."
         )
     grouped: dict[tuple[str, Condition], list[Record]] = {}
     for trial in trials:  # the plan gives the order, and rows to what has no record yet

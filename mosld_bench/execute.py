@@ -146,11 +146,10 @@ def _encode(task: Any, spec: TrainSpec, tokenizer: Any, most: int | None) -> lis
     return encoded
 
 
-def execute(trial: Trial, session: Session, fit: Fit | None = None, watch: Watcher = lambda progress: None) -> Outcome:
-    """Run ``trial``. Writes nothing: the outcome's ``write`` does.
+def execute(trial: Trial, session: Session, fit: Fit, watch: Watcher = lambda progress: None) -> Outcome:
+    """Run ``trial``, sized as ``fit``. Writes nothing: the outcome's ``write`` does.
 
     Every exception ends as a Record with status ``failed`` and the traceback; none escapes.
-    ``fit`` is what the budget solver found for the trial; without it the solver is asked here.
     """
     started, clock = now(), time.perf_counter()
     try:
@@ -176,16 +175,9 @@ def _release(device: str) -> None:
         release(device)
 
 
-def in_domain_mean(record: Record) -> float | None:
-    """Mean of the primary metrics over the trial's in-domain tasks."""
-    values = [metric.value for metric in record.metrics if metric.primary and metric.role == "in_domain"]
-    return sum(values) / len(values) if values else None
-
-
-def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, started: str, clock: float) -> Outcome:
+def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, started: str, clock: float) -> Outcome:
     import torch
 
-    from mosld_bench.budget import fit_budget
     from mosld_bench.evaluate import PackedLM, evaluate
     from mosld_bench.meters import PeakMemory, trim
     from mosld_bench.models import checkpoint_layers, fresh, own_trained, weights_source
@@ -197,8 +189,6 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
     if spec is None:
         return Outcome(_counted(trial, around, fit, started, clock))
     base, tokenizer = session.model(trial.model, spec.dtype)
-    if fit is None:
-        fit = fit_budget(trial.recipe, base.config, trial.budget, trial.tolerance)  # type: ignore[arg-type]
     method = registry.get(trial.recipe.method)
     with PeakMemory(around.device) as memory:
         torch.manual_seed(trial.seed)
@@ -266,14 +256,8 @@ def _run(trial: Trial, session: Session, fit: Fit | None, watch: Watcher, starte
     return Outcome(record, items, _saved(model) if around.save_adapter and trial.train_on else None)
 
 
-def _counted(trial: Trial, around: Surroundings, fit: Fit | None, started: str, clock: float) -> Record:
+def _counted(trial: Trial, around: Surroundings, fit: Fit, started: str, clock: float) -> Record:
     """The record of a trial that counts parameters: no weights are read, nothing is trained or scored."""
-    from mosld_bench.budget import fit_budget
-    from mosld_bench.models import load_config
-
-    if fit is None:
-        config = load_config(trial.model, Path(around.model_root) if around.model_root else None)
-        fit = fit_budget(trial.recipe, config, trial.budget, trial.tolerance)
     meta = meta_info(started, time.perf_counter() - clock, around.device, around.command)
     return Record(trial=trial, trial_id=trial.id, status="finished", size=fit, meta_info=meta)
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from mosld_bench import overlap, profile, published, record
 from mosld_bench.errors import BenchError, ResourceError
 from mosld_bench.planning import Plan
-from mosld_bench.record import Fit
+from mosld_bench.record import Job
 from mosld_bench.study import Study, Trial
 from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.workspace import Workspace
@@ -68,7 +66,12 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
         save_adapter=options.save_adapters,
         command=command_line(),
     )
-    keep = partial(_begin, study, workspace, loader)  # once it is sure that the run can begin
+
+    def keep() -> None:
+        """Leave beside the records what a report needs of the data, once it is sure that the run can begin."""
+        if study.train:
+            find_overlaps(study, workspace, loader.files, lambda: loader)
+
     failures = 0
     if not todo:
         keep()
@@ -156,37 +159,20 @@ def find_overlaps(
     )
 
 
-def _begin(study: Study, workspace: Workspace, loader: TaskLoader) -> None:
-    """Keep what `report` needs beside the records: the study as it is run, the command line applied, and overlaps."""
-    path = workspace.results / study.name / "study.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    record.replace_file(path, yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False).encode())
-    if study.train:
-        find_overlaps(study, workspace, loader.files, lambda: loader)
-
-
-def last_run(name: str, workspace: Workspace) -> Study:
-    """The study as it was last run, else as its file says."""
-    file = workspace.study_file(name)
-    study = Study.load(file)
-    noted = workspace.results / study.name / "study.yaml"
-    return Study.load(noted) if noted.is_file() else study
-
-
 def missing(
-    jobs: list[tuple[Trial, Fit]],
+    jobs: list[Job],
     results: Path,
     overwrite: str,
     weights: Mapping[str, Mapping[str, str]] | None = None,
-) -> list[tuple[Trial, Fit]]:
+) -> list[Job]:
     """The jobs to run. ``weights``: model -> where its weights are from (`models.weights_source`).
 
     Raises BenchError where --overwrite never finds a record, or a record was made with other weights.
     """
     if overwrite == "always":
         return jobs
-    todo: list[tuple[Trial, Fit]] = []
-    finished: list[tuple[Trial, Fit]] = []
+    todo: list[Job] = []
+    finished: list[Job] = []
     for job in jobs:
         meta = record.finished(results, *job)
         (todo if meta is None else finished).append(job)

@@ -19,13 +19,11 @@ from typing import Any
 from mosld_bench.board import Board
 from mosld_bench.errors import ResourceError
 from mosld_bench.execute import Progress, Session, Surroundings, execute, failed
-from mosld_bench.record import Fit, Outcome
+from mosld_bench.record import Fit, Job, Outcome
 from mosld_bench.study import Trial
 
 _TRIES = 2  # a trial whose worker died is tried once more, on a new worker
 _POLL = 0.5  # seconds
-
-Job = tuple[Trial, Fit]
 
 
 @dataclass(frozen=True)

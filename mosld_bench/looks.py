@@ -140,7 +140,7 @@ def percent_axis(axes: Axes, which: str = "y") -> None:
     axis.set_major_formatter(_Percent())
 
 
-def legend(figure: Figure, recipes: Sequence[Recipe], shown: Container[str], line: bool, columns: int = 8) -> None:
+def legend(figure: Figure, recipes: Sequence[Recipe], shown: Container[str], line: bool) -> None:
     """One legend below the panels: those of all ``recipes`` whose names are ``shown``, in their order."""
     look = looks(recipes)
     drawn = [recipe for recipe in recipes if recipe.name in look and recipe.name in shown]
@@ -161,7 +161,7 @@ def legend(figure: Figure, recipes: Sequence[Recipe], shown: Container[str], lin
         handles,
         labels,
         loc="outside lower center",
-        ncols=max(1, len(labels)) if len(labels) <= columns else -(-len(labels) // 2),
+        ncols=max(1, len(labels)) if len(labels) <= 8 else -(-len(labels) // 2),
         columnspacing=1.2,
         handletextpad=0.4,
         handlelength=2.2 if line else 1.2,

@@ -22,7 +22,6 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from itertools import count, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +65,6 @@ def overlaps(
     loader: TaskLoader,
     train_on: Sequence[str],
     evaluated: Sequence[str],
-    n: int = N,
     most: Mapping[str, int | None] | None = None,
     seed: int = 0,
     scored: EvaluateSpec | None = None,
@@ -82,7 +80,7 @@ def overlaps(
     from mosld_bench import tasks
 
     scored = scored or EvaluateSpec()
-    index = Index({name: _evaluation_texts(loader.get(name), scored) for name in evaluated}, n)
+    index = Index({name: _evaluation_texts(loader.get(name), scored) for name in evaluated})
     found = []
     for name in train_on:
         task = loader.get(name)
@@ -95,7 +93,7 @@ def _evaluation_texts(task: Any, scored: EvaluateSpec) -> Iterator[str]:
     from mosld_bench import tasks
 
     docs = task.eval_docs
-    return (_text(task, tasks._example(task, docs[i])) for i in tasks.sample(task, scored.limit, scored.sample_seed))
+    return (_text(task, tasks.example(task, docs[i])) for i in tasks.sample(task, scored.limit, scored.sample_seed))
 
 
 def _text(task: Any, item: Any) -> str:
@@ -281,27 +279,25 @@ def cached(
     files: TaskFiles,
     train_on: Sequence[str],
     evaluated: Sequence[str],
-    n: int = N,
     most: Mapping[str, int | None] | None = None,
     seed: int = 0,
     scored: EvaluateSpec | None = None,
 ) -> list[Overlap]:
     """`overlaps`, from ``path`` where they were computed from the same tasks; else computed and written there.
 
-    The same tasks are those with equal digests (`TaskFiles.digest`: definition and local data), and for lm-eval's
-    own an equal lm-eval; a data set of the hub that changes under an unchanged definition goes unnoticed. ``loader``
-    makes the loader where one is needed, as importing lm-eval takes seconds.
+    The same tasks are those with equal digests (`TaskFiles.digest`: definition and local data); a data set of the
+    hub that changes under an unchanged definition goes unnoticed. ``loader`` makes the loader where one is needed, as
+    importing lm-eval takes seconds.
     """
-    digests = {name: files.digest(name) for name in (*train_on, *evaluated)}
     key = {
         "version": 3,
-        "n": n,
+        "n": N,
         "most": dict(most or {}),
         "seed": seed,
         "train_on": list(train_on),
         "evaluated": list(evaluated),
         "scored": (scored or EvaluateSpec()).model_dump(),
-        "digests": {name: f"lm-eval {version('lm-eval')}" if d == "lm-eval" else d for name, d in digests.items()},
+        "digests": {name: files.digest(name) for name in (*train_on, *evaluated)},
     }
     if path.is_file():
         try:
@@ -310,6 +306,6 @@ def cached(
             known, found = {}, []
         if known == key:
             return found
-    found = overlaps(loader(), train_on, evaluated, n, most, seed, scored)
+    found = overlaps(loader(), train_on, evaluated, most, seed, scored)
     save(path, found, key)
     return found

@@ -21,9 +21,7 @@ from mosld_bench.workspace import Workspace
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from mosld_bench.record import Fit
-
-Job = tuple[Trial, "Fit"]
+    from mosld_bench.record import Fit, Job
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,8 @@ class Plan:
             if trial.train is not None and key not in known:
                 try:
                     known[key] = pricing.price(
-                        trial, fit, self.configs[trial.model.name], self.sizes,
-                        trial.recipe.optimizer, checkpoints=_checkpoints(trial),
-                    )  # fmt: skip
+                        trial, fit, self.configs[trial.model.name], self.sizes, _checkpoints(trial)
+                    )
                 except (AttributeError, TypeError):  # no transformer, or one whose configuration has other names
                     known[key] = None
             found.append(known.get(key))

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from mosld_bench import axis, inference, stats
+from mosld_bench import axis, profile_section, stats
 from mosld_bench.evidence import Comparison, Evidence, Row
 from mosld_bench.looks import (
     COLUMN,
@@ -37,7 +37,7 @@ def draw_all(evidence: Evidence) -> list[Plot | str]:
     """Every figure, or the sentence that stands in its place; of a study that trains nothing, the profile's alone."""
     with style():
         scored = [FIGURES[name](evidence) for name in evidence.study.figures] if evidence.study.train else []
-        return [*scored, inference.relative_time(evidence)]
+        return [*scored, profile_section.relative_time(evidence)]
 
 
 def size(evidence: Evidence) -> Plot | str:

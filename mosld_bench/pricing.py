@@ -87,16 +87,13 @@ def price(
     fit: Fit,
     config: PreTrainedConfig,
     sizes: Mapping[str, TaskSize | None],
-    optimizer: str = "adamw",
-    sustained: float | None = None,
     checkpoints: bool = True,
 ) -> Price:
     """Estimate ``trial`` as ``fit`` sizes it on the model of ``config``. Loads and builds nothing.
 
-    ``optimizer``: adamw or adafactor. ``sustained``: FLOP/s, else the constant for train.dtype. ``checkpoints``:
-    whether the method bears gradient checkpointing.
+    ``checkpoints``: whether the method bears gradient checkpointing.
     """
-    spec = trial.train
+    spec, optimizer = trial.train, trial.recipe.optimizer
     assert spec is not None, "a trial that only counts parameters has no price"
     if not checkpoints:
         spec = spec.model_copy(update={"gradient_checkpointing": False})
@@ -108,7 +105,7 @@ def price(
         body = fit.total - config.vocab_size * config.hidden_size * (1 if tied else 2)
         step = 4 * body + 2 * min(fit.trainable, body) + (2 * body if spec.gradient_checkpointing else 0)
         flops = train_tokens * step + (validation_tokens + score_tokens) * 2 * body
-        hours = flops / (sustained or SUSTAINED[spec.dtype]) / 3600
+        hours = flops / SUSTAINED[spec.dtype] / 3600
     few = min(spec.micro_tokens, _FEW_TOKENS)
     settings: list[tuple[str, dict[str, Any]]] = [  # first what changes the numbers least
         (f"train.micro_tokens: {few}", {"micro_tokens": few}),

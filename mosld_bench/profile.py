@@ -1,6 +1,6 @@
 """A profile: what each recipe costs to train and to run, measured side by side (`mosld-bench profile STUDY`).
 
-`results/STUDY/profile.json` holds it, and nothing here needs torch: `measure.py` measures, `inference.py` reports.
+`results/STUDY/profile.json` holds it, and nothing here needs torch: `measure.py` measures, `profile_section.py` tells.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mosld_bench.blocks import counted, listed
 from mosld_bench.errors import BadFileError, UnknownNameError
 from mosld_bench.recipe import Strict, parse, read_yaml
+from mosld_bench.wording import counted, listed
 
 if TYPE_CHECKING:
     import pandas as pd

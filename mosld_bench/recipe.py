@@ -7,7 +7,7 @@ params: {dropout: 0.1, dropout_on: weight}
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -148,11 +148,10 @@ def load_recipes(folder: Path) -> dict[str, Recipe]:
     return {recipe.name: recipe for recipe in sorted(recipes, key=lambda one: (one.order, one.name))}
 
 
-def select(recipes: dict[str, Recipe], wanted: str | list[str] | tuple[str, ...]) -> list[Recipe]:
+def select(recipes: dict[str, Recipe], wanted: Sequence[str]) -> list[Recipe]:
     """``all`` is every recipe of the group main; otherwise names, in the order given. Raises UnknownNameError."""
-    asked = wanted.split(",") if isinstance(wanted, str) else list(wanted)
     chosen: dict[str, Recipe] = {}
-    for name in (part.strip() for part in asked):
+    for name in wanted:
         if name == "all":
             chosen |= {n: r for n, r in recipes.items() if r.group == "main"}
         elif name in recipes:

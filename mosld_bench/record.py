@@ -91,6 +91,9 @@ class Fit(Strict):
     params: dict[str, Any] = Field(description="the method's params after the budget was fitted")
 
 
+Job = tuple[Trial, Fit]  # a trial and what its budget comes to
+
+
 class Record(Strict):
     """A finished or failed trial, with all that a report needs."""
 

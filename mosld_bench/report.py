@@ -88,8 +88,7 @@ def compose(evidence: Evidence, figures: Sequence[looks.Plot | str]) -> dict[str
 
 def _draft(evidence: Evidence) -> str | None:
     """What is stamped on a report that no commit reproduces."""
-    dirty = sum(record.meta_info.get("dirty") is True for record in evidence.records)
-    parts = [f"{dirty} of {len(evidence.records)} records"] if dirty else []
+    parts = [f"{evidence.dirty} of {len(evidence.records)} records"] if evidence.dirty else []
     parts += ["the profile"] if evidence.profile and evidence.profile.meta_info.get("dirty") else []
     if not parts:
         return None

@@ -317,6 +317,11 @@ def _differences(evidence: Evidence, facts: Protocol) -> Table | None:
     here = {"optimizer": "AdamW" + ("; Adafactor where every weight trains" if scaled else ""),
             "prompt": "the task definitions in tasks/", "answer_only_loss": "yes"}  # fmt: skip
     found += [(key.replace("_", " "), None, here[key]) for key, given in facts.other.items() if given is None]
+    for recipe in evidence.recipes:
+        settings = (facts.params if "r" in recipe.params else {}) | facts.recipes.get(recipe.name, {})
+        for key, printed in settings.items():
+            if recipe.params.get(key) != printed:
+                found.append((f"{recipe.title}, {key.replace('_', ' ')}", printed, recipe.params.get(key)))
     for task in evidence.study.in_domain:
         paper, metric = facts.tasks.get(evidence.benchmark(task)), evidence.metric(task)
         counts = (_drawn(evidence, task), metric.items if metric else None)

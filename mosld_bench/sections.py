@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mosld_bench import costs, tables, tabular
-from mosld_bench.blocks import Block, Section, bullets, counted, listed, machine, paragraph, run, section
+from mosld_bench.blocks import Block, Section, bullets, machine, paragraph, run, section
 from mosld_bench.describe import methods, protocol
 from mosld_bench.evidence import ALPHA, Evidence
-from mosld_bench.inference import inference
-from mosld_bench.leakage import leakage
+from mosld_bench.overlap_section import overlap_section
+from mosld_bench.profile_section import profile_section
 from mosld_bench.reproduction import reproduction
+from mosld_bench.wording import counted, listed
 
 
 def results(evidence: Evidence) -> Section | None:
@@ -158,9 +159,10 @@ def provenance(evidence: Evidence) -> Section:
             "a cell run again."
         )
     items.append(f"Commit: {', '.join(commits) or 'not recorded'}.")
-    if evidence.draft:
-        dirty = sum(meta.get("dirty") is True for meta in metas)
-        items.append(f"{dirty} of {len(metas)} records were made with uncommitted changes in the working tree.")
+    if evidence.dirty:
+        items.append(
+            f"{evidence.dirty} of {len(metas)} records were made with uncommitted changes in the working tree."
+        )
     elif any(meta.get("dirty") is None for meta in metas):
         items.append("Whether the working tree was clean is not known for all records.")
     items += [f"Versions: {text}." for text in versions if text]
@@ -209,8 +211,8 @@ SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
     results,
     reproduction,
     exposure,
-    leakage,
+    overlap_section,
     cost,
-    inference,
+    profile_section,
     provenance,
 )

@@ -39,8 +39,8 @@ class Difference:
         return self.low is None or self.high is None or self.low <= 0 <= self.high
 
 
-def paired(ours: Mapping[int, float], theirs: Mapping[int, float], level: float = 0.95) -> Difference | None:
-    """Ours minus theirs over their common seeds: mean, two-sided t interval and p; None without such seeds.
+def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
+    """Ours minus theirs over their common seeds: mean, two-sided 95 % interval by t, and p; None without such seeds.
 
     >>> paired({0: 3.0, 1: 4.0, 2: 5.0}, {0: 2.0, 1: 2.0, 2: 2.0}).mean
     2.0
@@ -55,14 +55,14 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float], level: float 
     error = float(deltas.std(ddof=1)) / math.sqrt(n)
     if error < 1e-12:  # all pairs differ by the same, as scores of few items may by rounding: no noise to test against
         return Difference(mean, None, None, None, n)
-    half = t_half_width(error, n - 1, level)
+    half = t_half_width(error, n - 1)
     p = 2 * float(distributions.t.sf(abs(mean) / error, n - 1))
     return Difference(mean, mean - half, mean + half, p, n)
 
 
-def t_half_width(error: float, freedom: int, level: float = 0.95) -> float:
-    """Half the width of Student's interval around a mean with the standard error ``error``."""
-    return float(distributions.t.ppf(0.5 + level / 2, freedom)) * error
+def t_half_width(error: float, freedom: int) -> float:
+    """Half the width of Student's 95 % interval around a mean with the standard error ``error``."""
+    return float(distributions.t.ppf(0.975, freedom)) * error
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

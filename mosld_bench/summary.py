@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mosld_bench import tabular
-from mosld_bench.blocks import counted, listed
 from mosld_bench.evidence import Comparison, Evidence, Row
 from mosld_bench.study import Condition, is_rank
+from mosld_bench.wording import counted, listed
 
 
 def summary(evidence: Evidence) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,12 @@ class TaskFiles:
         return {**merged, **own}, read
 
     def digest(self, task: str) -> str:
-        """8 hex digits over the definition, its includes, its Python and its local data; ``lm-eval`` if built in.
+        """8 hex digits over the definition, its includes, its Python and its local data; lm-eval's version if built in.
 
         Titles and sizes change no number, so of ``metadata`` only ``group`` is taken, which moves the validation items.
         """
         if task not in self.paths:
-            return "lm-eval"
+            return f"lm-eval {version('lm-eval')}"
         path = self.paths[task]
         config, read = self._resolved(path)
         if "custom_dataset" not in config:  # lm-eval hands the metadata to such a function

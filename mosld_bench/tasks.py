@@ -171,10 +171,10 @@ def examples(task: Any, indices: Sequence[int] | None = None) -> list[Example]:
     Raises DataError where there is no training split, or an empty one.
     """
     docs = training_docs(task)
-    return [_example(task, docs[index]) for index in (range(len(docs)) if indices is None else indices)]
+    return [example(task, docs[index]) for index in (range(len(docs)) if indices is None else indices)]
 
 
-def _example(task: Any, doc: dict[str, Any]) -> Example:
+def example(task: Any, doc: dict[str, Any]) -> Example:
     """What lm-eval would score as the right answer of ``doc``: description, prompt, delimiter, answer."""
     description = task.config.description or ""
     text, target = task.doc_to_text(doc), task.doc_to_target(doc)

@@ -10,7 +10,7 @@ from scipy.stats import t
 
 from mosld_bench import overlap, published, record
 from mosld_bench.evidence import Evidence, gather
-from mosld_bench.leakage import leakage
+from mosld_bench.overlap_section import overlap_section
 from mosld_bench.record import Outcome
 from mosld_bench.reproduction import Reproduced, reproduced, reproduction
 from mosld_bench.study import ModelSpec, Study
@@ -122,6 +122,7 @@ def test_the_section_tells_differences_and_slips_and_is_absent_without_a_publish
         "Of 14 printed scores",
         "train.batch_size",
         "not given",
+        "MoSLD, balance coef",
         "Table 1 prints 41.70 as the single average of prefix-tuning",
     ):
         assert part in text or part.removeprefix("train.") in text, part
@@ -130,15 +131,15 @@ def test_the_section_tells_differences_and_slips_and_is_absent_without_a_publish
 
 def test_overlap_section(tmp_path: Path) -> None:
     made = evidence(tmp_path, study(), {"lora": 0.0, "mosld": 0.0})
-    assert leakage(made) is None
+    assert overlap_section(made) is None
     pairs = [
         overlap.Overlap(train="race", evaluated=task, n=13, train_items=90, items=200, shared=7 * (task == "mctest"),
                         exact=0, example="a b c")
         for task in SIX
     ]  # fmt: skip
-    section = leakage(gather(made.study, made.trials, record.load(tmp_path), made.tasks, pairs))
+    section = overlap_section(gather(made.study, made.trials, record.load(tmp_path), made.tasks, pairs))
     assert section is not None
     assert "MCTEST with RACE (3.5 %)" in str(section["blocks"])
-    clean = leakage(gather(made.study, made.trials, record.load(tmp_path), {}, pairs[:2]))
+    clean = overlap_section(gather(made.study, made.trials, record.load(tmp_path), {}, pairs[:2]))
     assert clean is not None
     assert "No test item is shared" in str(clean["blocks"])

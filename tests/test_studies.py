@@ -13,7 +13,7 @@ import pytest
 from pypdf import PdfReader
 from rich.console import Console
 
-from mosld_bench import job, planning
+from mosld_bench import job, origin, planning
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.study import Study
 from mosld_bench.workspace import Workspace
@@ -94,7 +94,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "reports" / path.parent.name).mkdir(parents=True)
         shutil.copy(path, root / "reports" / path.parent.name)
     for model in Study.load(WORKSPACE.study_file("scaling")).models:  # the small model under the names of large ones
-        shutil.copytree(MODEL_DIR, root / "models" / model.name)
+        folder = root / "models" / model.name
+        shutil.copytree(MODEL_DIR, folder, ignore=shutil.ignore_patterns(origin.NOTE))  # it is of no pinned revision
     return root
 
 

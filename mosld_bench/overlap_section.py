@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mosld_bench.blocks import Section, listed, paragraph, section
+from mosld_bench.blocks import Section, paragraph, section
 from mosld_bench.evidence import Evidence
 from mosld_bench.overlap import SHORTEST, Overlap
 from mosld_bench.tabular import Cell, Column, Line, Table
+from mosld_bench.wording import listed
 
 
-def leakage(evidence: Evidence) -> Section | None:
+def overlap_section(evidence: Evidence) -> Section | None:
     """Which test items can be read in a training set; None where a run has left no overlaps."""
     found = evidence.overlaps
     if not found:

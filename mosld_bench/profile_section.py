@@ -10,17 +10,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mosld_bench.blocks import Section, counted, listed, machine, paragraph, run, section
+from mosld_bench.blocks import Section, machine, paragraph, run, section
 from mosld_bench.evidence import Evidence
 from mosld_bench.looks import COLUMN, Plot, looks
 from mosld_bench.profile import Entry, Profile, Timed, digits, flop_unit, spread
 from mosld_bench.recipe import Recipe
 from mosld_bench.tabular import MISSING, Cell, Column, Line, Table, budget_label, count
+from mosld_bench.wording import counted, listed
 
 TITLE = "Cost at inference and in training"
 
 
-def inference(evidence: Evidence) -> Section | None:
+def profile_section(evidence: Evidence) -> Section | None:
     """What a profile found; None where none was made, or none of recipes as they are now."""
     profile = evidence.profile
     if profile is None or not (entries := _current(evidence, profile)):
