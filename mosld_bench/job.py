@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,10 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     folders = [workspace.tasks, *options.include_paths]
     loader = _check_inputs(study, folders, options)
     weights = {model.name: weights_source(model, options.model_root) for model in study.models if study.train}
+    taken = _take(jobs, workspace.results, weights) if options.overwrite == "only-missing" else {}
     todo = missing(jobs, workspace.results, options.overwrite, weights)
-    console.print(f"{study.name}: {len(jobs)} trials, {len(jobs) - len(todo)} recorded, {len(todo)} to run")
+    told = "".join(f", {count} of them taken from {name}" for name, count in taken.items())
+    console.print(f"{study.name}: {len(jobs)} trials, {len(jobs) - len(todo)} recorded{told}, {len(todo)} to run")
     around = Surroundings(
         task_folders=tuple(str(folder.resolve()) for folder in folders),
         resources=study.resources,
@@ -186,12 +189,31 @@ def missing(
     return todo
 
 
+def _take(jobs: list[Job], results: Path, weights: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
+    """Copy records of the same trials from other studies: other study -> how many were taken."""
+    taken: Counter[str] = Counter()
+    for trial, fit in jobs:
+        if record.finished(results, trial, fit) is None:
+            for study, meta in record.elsewhere(results, trial, fit).items():
+                if not _other_weights(meta.get("weights"), weights.get(trial.model.name)):
+                    record.take(results, trial, study)
+                    taken[study] += 1
+                    break
+    return taken
+
+
+def _other_weights(then: Mapping[str, str] | None, now: Mapping[str, str] | None) -> tuple[str, ...]:
+    """The keys by which weights are told apart, where these differ; none where they are the same or unknown."""
+    if not then or not now:
+        return ()
+    keys = ("sha256",) if "sha256" in then and "sha256" in now else ("source", "revision")
+    return keys if [then.get(key) for key in keys] != [now.get(key) for key in keys] else ()
+
+
 def _check_weights(trial: Trial, then: Mapping[str, str] | None, now: Mapping[str, str] | None) -> None:
     """Raises BenchError where a record's weights are not those that the missing trials would start from."""
-    if not then or not now:
-        return
-    keys = ("sha256",) if "sha256" in then and "sha256" in now else ("source", "revision")
-    if [then.get(key) for key in keys] != [now.get(key) for key in keys]:
+    keys = _other_weights(then, now)
+    if then and now and keys:
         told = [", ".join(f"{key} {one[key]}" for key in keys if one.get(key)) for one in (then, now)]
         raise BenchError(
             f"The record {trial.id} was made with other weights of {trial.model.name} ({told[0]}) than are here now "

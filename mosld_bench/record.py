@@ -170,6 +170,28 @@ def finished(results: Path, trial: Trial, fit: Fit) -> dict[str, Any] | None:
     return meta if same else None
 
 
+def elsewhere(results: Path, trial: Trial, fit: Fit) -> dict[str, dict[str, Any]]:
+    """Other study -> ``meta_info`` of its record of the same trial, at the size that is planned now."""
+    found = {}
+    for path in sorted(results.glob(f"*/{trial.id}/record.json")):
+        study = path.parent.parent.name
+        if study != trial.study and (meta := finished(results, trial.model_copy(update={"study": study}), fit)):
+            found[study] = meta
+    return found
+
+
+def take(results: Path, trial: Trial, study: str) -> None:
+    """Copy the record of the same trial in another ``study``, with all that lies beside it, into this one's."""
+    source, target = results / study / trial.id, results / trial.study / trial.id
+    made = _read(source / "record.json")
+    beside = shutil.ignore_patterns("record.json", "failure.json", ".*")
+    shutil.copytree(source, target, ignore=beside, dirs_exist_ok=True)
+    meta = {**made.meta_info, "taken_from": made.meta_info.get("taken_from", study)}
+    own = made.model_copy(update={"trial": trial, "meta_info": meta})
+    replace_file(target / "record.json", own.model_dump_json(indent=1).encode())
+    (target / "failure.json").unlink(missing_ok=True)
+
+
 def _no_record(path: Path, why: str) -> BadFileError:
     return BadFileError(
         f"{path} is no record of this version ({why}). Move its folder away; `run` makes the trial again."

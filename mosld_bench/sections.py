@@ -6,6 +6,7 @@ written as CSV and LaTeX without further ado.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -158,6 +159,10 @@ def provenance(evidence: Evidence) -> Section:
             f"Left out: {counted(evidence.superseded, 'record')} of an earlier version of a recipe or of "
             "a cell run again."
         )
+    taken = Counter(str(meta["taken_from"]) for meta in metas if meta.get("taken_from"))
+    if taken:
+        whose = listed([f"{counted(count, 'record')} of {name}" for name, count in taken.items()])
+        items.append(f"Taken from other studies, which have the same trials: {whose}.")
     items.append(f"Commit: {', '.join(commits) or 'not recorded'}.")
     if evidence.dirty:
         items.append(

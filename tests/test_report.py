@@ -410,7 +410,11 @@ def test_nothing_to_report(tmp_path: Path, foreign: bool) -> None:
     if foreign:
         for trial in make_trials(study, [RECIPES["lora"]], protocol="0ther000"):
             Outcome(make_record(trial, study)).write(tmp_path / "results")
-    hint = "; there are 3 under other ones. Give the options of the run" if foreign else "; run `mosld-bench run synthetic`"
+    hint = (
+        "; there are 3 under other ones. Give the options of the run"
+        if foreign
+        else "; run `mosld-bench run synthetic`"
+    )
     with pytest.raises(BenchError, match=f"no finished trial of the study 'synthetic' as it is asked for{hint}"):
         build(tmp_path, study, trials)
 

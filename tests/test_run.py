@@ -549,6 +549,28 @@ def test_items_of_one_passage_are_held_out_together(tiny: Path) -> None:
         passages(TaskLoader([tiny / "tasks"]).get("copy"))
 
 
+def test_a_trial_that_another_study_has_is_taken_and_not_run(tiny: Path) -> None:
+    _, jobs, around = parts(tiny, recipes=["lora"])
+    first = launch.run_inline(jobs, around, tiny / "results", quiet(len(jobs)))
+    (tiny / "reports" / "more").mkdir()
+    (tiny / "reports" / "more" / "study.yaml").write_text("include: ../tiny/study.yaml\nquestion: And more?\n")
+    root, flags = ("--root", str(tiny), "--executor", "inline"), ("--methods", "lora,mosld")
+    done = bench("run", "more", *flags, *root)
+    assert done.returncode == 0, done.stderr
+    assert "more: 3 trials, 2 recorded, 2 of them taken from tiny, 1 to run" in done.stdout
+    made = {one.trial_id: one for one in record.read(tiny / "results", "more")}
+    for outcome in first:
+        one = made[outcome.record.trial_id]
+        assert (one.trial.study, one.meta_info.pop("taken_from")) == ("more", "tiny")
+        changed = one.trial.model_copy(update={"study": "tiny"})
+        assert one.model_copy(update={"trial": changed}) == outcome.record
+        names = [{p.name for p in (tiny / "results" / s / one.trial_id).iterdir()} for s in ("tiny", "more")]
+        assert names[0] == names[1] >= {"record.json", "items.parquet"}
+    text = "".join(page.extract_text() for page in PdfReader(tiny / "reports" / "more" / "report.pdf").pages)
+    assert "Taken from other studies, which have the same trials: two records of tiny." in " ".join(text.split())
+    assert "3 trials, 3 recorded, 0 to run" in bench("run", "more", *flags, *root).stdout
+
+
 def test_records_of_other_weights_are_not_added_to(tiny: Path) -> None:
     _, jobs, around = parts(tiny, recipes=["lora"])
     launch.run_inline(jobs[:1], around, tiny / "results", quiet(1))
@@ -559,6 +581,9 @@ def test_records_of_other_weights_are_not_added_to(tiny: Path) -> None:
     with pytest.raises(BenchError, match=r"made with other weights of .* than are here now \(source elsewhere"):
         job.missing(jobs, tiny / "results", "only-missing", {name: other})
     assert job.missing(jobs, tiny / "results", "always", {name: other}) == jobs
+    more = [(trial.model_copy(update={"study": "more"}), fit) for trial, fit in jobs]
+    assert job._take(more, tiny / "results", {name: other}) == {}
+    assert job._take(more, tiny / "results", {name: same}) == {"tiny": 1}
 
 
 def test_a_record_names_the_code_that_its_process_loaded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
