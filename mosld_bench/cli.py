@@ -332,14 +332,15 @@ def fetch(
         console.print(line, soft_wrap=True)
 
     workspace = Workspace.find(root)
-    one = Study.load(workspace.study_file(study or "smollm2"), {"model": {"name": model}} if model else None)
+    name = study or "smollm2"
+    one = Study.load(workspace.study_file(name), {"model": {"name": model}} if model else None)
     for spec in one.models if one.train else ():
         say(f"{spec.name}: {fetch_model(spec, say, to)}")
     if to is not None and (study or not model):
         files = TaskFiles.scan((workspace.tasks, *(include_path or ())))
         for path in fetch_data({task: files.config(task) or {} for task in one.tasks}, to, say):
             say(f"data set: {path}")
-        say(f"On the machine without network: mosld-bench run {one.name} --model-root DIR --data-root DIR")
+        say(f"On the machine without network: mosld-bench run {name} --model-root DIR --data-root DIR")
 
 
 @methods_app.command("ls")

@@ -286,7 +286,7 @@ def gather(
         elsewhere = "run"
         if records:
             elsewhere = (
-                f"there are {len(records)} under other ones. Give the options of the run that made them (--steps, "
+                f"there are {len(records)} of other conditions. Give the options of the run that made them (--steps, "
                 "--model, --set, ...), or run"
             )
         raise BenchError(

@@ -114,8 +114,7 @@ def _check_is(spec: ModelSpec, folder: Path) -> None:
         raise ModelError(
             f"The model {spec.name!r} cannot go to {folder}, which {what}. Fetch it to another folder by --to."
         )
-    if spec.revision is not None:
-        check_revision(folder, spec.revision, ModelError)
+    check_revision(folder, spec.revision, ModelError)
 
 
 def _from_hub(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> dict[str, str] | None:

@@ -55,8 +55,10 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     folders = [workspace.tasks, *options.include_paths]
     loader = _check_inputs(study, folders, options)
     weights = {model.name: weights_source(model, options.model_root) for model in study.models if study.train}
-    taken = _take(jobs, workspace.results, weights) if options.overwrite == "only-missing" else {}
     todo = missing(jobs, workspace.results, options.overwrite, weights)
+    taken: Counter[str] = Counter()
+    if options.overwrite == "only-missing":
+        todo, taken = _take(todo, workspace.results, weights)
     told = "".join(f", {count} of them taken from {name}" for name, count in taken.items())
     console.print(f"{study.name}: {len(jobs)} trials, {len(jobs) - len(todo)} recorded{told}, {len(todo)} to run")
     around = Surroundings(
@@ -189,32 +191,34 @@ def missing(
     return todo
 
 
-def _take(jobs: list[Job], results: Path, weights: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
-    """Copy records of the same trials from other studies: other study -> how many were taken."""
+def _take(jobs: list[Job], results: Path, weights: Mapping[str, Mapping[str, str]]) -> tuple[list[Job], Counter[str]]:
+    """Take what other studies have of ``jobs``: the jobs that are left, and other study -> how many it had."""
+    left: list[Job] = []
     taken: Counter[str] = Counter()
     for trial, fit in jobs:
-        if record.finished(results, trial, fit) is None:
-            for study, meta in record.elsewhere(results, trial, fit).items():
-                if not _other_weights(meta.get("weights"), weights.get(trial.model.name)):
-                    record.take(results, trial, study)
-                    taken[study] += 1
-                    break
-    return taken
+        for made in record.elsewhere(results, trial, fit):
+            if not _other_weights(made.meta_info.get("weights"), weights.get(trial.model.name)):
+                record.take(results, trial, made)
+                taken[made.trial.study] += 1
+                break
+        else:
+            left.append((trial, fit))
+    return left, taken
 
 
 def _other_weights(then: Mapping[str, str] | None, now: Mapping[str, str] | None) -> tuple[str, ...]:
-    """The keys by which weights are told apart, where these differ; none where they are the same or unknown."""
+    """What both weights are, in words, where they are not the same; nothing where they are, or one is unknown."""
     if not then or not now:
         return ()
     keys = ("sha256",) if "sha256" in then and "sha256" in now else ("source", "revision")
-    return keys if [then.get(key) for key in keys] != [now.get(key) for key in keys] else ()
+    if [then.get(key) for key in keys] == [now.get(key) for key in keys]:
+        return ()
+    return tuple(", ".join(f"{key} {one[key]}" for key in keys if one.get(key)) for one in (then, now))
 
 
 def _check_weights(trial: Trial, then: Mapping[str, str] | None, now: Mapping[str, str] | None) -> None:
     """Raises BenchError where a record's weights are not those that the missing trials would start from."""
-    keys = _other_weights(then, now)
-    if then and now and keys:
-        told = [", ".join(f"{key} {one[key]}" for key in keys if one.get(key)) for one in (then, now)]
+    if told := _other_weights(then, now):
         raise BenchError(
             f"The record {trial.id} was made with other weights of {trial.model.name} ({told[0]}) than are here now "
             f"({told[1]}); rows of both would not be comparable. Bring back the former weights, or make every trial "

@@ -101,7 +101,7 @@ def _fetch(target: Path, parts: Sequence[Part], say: Callable[[str], None]) -> P
                 f"The data set {dataset!r} cannot go to {target}, which holds a model (it has a config.json). Fetch it "
                 f"to another folder by --to."
             )
-        check_revision(target, revision, DataError)
+        check_revision(target, revision or "main", DataError)
         lacking = [part for part in parts if not _complete(target, part)]
         if lacking:
             say(f"asking the hub for what {', '.join(part.task for part in lacking)} lacks of {dataset}")

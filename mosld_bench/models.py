@@ -131,8 +131,7 @@ def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
     """
     where = find(spec.name, model_root)
     if Path(where).is_dir():
-        if spec.revision is not None:
-            check_revision(Path(where), spec.revision, ModelError)
+        check_revision(Path(where), spec.revision, ModelError)
         return
     from huggingface_hub import snapshot_download
 

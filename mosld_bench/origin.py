@@ -29,16 +29,14 @@ def holds_data(folder: Path) -> bool:
 
 
 def check_revision(folder: Path, revision: str | None, error: type[BenchError]) -> None:
-    """Raises ``error`` where the folder is noted to hold another revision than the one asked for, None for main.
+    """Raises ``error`` where the folder is noted to hold another revision than the one asked for; None asks for any.
 
     What came from a package stands for no revision, and is none that was asked for.
     """
     about = noted(folder)
-    held = about.get("revision")
-    if not about or held == (revision or "main") or (held is None and revision is None):
+    if revision is None or not about or about.get("revision") == revision:
         return
-    what = f"the revision {held!r}" if held is not None else about.get("source", "no revision")
+    what = f"the revision {about['revision']!r}" if "revision" in about else about.get("source", "no revision")
     raise error(
-        f"{folder} holds {what}, but {revision or 'main'!r} is asked for. Remove the folder, or take another one: "
-        f"fetch --to."
+        f"{folder} holds {what}, but {revision!r} is asked for. Remove the folder, or fetch to another one by --to."
     )

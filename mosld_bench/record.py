@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -164,32 +164,33 @@ def finished(results: Path, trial: Trial, fit: Fit) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         size, meta = content["size"], dict(content["meta_info"])
-        same = size["target"] == fit.target and size["params"] == fit.model_dump(mode="json")["params"]
+        same = _sized(size["target"], size["params"], fit)
     except (ValueError, KeyError, TypeError) as error:
         raise _no_record(path, f"{type(error).__name__}: {error}") from error
     return meta if same else None
 
 
-def elsewhere(results: Path, trial: Trial, fit: Fit) -> dict[str, dict[str, Any]]:
-    """Other study -> ``meta_info`` of its record of the same trial, at the size that is planned now."""
-    found = {}
+def _sized(target: int | None, params: dict[str, Any], fit: Fit) -> bool:
+    return target == fit.target and params == fit.model_dump(mode="json")["params"]
+
+
+def elsewhere(results: Path, trial: Trial, fit: Fit) -> Iterator[Record]:
+    """Records of the same trial in other studies, at the size that is planned now; what cannot be read is left out."""
     for path in sorted(results.glob(f"*/{trial.id}/record.json")):
-        study = path.parent.parent.name
-        if study != trial.study and (meta := finished(results, trial.model_copy(update={"study": study}), fit)):
-            found[study] = meta
-    return found
+        with suppress(BadFileError):  # that is for a run of that study to tell
+            made = _read(path)
+            if made.trial.study != trial.study and made.size and _sized(made.size.target, made.size.params, fit):
+                yield made
 
 
-def take(results: Path, trial: Trial, study: str) -> None:
-    """Copy the record of the same trial in another ``study``, with all that lies beside it, into this one's."""
-    source, target = results / study / trial.id, results / trial.study / trial.id
-    made = _read(source / "record.json")
-    beside = shutil.ignore_patterns("record.json", "failure.json", ".*")
-    shutil.copytree(source, target, ignore=beside, dirs_exist_ok=True)
-    meta = {**made.meta_info, "taken_from": made.meta_info.get("taken_from", study)}
+def take(results: Path, trial: Trial, made: Record) -> None:
+    """Make ``made``, the record of the same trial in another study, this study's own, with all that lies beside it."""
+    source, target = (results / study / trial.id for study in (made.trial.study, trial.study))
+    shutil.rmtree(target, ignore_errors=True)  # a failure, or a record of another size
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("record.json", "failure.json", ".*"))
+    meta = {"taken_from": made.trial.study, **made.meta_info}
     own = made.model_copy(update={"trial": trial, "meta_info": meta})
     replace_file(target / "record.json", own.model_dump_json(indent=1).encode())
-    (target / "failure.json").unlink(missing_ok=True)
 
 
 def _no_record(path: Path, why: str) -> BadFileError:

@@ -23,6 +23,7 @@ from mosld_bench.study import NATIVE
 from mosld_bench.tabular import Cell, Column, Line, Table
 
 _SEEDS = 3  # of every printed mean
+_KNOWN_TO = 5  # items; what is held out is rounded, to whole passages where questions share one
 
 
 @dataclass(frozen=True)
@@ -324,11 +325,12 @@ def _differences(evidence: Evidence, facts: Protocol) -> Table | None:
                 found.append((f"{recipe.title}, {key.replace('_', ' ')}", printed, recipe.params.get(key)))
     for task in evidence.study.in_domain:
         paper, metric = facts.tasks.get(evidence.benchmark(task)), evidence.metric(task)
-        counts = (_drawn(evidence, task), metric.items if metric else None)
-        if not paper or counts[0] is None or counts[1] is None:
+        drawn = _drawn(evidence, task)
+        if paper is None or metric is None or drawn is None:
             continue
-        if abs(counts[0] - paper.train) > _KNOWN_TO or counts[1] != paper.scored:
-            theirs, ours = (" / ".join(f"{n:,}" for n in pair) for pair in ((paper.train, paper.test), counts))
+        if abs(drawn - paper.train) > _KNOWN_TO or metric.items != paper.scored:
+            pairs = (paper.train, paper.test), (drawn, metric.items)
+            theirs, ours = (" / ".join(f"{n:,}" for n in pair) for pair in pairs)
             found.append((f"{evidence.title(task)}, train / test", theirs, ours))
     if not found:
         return None
@@ -341,9 +343,6 @@ def _differences(evidence: Evidence, facts: Protocol) -> Table | None:
         tuple(Line(tuple(map(Cell, line))) for line in texts),
         pd.DataFrame(texts, columns=["field", "paper", "here"]),
     )
-
-
-_KNOWN_TO = 5  # what is held out is rounded, to whole passages where questions share one
 
 
 def _drawn(evidence: Evidence, task: str) -> int | None:

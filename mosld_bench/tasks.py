@@ -106,8 +106,7 @@ class TaskLoader:
                 f"(looked for {folder}). {fetch_hint(self.study, '--data-root')}"
             )
         options = config.get("dataset_kwargs") or {}
-        if options.get("revision") is not None:
-            check_revision(folder, options["revision"], DataError)
+        check_revision(folder, options.get("revision"), DataError)
         own = {**options, "cache_dir": _cache(folder)}
         return {"dataset_path": str(folder), "dataset_kwargs": own}
 

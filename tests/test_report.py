@@ -411,7 +411,7 @@ def test_nothing_to_report(tmp_path: Path, foreign: bool) -> None:
         for trial in make_trials(study, [RECIPES["lora"]], protocol="0ther000"):
             Outcome(make_record(trial, study)).write(tmp_path / "results")
     hint = (
-        "; there are 3 under other ones. Give the options of the run"
+        "; there are 3 of other conditions. Give the options of the run"
         if foreign
         else "; run `mosld-bench run synthetic`"
     )

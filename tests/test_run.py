@@ -569,6 +569,12 @@ def test_a_trial_that_another_study_has_is_taken_and_not_run(tiny: Path) -> None
     text = "".join(page.extract_text() for page in PdfReader(tiny / "reports" / "more" / "report.pdf").pages)
     assert "Taken from other studies, which have the same trials: two records of tiny." in " ".join(text.split())
     assert "3 trials, 3 recorded, 0 to run" in bench("run", "more", *flags, *root).stdout
+    broken = tiny / "results" / "broken" / first[0].record.trial_id / "record.json"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("{")
+    trial, fit = jobs[0]
+    found = [one.trial.study for one in record.elsewhere(tiny / "results", trial, fit)]
+    assert found == ["more"]  # what cannot be read is left out
 
 
 def test_records_of_other_weights_are_not_added_to(tiny: Path) -> None:
@@ -582,8 +588,8 @@ def test_records_of_other_weights_are_not_added_to(tiny: Path) -> None:
         job.missing(jobs, tiny / "results", "only-missing", {name: other})
     assert job.missing(jobs, tiny / "results", "always", {name: other}) == jobs
     more = [(trial.model_copy(update={"study": "more"}), fit) for trial, fit in jobs]
-    assert job._take(more, tiny / "results", {name: other}) == {}
-    assert job._take(more, tiny / "results", {name: same}) == {"tiny": 1}
+    assert job._take(more, tiny / "results", {name: other}) == (more, {})
+    assert job._take(more, tiny / "results", {name: same}) == (more[1:], {"tiny": 1})
 
 
 def test_a_record_names_the_code_that_its_process_loaded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
