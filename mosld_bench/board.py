@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
+from datetime import timedelta
+from statistics import fmean
 from types import TracebackType
 
 from rich.console import Console
@@ -15,12 +18,19 @@ from mosld_bench.record import Record
 
 
 class Board:
-    """Shows running and finished trials. Use as a context manager; ``total`` counts the trials to come."""
+    """Shows running and finished trials. Use as a context manager.
 
-    def __init__(self, total: int, console: Console) -> None:
-        self.total, self.console = total, console
+    ``hours``: trial to come -> what it is estimated to take, on whatever machine; 0 where there is no estimate.
+    """
+
+    def __init__(self, hours: Mapping[str, float], console: Console) -> None:
+        self.total, self.console = len(hours), console
         self.done = self.failed = 0
         self.started = time.monotonic()
+        usual = fmean(known) if (known := [one for one in hours.values() if one]) else 1.0
+        self._left = {trial: one or usual for trial, one in hours.items()}  # estimated hours of what is not done
+        self._hours = self._seconds = 0.0  # of the trials that are done: estimated, and measured
+        self._workers = 0  # the most that were seen to run side by side
         self._running: dict[str, tuple[Progress, float]] = {}
         self._finished: deque[tuple[str, str, float]] = deque(maxlen=5)
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
@@ -44,6 +54,7 @@ class Board:
         old = self._running.get(progress.trial)
         since = old[1] if old else time.monotonic()
         self._running[progress.trial] = (progress, since)
+        self._workers = max(self._workers, len(self._running))
         if self._live:
             self._live.update(self._table())
         elif old is None or old[0].phase != progress.phase:
@@ -56,22 +67,27 @@ class Board:
         self.done += 1
         self.failed += record.status == "failed"
         accuracy = _in_domain_mean(record)
+        hours = self._left.pop(record.trial_id)
         if record.status == "failed":
             last = (record.error or "").strip().splitlines()[-1:]
             outcome = f"FAILED: {last[0] if last else 'unknown'}"
         else:
             outcome = f"in-domain {accuracy:.1%}" if accuracy is not None else "finished"
+            self._hours, self._seconds = self._hours + hours, self._seconds + seconds
         self._finished.append((record.trial_id, outcome, seconds))
         self.say(f"[{self.done}/{self.total}] {record.trial_id}  {outcome}  {seconds:.1f} s  left {self.time_left()}")
         if self._live:
             self._live.update(self._table())
 
     def time_left(self) -> str:
-        """Wall time to go, from the pace so far."""
-        if not self.done:
+        """Wall time to go: the estimates of what is left, at the pace of what is done; ? before that."""
+        if not self._hours:
             return "?"
-        seconds = (time.monotonic() - self.started) / self.done * (self.total - self.done)
-        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+        now, pace = time.monotonic(), self._seconds / self._hours
+        spent = {trial: now - since for trial, (_, since) in self._running.items()}
+        left = [max(0.0, hours * pace - spent.get(trial, 0.0)) for trial, hours in self._left.items()]
+        side_by_side = max(1, min(self._workers, len(left)))
+        return str(timedelta(seconds=round(max(sum(left) / side_by_side, max(left, default=0.0)))))
 
     def _table(self) -> Table:
         table = Table(title=f"{self.done} of {self.total} trials done, {self.failed} failed, left {self.time_left()}")

@@ -81,7 +81,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     if not todo:
         keep()
     else:
-        with Board(len(todo), console) as board:
+        with Board(plan.hours(todo), console) as board:
             if inline:
                 keep()
                 outcomes = launch.run_inline(todo, around, workspace.results, board)

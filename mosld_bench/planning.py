@@ -56,15 +56,17 @@ class Plan:
         Model by model, the dearest first, since a worker keeps one base model at a time. Equals and trials without a
         price stay in their order, what trains nothing behind them.
         """
-        hours = {
-            trial.id: (price.hours if price else None) or 0.0
-            for (trial, _), price in zip(self.jobs, self.prices, strict=True)
-        }
+        hours = self.hours(jobs)
         dearest: dict[str, float] = {}
         for trial, _ in jobs:
             dearest[trial.model.name] = max(dearest.get(trial.model.name, 0.0), hours[trial.id])
         models = sorted(dearest, key=lambda name: -dearest[name])
         return sorted(jobs, key=lambda job: (models.index(job[0].model.name), -hours[job[0].id], not job[0].train_on))
+
+    def hours(self, jobs: Sequence[Job]) -> dict[str, float]:
+        """Trial of ``jobs`` -> its estimated GPU-hours, 0 where there is no estimate."""
+        known = {trial.id: price.hours for (trial, _), price in zip(self.jobs, self.prices, strict=True) if price}
+        return {trial.id: known.get(trial.id) or 0.0 for trial, _ in jobs}
 
     def rows(self) -> list[dict[str, Any]]:
         """Every trial as plain data."""

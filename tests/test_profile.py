@@ -238,7 +238,7 @@ def test_section_of_the_report_comes_and_goes_with_the_file(tiny: Path) -> None:
     study, workspace = Study.load(tiny / "reports" / "tiny" / "study.yaml"), Workspace(tiny, tiny)
     planned = planning.make(study, workspace)
     around = Surroundings((str(workspace.tasks),), study.resources)
-    board = Board(3, Console(quiet=True))
+    board = Board(planned.hours(planned.jobs), Console(quiet=True))
     launch.run_inline(planned.jobs, around, workspace.results, board)
     (tiny / "model" / "model.safetensors").rename(tiny / "elsewhere")
     with pytest.raises(ModelError, match="Or give --random-weights"):

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,13 +50,13 @@ def parts(root: Path, **overrides: object) -> tuple[Study, list[launch.Job], Sur
     return study, jobs, Surroundings((str(workspace.tasks),), study.resources, save_adapter=True)
 
 
-def quiet(total: int) -> Board:
-    return Board(total, Console(quiet=True))
+def quiet(jobs: Iterable[record.Job]) -> Board:
+    return Board(dict.fromkeys((trial.id for trial, _ in jobs), 0.0), Console(quiet=True))
 
 
 def test_inline_run_writes_whole_records(tiny: Path) -> None:
     _, jobs, around = parts(tiny)
-    outcomes = launch.run_inline(jobs, around, tiny / "results", quiet(len(jobs)))
+    outcomes = launch.run_inline(jobs, around, tiny / "results", quiet(jobs))
     assert [o.record.error for o in outcomes] == [None] * 3
     frame = record.load(tiny / "results", "tiny")
     assert set(frame["recipe"]) == {"base", "lora", "mosld"}
@@ -89,7 +90,7 @@ def test_items_and_adapter_beside_the_record_reproduce_its_score(tiny: Path) -> 
     from mosld_bench.packing import score_plain
 
     _, jobs, around = parts(tiny, recipes=["mosld"], frozen_base=False)
-    (outcome,) = launch.run_inline(jobs, around, tiny / "results", quiet(1))
+    (outcome,) = launch.run_inline(jobs, around, tiny / "results", quiet(jobs))
     folder = tiny / "results" / "tiny" / outcome.record.trial_id
     found = pd.read_parquet(folder / "items.parquet")
     for metric in outcome.record.metrics:
@@ -109,7 +110,7 @@ def test_overwrite(tiny: Path) -> None:
     _, jobs, around = parts(tiny, recipes=["lora"])
     results = tiny / "results"
     assert job.missing(jobs, results, "never") == jobs
-    launch.run_inline(jobs[:1], around, results, quiet(1))
+    launch.run_inline(jobs[:1], around, results, quiet(jobs[:1]))
     assert job.missing(jobs, results, "only-missing") == jobs[1:]
     assert job.missing(jobs, results, "always") == jobs
     with pytest.raises(BenchError, match="--overwrite never, but 1 of 2 trials have a record"):
@@ -120,7 +121,7 @@ def test_a_budget_named_after_a_recipe_follows_it(tiny: Path) -> None:
     """A record of another size under the same trial is not taken for the one that is planned now."""
     given = {"recipes": ["lora"], "frozen_base": False, "budgets": ["mosld-r4"]}
     _, jobs, around = parts(tiny, **given)
-    launch.run_inline(jobs, around, tiny / "results", quiet(1))
+    launch.run_inline(jobs, around, tiny / "results", quiet(jobs))
     assert job.missing(jobs, tiny / "results", "only-missing") == []
     path = tiny / "methods" / "mosld.yaml"
     path.write_text(path.read_text().replace("experts: [2, 4, 6, 8]", "experts: [2, 4, 8, 8]"))
@@ -195,6 +196,7 @@ def test_the_longest_trials_start_first_and_the_order_is_always_the_same(tiny: P
     assert {trial.id for trial, _ in ordered} == {trial.id for trial, _ in plan.jobs}
     assert plan.longest_first(ordered) == plan.longest_first(plan.jobs)
     assert plan.longest_first(plan.jobs[::3]) == [one for one in ordered if one in plan.jobs[::3]]
+    assert plan.hours(plan.jobs[:2]) == {trial.id: hours[trial.id] for trial, _ in plan.jobs[:2]}
 
 
 def test_a_model_without_a_price_is_planned_and_ordered() -> None:
@@ -204,6 +206,7 @@ def test_a_model_without_a_price_is_planned_and_ordered() -> None:
     plan = planning.make(study, workspace)
     other = dataclasses.replace(plan, configs=dict.fromkeys(plan.configs, config("mamba")))
     assert other.prices == [None] * len(plan.jobs)
+    assert set(other.hours(plan.jobs).values()) == {0}
     assert {trial.id for trial, _ in other.longest_first(other.jobs)} == {trial.id for trial, _ in plan.jobs}
     assert other.refusals(1) == []
     (said,) = planning.sentences(other, 8, 80e9)
@@ -219,7 +222,7 @@ def test_a_failing_trial_leaves_its_traceback_and_no_record(tiny: Path) -> None:
     lora = (tiny / "methods" / "lora.yaml").read_text()
     (tiny / "methods" / "fails.yaml").write_text(lora.replace("method: peft", 'method: "tests.test_run:Failing"'))
     _, jobs, around = parts(tiny, recipes=["fails"], frozen_base=False)
-    (outcome,) = launch.run_inline(jobs, around, tiny / "results", quiet(1))
+    (outcome,) = launch.run_inline(jobs, around, tiny / "results", quiet(jobs))
     folder = tiny / "results" / "tiny" / outcome.record.trial_id
     assert {p.name for p in folder.iterdir()} == {"failure.json"}
     failure = json.loads((folder / "failure.json").read_text())
@@ -284,7 +287,7 @@ def test_a_worker_that_may_be_spent_is_replaced(tiny: Path, device: str, script:
     _, jobs, around = parts(tiny)
     ray = Ray(script)
     around = dataclasses.replace(around, device=device)
-    outcomes = launch._drive(ray, jobs, around, {"num_cpus": 1}, 1, tiny / "results", quiet(3), lambda: None)
+    outcomes = launch._drive(ray, jobs, around, {"num_cpus": 1}, 1, tiny / "results", quiet(jobs), lambda: None)
     assert len(outcomes) == 3
     assert len(ray.hired) == workers
     assert ray.killed == ray.hired[: workers - 1]
@@ -551,7 +554,7 @@ def test_items_of_one_passage_are_held_out_together(tiny: Path) -> None:
 
 def test_a_trial_that_another_study_has_is_taken_and_not_run(tiny: Path) -> None:
     _, jobs, around = parts(tiny, recipes=["lora"])
-    first = launch.run_inline(jobs, around, tiny / "results", quiet(len(jobs)))
+    first = launch.run_inline(jobs, around, tiny / "results", quiet(jobs))
     (tiny / "reports" / "more").mkdir()
     (tiny / "reports" / "more" / "study.yaml").write_text("include: ../tiny/study.yaml\nquestion: And more?\n")
     root, flags = ("--root", str(tiny), "--executor", "inline"), ("--methods", "lora,mosld")
@@ -579,7 +582,7 @@ def test_a_trial_that_another_study_has_is_taken_and_not_run(tiny: Path) -> None
 
 def test_records_of_other_weights_are_not_added_to(tiny: Path) -> None:
     _, jobs, around = parts(tiny, recipes=["lora"])
-    launch.run_inline(jobs[:1], around, tiny / "results", quiet(1))
+    launch.run_inline(jobs[:1], around, tiny / "results", quiet(jobs[:1]))
     name = jobs[0][0].model.name
     same = models.weights_source(jobs[0][0].model)
     assert job.missing(jobs, tiny / "results", "only-missing", {name: same}) == jobs[1:]

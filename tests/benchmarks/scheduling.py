@@ -59,7 +59,7 @@ def _launched(overrides: dict[str, Any]) -> tuple[float, list[float], int]:
     workspace = Workspace(REPOSITORY, REPOSITORY)
     plan = planning.make(Study.load(workspace.study_file("embedded"), overrides), workspace)
     around = Surroundings((str(workspace.tasks),), plan.study.resources)
-    clock = _Clock(len(plan.jobs), Console(quiet=True))
+    clock = _Clock(plan.hours(plan.jobs), Console(quiet=True))
     jobs, pool = plan.longest_first(plan.jobs), launch.Pool()
     with TemporaryDirectory(prefix="mosld-scheduling-") as folder:
         outcomes = launch.launch(jobs, around, pool, Path(folder), clock, begin=clock.begin)
