@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from mosld_bench.execute import Progress
+from mosld_bench.pricing import side_by_side
 from mosld_bench.record import Record
 
 
@@ -85,9 +86,8 @@ class Board:
             return "?"
         now, pace = time.monotonic(), self._seconds / self._hours
         spent = {trial: now - since for trial, (_, since) in self._running.items()}
-        left = [max(0.0, hours * pace - spent.get(trial, 0.0)) for trial, hours in self._left.items()]
-        side_by_side = max(1, min(self._workers, len(left)))
-        return str(timedelta(seconds=round(max(sum(left) / side_by_side, max(left, default=0.0)))))
+        left = (max(0.0, hours * pace - spent.get(trial, 0.0)) for trial, hours in self._left.items())
+        return str(timedelta(seconds=round(side_by_side(left, max(1, self._workers)))))
 
     def _table(self) -> Table:
         table = Table(title=f"{self.done} of {self.total} trials done, {self.failed} failed, left {self.time_left()}")

@@ -191,20 +191,25 @@ def fits(price: Price, gpu_bytes: float) -> str | None:
 
 
 def summary(prices: Sequence[Price], gpus: int = 1) -> Summary:
-    """Totals of a plan on ``gpus`` GPUs, one a trial: the longest first, each on the GPU that is free first."""
+    """Totals of a plan on ``gpus`` GPUs, one a trial."""
     if gpus < 1:
         raise ValueError(f"a plan needs at least 1 GPU, not {gpus}")
-    hours = sorted((one.hours for one in prices if one.hours is not None), reverse=True)
-    loads = [0.0] * gpus
-    for one in hours:
-        heapq.heapreplace(loads, loads[0] + one)
+    hours = [one.hours for one in prices if one.hours is not None]
     return Summary(
         trials=len(prices),
         unknown=len(prices) - len(hours),
         gpu_hours=sum(hours) if hours else None,
-        wall_hours=max(loads) if hours else None,
+        wall_hours=side_by_side(hours, gpus) if hours else None,
         most_memory=max((one.memory.total for one in prices), default=0),
     )
+
+
+def side_by_side(times: Iterable[float], workers: int) -> float:
+    """When the last of ``times`` is over: the longest first, each on the worker that is free first."""
+    loads = [0.0] * workers
+    for one in sorted(times, reverse=True):
+        heapq.heapreplace(loads, loads[0] + one)
+    return max(loads)
 
 
 def _gb(size: float) -> str:

@@ -32,8 +32,8 @@ def test_time_left_goes_by_what_trials_are_estimated_to_take(monkeypatch: pytest
         shown.show(Progress(trial.id, "training"))
     assert shown.time_left() == "?"
     now[0] = 1000.0
-    shown.finish(done(FIRST, 1000))  # 1,000 s an hour; 4,000 s of the long one are left, and 3,000 of each other
-    assert shown.time_left() == "1:23:20"
+    shown.finish(done(FIRST, 1000))  # 1,000 s an hour: 4,000 s of the long one beside 3,000 and 3,000 of the others
+    assert shown.time_left() == "1:40:00"
     shown.show(Progress(SECOND.id, "training"))
     now[0] = 4000.0
     shown.finish(done(SECOND, 3000))  # 1,000 s of the long one on one worker, 3,000 of the last on the other
