@@ -127,7 +127,7 @@ def parse(model: type[T], where: Path | str, content: dict[str, Any]) -> T:
             else:
                 key = ".".join((*parents, last))
                 given = "" if problem["type"] == "missing" else f" (given: {problem.get('input')!r})"
-                lines.append(f"{key or 'file'}: {problem['msg']}{given}")
+                lines.append(f"{key or 'file'}: {problem['msg'].removeprefix('Value error, ')}{given}")
         raise BadFileError(f"{where} has {len(lines)} problem(s):\n  " + "\n  ".join(lines)) from None
 
 

@@ -265,7 +265,8 @@ class Study(Selection):
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top. Raises BadFileError."""
         content = read_including(path, ("train", "evaluate", "resources"), _REPLACES)
         content = layered(content, {tuple(key.split(".")): one for key, one in (overrides or {}).items()}, _REPLACES)
-        return parse(cls, path, {"name": path.resolve().parent.name, **content})
+        where = f"{path}, with {', '.join(overrides)} given by options," if overrides else path
+        return parse(cls, where, {"name": path.resolve().parent.name, **content})
 
     @property
     def model_names(self) -> str:

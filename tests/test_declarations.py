@@ -67,8 +67,13 @@ def test_all_problems_of_a_file_are_said_at_once(tmp_path: Path) -> None:
 
 
 def test_study_problems(tiny: Path) -> None:
-    with pytest.raises(BadFileError, match="is not a budget; allowed are a count"):
+    wrong = r"1 problem.*\n  budgets: 'lots' is not a budget; allowed are a count"
+    with pytest.raises(BadFileError, match=r"study\.yaml, with .*budgets.* given by options, has " + wrong):
         study(tiny, budgets=["lots"])
+    bad = tiny / "reports/tiny/bad.yaml"
+    bad.write_text("include: study.yaml\nbudgets: lots\n")
+    with pytest.raises(BadFileError, match=r"bad\.yaml has " + wrong):
+        Study.load(bad)
     with pytest.raises(BadFileError, match=r"train\.learnin_rate.*Did you mean|Did you mean 'learning_rate'"):
         study(tiny, **{"train.learnin_rate": 1})
     with pytest.raises(BadFileError, match="exactly one of steps and epochs"):
