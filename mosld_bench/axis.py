@@ -34,7 +34,7 @@ def along(evidence: Evidence) -> Plot | str:
     kinds = [kind for kind in ("in_domain", "out_of_domain") if getattr(evidence.study, kind)]
     settings = [s for s in evidence.settings if any(points[0][1].setting == s for points in curves.values())]
     figure = Figure(figsize=(PAGE, 1.75 * len(settings) + 0.55), layout="constrained")
-    grid = figure.subplots(len(settings), len(kinds), squeeze=False, sharex=True)
+    grid = figure.subplots(len(settings), len(kinds), squeeze=False, sharex=True, sharey="col")
     places = sorted({place for points in curves.values() for place, _ in points})
     look = looks(evidence.recipes)
     leaders = []
@@ -64,7 +64,7 @@ def along(evidence: Evidence) -> Plot | str:
     caption = (
         f"{evidence.measure.capitalize()} along the {_AXES[axis]}, in equal steps whatever the values. "
         f"{spread_told([row for points in curves.values() for _, row in points])} A line joins rows that differ in "
-        "nothing else. The axes do not begin at zero."
+        "nothing else. Scales are the same down a column and do not begin at zero."
     )
     return Plot("axis", f"{evidence.measure} along the {_AXES[axis]}", caption, figure, wide=True)
 

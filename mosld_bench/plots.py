@@ -30,6 +30,7 @@ from mosld_bench.looks import (
 )
 from mosld_bench.recipe import Recipe
 from mosld_bench.study import NATIVE, Condition
+from mosld_bench.tables import KINDS
 from mosld_bench.tabular import budget_label, setting_label, short_count
 
 
@@ -50,7 +51,7 @@ def size(evidence: Evidence) -> Plot | str:
     kinds = ["in_domain", *(["out_of_domain"] if evidence.study.out_of_domain else [])]
     settings = [setting for setting in evidence.settings if any(row.setting == setting for row in rows)]
     figure = Figure(figsize=(PAGE, 1.85 * len(settings) + 0.55), layout="constrained")
-    grid = figure.subplots(len(settings), len(kinds), squeeze=False, sharex=True)
+    grid = figure.subplots(len(settings), len(kinds), squeeze=False, sharex=True, sharey="col")
     recipes = evidence.recipes
     dodged = {row.recipe.name for row in rows if row.matched}
     step = _spread(rows) / max(1, len(dodged))
@@ -59,29 +60,21 @@ def size(evidence: Evidence) -> Plot | str:
         for axes, kind in zip(grid[i], kinds, strict=True):
             here = [row for row in rows if row.setting == setting]
             _size_panel(axes, here, kind, recipes, step)
-            frozen = evidence.frozen[0].mean_sd(kind)[0] if len(evidence.frozen) == 1 else None
-            low, high = axes.get_ylim()
-            if frozen is not None and low <= frozen <= high:
-                axes.axhline(frozen, color="#555555", linewidth=0.8, linestyle=(0, (2, 2)))
-                axes.annotate(
-                    "frozen base",
-                    (0.99, frozen),
-                    (0, 2),
-                    axes.get_yaxis_transform(),
-                    "offset points",
-                    ha="right",
-                    fontsize=7,
-                )
-            name = {"in_domain": "In-domain", "out_of_domain": "Out-of-domain"}[kind]
-            axes.set_title(f"{name}, {setting_label(setting)}")
+            axes.set_title(f"{KINDS[kind]}, {setting_label(setting)}")
             if i == len(settings) - 1:
                 axes.set_xlabel("Trainable parameters")
         grid[i][0].set_ylabel(f"Mean {evidence.measure} (%)")
+    for kind, column in zip(kinds, grid.T, strict=True):  # of one scale, which is known when all points are drawn
+        frozen = evidence.frozen[0].mean_sd(kind)[0] if len(evidence.frozen) == 1 else None
+        low, high = column[0].get_ylim()
+        if frozen is not None and low <= frozen <= high:
+            for axes in column:
+                _frozen_line(axes, frozen)
     legend(figure, recipes, {row.recipe.name for row in rows}, True)
     caption = (
         f"{evidence.measure.capitalize()} against trainable parameters (logarithmic). {spread_told(rows)} Points of "
-        "one budget are spread sideways to be told apart; a line joins the budgets of a method. The axes do not begin "
-        "at zero."
+        "one budget are spread sideways to be told apart; a line joins the budgets of a method. Scales are the "
+        "same down a column and do not begin at zero."
     )
     return Plot("size", f"{evidence.measure} against size", caption, figure, wide=True)
 
@@ -112,6 +105,19 @@ def _size_panel(axes: Axes, rows: Sequence[Row], kind: str, recipes: Sequence[Re
         )
     axes.margins(y=0.12)
     percent_axis(axes)
+
+
+def _frozen_line(axes: Axes, score: float) -> None:
+    axes.axhline(score, color="#555555", linewidth=0.8, linestyle=(0, (2, 2)))
+    axes.annotate(
+        "frozen base",
+        (0.99, score),
+        (0, 2),
+        axes.get_yaxis_transform(),
+        "offset points",
+        ha="right",
+        fontsize=7,
+    )
 
 
 def _size_axis(axes: Axes, rows: Sequence[Row]) -> None:

@@ -302,6 +302,12 @@ def test_figures_of_rows_of_a_study(tmp_path: Path) -> None:
         low, high = axes.get_xlim()
         assert low < min(sizes)
         assert max(sizes) < high
+    for column in (0, 1):  # mixture above single: one scale, or a gap of 0.1 points fills a panel
+        panels = drawn["size"].figure.axes[column::2]
+        assert len({axes.get_ylim() for axes in panels}) == 1 < len(panels)
+        means = [row.mean_sd(kind)[0] for row in evidence.trained for kind in [("in_domain", "out_of_domain")[column]]]
+        low, high = panels[0].get_ylim()
+        assert all(low < mean < high for mean in means if mean is not None)
 
 
 def test_a_size_just_below_a_power_of_ten_has_its_tick(tmp_path: Path) -> None:
