@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -127,7 +128,8 @@ def protocol(evidence: Evidence) -> Section:
             run("Seeds. ", "bold"), _seeds(evidence),
             run("Scoring. ", "bold"),
             "The primary metric of each task, as lm-eval defines it, on "
-            + (f"a fixed sample of at most {limit} items a task." if limit else "all items of the task."),
+            + (f"a fixed sample of at most {limit} items a task." if limit else "all items of the task.")
+            + _prompts(evidence),
         ),
         _task_table(evidence),
         paragraph(run("What is equal. ", "bold"), _fairness(evidence)),
@@ -185,6 +187,24 @@ def _sampled(evidence: Evidence) -> str:
         amounts = listed([f"{amount:,}" for amount in general.items])
         text += f"Mixed in, in amounts of {amounts} items that are never scored: {evidence.title(general.task)}. "
     return text
+
+
+def _prompts(evidence: Evidence) -> str:
+    """How many solved examples a prompt shows and what of an option is scored, as far as the definitions tell."""
+    shown: dict[str, list[str]] = {}
+    scored: dict[str, list[str]] = {}
+    for task in evidence.task_names:
+        if definition := evidence.tasks.get(task):
+            shown.setdefault(str(definition.get("num_fewshot") or "none"), []).append(evidence.title(task))
+            if by := (definition.get("metadata") or {}).get("scoring"):
+                scored.setdefault(f"their {by}", []).append(evidence.title(task))
+    said = {"Solved examples in a prompt": shown, "Options are scored by": scored}
+    return "".join(f" {what}: {_by_value(found)}." for what, found in said.items() if found)
+
+
+def _by_value(found: Mapping[str, Sequence[str]]) -> str:
+    """'none', or where tasks differ 'none (MCTest and MMLU) and 5 (GSM8K)'."""
+    return listed([value if len(found) == 1 else f"{value} ({listed(titles)})" for value, titles in found.items()])
 
 
 def _task_table(evidence: Evidence) -> Table:
@@ -265,7 +285,7 @@ def _fairness(evidence: Evidence) -> str:
     if residuals:
         text += (
             " Size-matched rows have the trainable parameters of their budget, routers counted, to within "
-            f"{100 * max(residuals):.2f} %."
+            f"{math.ceil(1e4 * max(residuals) - 1e-6) / 100:.2f} %."
         )
     return text
 

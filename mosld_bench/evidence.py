@@ -214,15 +214,18 @@ class Evidence:
         """The rows of a block that have an in-domain mean."""
         return [row for row in self.trained if row.block == block and row.score is not None]
 
-    def best(self, block: Condition) -> Row | None:
-        """Of a block of equal size or equal rank, the highest in-domain mean among the rows with the most seeds.
+    def contenders(self, block: Condition) -> list[Row]:
+        """Of a block of equal size or equal rank, the rows with the most seeds.
 
         A mean over fewer scatters more: it would often be the highest by chance, and nothing could be tested.
         """
         rows = [row for row in self.scored(block) if row.ranked]
         most = max((len(row.by_seed()) for row in rows), default=0)
-        rows = [row for row in rows if len(row.by_seed()) == most]
-        return max(rows, key=lambda row: row.score or 0.0, default=None)
+        return [row for row in rows if len(row.by_seed()) == most]
+
+    def best(self, block: Condition) -> Row | None:
+        """The highest in-domain mean of a block's contenders."""
+        return max(self.contenders(block), key=lambda row: row.score or 0.0, default=None)
 
     def against_best(self, block: Condition) -> list[Comparison]:
         """Every other row of a block minus the best one."""

@@ -13,11 +13,13 @@ from typing import Any
 from mosld_bench import costs, tables, tabular
 from mosld_bench.blocks import Block, Section, bullets, machine, paragraph, run, section
 from mosld_bench.describe import methods, protocol
-from mosld_bench.evidence import ALPHA, Evidence
+from mosld_bench.evidence import ALPHA, Evidence, Row
 from mosld_bench.overlap_section import overlap_section
 from mosld_bench.profile_section import profile_section
 from mosld_bench.reproduction import reproduction
 from mosld_bench.wording import counted, listed
+
+RISE = 0.05  # of the validation loss above its lowest: more than it moves by from one validation to the next
 
 
 def results(evidence: Evidence) -> Section | None:
@@ -41,6 +43,7 @@ def results(evidence: Evidence) -> Section | None:
             f"No block holds {evidence.reference} beside another row with a common seed, so no differences are given."
         ),
         paragraph(run("What the tests cover. ", "bold"), _coverage(evidence)),
+        paragraph(run("Length of training. ", "bold"), length) if (length := _length(evidence)) else None,
         tables.other_metrics(evidence),
     )
 
@@ -62,9 +65,19 @@ def _reading(evidence: Evidence) -> list[str]:
         sentences.append(
             f"{tabular.block_label(block)}: in-domain means run from {tabular.percent(ordered[0].score)} % "
             f"({ordered[0].recipe.title}) to {tabular.percent(ordered[-1].score)} % ({ordered[-1].recipe.title}); "
-            f"{text}{f', {untested} not tested' if tested and untested else ''}."
+            f"{text}{f', {untested} not tested' if tested and untested else ''}.{_guessed(evidence, scored)}"
         )
     return sentences or ["No block has two rows of equal size or rank with all their in-domain tasks."]
+
+
+def _guessed(evidence: Evidence, rows: Sequence[Row]) -> str:
+    """The tasks on which no row does better than a guess: nothing there tells methods apart."""
+    titles = []
+    for task in evidence.task_names:
+        metric, means = evidence.metric(task), [row.mean_sd(task)[0] for row in rows]
+        if metric and metric.chance is not None and all(mean is None or mean <= metric.chance for mean in means):
+            titles.append(evidence.title(task))
+    return f" No row is above chance on {listed(titles)}." if titles else ""
 
 
 def _coverage(evidence: Evidence) -> str:
@@ -86,6 +99,28 @@ def _coverage(evidence: Evidence) -> str:
             "cancels in their differences."
         )
     return text
+
+
+def _length(evidence: Evidence) -> str:
+    """Where training went on after the validation loss was at its lowest; the last step is what is scored."""
+    risen: dict[str, dict[str, None]] = {}
+    trials = over = 0
+    for record in evidence.records:
+        curve = record.train_info.curve if record.train_info else ()
+        losses = [point.validation_loss for point in curve if point.validation_loss is not None]
+        trials += len(losses) > 1
+        if len(losses) > 1 and losses[-1] > (1 + RISE) * min(losses):
+            over += 1
+            trial = record.trial
+            place = f"{evidence.title(trial.train_on[0])} alone" if trial.setting == "single" else "the mixture"
+            risen.setdefault(place, {})[trial.recipe.title] = None
+    if not trials:
+        return ""
+    where = f" ({'; '.join(f'{place}: {listed(list(titles))}' for place, titles in risen.items())})" if over else ""
+    return (
+        f"The last step is scored. There the validation loss was more than {100 * RISE:g} % above its lowest in "
+        f"{over or 'none'} of {trials} trials{where}."
+    )
 
 
 def _length_note(evidence: Evidence) -> str:

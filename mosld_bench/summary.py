@@ -114,10 +114,14 @@ def _tests(evidence: Evidence, block: Condition, seeds: str, others: int) -> str
         text = f" {seeds.capitalize()} do not separate it from {rest}."
     if untested:
         text += f" Not tested, for want of a second seed in common: {listed([r.recipe.title for r in untested])}."
-    best = evidence.best(block)
-    ahead = [row for row in untested if best and (row.score or 0) > (best.score or 0)]
-    if ahead:
-        text += f" Higher, on fewer seeds: {listed([f'{row.recipe.title}, {_spelled(row)}' for row in ahead])}."
+    rows = set(map(id, untested))
+    found = [c for c in evidence.against_best(block) if id(c.row) in rows and c.difference.mean > 0]
+    if found:  # the means of such rows are over other seeds and would not tell
+        ahead = [
+            f"{c.row.recipe.title} (by {tabular.percent(c.difference.mean)} points, n = {c.difference.pairs})"
+            for c in found
+        ]
+        text += f" Higher on the seeds in common: {listed(ahead)}."
     return text
 
 

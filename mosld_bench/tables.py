@@ -22,6 +22,7 @@ from mosld_bench.tabular import (
     percent,
     score,
 )
+from mosld_bench.wording import listed
 
 
 def main(evidence: Evidence) -> list[Table]:
@@ -221,7 +222,22 @@ def other_metrics(evidence: Evidence) -> Table | None:
         (Column("Method", "left"), Column("n"), *(Column(head, group=KINDS[kind]) for kind in kinds for head in heads)),
         tuple(lines),
         pd.DataFrame(numbers),
+        tuple(filter(None, (_other_best(evidence, name) for name in names))),
     )
+
+
+def _other_best(evidence: Evidence, metric: str) -> str:
+    """The blocks in which another row would be the highest, had the metric been the primary one."""
+    found = []
+    for block, _ in evidence.blocks():
+        if best := evidence.best(block):
+            other = max(evidence.contenders(block), key=lambda row: evidence.under(metric, row).score or 0.0)
+            if other is not best:
+                size = f"{tabular.budget_label(block.budget)}{tabular.beside(block)}"
+                where = f"{tabular.setting_label(block.setting)}, {size}"
+                found.append(f"{other.recipe.title} and not {best.recipe.title} ({where})")
+    name = metric.removesuffix(",none")
+    return f"Highest in-domain under {name}, of the rows with the most seeds: {listed(found)}." if found else ""
 
 
 def differences(evidence: Evidence) -> Table | None:

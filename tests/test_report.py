@@ -21,7 +21,7 @@ from mosld_bench.evidence import Evidence, gather
 from mosld_bench.looks import Plot, percent_axis
 from mosld_bench.plots import draw_all
 from mosld_bench.recipe import Recipe
-from mosld_bench.record import Outcome, Record
+from mosld_bench.record import Outcome, Point, Record
 from mosld_bench.report import SIZES, _body_size, build_report
 from mosld_bench.study import Condition, ModelSpec, Study, Trial
 from mosld_bench.summary import summary
@@ -214,7 +214,7 @@ def test_a_row_of_one_seed_is_neither_best_nor_tested(tmp_path: Path) -> None:
         "Three seeds do not separate it from MoLA. Not tested, for want of a second seed in common: MoE-LoRA and"
         in said
     )
-    assert "Higher, on fewer seeds: MoE-LoRA, 75.0 % (n = 1)." in said
+    assert "Higher on the seeds in common: MoE-LoRA (by 5.0 points, n = 1)." in said
     text = " ".join(text_of(build(tmp_path, study, trials)).split())
     assert "run from 50.0 % (HydraLoRA) to 75.0 % (MoE-LoRA); not separated from MoSLD: 1 of the 2 tested, 2" in text
     assert "a point without a bar is one seed" in text
@@ -222,6 +222,36 @@ def test_a_row_of_one_seed_is_neither_best_nor_tested(tmp_path: Path) -> None:
     tex = (tmp_path / "out" / "tables" / "main.tex").read_text(encoding="utf-8")
     assert r"\textbf{MoSLD}" in tex
     assert [line.split(" &")[0] for line in tex.splitlines() if r"\dag" in line] == ["MoLA"]
+
+
+def test_a_report_says_what_its_means_hide(tmp_path: Path) -> None:
+    """A task without a row above chance, a metric that turns the order, a loss that had risen, prompts and sizes."""
+    study = make_study(in_domain=("a", "b"), out_of_domain=("c",), seeds=(0, 1), settings=("mixture", "single"))
+    trials = make_trials(study, [RECIPES["lora"], RECIPES["mola"]])
+    for trial in trials:
+        mola = trial.recipe.name == "mola"
+        made = make_record(trial, study, values={"a": 0.26 if trial.setting == "single" else 0.25, "b": 0.7 + mola / 9})
+        assert made.train_info is not None
+        assert made.size is not None
+        metrics = tuple(m if m.primary else m.model_copy(update={"value": 0.5 - mola / 9}) for m in made.metrics)
+        losses = [3.0, 2.0, 2.2 if trial.train_on == ("b",) and mola and trial.seed else 2.1]
+        curve = [Point(step=step, seconds=1.0, loss=2.0, validation_loss=loss) for step, loss in enumerate(losses)]
+        info = made.train_info.model_copy(update={"curve": tuple(curve)})
+        size = made.size.model_copy(update={"residual": 0.000625})
+        changed = {"metrics": metrics, "train_info": info, "size": size}
+        Outcome(made.model_copy(update=changed)).write(tmp_path / "results")
+    scoring = {"a": "text", "b": "letter", "c": "text"}
+    tasks = {name: {"metadata": {"title": name.upper(), "scoring": by}} for name, by in scoring.items()}
+    tasks["b"]["num_fewshot"] = 5  # type: ignore[assignment]
+    text = " ".join(text_of(build(tmp_path, study, trials, tasks)).split())
+    assert text.count("No row is above chance on A.") == 1  # in the mixture; alone all rows are
+    turned = "LoRA and not MoLA"
+    assert f"Highest in-domain under acc_norm, of the rows with the most seeds: {turned} (mixture, 60,000" in text
+    assert f"and {turned} (single task, 60,000 parameters)." in text
+    assert "Solved examples in a prompt: none (A and C) and 5 (B)." in text
+    assert "Options are scored by: their text (A and C) and their letter (B)." in text
+    assert "to within 0.07 %." in text  # and not rounded to 0.06
+    assert "more than 5 % above its lowest in 1 of 12 trials (B alone: MoLA)." in text
 
 
 def test_a_failed_trial_is_told_with_its_error(tmp_path: Path) -> None:
