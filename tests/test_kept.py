@@ -1,0 +1,74 @@
+"""What the repository keeps as its evidence: reports follow from records, and the README's tables from reports."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosld_bench.tabular import percent
+from tests.conftest import REPOSITORY, bench
+
+TRACKED = subprocess.run(
+    ["git", "ls-files", "results", "reports"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+).stdout.split()
+RECORDS = [path for path in TRACKED if path.endswith("record.json")]
+KEPT = sorted({path.split("/")[1] for path in RECORDS})
+
+
+def test_records_say_where_they_come_from() -> None:
+    assert {"smollm2", "parameters"} <= set(KEPT)
+    for path in RECORDS:
+        record: dict[str, Any] = json.loads((REPOSITORY / path).read_text(encoding="utf-8"))
+        meta = record["meta_info"]
+        assert record["status"] == "finished", path
+        assert len(meta["commit"]) == 40, path
+        assert meta["dirty"] is False, path
+        assert {"torch", "transformers", "peft", "lm_eval", "mosld_bench"} <= meta["versions"].keys(), path
+        assert meta["hardware"]["cores"] > 0, path
+    assert sum((REPOSITORY / path).stat().st_size for path in TRACKED) < 20e6
+
+
+@pytest.mark.parametrize("study", KEPT)
+def test_the_tables_of_a_kept_report_follow_from_its_records(study: str, tmp_path: Path) -> None:
+    for folder in ("methods", "tasks", "results/published"):
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder)
+    for path in TRACKED:
+        if path.startswith(f"results/{study}/") or path.endswith("/study.yaml"):
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / path, tmp_path / path)
+    done = bench("report", study, "--root", str(tmp_path), HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    made = {path.name: path for path in (tmp_path / "reports" / study / "tables").iterdir()}
+    kept = {path.name: path for path in (REPOSITORY / "reports" / study / "tables").iterdir()}
+    assert made.keys() == kept.keys()
+    for name, table in kept.items():
+        assert made[name].read_text(encoding="utf-8") == table.read_text(encoding="utf-8"), name
+
+
+def test_the_tables_of_the_readme_are_those_of_the_reports() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    start = "| method | trainable parameters | "
+    heads = {"embedded": start + "in-domain |", "smollm2": start + "seeds |"}
+    titles = {"Frozen base": "base", "Full fine-tuning": "full"}
+    for study, head in heads.items():
+        table = text[text.index(head) :].split("\n\n")[0].splitlines()[2:]
+        with (REPOSITORY / "reports" / study / "tables" / "main.csv").open(encoding="utf-8") as file:
+            rows = {row["recipe"]: row for row in csv.DictReader(file) if row["setting"] in {"frozen", "mixture"}}
+        assert len(table) == len(rows)
+        for line in table:
+            title, trainable, *seeds, inside, outside = (cell.strip() for cell in line.strip("|").split("|"))
+            row = rows[titles.get(title, title.lower())]
+            assert trainable == f"{int(row['trainable_parameters'] or 0):,}", line
+            assert seeds in ([], [row["seeds"]]), line
+            assert (inside, outside) == (_shown(row, "in_domain"), _shown(row, "out_of_domain")), line
+
+
+def _shown(row: dict[str, str], kind: str) -> str:
+    sd = row[f"{kind}_sd"]
+    return percent(float(row[f"{kind}_mean"])) + (f" ± {percent(float(sd))}" if sd else "")
