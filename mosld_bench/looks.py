@@ -19,7 +19,7 @@ from matplotlib.ticker import Formatter, MaxNLocator
 from mosld_bench.evidence import Row
 from mosld_bench.recipe import Recipe
 from mosld_bench.study import Condition
-from mosld_bench.tabular import beside, budget_label, setting_label
+from mosld_bench.tabular import short_label
 
 COLUMN, PAGE = 3.33, 6.93  # inches: the width of a column and of the type area
 
@@ -169,7 +169,8 @@ def legend(figure: Figure, recipes: Sequence[Recipe], shown: Container[str], lin
 
 
 def panel_label(block: Condition) -> str:
-    return f"{setting_label(block.setting).capitalize()}, {budget_label(block.budget)}{beside(block)}"
+    label = short_label(block)
+    return label[:1].upper() + label[1:]
 
 
 def broken(text: str, width: int) -> str:

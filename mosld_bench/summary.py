@@ -30,11 +30,7 @@ def summary(evidence: Evidence) -> list[str]:
         sentences += [_best_sentence(evidence, block), _outside_sentence(evidence, block)]
     rest = [(block, best) for block in blocks if block not in told and (best := evidence.best(block))]
     if rest:
-        highest = [
-            f"{best.recipe.title} ({tabular.setting_label(block.setting)}, {tabular.budget_label(block.budget)}"
-            f"{tabular.beside(block)}: {_spelled(best)})"
-            for block, best in rest
-        ]
+        highest = [f"{best.recipe.title} ({tabular.short_label(block)}: {_spelled(best)})" for block, best in rest]
         sentences.append(f"Elsewhere the highest in-domain mean is that of {listed(highest)}.")
     if not blocks:
         sentences.append(_unmatched_sentence(evidence))

@@ -233,9 +233,7 @@ def _other_best(evidence: Evidence, metric: str) -> str:
         if best := evidence.best(block):
             other = max(evidence.contenders(block), key=lambda row: evidence.under(metric, row).score or 0.0)
             if other is not best:
-                size = f"{tabular.budget_label(block.budget)}{tabular.beside(block)}"
-                where = f"{tabular.setting_label(block.setting)}, {size}"
-                found.append(f"{other.recipe.title} and not {best.recipe.title} ({where})")
+                found.append(f"{other.recipe.title} and not {best.recipe.title} ({tabular.short_label(block)})")
     name = metric.removesuffix(",none")
     return f"Highest in-domain under {name}, of the rows with the most seeds: {listed(found)}." if found else ""
 

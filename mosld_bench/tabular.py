@@ -184,6 +184,11 @@ def budget_label(budget: str) -> str:
     return f"{int(budget):,} parameters" if budget.isdigit() else f"{budget} parameters"
 
 
+def short_label(block: Condition) -> str:
+    """'mixture, 60,000 parameters' and what else the block is: within a sentence."""
+    return f"{setting_label(block.setting)}, {budget_label(block.budget)}{beside(block)}"
+
+
 def block_label(block: Condition) -> str:
     """'Mixture, budget 60,000 parameters' and, in a study of several, the model and the general items."""
     label = budget_label(block.budget)
