@@ -74,8 +74,8 @@ def _guessed(evidence: Evidence, rows: Sequence[Row]) -> str:
     """The tasks on which no row does better than a guess: nothing there tells methods apart."""
     titles = []
     for task in evidence.task_names:
-        metric, means = evidence.metric(task), [row.mean_sd(task)[0] for row in rows]
-        if metric and metric.chance is not None and all(mean is None or mean <= metric.chance for mean in means):
+        metric, means = evidence.metric(task), [mean for row in rows if (mean := row.mean_sd(task)[0]) is not None]
+        if metric and metric.chance is not None and means and max(means) <= metric.chance:
             titles.append(evidence.title(task))
     return f" No row is above chance on {listed(titles)}." if titles else ""
 

@@ -218,6 +218,7 @@ def test_a_row_of_one_seed_is_neither_best_nor_tested(tmp_path: Path) -> None:
     text = " ".join(text_of(build(tmp_path, study, trials)).split())
     assert "run from 50.0 % (HydraLoRA) to 75.0 % (MoE-LoRA); not separated from MoSLD: 1 of the 2 tested, 2" in text
     assert "a point without a bar is one seed" in text
+    assert "Highest in-domain under" not in text  # acc_norm is the same for all
     assert "A marker without a bar has one common seed, and so no interval." in text
     tex = (tmp_path / "out" / "tables" / "main.tex").read_text(encoding="utf-8")
     assert r"\textbf{MoSLD}" in tex
