@@ -15,20 +15,20 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mosld_bench.budget import fit_budget
     from mosld_bench.errors import BenchError
-    from mosld_bench.execute import execute
     from mosld_bench.recipe import Recipe
     from mosld_bench.record import Fit, Record, load
     from mosld_bench.registry import Method, get, register
     from mosld_bench.report import build_report
     from mosld_bench.study import Study, Trial
     from mosld_bench.testing import check_method
+    from mosld_bench.trial.execute import execute
     from mosld_bench.tuners.mixture import MixtureConfig, aux_loss
 
 _HOME = {
     "BenchError": "errors",
     "Fit": "record",
     "fit_budget": "budget",
-    "execute": "execute",
+    "execute": "trial.execute",
     "Recipe": "recipe",
     "Record": "record",
     "load": "record",

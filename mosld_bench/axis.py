@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mosld_bench.design_space import Coordinates
 from mosld_bench.evidence import Evidence, Row
 from mosld_bench.looks import PAGE, Plot, bar, legend, looks, percent_axis, spread_told
 from mosld_bench.study import canonical, is_rank
@@ -93,7 +94,8 @@ def _place(row: Row, axis: str) -> Any:
         return (size.total - size.trainable, row.block.model) if size and row.ranked else None
     if row.recipe.method != "mixture":
         return None
-    return row.recipe.params.get("dropout", 0.0) if axis == "dropout" else plain(row.recipe.params["experts"])
+    point = Coordinates.of(row.recipe.params)
+    return point.dropout if axis == "dropout" else plain(point.experts)
 
 
 def _place_label(evidence: Evidence, place: Any, axis: str) -> str:

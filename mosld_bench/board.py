@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mosld_bench.execute import Progress
 from mosld_bench.pricing import side_by_side
 from mosld_bench.record import Record
+from mosld_bench.trial.execute import Progress
 
 
 class Board:

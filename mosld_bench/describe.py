@@ -9,6 +9,7 @@ import pandas as pd
 
 from mosld_bench import tabular
 from mosld_bench.blocks import Block, Section, bullets, paragraph, run, section
+from mosld_bench.design_space import Coordinates
 from mosld_bench.evidence import Evidence
 from mosld_bench.recipe import Recipe
 from mosld_bench.study import TrainSpec
@@ -65,29 +66,28 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
     scaled = any(recipe.learning_rate_scale != 1 for recipe in recipes)
     names = ["Method", "Shared", "Experts", "Routing", "Balance", "Dropout", *(["lr ×"] if scaled else [])]
     for recipe in recipes:
-        p = recipe.params
-        dropout = p.get("dropout") or 0
+        point = Coordinates.of(recipe.params)
         texts = {
             "Method": recipe.title,
-            "Shared": {"none": "–"}.get(str(p.get("share", "none")), str(p.get("share", "none"))),
-            "Experts": tabular.plain(p.get("experts")),
+            "Shared": {"none": "–"}.get(point.share, point.share),
+            "Experts": tabular.plain(point.experts),
             "Routing": "dense"
-            if p.get("top_k") is None
-            else f"top {p['top_k']}"
-            + ("*" if p.get("renormalize", True) else "")
-            + (f", capacity {p['capacity']:g}" if p.get("capacity") else ""),
-            "Balance": f"{p['balance_coef']:g}" if p.get("balance_coef") else "–",
-            "Dropout": f"{dropout:g} on {p.get('dropout_on')}" if dropout else "–",
+            if point.top_k is None
+            else f"top {point.top_k}"
+            + ("*" if point.renormalize else "")
+            + (f", capacity {point.capacity:g}" if point.capacity else ""),
+            "Balance": f"{point.balance_coef:g}" if point.balance_coef else "–",
+            "Dropout": f"{point.dropout:g} on {point.dropout_on}" if point.dropout else "–",
             **({"lr ×": f"{recipe.learning_rate_scale:g}"} if scaled else {}),
         }
         lines.append(Line(tuple(map(Cell, texts.values()))))
         numbers.append({"recipe": recipe.name, **texts})
     modules = {tabular.plain(recipe.params.get("target_modules")) for recipe in recipes}
-    alphas = {(recipe.params.get("r"), recipe.params.get("lora_alpha")) for recipe in recipes}
+    alphas = {(point.r, point.lora_alpha) for point in (Coordinates.of(recipe.params) for recipe in recipes)}
     shared = [f"Adapted modules: {modules.pop()}."] if len(modules) == 1 else []
     if len(alphas) == 1:
         r, alpha = alphas.pop()
-        shared += [f"Rank {r} and alpha {alpha} before the budget is fitted; alpha / r is kept."] if r and alpha else []
+        shared.append(f"Rank {r} and alpha {alpha} before the budget is fitted; alpha / r is kept.")
     columns = tuple(Column(name, "left") for name in names)
     caption = "The mixture methods by their coordinates. *: gates of the chosen experts renormalised to sum to one."
     return Table("methods", caption, columns, tuple(lines), pd.DataFrame(numbers), tuple(shared), wide=False)
@@ -196,7 +196,7 @@ def _prompts(evidence: Evidence) -> str:
     for task in evidence.task_names:
         if definition := evidence.tasks.get(task):
             shown.setdefault(str(definition.get("num_fewshot") or "none"), []).append(evidence.title(task))
-            if by := (definition.get("metadata") or {}).get("scoring"):
+            if by := evidence.scored_by(task):
                 scored.setdefault(f"their {by}", []).append(evidence.title(task))
     said = {"Solved examples in a prompt": shown, "Options are scored by": scored}
     return "".join(f" {what}: {_by_value(found)}." for what, found in said.items() if found)

@@ -43,6 +43,10 @@ class ResourceError(BenchError):
     """More devices asked for than there are."""
 
 
+class OutOfMemoryError(ResourceError):
+    """A device whose memory did not suffice for work that it was at."""
+
+
 def fetch_hint(what: str, option: str) -> str:
     """How to get what is missing. ``what``: arguments of `mosld-bench fetch`; ``option``: where its folder is given."""
     return (

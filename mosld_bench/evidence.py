@@ -179,6 +179,10 @@ class Evidence:
     def kind(self, task: str) -> str:
         return str(self._metadata(task).get("kind") or "").replace("_", " ")
 
+    def scored_by(self, task: str) -> str:
+        """What of an option is scored, ``text`` or ``letter``, where the definition says so."""
+        return str(self._metadata(task).get("scoring") or "")
+
     def _metadata(self, task: str) -> Mapping[str, Any]:
         found = self.tasks.get(task, {}).get("metadata")
         return found if isinstance(found, Mapping) else {}

@@ -108,26 +108,37 @@ def _formula(model: nn.Module, tokens: int, headed: int) -> tuple[int, int] | No
     if virtual:  # keys and values as they are; a network that makes them would have matrices of its own
         tally.met |= {id(p) for name, p in model.named_parameters() if name.startswith("prompt_encoder.")}
     try:
+        head = base.get_output_embeddings()
+        if head is None:
+            raise _NoFormulaError("no output head")
         needs = base.get_input_embeddings().weight.requires_grad
-        for layer in base.model.layers:
+        for layer in _part(_part(base, "model"), "layers"):
             needs = _layer(tally, layer, tokens, virtual, needs)
-        tally.matrix(base.get_output_embeddings().weight, headed, needs)
-    except (AttributeError, _NoFormulaError):
+        tally.matrix(head.weight, headed, needs)
+    except _NoFormulaError:
         return None
     embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     unmet = (p for p in model.parameters() if p.requires_grad and p.dim() > 1 and id(p) not in tally.met | embedded)
     return None if any(True for _ in unmet) else (tally.forward, tally.backward)
 
 
+def _part(module: Any, name: str) -> Any:
+    """The part of a module that the formula calls ``name``. Raises _NoFormulaError where it has none."""
+    if not hasattr(module, name):
+        raise _NoFormulaError(f"{type(module).__name__} has no {name}")
+    return getattr(module, name)
+
+
 def _layer(tally: _Tally, layer: Any, tokens: int, virtual: int, needs: bool) -> bool:
-    attention, config = layer.self_attn, layer.self_attn.config
-    queries = _linear(tally, attention.q_proj, tokens, needs)
-    keys = _linear(tally, attention.k_proj, tokens, needs) or virtual > 0
-    values = _linear(tally, attention.v_proj, tokens, needs) or virtual > 0
-    square = config.num_attention_heads * attention.head_dim * tokens * (tokens + virtual)
+    attention = _part(layer, "self_attn")
+    heads, head_dim = _part(_part(attention, "config"), "num_attention_heads"), _part(attention, "head_dim")
+    queries = _linear(tally, _part(attention, "q_proj"), tokens, needs)
+    keys = _linear(tally, _part(attention, "k_proj"), tokens, needs) or virtual > 0
+    values = _linear(tally, _part(attention, "v_proj"), tokens, needs) or virtual > 0
+    square = heads * head_dim * tokens * (tokens + virtual)
     mixed = tally.product(square, tally.product(square, queries, keys), values)
-    needs = _linear(tally, attention.o_proj, tokens, mixed) or needs
-    return _block(tally, layer.mlp, tokens, needs) or needs
+    needs = _linear(tally, _part(attention, "o_proj"), tokens, mixed) or needs
+    return _block(tally, _part(layer, "mlp"), tokens, needs) or needs
 
 
 def _linear(tally: _Tally, module: Any, tokens: int, needs: bool) -> bool:
@@ -138,7 +149,7 @@ def _linear(tally: _Tally, module: Any, tokens: int, needs: bool) -> bool:
 
     if type(module) is nn.Linear:
         return tally.matrix(module.weight, tokens, needs)
-    result = _linear(tally, getattr(module, "base_layer", None), tokens, needs)
+    result = _linear(tally, _part(module, "base_layer"), tokens, needs)
     kind: type = type(module)
     if kind is LoraLinear and not module.lora_variant:
         for name in module.active_adapters:
@@ -154,7 +165,7 @@ def _linear(tally: _Tally, module: Any, tokens: int, needs: bool) -> bool:
                 hidden = hidden or gates
             result = tally.matrix(module.mixture_up[name], tokens, hidden) or result
     else:
-        raise _NoFormulaError
+        raise _NoFormulaError(f"{kind.__name__} is no linear layer that is known here")
     return result
 
 
@@ -164,8 +175,8 @@ def _block(tally: _Tally, block: Any, tokens: int, needs: bool) -> bool:
 
     kind: type = type(block)
     if kind is not MixLoraLayer:
-        inner = [_linear(tally, part, tokens, needs) for part in (block.gate_proj, block.up_proj)]
-        return _linear(tally, block.down_proj, tokens, any(inner))
+        inner = [_linear(tally, _part(block, name), tokens, needs) for name in ("gate_proj", "up_proj")]
+        return _linear(tally, _part(block, "down_proj"), tokens, any(inner))
 
     def applied(names: Iterable[str], times: int, needs: bool) -> None:
         for name in names:

@@ -44,9 +44,9 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     study, jobs = plan.study, plan.jobs
     from mosld_bench import launch
     from mosld_bench.board import Board
-    from mosld_bench.execute import Surroundings
     from mosld_bench.models import weights_source
     from mosld_bench.provenance import command_line
+    from mosld_bench.trial.execute import Surroundings
 
     inline = options.executor == "inline" or study.train is None
     own_gpus = launch.check_gpus(options.gpus) if inline or options.address is None else 0

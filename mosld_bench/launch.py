@@ -18,9 +18,9 @@ from typing import Any
 
 from mosld_bench.board import Board
 from mosld_bench.errors import ResourceError
-from mosld_bench.execute import Progress, Session, Surroundings, execute, failed
 from mosld_bench.record import Fit, Job, Outcome
 from mosld_bench.study import Trial
+from mosld_bench.trial.execute import Progress, Session, Surroundings, execute, failed
 
 _TRIES = 2  # a trial whose worker died is tried once more, on a new worker
 _POLL = 0.5  # seconds

@@ -22,7 +22,7 @@ from mosld_bench import registry
 from mosld_bench.budget import base_size, fit_budget
 from mosld_bench.errors import BenchError, ModelError, ResourceError, UnknownNameError
 from mosld_bench.flops import attached, flops
-from mosld_bench.memory import memory_of
+from mosld_bench.memory import Shape, UnknownShapeError, memory_of
 from mosld_bench.meters import Clock, PeakMemory, available, release, resident
 from mosld_bench.models import checkpoint_layers, fresh, load_base, load_config, own_trained
 from mosld_bench.planning import Plan
@@ -172,11 +172,12 @@ def _check_positions(config: Any, jobs: list[_Job], load: Load) -> None:
 def _check_memory(config: Any, jobs: list[_Job], spec: TrainSpec, device: str) -> None:
     """Refuse by the estimate of `memory.py` what this machine has no room for."""
     room = available(device)
+    try:
+        shape = Shape.of(config)
+    except UnknownShapeError:
+        return
     for job in jobs:
-        try:
-            needed = memory_of(job.fit, config, spec, job.recipe.optimizer).total
-        except (AttributeError, TypeError):  # no transformer: nothing is known of it
-            return
+        needed = memory_of(job.fit, shape, spec, job.recipe.optimizer).total
         if needed > room:
             remedy = "leave the recipe out of --methods" if job.fit.trainable else "take another --model"
             raise ResourceError(

@@ -27,11 +27,54 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mosld_bench.errors import BenchError, UnknownNameError
+from mosld_bench.recipe import OPTIMIZERS
 from mosld_bench.record import Fit
 from mosld_bench.study import TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+
+class UnknownShapeError(BenchError):
+    """A model whose configuration lacks a size that the estimates are made of: no transformer, or of other names."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder that estimates are made of."""
+
+    hidden: int
+    layers: int
+    keys: int  # width of the keys, and of the values, of a token
+    inner: int  # width of the feed-forward block
+    vocabulary: int
+    tied: bool  # whether input and output embeddings are one matrix
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig) -> Shape:
+        """The shape of the model of ``config``. Raises UnknownShapeError where it lacks one of the sizes."""
+
+        def size(*names: str) -> int:
+            found = next((value for name in names if (value := getattr(config, name, None)) is not None), None)
+            if not isinstance(found, int):
+                raise UnknownShapeError(
+                    f"The configuration {type(config).__name__} has no whole number {' or '.join(names)}, so nothing "
+                    f"is estimated for this model."
+                )
+            return found
+
+        hidden, heads = size("hidden_size"), size("num_attention_heads")
+        inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
+        return cls(
+            hidden=hidden,
+            layers=size("num_hidden_layers"),
+            keys=hidden * (getattr(config, "num_key_value_heads", None) or heads) // heads,
+            inner=int(inner),
+            vocabulary=size("vocab_size"),
+            tied=bool(getattr(config, "tie_word_embeddings", False)),
+        )
+
 
 ANSWER_SHARE = 1 / 8  # of the tokens of a micro-batch, answer positions
 _LOGIT_BYTES = 14  # 2 + 4 and the gradients 4 + 4
@@ -68,18 +111,17 @@ class Memory:
         return ", ".join(f"{name} {size / 1e9:.0f}" for size, name in parts)
 
 
-def memory_of(fit: Fit, config: PreTrainedConfig, spec: TrainSpec, optimizer: str) -> Memory:
-    """The memory of training ``fit`` on the model of ``config`` by ``spec``. ``optimizer``: adamw or adafactor."""
-    if optimizer not in {"adamw", "adafactor"}:
-        raise ValueError(f"{optimizer!r} is no optimizer with known memory; allowed are adamw and adafactor")
+def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, optimizer: str) -> Memory:
+    """The memory of training ``fit`` on a model of ``shape`` by ``spec``. ``optimizer``: adamw or adafactor."""
+    if optimizer not in OPTIMIZERS:
+        raise UnknownNameError("optimizer", optimizer, OPTIMIZERS, "A recipe names it.")
     total, trained = fit.total, fit.trainable
     size = 2 if spec.dtype == "bfloat16" else 4
     whole = trained == total
     tokens = min(spec.micro_tokens, spec.batch_size * spec.max_length)
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    layer = _layer_bytes(config, size, whole) * tokens
-    checkpoints = (4 if whole else size) * hidden * layers * tokens
-    activations = layers * layer if trained else layer
+    layer = _layer_bytes(shape, size, whole) * tokens
+    checkpoints = (4 if whole else size) * shape.hidden * shape.layers * tokens
+    activations = shape.layers * layer if trained else layer
     if trained and spec.gradient_checkpointing:
         activations = checkpoints + 2 * layer
     # Under checkpointing each layer is cast anew, and train.py keeps autocast from collecting the copies.
@@ -91,18 +133,14 @@ def memory_of(fit: Fit, config: PreTrainedConfig, spec: TrainSpec, optimizer: st
         optimizer=8 * trained if optimizer == "adamw" else round(0.04 * trained),
         activations=activations,
         casts=casts,
-        logits=round(_LOGIT_BYTES * ANSWER_SHARE * tokens * config.vocab_size),
+        logits=round(_LOGIT_BYTES * ANSWER_SHARE * tokens * shape.vocabulary),
         step=4 * trained if optimizer == "adamw" else 0,
     )
 
 
-def _layer_bytes(config: PreTrainedConfig, size: int, whole: bool) -> int:
+def _layer_bytes(shape: Shape, size: int, whole: bool) -> int:
     """Bytes that one decoder layer keeps for its backward, for one token."""
-    hidden = config.hidden_size
-    heads = config.num_attention_heads
-    keys = hidden * (getattr(config, "num_key_value_heads", None) or heads) // heads
-    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
-    kept = 8 * hidden + size * (2 * hidden + 2 * keys + 3 * inner)
+    kept = 8 * shape.hidden + size * (2 * shape.hidden + 2 * shape.keys + 3 * shape.inner)
     if not whole:
-        return int(kept + size * 4 * hidden)
-    return int(kept + 8 * hidden + size * ((5 if size == 2 else 2) * hidden + inner))
+        return int(kept + size * 4 * shape.hidden)
+    return int(kept + 8 * shape.hidden + size * ((5 if size == 2 else 2) * shape.hidden + shape.inner))

@@ -128,6 +128,18 @@ def trim(device: str) -> None:
             malloc_trim(0)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory ran out; torch has a class for a GPU's, and only a text for a CPU's."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY)
+
+
+#: How the allocator of a CPU and the libraries of a GPU say it.
+_OUT_OF_MEMORY = ("defaultcpuallocator", "out of memory", "cublas_status_alloc_failed")
+
+
 def available(device: str) -> int:
     """Bytes that can still be taken: free ones of the GPU; of the machine, within the limit of this container."""
     if device.startswith("cuda"):

@@ -8,7 +8,8 @@ Log-likelihoods are those of scoring every request by itself, up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,39 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from mosld_bench.batching import cut
+from mosld_bench.errors import OutOfMemoryError
 from mosld_bench.logits import logits_at, padded
+from mosld_bench.meters import is_out_of_memory
 from mosld_bench.models import virtual_tokens
 from mosld_bench.prefixes import PRICE, Request, Tree, plant
+
+
+class CannotPackError(Exception):
+    """A model that does not take what packed scoring gives it: a mask of four dimensions, positions, kept keys."""
+
+
+@contextmanager
+def _may_refuse(model: nn.Module) -> Iterator[None]:
+    """Around forwards of packed scoring: what a model raises at them says that it cannot be packed.
+
+    But for a lack of memory, which says nothing of the kind and is raised as OutOfMemoryError: the model would else be
+    scored the slow way, and by other batches than its neighbours of the same study, for as long as the process lives.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(
+                f"The memory of {_home(model)[0].type} does not suffice to score ({_first_line(error)}). Lower "
+                f"resources.score_tokens or resources.score_width (--set resources.score_tokens=2048), or run fewer "
+                f"trials side by side."
+            ) from error
+        raise CannotPackError(f"{type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
 
 Score = tuple[float, bool]  # log-likelihood of the continuation in nats; whether greedy decoding would give it
 
@@ -45,16 +76,21 @@ def score_packed(
 ) -> list[Score]:
     """Score ``requests`` as prefix trees of ``width`` nodes, up to ``tokens`` padded nodes a forward.
 
-    ``price``: how many tokens a trunk must save.
+    ``price``: how many tokens a trunk must save. Raises CannotPackError where the model does not take its inputs, and
+    OutOfMemoryError.
     """
     scores: list[Score] = [(0.0, True)] * len(requests)
-    bare, root = _rooted(model)
+    with _may_refuse(model):
+        bare, root = _rooted(model)
     for trunk in plant(requests, width, price):
-        kept = _extended(bare, root, trunk.tokens) if trunk.tokens else root
+        with _may_refuse(model):
+            kept = _extended(bare, root, trunk.tokens) if trunk.tokens else root
         trees = sorted(trunk.trees, key=lambda tree: -len(tree.tokens))
         for batch in (trees[piece] for piece in cut([len(tree.tokens) for tree in trees], tokens)):
             flat = [(row, request, nodes) for row, tree in enumerate(batch) for request, nodes in tree.places]
-            _read(bare, flat, requests, scores, **_inputs(batch, kept, pad, *_home(model)))
+            inputs = _inputs(batch, kept, pad, *_home(model))
+            with _may_refuse(model):
+                _read(bare, flat, requests, scores, **inputs)
         if work is not None:
             work.computed += len(trunk.tokens) + sum(len(tree.tokens) for tree in trunk.trees)
     _note(work, requests)
@@ -84,6 +120,14 @@ class _Kept:
     """Keys and values of a prefix by layer, (1, heads, tokens, head size)."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]
+
+    @classmethod
+    def of(cls, cache: Cache) -> _Kept:
+        """What a forward left in ``cache``. Raises CannotPackError where that are no keys and values."""
+        layers = tuple((layer.keys, layer.values) for layer in cache.layers)
+        if not layers or not all(isinstance(part, Tensor) for layer in layers for part in layer):
+            raise CannotPackError("the model leaves no keys and values in the cache that it is given")
+        return cls(layers)
 
     @property
     def length(self) -> int:
@@ -120,7 +164,7 @@ def _extended(model: nn.Module, root: _Kept | None, tokens: Sequence[int]) -> _K
         position_ids=torch.arange(begin, begin + len(tokens), device=device)[None],
         past_key_values=cache, use_cache=True,
     )  # fmt: skip
-    return _Kept(tuple((layer.keys, layer.values) for layer in cache.layers))
+    return _Kept.of(cache)
 
 
 def _rooted(model: nn.Module) -> tuple[nn.Module, _Kept | None]:
@@ -132,7 +176,7 @@ def _rooted(model: nn.Module) -> tuple[nn.Module, _Kept | None]:
     if isinstance(prompt, Tensor):  # embeddings that stand before the text (prompt-tuning, P-tuning)
         embeddings, prompt = prompt.to(_home(model)[1]), DynamicCache()
         bare(inputs_embeds=embeddings, past_key_values=prompt, use_cache=True, logits_to_keep=1)
-    return bare, _Kept(tuple((layer.keys, layer.values) for layer in prompt.layers))
+    return bare, _Kept.of(prompt)
 
 
 @torch.no_grad()
@@ -223,7 +267,8 @@ def packs(model: nn.Module, longest: Request, pad: int) -> bool:
 
     Asked of every model instead of a list of architectures: a mask that cannot be replaced, attention that reaches back
     so far and no further, positions that cannot be given, a state that is no cache of keys and values (state-space
-    layers): all show as an error or as other numbers, though some on a text of full length only.
+    layers): all show as an error or as other numbers, though some on a text of full length only. Raises
+    OutOfMemoryError: that a device is full says nothing about the model.
     """
     config = model.config.get_text_config()  # type: ignore[operator, union-attr]
     window = getattr(config, "sliding_window", None)
@@ -233,7 +278,7 @@ def packs(model: nn.Module, longest: Request, pad: int) -> bool:
     try:
         at_once = score_packed(model, forks, pad, tokens=1, width=sum(map(_length, forks)))
         from_trunks = score_packed(model, forks, pad, tokens=1, width=1, price=0)
-    except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, NotImplementedError):
+    except CannotPackError:
         return False
     plain = score_plain(model, forks, pad, tokens=1)
     scale = 1e-3 if _home(model)[1] == torch.float32 else 5e-2

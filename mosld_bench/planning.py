@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mosld_bench import pricing, published, registry
 from mosld_bench.errors import UnknownNameError
+from mosld_bench.memory import Shape, UnknownShapeError
 from mosld_bench.pricing import Price
 from mosld_bench.recipe import load_recipes
 from mosld_bench.study import Condition, Study, Trial
@@ -42,11 +43,11 @@ class Plan:
             key = trial.recipe.name, trial.condition, trial.train_on
             if trial.train is not None and key not in known:
                 try:
-                    known[key] = pricing.price(
-                        trial, fit, self.configs[trial.model.name], self.sizes, _checkpoints(trial)
-                    )
-                except (AttributeError, TypeError):  # no transformer, or one whose configuration has other names
+                    shape = Shape.of(self.configs[trial.model.name])
+                except UnknownShapeError:
                     known[key] = None
+                else:
+                    known[key] = pricing.price(trial, fit, shape, self.sizes, _checkpoints(trial))
             found.append(known.get(key))
         return found
 

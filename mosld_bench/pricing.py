@@ -18,18 +18,15 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
-from mosld_bench.memory import Memory, memory_of
+from mosld_bench.memory import Memory, Shape, memory_of
 from mosld_bench.recipe import Strict, parse
 from mosld_bench.record import Fit
 from mosld_bench.study import VALIDATIONS, Trial
 from mosld_bench.taskfiles import TaskFiles
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
 
 #: Assumed FLOP/s by train.dtype: bfloat16 on a GPU of the A100-80GB class at a third of its peak, float32 at three
 #: quarters of its own.
@@ -86,11 +83,11 @@ class Summary:
 def price(
     trial: Trial,
     fit: Fit,
-    config: PreTrainedConfig,
+    shape: Shape,
     sizes: Mapping[str, TaskSize | None],
     checkpoints: bool = True,
 ) -> Price:
-    """Estimate ``trial`` as ``fit`` sizes it on the model of ``config``. Loads and builds nothing.
+    """Estimate ``trial`` as ``fit`` sizes it on a model of ``shape``. Loads and builds nothing.
 
     ``checkpoints``: whether the method bears gradient checkpointing.
     """
@@ -102,8 +99,7 @@ def price(
     score_tokens = _score_tokens(trial, sizes)
     flops = hours = None
     if train_tokens is not None and validation_tokens is not None and score_tokens is not None:
-        tied = bool(getattr(config, "tie_word_embeddings", False))
-        body = fit.total - config.vocab_size * config.hidden_size * (1 if tied else 2)
+        body = fit.total - shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
         step = 4 * body + 2 * min(fit.trainable, body) + (2 * body if spec.gradient_checkpointing else 0)
         flops = train_tokens * step + (validation_tokens + score_tokens) * 2 * body
         hours = flops / SUSTAINED[spec.dtype] / 3600
@@ -113,10 +109,10 @@ def price(
         ("train.gradient_checkpointing: true", {"gradient_checkpointing": True}),
         ("train.dtype: bfloat16", {"dtype": "bfloat16"}),
     ]
-    alone = {text: memory_of(fit, config, spec.model_copy(update=own), optimizer) for text, own in settings}
-    alone["optimizer: adafactor in the recipe"] = memory_of(fit, config, spec, "adafactor")
+    alone = {text: memory_of(fit, shape, spec.model_copy(update=own), optimizer) for text, own in settings}
+    alone["optimizer: adafactor in the recipe"] = memory_of(fit, shape, spec, "adafactor")
     thrifty = {"dtype": "bfloat16", "gradient_checkpointing": checkpoints, "micro_tokens": few}
-    now = memory_of(fit, config, spec, optimizer)
+    now = memory_of(fit, shape, spec, optimizer)
     return Price(
         what=f"{trial.recipe.name} on {trial.model.name}",
         train_tokens=train_tokens,
@@ -125,7 +121,7 @@ def price(
         flops=flops,
         hours=hours,
         memory=now,
-        thriftiest=memory_of(fit, config, spec.model_copy(update=thrifty), "adafactor"),
+        thriftiest=memory_of(fit, shape, spec.model_copy(update=thrifty), "adafactor"),
         savings={
             text: one.total
             for text, one in alone.items()

@@ -18,6 +18,9 @@ from mosld_bench.errors import BadFileError, UnknownNameError
 
 T = TypeVar("T", bound=BaseModel)
 
+Optimizer = Literal["adamw", "adafactor"]
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+
 
 class Strict(BaseModel):
     """Frozen, and an unknown key is an error."""
@@ -38,7 +41,7 @@ class Recipe(Strict):
     params: dict[str, Any] = {}
     knob: str | None = Field(None, description="the field that the budget turns, where the method leaves it open")
     learning_rate_scale: float = Field(1.0, gt=0, description="multiplies the study's learning rate")
-    optimizer: Literal["adamw", "adafactor"] = Field("adamw", description="adafactor keeps next to no state")
+    optimizer: Optimizer = Field("adamw", description="adafactor keeps next to no state")
     deviations: tuple[str, ...] = Field((), description="where the recipe differs from its paper, and why")
 
     @property

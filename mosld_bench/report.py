@@ -134,8 +134,8 @@ def _typeset(document: Mapping[str, Any], drawn: Sequence[looks.Plot], target: P
         aside = Path(temporary)
         for plot in drawn:
             looks.save_svg(plot, aside / f"{plot.name}.svg", FACE)
-        plain = _polished(json.dumps(document, default=lambda table: table.data(), ensure_ascii=False))
-        (aside / "report.json").write_text(plain, encoding="utf-8")
+        plain = polished(json.loads(json.dumps(document, default=lambda table: table.data(), ensure_ascii=False)))
+        (aside / "report.json").write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
         shutil.copyfile(_TEMPLATE, aside / "report.typ")
         given: dict[str, Any] = {"root": str(aside), "ignore_system_fonts": True}
         source, sheet = str(aside / "report.typ"), str(aside / "report.pdf")
@@ -150,9 +150,18 @@ def _typeset(document: Mapping[str, Any], drawn: Sequence[looks.Plot], target: P
     return target
 
 
-def _polished(text: str) -> str:
-    """Numbers that keep their unit on the line, and curved apostrophes."""
-    return re.sub(r"(?<=\w)'", "’", text.replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0"))
+def polished(part: Any) -> Any:
+    """A plain document with its prose polished: numbers keep their unit on the line, and apostrophes are curved.
+
+    What a reader may copy stays as it is to the byte: commands (blocks of code) and runs in the style ``mono``.
+    """
+    if isinstance(part, str):
+        return re.sub(r"(?<=\w)'", "’", part.replace(" %", "\u00a0%").replace(" ± ", "\u00a0±\u00a0"))
+    if isinstance(part, list):
+        return [polished(item) for item in part]
+    if isinstance(part, dict) and part.get("kind") != "code" and part.get("style") != "mono":
+        return {key: polished(value) for key, value in part.items()}
+    return part
 
 
 def _end(source: str, given: Mapping[str, Any]) -> tuple[int, float]:

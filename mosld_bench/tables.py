@@ -228,14 +228,17 @@ def other_metrics(evidence: Evidence) -> Table | None:
 
 def _other_best(evidence: Evidence, metric: str) -> str:
     """The blocks in which another row would be the highest, had the metric been the primary one."""
-    found = []
     if any(m.metric == metric and not m.higher_is_better for record in evidence.records for m in record.metrics):
         return ""
+
+    def under(row: Row) -> float:
+        return evidence.under(metric, row).score or 0.0
+
+    found = []
     for block, _ in evidence.blocks():
         if best := evidence.best(block):
-            scores = {row.recipe.name: evidence.under(metric, row).score or 0.0 for row in evidence.contenders(block)}
-            other = max(evidence.contenders(block), key=lambda row: scores[row.recipe.name])
-            if scores[other.recipe.name] > scores[best.recipe.name]:  # and no tie
+            other = max(evidence.contenders(block), key=under)
+            if under(other) > under(best):  # and no tie
                 found.append(f"{other.recipe.title} and not {best.recipe.title} ({tabular.short_label(block)})")
     name = metric.removesuffix(",none")
     return f"Highest in-domain under {name}, of the rows with the most seeds: {listed(found)}." if found else ""

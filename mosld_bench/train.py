@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mosld_bench.batching import cut
+from mosld_bench.errors import UnknownNameError
 from mosld_bench.logits import logits_at, padded
+from mosld_bench.recipe import OPTIMIZERS
 from mosld_bench.record import Point, TrainInfo
 from mosld_bench.registry import Method
 from mosld_bench.study import VALIDATIONS, TrainSpec
@@ -39,6 +41,7 @@ class Encoded:
 def train(
     model: nn.Module,
     method: Method,
+    *,
     examples: Sequence[Encoded],
     validation: Sequence[Encoded],
     spec: TrainSpec,
@@ -116,7 +119,9 @@ def train(
 
 
 def make_optimizer(name: str, trained: list[nn.Parameter], rate: float, decay: float) -> torch.optim.Optimizer:
-    """``adamw``, or ``adafactor``, which keeps next to no state."""
+    """``adamw``, or ``adafactor``, which keeps next to no state. Raises UnknownNameError for another name."""
+    if name not in OPTIMIZERS:
+        raise UnknownNameError("optimizer", str(name), OPTIMIZERS, "A recipe names it.")
     if name == "adafactor":  # one matrix at a time: the fused update of all would take as much memory as it saves
         # torch's own floor under squared gradients, 1.2e-7, is above all of them in a model of 7B with clipping.
         return torch.optim.Adafactor(trained, lr=rate, weight_decay=decay, eps=(1e-15, 1e-3), foreach=False)

@@ -114,6 +114,22 @@ def tiny(tiny_template: Path, tmp_path: Path) -> Path:
     return root
 
 
+def declarations(root: Path) -> Path:
+    """``root`` as a workspace with the repository's recipes, tasks, published tables and studies, and no record."""
+    for folder in ("methods", "tasks", "results/published"):
+        shutil.copytree(REPOSITORY / folder, root / folder)
+    for study in REPOSITORY.glob("reports/*/study.yaml"):
+        (root / "reports" / study.parent.name).mkdir(parents=True)
+        shutil.copy(study, root / "reports" / study.parent.name)
+    return root
+
+
+def tracked(*folders: str) -> list[str]:
+    """The files that git tracks, in all or below ``folders``."""
+    listing = ["git", "ls-files", *folders]
+    return subprocess.run(listing, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
+
+
 def bench(*words: str, cwd: Path | None = None, timeout: int = 240, **env: str) -> subprocess.CompletedProcess[str]:
     """The real command line, in a process of its own."""
     return subprocess.run(

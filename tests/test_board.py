@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from mosld_bench import board
-from mosld_bench.execute import Progress, failed
 from mosld_bench.record import Record
 from mosld_bench.study import Trial
+from mosld_bench.trial.execute import Progress, failed
 from tests.synthetic import RECIPES, make_record, make_study, make_trials
 
 STUDY = make_study(seeds=[0, 1, 2, 3])

@@ -318,7 +318,7 @@ assert not heavy, heavy
             "from mosld_bench import report, tables, plots, stats, record",
             ["torch", "ray", "transformers", "lm_eval"],
         ),
-        ("from mosld_bench import execute, train, evaluate, tasks, budget", ["ray"]),
+        ("from mosld_bench import train, evaluate, tasks, budget; import mosld_bench.trial.execute", ["ray"]),
     ],
 )
 def test_import_rule(first: str, banned: list[str]) -> None:

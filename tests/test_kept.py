@@ -5,18 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mosld_bench.tabular import percent
-from tests.conftest import REPOSITORY, bench
+from tests.conftest import REPOSITORY, bench, declarations, tracked
 
-TRACKED = subprocess.run(
-    ["git", "ls-files", "results", "reports"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-).stdout.split()
+TRACKED = tracked("results", "reports")
 RECORDS = [path for path in TRACKED if path.endswith("record.json")]
 KEPT = sorted({path.split("/")[1] for path in RECORDS})
 
@@ -36,12 +33,10 @@ def test_records_say_where_they_come_from() -> None:
 
 @pytest.mark.parametrize("study", KEPT)
 def test_the_tables_of_a_kept_report_follow_from_its_records(study: str, tmp_path: Path) -> None:
-    for folder in ("methods", "tasks", "results/published"):
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder)
-    for path in TRACKED:
-        if path.startswith(f"results/{study}/") or path.endswith("/study.yaml"):
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / path, tmp_path / path)
+    declarations(tmp_path)
+    for path in tracked(f"results/{study}"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / path, tmp_path / path)
     done = bench("report", study, "--root", str(tmp_path), HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
     made = {path.name: path for path in (tmp_path / "reports" / study / "tables").iterdir()}

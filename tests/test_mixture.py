@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
+from mosld_bench.design_space import Coordinates
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture import (
     MixtureConfig,
@@ -471,3 +473,10 @@ def test_one_vector_is_a_batch_of_one() -> None:
         layer.mixture_up["default"].normal_()
     x = torch.randn(6)
     torch.testing.assert_close(layer(x), layer(x[None])[0])
+
+
+def test_defaults_stand_in_one_place() -> None:
+    """What a report fills in for a coordinate that a recipe leaves open is what the tuner runs."""
+    config = MixtureConfig(target_modules=["q_proj"])
+    assert {name: getattr(config, name) for name in asdict(Coordinates())} == asdict(Coordinates())
+    assert Coordinates.of({"experts": 3, "target_modules": ["v_proj"]}) == replace(Coordinates(), experts=3)

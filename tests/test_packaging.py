@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, bench
+from tests.conftest import REPOSITORY, bench, declarations, tracked
 
 FIXED = {"mosld_bench", "methods", "tasks", "results", "reports", "tests", "pyproject.toml", "README.md"}
 
@@ -20,10 +20,7 @@ FIXED = {"mosld_bench", "methods", "tasks", "results", "reports", "tests", "pypr
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel of what git tracks, built without network."""
     source = tmp_path_factory.mktemp("source")
-    tracked = subprocess.run(
-        ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout.split()
-    for name in tracked:
+    for name in tracked():
         if (REPOSITORY / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, source / name)
@@ -66,10 +63,7 @@ def test_a_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_top_level_is_as_promised() -> None:
-    tracked = subprocess.run(
-        ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout.split()
-    top = {name.split("/")[0] for name in tracked}
+    top = {name.split("/")[0] for name in tracked()}
     assert top - FIXED <= {"LICENSE", "CHANGELOG.md"} | {name for name in top if name.startswith(".")}
 
 
@@ -89,12 +83,7 @@ QUICK = ["--seeds", "0", "--steps", "2", "--limit", "4", "--executor", "inline"]
 def test_every_command_of_the_readme_runs(command: str, tmp_path: Path) -> None:
     """As written; a training command with its length cut, or as a plan where it needs what this machine lacks."""
     words = command.split()[1:]
-    root = tmp_path / "root"
-    for folder in ("methods", "tasks", "results/published"):
-        shutil.copytree(REPOSITORY / folder, root / folder)
-    for study in REPOSITORY.glob("reports/*/study.yaml"):
-        (root / "reports" / study.parent.name).mkdir(parents=True)
-        shutil.copy(study, root / "reports" / study.parent.name)
+    root = declarations(tmp_path / "root")
     if words[0] == "fetch":
         words.append("--help")
     elif words[0] == "run" and (words[1] in {"smollm2", "paper"} or "--gpus" in words):

@@ -12,8 +12,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from mosld_bench import registry
+from mosld_bench.errors import OutOfMemoryError
 from mosld_bench.evaluate import PackedLM, encode_pairs
-from mosld_bench.packing import Proof, Work, packs, score_packed, score_plain
+from mosld_bench.packing import CannotPackError, Proof, Work, packs, score_packed, score_plain
 from mosld_bench.prefixes import Tree, plant
 from tests.models import build, config, tokenizer
 
@@ -259,3 +260,51 @@ def test_scores_of_a_bfloat16_model_have_a_float32_head() -> None:
     assert exact.unique().numel() > plain.unique().numel()
     hidden = model.model(input_ids=ids).last_hidden_state[0, columns].float()
     assert torch.allclose(exact, hidden @ model.lm_head.weight.float().T, atol=1e-4)
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    MemoryError(),
+]
+
+
+def raising(error: BaseException, calls: int = 1) -> torch.nn.Module:
+    """A model whose first ``calls`` forwards raise ``error``."""
+    model, left = build(config()), [calls]
+
+    def fail(*args: object, **kwargs: object) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise error
+
+    model.register_forward_pre_hook(fail, with_kwargs=True)
+    return model
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_a_full_device_says_nothing_about_the_model(error: BaseException) -> None:
+    """It is an error of its own, and what is known of the model stays as it was."""
+    model, proof, asked = raising(error), Proof(), requests(6)
+    with pytest.raises(OutOfMemoryError, match=r"does not suffice to score .* resources\.score_tokens"):
+        proof.covers(model, asked, 0)
+    assert (proof.length, proof.holds) == (0, True)
+    assert proof.covers(model, asked, 0)  # there is room again
+    with pytest.raises(OutOfMemoryError):
+        score_packed(raising(error), asked, 0, 512, 64)
+
+
+@pytest.mark.parametrize("error", [TypeError("unexpected keyword 'position_ids'"), RuntimeError("sizes must match")])
+def test_a_model_that_refuses_its_inputs_is_scored_plainly(error: BaseException) -> None:
+    asked = requests(6)
+    assert not packs(raising(error), asked[0], 0)
+    with pytest.raises(CannotPackError, match=type(error).__name__):
+        score_packed(raising(error), asked, 0, 512, 64)
+
+
+def test_a_fault_of_ours_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes wrong outside the model's forward is not taken for a model that cannot be packed."""
+    monkeypatch.setattr("mosld_bench.packing.plant", lambda *given: [][1])
+    with pytest.raises(IndexError):
+        packs(build(config()), requests(6)[0], 0)

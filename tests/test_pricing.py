@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, PreTrainedConfig
+from transformers import LlamaConfig
 
 from mosld_bench import meters, planning, registry, train
 from mosld_bench.budget import fit_budget
 from mosld_bench.errors import BadFileError
-from mosld_bench.memory import memory_of
+from mosld_bench.memory import Shape, UnknownShapeError, memory_of
 from mosld_bench.models import fresh, load_config, own_trained
 from mosld_bench.pricing import REACHED, VALIDATIONS, Price, TaskSize, fits, price, summary, task_sizes
 from mosld_bench.recipe import load_recipes
@@ -23,7 +24,7 @@ from mosld_bench.study import EvaluateSpec, ModelSpec, Study, TrainSpec, Trial
 from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.workspace import Workspace
 from tests.conftest import REPOSITORY
-from tests.models import build
+from tests.models import VOCABULARY, build, config
 
 RECIPES = load_recipes(Path(__file__).parent.parent / "methods")
 SEVEN, THIRTEEN = "NousResearch/Llama-2-7b-hf", "NousResearch/Llama-2-13b-hf"
@@ -37,9 +38,9 @@ A100 = 80e9
 
 
 @lru_cache
-def fitted(recipe: str, model: str) -> tuple[Fit, PreTrainedConfig]:
+def fitted(recipe: str, model: str) -> tuple[Fit, Shape]:
     config = load_config(ModelSpec(name=model))
-    return fit_budget(RECIPES[recipe], config, "native"), config
+    return fit_budget(RECIPES[recipe], config, "native"), Shape.of(config)
 
 
 def trial(recipe: str, model: str = SEVEN, limit: int | None = None, **more: Any) -> Trial:
@@ -219,7 +220,7 @@ def test_the_formula_of_activations_agrees_with_autograd(recipe: str, dtype: str
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
         train.answer_loss(model, batch, 0)
     spec = TrainSpec(steps=1, batch_size=16, max_length=64, dtype=dtype)
-    memory = memory_of(fit, shape, spec, "adamw")
+    memory = memory_of(fit, Shape.of(shape), spec, "adamw")
     assert sum(size for size, _ in kept.values()) == pytest.approx(memory.activations + memory.casts, rel=0.15)
 
 
@@ -238,7 +239,9 @@ def test_checkpointing_keeps_no_copy_of_the_weights() -> None:
     items = [train.Encoded("a", [3, 4, 5], 1)] * 2
     for kept in (False, True):
         spec = TrainSpec(steps=1, batch_size=2, dtype="bfloat16", gradient_checkpointing=kept)
-        train.train(model, registry.get("full"), items, [], spec, 1e-4, 0, 0, 64)
+        train.train(
+            model, registry.get("full"), examples=items, validation=[], spec=spec, learning_rate=1e-4, seed=0, pad=0
+        )
     assert seen == [True, False]
 
 
@@ -262,3 +265,19 @@ def test_the_rate_of_a_core_is_measured_and_leaves_the_threads_alone() -> None:
     threads = torch.get_num_threads()
     assert 1e8 < meters.core_rate("float32") < 1e13
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2", "mistral"])
+def test_the_shape_of_a_transformer(kind: str) -> None:
+    shape = Shape.of(config(kind))
+    assert (shape.hidden, shape.layers, shape.vocabulary) == (32, 4, VOCABULARY)
+    assert shape.inner == (128 if kind == "gpt2" else 48)
+    assert shape.keys == (32 if kind == "gpt2" else 16)
+
+
+def test_a_model_without_a_size_is_named() -> None:
+    with pytest.raises(UnknownShapeError, match="MambaConfig has no whole number num_attention_heads"):
+        Shape.of(config("mamba"))
+    odd = SimpleNamespace(hidden_size=32, num_attention_heads=[4, 4], num_hidden_layers=2, vocab_size=10)
+    with pytest.raises(UnknownShapeError, match="SimpleNamespace has no whole number num_attention_heads"):
+        Shape.of(odd)  # type: ignore[arg-type]

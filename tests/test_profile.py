@@ -19,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from mosld_bench import job, launch, measure, planning, profile, registry
 from mosld_bench.board import Board
 from mosld_bench.errors import BadFileError, BenchError, ModelError, ResourceError
-from mosld_bench.execute import Surroundings
 from mosld_bench.flops import attached, flops
 from mosld_bench.measure import Options
 from mosld_bench.meters import Clock, PeakMemory
@@ -28,6 +27,7 @@ from mosld_bench.profile import Entry, Flops, Load, Profile
 from mosld_bench.recipe import Recipe, load_recipes
 from mosld_bench.record import Fit
 from mosld_bench.study import ModelSpec, Study
+from mosld_bench.trial.execute import Surroundings
 from mosld_bench.workspace import Workspace
 from tests import models
 from tests.conftest import REPOSITORY, bench

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from pypdf import PdfReader
 
@@ -22,7 +24,7 @@ from mosld_bench.looks import Plot, percent_axis
 from mosld_bench.plots import draw_all
 from mosld_bench.recipe import Recipe
 from mosld_bench.record import Outcome, Point, Record
-from mosld_bench.report import SIZES, _body_size, build_report
+from mosld_bench.report import SIZES, _body_size, build_report, polished
 from mosld_bench.study import Condition, ModelSpec, Study, Trial
 from mosld_bench.summary import summary
 from mosld_bench.tabular import percent, tex_text
@@ -583,3 +585,44 @@ def test_imports_stay_light() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_what_may_be_copied_is_not_polished() -> None:
+    """A quote that is bent breaks a command; prose around it has its apostrophes and its numbers polished."""
+    command = "mosld-bench run --set 'about=it''s 5 %' && echo 'a ± b'"
+    document = {
+        "title": "It's 5 %",
+        "sections": [
+            {"kind": "text", "runs": [{"text": "the base's 3 ± 1", "style": ""}, {"text": command, "style": "mono"}]},
+            {"kind": "code", "lines": [command, command]},
+            {"kind": "table", "rows": [{"cells": [{"text": "LoRA's", "sd": "± 1", "bold": False}]}]},
+        ],
+    }
+    done = polished(document)
+    assert done["title"] == "It’s 5\u00a0%"
+    text, code, table = done["sections"]
+    assert [run["text"] for run in text["runs"]] == ["the base’s 3\u00a0±\u00a01", command]
+    assert code["lines"] == [command, command]
+    assert table["rows"][0]["cells"][0]["text"] == "LoRA’s"
+
+
+@given(st.text(alphabet="ab' %±\"\\$`|", max_size=40))
+def test_any_command_can_be_pasted(command: str) -> None:
+    code = {"kind": "code", "lines": [command]}
+    assert polished([code, {"text": command, "style": "mono"}]) == [code, {"text": command, "style": "mono"}]
+
+
+def test_a_recipe_that_leaves_coordinates_open_is_reported_by_their_defaults(tmp_path: Path) -> None:
+    """The defaults of the code, so that the table, and the axis over experts, show what was run."""
+    bare = Recipe(name="bare", title="Bare", method="mixture", params={"target_modules": ["q_proj"]})
+    wide = bare.model_copy(update={"name": "wide", "title": "Wide", "params": {**bare.params, "experts": [2, 4, 6, 8]}})
+    study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0,), axis="experts", reference="bare")
+    trials = make_trials(study, [bare, wide])
+    for trial in trials:
+        Outcome(make_record(trial, study)).write(tmp_path / "results")
+    evidence = evidence_of(tmp_path, study, trials)
+    (figure,) = [plot.figure for plot in draw_all(evidence) if isinstance(plot, Plot) and plot.name == "axis"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["2-4-6-8", "4"]
+    build(tmp_path, study, trials)
+    rows = {row["recipe"]: row for row in rows_of(tmp_path / "out" / "tables" / "methods.csv")}
+    assert (rows["bare"]["Experts"], rows["bare"]["Routing"], rows["bare"]["Dropout"]) == ("4", "dense", "–")

@@ -20,12 +20,10 @@ import torch
 from pypdf import PdfReader
 from rich.console import Console
 
-from mosld_bench import execute as execution
 from mosld_bench import job, launch, models, planning, provenance, record
 from mosld_bench.board import Board
 from mosld_bench.budget import fit_budget
 from mosld_bench.errors import BenchError, DataError, ModelError, ResourceError
-from mosld_bench.execute import Session, Surroundings, execute
 from mosld_bench.methods import PeftMethod
 from mosld_bench.models import find, load_config
 from mosld_bench.recipe import load_recipes
@@ -34,6 +32,8 @@ from mosld_bench.study import Study
 from mosld_bench.taskfiles import TaskFiles
 from mosld_bench.tasks import TaskLoader, examples, passages, sample, split, training_docs
 from mosld_bench.testing import check_method
+from mosld_bench.trial import execute as execution
+from mosld_bench.trial.execute import Session, Surroundings, execute
 from mosld_bench.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, items, write_task
 from tests.models import config

@@ -17,7 +17,7 @@ from mosld_bench import job, origin, planning
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.study import Study
 from mosld_bench.workspace import Workspace
-from tests.conftest import REPOSITORY, bench
+from tests.conftest import REPOSITORY, bench, declarations
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -87,12 +87,7 @@ def test_learning_rates_are_the_best_of_the_search(name: str) -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with the repository's declarations and published tables."""
-    root = tmp_path_factory.mktemp("studies")
-    for folder in ("methods", "tasks", "results/published"):
-        shutil.copytree(REPOSITORY / folder, root / folder)
-    for path in REPOSITORY.glob("reports/*/study.yaml"):
-        (root / "reports" / path.parent.name).mkdir(parents=True)
-        shutil.copy(path, root / "reports" / path.parent.name)
+    root = declarations(tmp_path_factory.mktemp("studies"))
     for model in Study.load(WORKSPACE.study_file("scaling")).models:  # the small model under the names of large ones
         folder = root / "models" / model.name
         shutil.copytree(MODEL_DIR, folder, ignore=shutil.ignore_patterns(origin.NOTE))  # it is of no pinned revision

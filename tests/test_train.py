@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mosld_bench import registry
+from mosld_bench.errors import UnknownNameError
 from mosld_bench.packing import score_plain
 from mosld_bench.registry import Method
 from mosld_bench.study import VALIDATIONS, TrainSpec
@@ -47,7 +49,16 @@ def trained(tokens: int, recipe: str = "lora", **spec: object) -> tuple[nn.Modul
     torch.manual_seed(0)
     model = method.attach(build(config(layers=2)), params)
     options = TrainSpec(**{"steps": 6, "batch_size": 8, "learning_rate": 1e-2, "micro_tokens": tokens} | spec)
-    info = train(model, method, encoded(), encoded(6, seed=1), options, 1e-2, seed=3, pad=0)
+    info = train(
+        model,
+        method,
+        examples=encoded(),
+        validation=encoded(6, seed=1),
+        spec=options,
+        learning_rate=1e-2,
+        seed=3,
+        pad=0,
+    )
     return model, info
 
 
@@ -128,7 +139,9 @@ def test_a_loss_that_is_no_number_stops_the_trial() -> None:
     with torch.no_grad():
         model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="loss became nan at step"):
-        train(model, method, encoded(), [], TrainSpec(steps=3), 1e-2, seed=0, pad=0)
+        train(
+            model, method, examples=encoded(), validation=[], spec=TrainSpec(steps=3), learning_rate=1e-2, seed=0, pad=0
+        )
 
 
 def test_an_update_that_breaks_the_model_stops_the_trial() -> None:
@@ -138,7 +151,7 @@ def test_an_update_that_breaks_the_model_stops_the_trial() -> None:
     model.lm_head.weight.register_hook(lambda gradient: gradient * float("nan"))
     options = TrainSpec(steps=1, gradient_clip=None)
     with pytest.raises(FloatingPointError, match="validation loss became nan at step 1 of 1"):
-        train(model, method, encoded(), encoded(4), options, 1e-2, seed=0, pad=0)
+        train(model, method, examples=encoded(), validation=encoded(4), spec=options, learning_rate=1e-2, seed=0, pad=0)
     with pytest.raises(FloatingPointError, match="log-likelihoods that are no numbers"):
         score_plain(model, [([3, 4], [5])], 0, 64)
 
@@ -243,3 +256,16 @@ def test_what_trains_is_float32_whatever_the_dtype_of_the_model() -> None:
     )
     assert own_trained(lora, base) == []
     assert {p.dtype for p in lora.parameters() if p.requires_grad} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["adamax", "", 512])
+def test_an_unknown_optimizer_is_refused(name: str) -> None:
+    """A number that slipped into its place had trained with AdamW."""
+    with pytest.raises(UnknownNameError, match=r"no optimizer named .* Known: adafactor, adamw"):
+        make_optimizer(name, [nn.Parameter(torch.zeros(2))], 1e-3, 0.0)
+
+
+def test_what_training_is_given_is_named() -> None:
+    """Nothing behind the model and the method can slip into another's place."""
+    kinds = {name: parameter.kind for name, parameter in inspect.signature(train).parameters.items()}
+    assert [name for name, kind in kinds.items() if kind is not inspect.Parameter.KEYWORD_ONLY] == ["model", "method"]

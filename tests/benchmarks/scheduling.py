@@ -13,9 +13,9 @@ from rich.console import Console
 
 from mosld_bench import launch, meters, planning
 from mosld_bench.board import Board
-from mosld_bench.execute import Surroundings
 from mosld_bench.record import Record
 from mosld_bench.study import Study
+from mosld_bench.trial.execute import Surroundings
 from mosld_bench.workspace import Workspace
 from tests.benchmarks.side_by_side import Row, alone
 from tests.conftest import REPOSITORY

@@ -13,10 +13,10 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from mosld_bench import registry
-from mosld_bench.execute import Session, Surroundings
 from mosld_bench.models import fresh
 from mosld_bench.study import Resources, TrainSpec
 from mosld_bench.train import Encoded, batch_order, train
+from mosld_bench.trial.execute import Session, Surroundings
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, alone, faster, in_turns
 from tests.conftest import REPOSITORY
@@ -30,7 +30,9 @@ MICRO = 512  # as the study `smollm2` has it
 def run(rounds: int) -> Iterator[Row]:
     threads = real.threads()
     items = mixture()
-    spec = TrainSpec(steps=STEPS, batch_size=8, learning_rate=1e-3, max_length=256, validation_items=1)
+    spec = TrainSpec(
+        steps=STEPS, batch_size=8, learning_rate=1e-3, max_length=256, validation_items=1, micro_tokens=MICRO
+    )
     words = f"LoRA r 8 on q, v; OpenBookQA, CommonsenseQA, MCTest, ARC; batch 8, cut-off 256; {threads} threads"
     padding: list[float] = []
 
@@ -82,9 +84,15 @@ def _adapted(dtype: str) -> Any:
 
 def _ours(items: Sequence[Encoded], spec: TrainSpec) -> Any:
     return train(
-        _adapted(spec.dtype), registry.get("peft"), items, [], spec, spec.learning_rate, 0,
-        real.smollm2()[1].pad_token_id, MICRO,
-    )  # fmt: skip
+        _adapted(spec.dtype),
+        registry.get("peft"),
+        examples=items,
+        validation=[],
+        spec=spec,
+        learning_rate=spec.learning_rate,
+        seed=0,
+        pad=real.smollm2()[1].pad_token_id,
+    )
 
 
 def _tokens(items: Sequence[Encoded], spec: TrainSpec) -> int:

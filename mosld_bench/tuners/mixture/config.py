@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from peft.config import PeftConfig
 from peft.utils.peft_types import PeftType
 
+from mosld_bench.design_space import DROPOUT_PLACES, SHARES, Coordinates, DropoutPlace, Share
 from mosld_bench.errors import BenchError
 
 
@@ -18,8 +18,10 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
     Raises BenchError for a combination that has no meaning, such as a top-K above the number of experts.
     """
 
-    r: int = field(default=8, metadata={"help": "rank of every expert"})
-    lora_alpha: float = field(default=16, metadata={"help": "the update is scaled by lora_alpha / r"})
+    r: int = field(default=Coordinates.r, metadata={"help": "rank of every expert"})
+    lora_alpha: float = field(
+        default=Coordinates.lora_alpha, metadata={"help": "the update is scaled by lora_alpha / r"}
+    )
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "names of the linear layers to adapt, or a regular expression"}
     )
@@ -27,22 +29,27 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
     rank_pattern: dict[str, int] = field(default_factory=dict, metadata={"help": "module name -> its own r"})
     alpha_pattern: dict[str, float] = field(default_factory=dict, metadata={"help": "module name -> its own alpha"})
     experts: int | list[int] = field(
-        default=4, metadata={"help": "experts a module; a list is spread over equal parts of the depth"}
+        default=Coordinates.experts,
+        metadata={"help": "experts a module; a list is spread over equal parts of the depth"},
     )
-    share: Literal["none", "down", "up"] = field(
-        default="none",
+    share: Share = field(
+        default=Coordinates.share,
         metadata={"help": "which matrix all experts of a module share: LoRA's A is down, B is up"},
     )
-    top_k: int | None = field(default=None, metadata={"help": "experts active a token; none: all of them"})
-    renormalize: bool = field(default=True, metadata={"help": "whether the gates of the top-K sum to one"})
+    top_k: int | None = field(default=Coordinates.top_k, metadata={"help": "experts active a token; none: all of them"})
+    renormalize: bool = field(
+        default=Coordinates.renormalize, metadata={"help": "whether the gates of the top-K sum to one"}
+    )
     capacity: float | None = field(
-        default=None,
+        default=Coordinates.capacity,
         metadata={"help": "in training an expert takes at most this times its even share of a sequence's picks"},
     )
-    balance_coef: float = field(default=0.0, metadata={"help": "weight of the balance loss"})
-    dropout: float = field(default=0.0, metadata={"help": "share of what dropout_on names that is zeroed"})
-    dropout_on: Literal["none", "input", "weight", "hidden", "gates"] = field(
-        default="none",
+    balance_coef: float = field(default=Coordinates.balance_coef, metadata={"help": "weight of the balance loss"})
+    dropout: float = field(
+        default=Coordinates.dropout, metadata={"help": "share of what dropout_on names that is zeroed"}
+    )
+    dropout_on: DropoutPlace = field(
+        default=Coordinates.dropout_on,
         metadata={
             "help": "the adapter's input, the weights of the shared matrix (down if none), its output, or the router's "
             "probabilities before the top-K"
@@ -58,12 +65,12 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         require(bool(counts) and all(isinstance(n, int) and n >= 1 for n in counts), "experts", self.experts,
                  "a positive integer, or a list of them from the first part of the depth to the last")  # fmt: skip
         require(isinstance(self.r, int) and self.r >= 1, "r", self.r, "a positive integer")
-        require(self.share in ("none", "down", "up"), "share", self.share, "none, down or up")
+        require(self.share in SHARES, "share", self.share, "none, down or up")
         fewest = min(counts)
         require(self.top_k is None or (isinstance(self.top_k, int) and 1 <= self.top_k <= fewest), "top_k",
                  self.top_k, f"none (dense routing) or 1 to {fewest}, the fewest experts of a layer")  # fmt: skip
         require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
-        require(self.dropout_on in ("none", "input", "weight", "hidden", "gates"), "dropout_on", self.dropout_on,
+        require(self.dropout_on in DROPOUT_PLACES, "dropout_on", self.dropout_on,
                  "none, input, weight, hidden or gates")  # fmt: skip
         require((self.dropout > 0) == (self.dropout_on != "none"), "dropout_on", self.dropout_on,
                  f"none exactly when dropout is 0 (it is {self.dropout})")  # fmt: skip

@@ -1,0 +1,1 @@
+"""One trial becomes one record, in this process; knows no Ray."""
