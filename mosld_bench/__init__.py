@@ -8,37 +8,37 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mosld_bench._peft import register_with_peft
+from mosld_bench.compat.peft_registration import register_with_peft
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mosld_bench.budget import fit_budget
     from mosld_bench.errors import BenchError
-    from mosld_bench.recipe import Recipe
-    from mosld_bench.record import Fit, Record, load
-    from mosld_bench.registry import Method, get, register
-    from mosld_bench.report import build_report
-    from mosld_bench.study import Study, Trial
-    from mosld_bench.testing import check_method
+    from mosld_bench.methods.contract import check_method
+    from mosld_bench.methods.fit import fit_budget
+    from mosld_bench.methods.registry import Method, get, register
+    from mosld_bench.records.record import Fit, Record, load
+    from mosld_bench.report.build import build_report
+    from mosld_bench.spec.recipe import Recipe
+    from mosld_bench.spec.study import Study, Trial
     from mosld_bench.trial.execute import execute
     from mosld_bench.tuners.mixture import MixtureConfig, aux_loss
 
 _HOME = {
     "BenchError": "errors",
-    "Fit": "record",
-    "fit_budget": "budget",
+    "Fit": "records.record",
+    "fit_budget": "methods.fit",
     "execute": "trial.execute",
-    "Recipe": "recipe",
-    "Record": "record",
-    "load": "record",
-    "Method": "registry",
-    "get": "registry",
-    "register": "registry",
-    "build_report": "report",
-    "Study": "study",
-    "Trial": "study",
-    "check_method": "testing",
+    "Recipe": "spec.recipe",
+    "Record": "records.record",
+    "load": "records.record",
+    "Method": "methods.registry",
+    "get": "methods.registry",
+    "register": "methods.registry",
+    "build_report": "report.build",
+    "Study": "spec.study",
+    "Trial": "spec.study",
+    "check_method": "methods.contract",
     "MixtureConfig": "tuners.mixture",
     "aux_loss": "tuners.mixture",
 }

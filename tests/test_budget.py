@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoConfig, LlamaConfig
 
-from mosld_bench import budget, registry
-from mosld_bench.budget import Counts, base_size, count_trainable, fit_budget, target_of
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import BudgetError, UnknownNameError
-from mosld_bench.recipe import Recipe, load_recipes
-from mosld_bench.registry import Method
+from mosld_bench.methods import fit as budget
+from mosld_bench.methods import registry
+from mosld_bench.methods.fit import Counts, base_size, count_trainable, fit_budget, target_of
+from mosld_bench.methods.registry import Method
+from mosld_bench.spec.recipe import Recipe, load_recipes
 from tests.models import build, config
 
 RECIPES = load_recipes(Path(__file__).parent.parent / "methods")
@@ -140,7 +141,7 @@ def test_budget_words() -> None:
 
 
 def test_fresh_copies_share_memory_until_trained() -> None:
-    from mosld_bench.models import fresh, own_trained
+    from mosld_bench.inputs.models import fresh, own_trained
 
     base = build(config())
     before = {n: p.clone() for n, p in base.named_parameters()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,13 +13,13 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mosld_bench import registry
 from mosld_bench.errors import BadFileError, BenchError, DataError, UnknownNameError
-from mosld_bench.recipe import Recipe, load_recipes, select
-from mosld_bench.registry import Method
-from mosld_bench.study import Study, Trial
-from mosld_bench.taskfiles import TaskFiles
-from mosld_bench.workspace import Workspace
+from mosld_bench.methods import registry
+from mosld_bench.methods.registry import Method
+from mosld_bench.spec.recipe import Recipe, load_recipes, select
+from mosld_bench.spec.study import Study, Trial
+from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, write_task
 
 
@@ -311,14 +312,14 @@ assert not heavy, heavy
         ("import mosld_bench", ["torch", "ray", "transformers", "peft", "pandas"]),
         ("import mosld_bench.cli", ["torch", "ray", "transformers", "peft", "lm_eval"]),
         (
-            "from mosld_bench import study, recipe, registry, workspace, errors, taskfiles",
+            "from mosld_bench.spec import study, task_files; from mosld_bench.methods import registry",
             ["torch", "ray", "transformers"],
         ),
         (
-            "from mosld_bench import report, tables, plots, stats, record",
+            "from mosld_bench.report import build; from mosld_bench.records import record",
             ["torch", "ray", "transformers", "lm_eval"],
         ),
-        ("from mosld_bench import train, evaluate, tasks, budget; import mosld_bench.trial.execute", ["ray"]),
+        ("from mosld_bench.trial import train, scoring, execute; from mosld_bench.inputs import tasks", ["ray"]),
     ],
 )
 def test_import_rule(first: str, banned: list[str]) -> None:
@@ -329,8 +330,12 @@ def test_import_rule(first: str, banned: list[str]) -> None:
 
 
 def test_only_launch_imports_ray() -> None:
-    users = [p.name for p in (REPOSITORY / "mosld_bench").rglob("*.py") if "import ray" in p.read_text()]
-    assert users == ["launch.py"]
+    users = [
+        p.name
+        for p in (REPOSITORY / "mosld_bench").rglob("*.py")
+        if re.search(r"^\s*import ray\b", p.read_text(), re.M)
+    ]
+    assert users == ["ray_executor.py"]
 
 
 @pytest.mark.parametrize(

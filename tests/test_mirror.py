@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from mosld_bench.errors import DataError, ModelError
-from mosld_bench.fetch import fetch_model
-from mosld_bench.mirror import Part, fetch_data
-from mosld_bench.study import ModelSpec
-from mosld_bench.taskfiles import TaskFiles
-from mosld_bench.tasks import TaskLoader
+from mosld_bench.inputs.fetch_data import Part, fetch_data
+from mosld_bench.inputs.fetch_model import fetch_model
+from mosld_bench.inputs.tasks import TaskLoader
+from mosld_bench.spec.study import ModelSpec
+from mosld_bench.spec.task_files import TaskFiles
 from tests.conftest import REPOSITORY
 
 FILES = TaskFiles.scan((REPOSITORY / "tasks",))
@@ -141,7 +141,7 @@ def test_a_mirror_made_by_hand_is_taken_as_it_is_or_completed(tmp_path: Path, hu
 
 
 def test_a_mirror_made_by_hand_lacks_what_is_not_in_it_and_nothing_else(mirror: Path, hub: Callable[..., Hub]) -> None:
-    from mosld_bench.mirror import _complete
+    from mosld_bench.inputs.fetch_data import _complete
 
     parts = [Part.of(task, FILES.config(task) or {}) for task in FILES.paths]
     ours = [part for part in parts if part is not None and (mirror / part.dataset).is_dir()]

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
-from mosld_bench.design_space import Coordinates
 from mosld_bench.errors import BenchError
+from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.tuners.mixture import (
     MixtureConfig,
     MixtureLayer,

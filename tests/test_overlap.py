@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mosld_bench import overlap
 from mosld_bench.errors import BadFileError, DataError
-from mosld_bench.overlap import Index, Overlap, cached, overlaps
-from mosld_bench.study import EvaluateSpec
-from mosld_bench.taskfiles import TaskFiles
-from mosld_bench.tasks import TaskLoader, sample
+from mosld_bench.inputs import contamination as overlap
+from mosld_bench.inputs.contamination import Index, Overlap, cached, overlaps
+from mosld_bench.inputs.tasks import TaskLoader, sample
+from mosld_bench.spec.study import EvaluateSpec
+from mosld_bench.spec.task_files import TaskFiles
 from tests.conftest import write_task
 
 

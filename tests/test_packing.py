@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from mosld_bench import registry
 from mosld_bench.errors import OutOfMemoryError
-from mosld_bench.evaluate import PackedLM, encode_pairs
-from mosld_bench.packing import CannotPackError, Proof, Work, packs, score_packed, score_plain
-from mosld_bench.prefixes import Tree, plant
+from mosld_bench.methods import registry
+from mosld_bench.trial.packed_scoring import CannotPackError, Proof, Work, packs, score_packed, score_plain
+from mosld_bench.trial.prefix_tree import Tree, plant
+from mosld_bench.trial.scoring import PackedLM, encode_pairs
 from tests.models import build, config, tokenizer
 
 Ids = list[int]
@@ -246,7 +246,7 @@ def test_what_does_not_fit_is_cut_at_the_beginning() -> None:
 
 def test_scores_of_a_bfloat16_model_have_a_float32_head() -> None:
     """Between 8 and 16 bfloat16 logits are a sixteenth apart; those that are compared must not be."""
-    from mosld_bench.logits import logits_at
+    from mosld_bench.trial.logits import logits_at
 
     model = build(config()).to(torch.bfloat16)
     with torch.no_grad():
@@ -305,6 +305,6 @@ def test_a_model_that_refuses_its_inputs_is_scored_plainly(error: BaseException)
 
 def test_a_fault_of_ours_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes wrong outside the model's forward is not taken for a model that cannot be packed."""
-    monkeypatch.setattr("mosld_bench.packing.plant", lambda *given: [][1])
+    monkeypatch.setattr("mosld_bench.trial.packed_scoring.plant", lambda *given: [][1])
     with pytest.raises(IndexError):
         packs(build(config()), requests(6)[0], 0)

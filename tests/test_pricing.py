@@ -12,17 +12,20 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from mosld_bench import meters, planning, registry, train
-from mosld_bench.budget import fit_budget
+from mosld_bench.cost.estimate import REACHED, VALIDATIONS, Price, TaskSize, fits, price, summary, task_sizes
+from mosld_bench.cost.memory import Shape, UnknownShapeError, memory_of
 from mosld_bench.errors import BadFileError
-from mosld_bench.memory import Shape, UnknownShapeError, memory_of
-from mosld_bench.models import fresh, load_config, own_trained
-from mosld_bench.pricing import REACHED, VALIDATIONS, Price, TaskSize, fits, price, summary, task_sizes
-from mosld_bench.recipe import load_recipes
-from mosld_bench.record import Fit
-from mosld_bench.study import EvaluateSpec, ModelSpec, Study, TrainSpec, Trial
-from mosld_bench.taskfiles import TaskFiles
-from mosld_bench.workspace import Workspace
+from mosld_bench.inputs.models import fresh, load_config, own_trained
+from mosld_bench.methods import registry
+from mosld_bench.methods.fit import fit_budget
+from mosld_bench.records.record import Fit
+from mosld_bench.run import plan as planning
+from mosld_bench.spec.recipe import load_recipes
+from mosld_bench.spec.study import EvaluateSpec, ModelSpec, Study, TrainSpec, Trial
+from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.workspace import Workspace
+from mosld_bench.trial import device as meters
+from mosld_bench.trial import train
 from tests.conftest import REPOSITORY
 from tests.models import VOCABULARY, build, config
 

@@ -16,19 +16,24 @@ from rich.console import Console
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mosld_bench import job, launch, measure, planning, profile, registry
-from mosld_bench.board import Board
+from mosld_bench import pipeline as job
+from mosld_bench.cost import measure
+from mosld_bench.cost.flops import attached, flops
+from mosld_bench.cost.measure import Options
 from mosld_bench.errors import BadFileError, BenchError, ModelError, ResourceError
-from mosld_bench.flops import attached, flops
-from mosld_bench.measure import Options
-from mosld_bench.meters import Clock, PeakMemory
-from mosld_bench.models import fresh, load_config
-from mosld_bench.profile import Entry, Flops, Load, Profile
-from mosld_bench.recipe import Recipe, load_recipes
-from mosld_bench.record import Fit
-from mosld_bench.study import ModelSpec, Study
+from mosld_bench.inputs.models import fresh, load_config
+from mosld_bench.methods import registry
+from mosld_bench.records import profile
+from mosld_bench.records.profile import Entry, Flops, Load, Profile
+from mosld_bench.records.record import Fit
+from mosld_bench.run import plan as planning
+from mosld_bench.run import ray_executor as launch
+from mosld_bench.run.progress import Board
+from mosld_bench.spec.recipe import Recipe, load_recipes
+from mosld_bench.spec.study import ModelSpec, Study
+from mosld_bench.spec.workspace import Workspace
+from mosld_bench.trial.device import Clock, PeakMemory
 from mosld_bench.trial.execute import Surroundings
-from mosld_bench.workspace import Workspace
 from tests import models
 from tests.conftest import REPOSITORY, bench
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mosld_bench import published
 from mosld_bench.errors import BadFileError, UnknownNameError
-from mosld_bench.published import AVERAGE, FILES
-from mosld_bench.study import Study, TrainSpec
+from mosld_bench.records import published
+from mosld_bench.records.published import AVERAGE, FILES
+from mosld_bench.spec.study import Study, TrainSpec
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "results" / "published"

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from pypdf import PdfReader
 
-from mosld_bench import record
 from mosld_bench.errors import BadFileError, BenchError
-from mosld_bench.evidence import Evidence, gather
-from mosld_bench.looks import Plot, percent_axis
-from mosld_bench.plots import draw_all
-from mosld_bench.recipe import Recipe
-from mosld_bench.record import Outcome, Point, Record
-from mosld_bench.report import SIZES, _body_size, build_report, polished
-from mosld_bench.study import Condition, ModelSpec, Study, Trial
-from mosld_bench.summary import summary
-from mosld_bench.tabular import percent, tex_text
+from mosld_bench.records import record
+from mosld_bench.records.record import Outcome, Point, Record
+from mosld_bench.report.analysis import Evidence, gather
+from mosld_bench.report.build import SIZES, _body_size, build_report, polished
+from mosld_bench.report.figures.plots import draw_all
+from mosld_bench.report.figures.style import Plot, percent_axis
+from mosld_bench.report.sections.summary import summary
+from mosld_bench.report.table import percent, tex_text
+from mosld_bench.spec.recipe import Recipe
+from mosld_bench.spec.study import Condition, ModelSpec, Study, Trial
 from tests.synthetic import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,

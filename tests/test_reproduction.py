@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from scipy.stats import t
 
-from mosld_bench import overlap, published, record
-from mosld_bench.evidence import Evidence, gather
-from mosld_bench.overlap_section import overlap_section
-from mosld_bench.record import Outcome
-from mosld_bench.reproduction import Reproduced, reproduced, reproduction
-from mosld_bench.study import ModelSpec, Study
+from mosld_bench.inputs import contamination as overlap
+from mosld_bench.records import published, record
+from mosld_bench.records.record import Outcome
+from mosld_bench.report.analysis import Evidence, gather
+from mosld_bench.report.sections.contamination import overlap_section
+from mosld_bench.report.sections.reproduction import Reproduced, reproduced, reproduction
+from mosld_bench.spec.study import ModelSpec, Study
 from tests.conftest import REPOSITORY
 from tests.synthetic import RECIPES, make_record, make_study, make_trials
 

@@ -20,21 +20,25 @@ import torch
 from pypdf import PdfReader
 from rich.console import Console
 
-from mosld_bench import job, launch, models, planning, provenance, record
-from mosld_bench.board import Board
-from mosld_bench.budget import fit_budget
+from mosld_bench import pipeline as job
 from mosld_bench.errors import BenchError, DataError, ModelError, ResourceError
-from mosld_bench.methods import PeftMethod
-from mosld_bench.models import find, load_config
-from mosld_bench.recipe import load_recipes
-from mosld_bench.record import Fit, Outcome, Record
-from mosld_bench.study import Study
-from mosld_bench.taskfiles import TaskFiles
-from mosld_bench.tasks import TaskLoader, examples, passages, sample, split, training_docs
-from mosld_bench.testing import check_method
+from mosld_bench.inputs import models
+from mosld_bench.inputs.models import find, load_config
+from mosld_bench.inputs.tasks import TaskLoader, examples, passages, sample, split, training_docs
+from mosld_bench.methods.builtin import PeftMethod
+from mosld_bench.methods.contract import check_method
+from mosld_bench.methods.fit import fit_budget
+from mosld_bench.records import provenance, record
+from mosld_bench.records.record import Fit, Outcome, Record
+from mosld_bench.run import plan as planning
+from mosld_bench.run import ray_executor as launch
+from mosld_bench.run.progress import Board
+from mosld_bench.spec.recipe import load_recipes
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial import execute as execution
 from mosld_bench.trial.execute import Session, Surroundings, execute
-from mosld_bench.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, items, write_task
 from tests.models import config
 
@@ -87,7 +91,7 @@ def test_items_and_adapter_beside_the_record_reproduce_its_score(tiny: Path) -> 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from mosld_bench.packing import score_plain
+    from mosld_bench.trial.packed_scoring import score_plain
 
     _, jobs, around = parts(tiny, recipes=["mosld"], frozen_base=False)
     (outcome,) = launch.run_inline(jobs, around, tiny / "results", quiet(jobs))
@@ -317,8 +321,8 @@ def test_ray_gives_the_same_numbers_and_survives_a_dead_worker(tiny: Path) -> No
     """Two workers; a plug-in kills its process at the first try, and the trial is tried again on a new worker."""
     (tiny / "kamikaze.py").write_text(
         "import os, pathlib\n"
-        "from mosld_bench.methods import PeftMethod\n"
-        "from mosld_bench.registry import register\n"
+        "from mosld_bench.methods.builtin import PeftMethod\n"
+        "from mosld_bench.methods.registry import register\n"
         "FLAG = pathlib.Path(__file__).with_suffix('.died')\n"
         "@register('kamikaze')\n"
         "class Kamikaze(PeftMethod):\n"
@@ -414,7 +418,7 @@ def test_bad_input_is_one_sentence_and_nothing_half_written(
 ) -> None:
     import sys
 
-    from mosld_bench import cli
+    from mosld_bench.cli.app import app as cli
 
     words, said = WRONG[case]
     (tiny / "methods" / "greedy.yaml").write_text("include: mosld.yaml\ntitle: Greedy\nparams: {top_k: 9}\n")
@@ -464,8 +468,8 @@ def test_an_outside_method_by_plugin_and_by_entry_point(tiny: Path, monkeypatch:
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_every_recipe_keeps_the_contract(name: str) -> None:
-    from mosld_bench import registry
-    from mosld_bench.recipe import load_recipes
+    from mosld_bench.methods import registry
+    from mosld_bench.spec.recipe import load_recipes
 
     recipe = load_recipes(REPOSITORY / "methods")[name]
     assert len(check_method(registry.get(recipe.method), recipe.params, recipe.knob)) == 8

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from mosld_bench import stats
+from mosld_bench.report import stats
 
 
 def test_doctests() -> None:

@@ -13,10 +13,12 @@ import pytest
 from pypdf import PdfReader
 from rich.console import Console
 
-from mosld_bench import job, origin, planning
+from mosld_bench import pipeline as job
 from mosld_bench.embedded import MODEL_DIR
-from mosld_bench.study import Study
-from mosld_bench.workspace import Workspace
+from mosld_bench.inputs import source_note as origin
+from mosld_bench.run import plan as planning
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, declarations
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")

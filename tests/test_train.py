@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mosld_bench import registry
 from mosld_bench.errors import UnknownNameError
-from mosld_bench.packing import score_plain
-from mosld_bench.registry import Method
-from mosld_bench.study import VALIDATIONS, TrainSpec
-from mosld_bench.train import (
+from mosld_bench.methods import registry
+from mosld_bench.methods.registry import Method
+from mosld_bench.spec.study import VALIDATIONS, TrainSpec
+from mosld_bench.trial.packed_scoring import score_plain
+from mosld_bench.trial.train import (
     Encoded,
     _schedule,
     answer_loss,
@@ -189,7 +189,7 @@ def test_bfloat16_and_checkpointing_follow_the_float32_curve() -> None:
 @pytest.mark.parametrize("recipe", ["mixlora", "mosld"])
 def test_checkpointing_leaves_no_graph_behind(recipe: str) -> None:
     """The forward that checkpointing repeats must not leave balance losses: each would hold a layer's activations."""
-    from mosld_bench.models import checkpoint_layers
+    from mosld_bench.inputs.models import checkpoint_layers
     from mosld_bench.tuners.mixture.routing import RoutedLayer
 
     method = registry.get("mixture" if recipe == "mosld" else "mixlora")
@@ -220,7 +220,7 @@ def test_warm_up_takes_no_more_than_its_share() -> None:
 
 def test_adafactor_by_its_equations() -> None:
     """Two steps on one matrix against arXiv 1804.04235, algorithm 4, at the small gradients of a large model."""
-    from mosld_bench.train import make_optimizer
+    from mosld_bench.trial.train import make_optimizer
 
     torch.manual_seed(0)
     weight = nn.Parameter(torch.randn(4, 3, dtype=torch.float64))
@@ -243,7 +243,7 @@ def test_adafactor_by_its_equations() -> None:
 
 
 def test_what_trains_is_float32_whatever_the_dtype_of_the_model() -> None:
-    from mosld_bench.models import fresh, own_trained
+    from mosld_bench.inputs.models import fresh, own_trained
 
     base = build(config(layers=2)).to(torch.bfloat16)
     model = registry.get("full").attach(fresh(base), {})

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mosld_bench import registry
 from mosld_bench.errors import BenchError, DataError
-from mosld_bench.provenance import code_state, meta_info, now
-from mosld_bench.record import Fit, Outcome, Record
-from mosld_bench.study import GeneralData, ModelSpec, Resources, TrainSpec, Trial
+from mosld_bench.methods import registry
+from mosld_bench.records.provenance import code_state, meta_info, now
+from mosld_bench.records.record import Fit, Outcome, Record
+from mosld_bench.spec.study import GeneralData, ModelSpec, Resources, TrainSpec, Trial
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from mosld_bench.packing import Proof
-    from mosld_bench.train import Encoded
+    from mosld_bench.trial.packed_scoring import Proof
+    from mosld_bench.trial.train import Encoded
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Session:
     """Base models, tasks and encoded items of one process, each loaded once."""
 
     def __init__(self, around: Surroundings) -> None:
-        from mosld_bench.tasks import TaskLoader
+        from mosld_bench.inputs.tasks import TaskLoader
 
         code_state()  # of the code as it is loaded: the checkout may move on while this process runs
         for plugin in around.plugins:
@@ -78,7 +78,7 @@ class Session:
         """(pristine frozen base model, tokenizer)."""
         import torch
 
-        from mosld_bench.models import load_base, load_tokenizer
+        from mosld_bench.inputs.models import load_base, load_tokenizer
 
         key = f"{spec.name}@{spec.revision}:{dtype}"
         if key not in self._models:
@@ -93,7 +93,7 @@ class Session:
 
     def examples(self, task: str, spec: TrainSpec, tokenizer: Any) -> tuple[list[Encoded], list[Encoded]]:
         """(training, validation) items of a task as token ids. Raises DataError where none is left to train on."""
-        from mosld_bench.tasks import draw, passages, split
+        from mosld_bench.inputs.tasks import draw, passages, split
 
         key = (
             task,
@@ -128,9 +128,9 @@ class Session:
 
 def _encode(task: Any, spec: TrainSpec, tokenizer: Any, most: int | None) -> list[Encoded]:
     """The training split of a task, or ``most`` items of it drawn with the study's split seed, as token ids."""
-    from mosld_bench.evaluate import encode_pairs
-    from mosld_bench.tasks import draw, examples
-    from mosld_bench.train import Encoded
+    from mosld_bench.inputs.tasks import draw, examples
+    from mosld_bench.trial.scoring import encode_pairs
+    from mosld_bench.trial.train import Encoded
 
     name = task.config.task
     items = examples(task, draw(task, most, spec.split_seed))
@@ -169,7 +169,7 @@ def failed(trial: Trial, error: str, meta: dict[str, Any]) -> Outcome:
 
 def _release(device: str) -> None:
     """Give the trial's memory back, so that the next trial of this process starts from nothing."""
-    from mosld_bench.meters import release
+    from mosld_bench.trial.device import release
 
     with suppress(RuntimeError):  # after an error of the device, of which the record tells already
         release(device)
@@ -178,11 +178,11 @@ def _release(device: str) -> None:
 def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, started: str, clock: float) -> Outcome:
     import torch
 
-    from mosld_bench.evaluate import PackedLM, evaluate
-    from mosld_bench.meters import PeakMemory, trim
-    from mosld_bench.models import checkpoint_layers, fresh, own_trained, weights_source
-    from mosld_bench.packing import Proof
-    from mosld_bench.train import train
+    from mosld_bench.inputs.models import checkpoint_layers, fresh, own_trained, weights_source
+    from mosld_bench.trial.device import PeakMemory, trim
+    from mosld_bench.trial.packed_scoring import Proof
+    from mosld_bench.trial.scoring import PackedLM, evaluate
+    from mosld_bench.trial.train import train
 
     around, spec = session.around, trial.train
     watch(Progress(trial.id, "loading"))

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from mosld_bench import planning
-from mosld_bench.meters import resident
-from mosld_bench.study import Study
+from mosld_bench.run import plan as planning
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.workspace import Workspace
+from mosld_bench.trial.device import resident
 from mosld_bench.trial.execute import Session, Surroundings, execute
-from mosld_bench.workspace import Workspace
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, alone
 from tests.conftest import REPOSITORY

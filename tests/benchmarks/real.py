@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from mosld_bench import meters
-from mosld_bench.models import load_base, load_tokenizer
-from mosld_bench.study import ModelSpec, Study
-from mosld_bench.tasks import TaskLoader
+from mosld_bench.inputs.models import load_base, load_tokenizer
+from mosld_bench.inputs.tasks import TaskLoader
+from mosld_bench.spec.study import ModelSpec, Study
+from mosld_bench.trial import device as meters
 from tests.conftest import REPOSITORY
 
 TASKS = ("openbookqa", "commonsense_qa", "mctest", "arc_easy", "arc_challenge")

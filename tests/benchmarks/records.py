@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from mosld_bench import budget, record, registry
-from mosld_bench.models import load_config
-from mosld_bench.recipe import Recipe, load_recipes
-from mosld_bench.record import Point, Record
-from mosld_bench.registry import Method
-from mosld_bench.report import build_report
-from mosld_bench.study import ModelSpec, Study, Trial
+from mosld_bench.inputs.models import load_config
+from mosld_bench.methods import fit as budget
+from mosld_bench.methods import registry
+from mosld_bench.methods.registry import Method
+from mosld_bench.records import record
+from mosld_bench.records.record import Point, Record
+from mosld_bench.report.build import build_report
+from mosld_bench.spec.recipe import Recipe, load_recipes
+from mosld_bench.spec.study import ModelSpec, Study, Trial
 from tests.benchmarks.side_by_side import Row, alone, faster, in_turns, share
 from tests.conftest import REPOSITORY
 from tests.synthetic import RECIPES, make_record, make_study, make_trials, task_configs

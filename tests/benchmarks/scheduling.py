@@ -11,12 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
-from mosld_bench import launch, meters, planning
-from mosld_bench.board import Board
-from mosld_bench.record import Record
-from mosld_bench.study import Study
+from mosld_bench.records.record import Record
+from mosld_bench.run import plan as planning
+from mosld_bench.run import ray_executor as launch
+from mosld_bench.run.progress import Board
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.workspace import Workspace
+from mosld_bench.trial import device as meters
 from mosld_bench.trial.execute import Surroundings
-from mosld_bench.workspace import Workspace
 from tests.benchmarks.side_by_side import Row, alone
 from tests.conftest import REPOSITORY
 

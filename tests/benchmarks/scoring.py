@@ -10,9 +10,9 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
-from mosld_bench.evaluate import PackedLM
-from mosld_bench.packing import Proof
-from mosld_bench.tasks import sample
+from mosld_bench.inputs.tasks import sample
+from mosld_bench.trial.packed_scoring import Proof
+from mosld_bench.trial.scoring import PackedLM
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, faster, in_turns
 from tests.conftest import REPOSITORY

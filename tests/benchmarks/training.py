@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from mosld_bench import registry
-from mosld_bench.models import fresh
-from mosld_bench.study import Resources, TrainSpec
-from mosld_bench.train import Encoded, batch_order, train
+from mosld_bench.inputs.models import fresh
+from mosld_bench.methods import registry
+from mosld_bench.spec.study import Resources, TrainSpec
 from mosld_bench.trial.execute import Session, Surroundings
+from mosld_bench.trial.train import Encoded, batch_order, train
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, alone, faster, in_turns
 from tests.conftest import REPOSITORY

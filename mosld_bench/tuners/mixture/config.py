@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from peft.config import PeftConfig
 from peft.utils.peft_types import PeftType
 
-from mosld_bench.design_space import DROPOUT_PLACES, SHARES, Coordinates, DropoutPlace, Share
 from mosld_bench.errors import BenchError
+from mosld_bench.spec.design_space import DROPOUT_PLACES, SHARES, Coordinates, DropoutPlace, Share
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mosld_bench.registry import Method, register
+from mosld_bench.methods.registry import Method, register
 
 
 class Scaled(nn.Module):

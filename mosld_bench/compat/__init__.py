@@ -1,0 +1,1 @@
+"""Every use of another library's private parts, one file a library, each assumption with a test."""

@@ -1,0 +1,1 @@
+"""What a trial takes: estimated, counted and measured."""

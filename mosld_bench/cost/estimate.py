@@ -1,0 +1,212 @@
+"""What a trial will take, from its plan alone: tokens, FLOPs, GPU-hours, memory. Estimates, no measurements.
+
+FLOPs a token, with N parameters outside the embeddings (adapters included) and T of them trained:
+
+    scoring, validation   2 N                       one forward
+    training              4 N + 2 T                 forward, backward through the activations, gradients of what trains
+      checkpointing       + 2 N                     the forward once more
+
+so full fine-tuning comes to 6 N. Left out: attention's square (1 % of a 7B model at 256 tokens), the output head, which
+works at answer positions only, loading, that generated answers are decoded token by token, and work element by element,
+which made MixLoRA's trials of SmolLM2-135M take 1.5 times as long as those of other mixtures. Hours assume that a GPU
+sustains ``SUSTAINED`` FLOP/s.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from mosld_bench.cost.memory import Memory, Shape, memory_of
+from mosld_bench.records.record import Fit
+from mosld_bench.spec.recipe import Strict, parse
+from mosld_bench.spec.study import VALIDATIONS, Trial
+from mosld_bench.spec.task_files import TaskFiles
+
+#: Assumed FLOP/s by train.dtype: bfloat16 on a GPU of the A100-80GB class at a third of its peak, float32 at three
+#: quarters of its own.
+SUSTAINED = {"bfloat16": 100e12, "float32": 15e12}
+#: Share of a core's speed at products of matrices that trials of SmolLM2-135M reach on it, by train.dtype (measured).
+REACHED = {"bfloat16": 0.3, "float32": 0.5}
+OPTIONS = 0.25  # tokens that the options of a question add to its prompt, which they share
+_FEW_TOKENS = 1024  # of a micro-batch, where memory is short
+
+
+class TaskSize(Strict):
+    """A task's ``metadata.size``: items of its splits, and mean tokens of prompt and answer of a training item."""
+
+    train: int = Field(0, ge=0)
+    test: int = Field(ge=0)
+    tokens: float = Field(gt=0)
+
+
+def task_sizes(files: TaskFiles, tasks: Iterable[str]) -> dict[str, TaskSize | None]:
+    """Task -> its size, None where its definition gives none. Raises BadFileError for a size that is malformed."""
+    found: dict[str, TaskSize | None] = {}
+    for task in tasks:
+        size = ((files.config(task) or {}).get("metadata") or {}).get("size")
+        found[task] = None if size is None else parse(TaskSize, f"metadata.size in {files.paths[task]}", size)
+    return found
+
+
+@dataclass(frozen=True)
+class Price:
+    """The estimate of one trial. None where the size of one of its tasks is unknown; memory needs no sizes."""
+
+    what: str  # recipe and model, for sentences
+    train_tokens: float | None  # trained on, every exposure counted
+    validation_tokens: float | None
+    score_tokens: float | None
+    flops: float | None
+    hours: float | None  # of one GPU
+    memory: Memory
+    thriftiest: Memory  # with every setting that saves memory
+    savings: Mapping[str, int]  # setting that would save memory -> total bytes with it alone
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The estimate of a plan. Hours are those of the trials whose tasks are known, None if there is none."""
+
+    trials: int
+    unknown: int  # trials without hours
+    gpu_hours: float | None
+    wall_hours: float | None
+    most_memory: int  # bytes, of the largest trial
+
+
+def price(
+    trial: Trial,
+    fit: Fit,
+    shape: Shape,
+    sizes: Mapping[str, TaskSize | None],
+    checkpoints: bool = True,
+) -> Price:
+    """Estimate ``trial`` as ``fit`` sizes it on a model of ``shape``. Loads and builds nothing.
+
+    ``checkpoints``: whether the method bears gradient checkpointing.
+    """
+    spec, optimizer = trial.train, trial.recipe.optimizer
+    assert spec is not None, "a trial that only counts parameters has no price"
+    if not checkpoints:
+        spec = spec.model_copy(update={"gradient_checkpointing": False})
+    train_tokens, validation_tokens = _train_tokens(trial, sizes)
+    score_tokens = _score_tokens(trial, sizes)
+    flops = hours = None
+    if train_tokens is not None and validation_tokens is not None and score_tokens is not None:
+        body = fit.total - shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+        step = 4 * body + 2 * min(fit.trainable, body) + (2 * body if spec.gradient_checkpointing else 0)
+        flops = train_tokens * step + (validation_tokens + score_tokens) * 2 * body
+        hours = flops / SUSTAINED[spec.dtype] / 3600
+    few = min(spec.micro_tokens, _FEW_TOKENS)
+    settings: list[tuple[str, dict[str, Any]]] = [  # first what changes the numbers least
+        (f"train.micro_tokens: {few}", {"micro_tokens": few}),
+        ("train.gradient_checkpointing: true", {"gradient_checkpointing": True}),
+        ("train.dtype: bfloat16", {"dtype": "bfloat16"}),
+    ]
+    alone = {text: memory_of(fit, shape, spec.model_copy(update=own), optimizer) for text, own in settings}
+    alone["optimizer: adafactor in the recipe"] = memory_of(fit, shape, spec, "adafactor")
+    thrifty = {"dtype": "bfloat16", "gradient_checkpointing": checkpoints, "micro_tokens": few}
+    now = memory_of(fit, shape, spec, optimizer)
+    return Price(
+        what=f"{trial.recipe.name} on {trial.model.name}",
+        train_tokens=train_tokens,
+        validation_tokens=validation_tokens,
+        score_tokens=score_tokens,
+        flops=flops,
+        hours=hours,
+        memory=now,
+        thriftiest=memory_of(fit, shape, spec.model_copy(update=thrifty), "adafactor"),
+        savings={
+            text: one.total
+            for text, one in alone.items()
+            if one.total < 0.98 * now.total and (checkpoints or "checkpointing" not in text)
+        },
+    )
+
+
+def _train_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> tuple[float | None, float | None]:
+    """Tokens that are trained on, and tokens of the validation losses; None where a size is unknown."""
+    spec = trial.train
+    assert spec is not None
+    items = tokens = held_tokens = 0.0
+    for task in trial.train_on:
+        size = sizes.get(task)
+        if size is None:
+            return None, None
+        length = min(size.tokens, spec.max_length)
+        drawn = min(size.train, spec.task_items or size.train)
+        held = round(spec.validation_fraction * drawn)
+        items, tokens = items + drawn - held, tokens + (drawn - held) * length
+        held_tokens += min(held, spec.validation_items) * length
+    if trial.general:
+        size = sizes.get(trial.general.task)
+        if size is None:
+            return None, None
+        items += trial.general.items
+        tokens += trial.general.items * min(size.tokens, spec.max_length)
+    if not items:
+        return 0.0, 0.0
+    steps = spec.steps or math.ceil((spec.epochs or 0) * items / spec.batch_size)
+    return steps * spec.batch_size * tokens / items, min(VALIDATIONS, steps) * held_tokens
+
+
+def _score_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> float | None:
+    """Tokens of the forward passes that score the test items; None where a size is unknown."""
+    total = 0.0
+    for task in trial.scored_on:
+        size = sizes.get(task)
+        if size is None:
+            return None
+        total += min(size.test, trial.evaluate.limit or size.test) * size.tokens * (1 + OPTIONS)
+    return total
+
+
+def fits(price: Price, gpu_bytes: float) -> str | None:
+    """None if the trial fits a GPU of ``gpu_bytes``; else a sentence that says why not, and what to do."""
+    if price.memory.total <= gpu_bytes:
+        return None
+    why = (
+        f"{price.what} needs about {_gb(price.memory.total)} GB ({price.memory.told()}); a GPU of {_gb(gpu_bytes)} GB "
+        f"cannot hold it."
+    )
+    enough = [setting for setting, left in price.savings.items() if left <= gpu_bytes]
+    if enough:
+        return f"{why} Set {enough[0]}: that brings it down to about {_gb(price.savings[enough[0]])} GB."
+    if price.thriftiest.total <= gpu_bytes:
+        return f"{why} Set {', '.join(price.savings)}: together down to about {_gb(price.thriftiest.total)} GB."
+    return (
+        f"{why} Even at its thriftiest it takes {_gb(price.thriftiest.total)} GB: leave the "
+        f"recipe out (--methods names the others), take a smaller model, or a larger GPU."
+    )
+
+
+def summary(prices: Sequence[Price], gpus: int = 1) -> Summary:
+    """Totals of a plan on ``gpus`` GPUs, one a trial."""
+    if gpus < 1:
+        raise ValueError(f"a plan needs at least 1 GPU, not {gpus}")
+    hours = [one.hours for one in prices if one.hours is not None]
+    return Summary(
+        trials=len(prices),
+        unknown=len(prices) - len(hours),
+        gpu_hours=sum(hours) if hours else None,
+        wall_hours=side_by_side(hours, gpus) if hours else None,
+        most_memory=max((one.memory.total for one in prices), default=0),
+    )
+
+
+def side_by_side(times: Iterable[float], workers: int) -> float:
+    """When the last of ``times`` is over: the longest first, each on the worker that is free first."""
+    loads = [0.0] * workers
+    for one in sorted(times, reverse=True):
+        heapq.heapreplace(loads, loads[0] + one)
+    return max(loads)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.0f}"

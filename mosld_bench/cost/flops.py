@@ -1,0 +1,192 @@
+"""FLOPs a token of a model with an adapter: as torch counts them, and by a formula that says where they go.
+
+Both count matrix products alone, two operations for a multiplication with its addition; what is element by element
+(norms, activations, gates times a hidden state) is left out. Attention is counted as the full square, though half of
+it is masked. The counter watches a forward and a training step on the meta device, where nothing is computed, so a 7B
+model takes a second; attention is written out there (eager), as the counter knows no fused kernel of a CPU.
+
+The formula, with n tokens, W_i the matrices that a token meets and k_i how often it meets them:
+
+    forward     2 sum_i k_i |W_i|  +  4 d (n + virtual tokens) a layer, d = heads * head size; the output head is a W_i
+    backward    once more the product for each of its two factors that needs a gradient
+
+What an adapter adds to the sum: LoRA |A| + |B|. A mixture |Down| + |Up| + |router|, all experts of it: they are
+stacked, and those that were not picked have a gate of zero. If B is shared, the gates times the hidden state are a
+product too, N r. MixLoRA, with K picks a token: A of gate and up, the router and B of down once, the rest K times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mosld_bench.inputs.models import virtual_tokens
+from mosld_bench.methods.fit import empty_model
+from mosld_bench.methods.registry import Method
+from mosld_bench.records.profile import Flops
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+def attached(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> nn.Module:
+    """The model of ``config`` with ``method`` on it, on the meta device: shapes without numbers."""
+    with torch.device("meta"):
+        model = method.attach(empty_model(config).requires_grad_(False), params)
+        model.set_attn_implementation("eager")  # type: ignore[operator]
+    return model
+
+
+def flops(method: Method, model: nn.Module, tokens: int, answer: int) -> Flops:
+    """FLOPs a token of a prompt of ``tokens``, and of a training step on a text of as many, ``answer`` of them its
+    answer's: the output head works at every token of the prompt, and at answer tokens only in training.
+
+    ``model`` is what `attached` returns.
+    """
+    trains = any(parameter.requires_grad for parameter in model.parameters())
+    forward, backward = _formula(model.eval(), tokens, tokens), _formula(model.train(), tokens, answer)
+    return Flops(
+        forward=_count(lambda: _prompt(model.eval(), tokens)) / tokens,
+        forward_formula=forward[0] / tokens if forward else None,
+        step=_count(lambda: _step(method, model.train(), tokens, answer)) / tokens if trains else None,
+        step_formula=sum(backward) / tokens if trains and backward else None,
+    )
+
+
+def _count(work: Any) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+@torch.no_grad()
+def _prompt(model: nn.Module, tokens: int) -> None:
+    ids = torch.zeros((1, tokens), dtype=torch.long, device="meta")
+    model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+
+
+def _step(method: Method, model: nn.Module, tokens: int, answer: int) -> None:
+    from mosld_bench.trial.train import Encoded, answer_loss
+
+    method.before_step(model)
+    loss, extra = answer_loss(model, [Encoded("", [0] * tokens, answer)], 0), method.aux_loss(model)
+    (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
+
+
+class _NoFormulaError(Exception):
+    """A module whose products are not known here."""
+
+
+class _Tally:
+    """Adds up products over one pass. A ``bool`` beside a tensor's name says whether it needs a gradient."""
+
+    def __init__(self) -> None:
+        self.forward = self.backward = 0
+        self.met: set[int] = set()  # parameters
+
+    def product(self, size: float, *needs: bool) -> bool:
+        """One product of ``size`` multiplications; whether its result needs a gradient."""
+        self.forward += round(2 * size)
+        self.backward += round(2 * size) * sum(needs)
+        return any(needs)
+
+    def matrix(self, weight: torch.Tensor, times: int, needs: bool) -> bool:
+        """``weight`` applied to ``times`` vectors, which need a gradient or not."""
+        self.met.add(id(weight))
+        return self.product(weight.numel() * times, needs, weight.requires_grad)
+
+
+def _formula(model: nn.Module, tokens: int, headed: int) -> tuple[int, int] | None:
+    """FLOPs of forward and backward over one text, the head at ``headed`` of its tokens; None where unknown."""
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    tally, virtual = _Tally(), virtual_tokens(model)
+    if virtual:  # keys and values as they are; a network that makes them would have matrices of its own
+        tally.met |= {id(p) for name, p in model.named_parameters() if name.startswith("prompt_encoder.")}
+    try:
+        head = base.get_output_embeddings()
+        if head is None:
+            raise _NoFormulaError("no output head")
+        needs = base.get_input_embeddings().weight.requires_grad
+        for layer in _part(_part(base, "model"), "layers"):
+            needs = _layer(tally, layer, tokens, virtual, needs)
+        tally.matrix(head.weight, headed, needs)
+    except _NoFormulaError:
+        return None
+    embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    unmet = (p for p in model.parameters() if p.requires_grad and p.dim() > 1 and id(p) not in tally.met | embedded)
+    return None if any(True for _ in unmet) else (tally.forward, tally.backward)
+
+
+def _part(module: Any, name: str) -> Any:
+    """The part of a module that the formula calls ``name``. Raises _NoFormulaError where it has none."""
+    if not hasattr(module, name):
+        raise _NoFormulaError(f"{type(module).__name__} has no {name}")
+    return getattr(module, name)
+
+
+def _layer(tally: _Tally, layer: Any, tokens: int, virtual: int, needs: bool) -> bool:
+    attention = _part(layer, "self_attn")
+    heads, head_dim = _part(_part(attention, "config"), "num_attention_heads"), _part(attention, "head_dim")
+    queries = _linear(tally, _part(attention, "q_proj"), tokens, needs)
+    keys = _linear(tally, _part(attention, "k_proj"), tokens, needs) or virtual > 0
+    values = _linear(tally, _part(attention, "v_proj"), tokens, needs) or virtual > 0
+    square = heads * head_dim * tokens * (tokens + virtual)
+    mixed = tally.product(square, tally.product(square, queries, keys), values)
+    needs = _linear(tally, _part(attention, "o_proj"), tokens, mixed) or needs
+    return _block(tally, _part(layer, "mlp"), tokens, needs) or needs
+
+
+def _linear(tally: _Tally, module: Any, tokens: int, needs: bool) -> bool:
+    """A linear layer as it is, with LoRA, or with a mixture."""
+    from peft.tuners.lora import Linear as LoraLinear
+
+    from mosld_bench.tuners.mixture import MixtureLayer
+
+    if type(module) is nn.Linear:
+        return tally.matrix(module.weight, tokens, needs)
+    result = _linear(tally, _part(module, "base_layer"), tokens, needs)
+    kind: type = type(module)
+    if kind is LoraLinear and not module.lora_variant:
+        for name in module.active_adapters:
+            hidden = tally.matrix(module.lora_A[name].weight, tokens, needs)
+            result = tally.matrix(module.lora_B[name].weight, tokens, hidden) or result
+    elif kind is MixtureLayer:
+        for name in module.active_adapters:
+            hidden = tally.matrix(module.mixture_down[name], tokens, needs)
+            if module.experts[name] > 1:
+                gates = tally.matrix(module.mixture_router[name], tokens, needs)
+                if module.settings[name].share == "up":
+                    tally.product(tokens * module.experts[name] * module.rank[name], gates, hidden)
+                hidden = hidden or gates
+            result = tally.matrix(module.mixture_up[name], tokens, hidden) or result
+    else:
+        raise _NoFormulaError(f"{kind.__name__} is no linear layer that is known here")
+    return result
+
+
+def _block(tally: _Tally, block: Any, tokens: int, needs: bool) -> bool:
+    """A gated feed-forward block, perhaps with MixLoRA's experts."""
+    from mosld_bench.tuners.mixlora import MixLoraLayer
+
+    kind: type = type(block)
+    if kind is not MixLoraLayer:
+        inner = [_linear(tally, _part(block, name), tokens, needs) for name in ("gate_proj", "up_proj")]
+        return _linear(tally, _part(block, "down_proj"), tokens, any(inner))
+
+    def applied(names: Iterable[str], times: int, needs: bool) -> None:
+        for name in names:
+            tally.matrix(getattr(block, f"mixture_{name}")[block.active_adapters[0]], times, needs)
+
+    picks = block.settings[block.active_adapters[0]].top_k or 1
+    base: Any = block.base_layer
+    for part in (base.gate_proj, base.up_proj):
+        _linear(tally, part, tokens, needs)
+    applied(("gate_a", "up_a", "router"), tokens, needs)
+    applied(("gate_b", "up_b", "down_a"), tokens * picks, True)
+    applied(("down_b",), tokens, True)
+    return _linear(tally, base.down_proj, tokens, True)

@@ -1,0 +1,146 @@
+"""Memory of a training trial on a GPU, by part, from shapes alone. An estimate; the CUDA context is not counted.
+
+With P parameters, of which T train, b bytes a number (2 under bfloat16 autocast, else 4), and a micro-batch of
+t = min(train.micro_tokens, batch_size * max_length) padded tokens:
+
+    weights       b (P - T) + 4 T    what trains is float32, what is frozen has train.dtype
+    pristine      b T                where everything trains, the frozen base of the process stays beside it
+    gradients     4 T
+    optimizer     8 T                adamw; adafactor keeps a row and a column of each matrix: taken as 1 % of 4 T
+    activations   a layer keeps for its backward, a token, with hidden h, keys kv, MLP m:
+                    8 h + b (2 h + 2 kv + 3 m)   norms in float32; q and the attention's output; k and v; gate, its
+                                                 activation and up
+                    4 b h                        adapters: their inputs, with dropout
+                    8 h + b (2 h + m)            everything trains: normed values, inputs of all linears (under
+                                                 autocast each linear keeps its own: 5 h for 2 h)
+                  all layers of it; with gradient checkpointing the input of every layer (b h; 4 h where everything
+                  trains) and one layer of it twice, for the gradients on their way. Without training: one layer.
+    casts         b T                what trains, in train.dtype, where autocast keeps it until the backward
+    logits        14 V               for every answer position, one token in 8: in b and float32, and both gradients
+    step          4 T                adamw's scratch while it steps, when activations, casts and logits are gone
+
+The mask over attention scores is taken as never materialised (flash or memory-efficient attention).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mosld_bench.errors import BenchError, UnknownNameError
+from mosld_bench.records.record import Fit
+from mosld_bench.spec.recipe import OPTIMIZERS
+from mosld_bench.spec.study import TrainSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+class UnknownShapeError(BenchError):
+    """A model whose configuration lacks a size that the estimates are made of: no transformer, or of other names."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder that estimates are made of."""
+
+    hidden: int
+    layers: int
+    keys: int  # width of the keys, and of the values, of a token
+    inner: int  # width of the feed-forward block
+    vocabulary: int
+    tied: bool  # whether input and output embeddings are one matrix
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig) -> Shape:
+        """The shape of the model of ``config``. Raises UnknownShapeError where it lacks one of the sizes."""
+
+        def size(*names: str) -> int:
+            found = next((value for name in names if (value := getattr(config, name, None)) is not None), None)
+            if not isinstance(found, int):
+                raise UnknownShapeError(
+                    f"The configuration {type(config).__name__} has no whole number {' or '.join(names)}, so nothing "
+                    f"is estimated for this model."
+                )
+            return found
+
+        hidden, heads = size("hidden_size"), size("num_attention_heads")
+        inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
+        return cls(
+            hidden=hidden,
+            layers=size("num_hidden_layers"),
+            keys=hidden * (getattr(config, "num_key_value_heads", None) or heads) // heads,
+            inner=int(inner),
+            vocabulary=size("vocab_size"),
+            tied=bool(getattr(config, "tie_word_embeddings", False)),
+        )
+
+
+ANSWER_SHARE = 1 / 8  # of the tokens of a micro-batch, answer positions
+_LOGIT_BYTES = 14  # 2 + 4 and the gradients 4 + 4
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes by part."""
+
+    weights: int
+    pristine: int
+    gradients: int
+    optimizer: int
+    activations: int
+    casts: int
+    logits: int
+    step: int
+
+    @property
+    def total(self) -> int:
+        """The most at any time: within a micro-batch, or while the optimiser steps."""
+        lasting = self.weights + self.pristine + self.gradients + self.optimizer
+        return lasting + max(self.activations + self.casts + self.logits, self.step)
+
+    def told(self) -> str:
+        """The parts in GB, largest first; parts below half a GB are left out."""
+        names = {
+            "weights": self.weights, "the base kept beside them": self.pristine, "gradients": self.gradients,
+            "optimiser states": self.optimizer,
+        }  # fmt: skip
+        working = self.activations + self.casts + self.logits
+        names |= {"activations": working} if working >= self.step else {"the optimiser's step": self.step}
+        parts = sorted(((size, name) for name, size in names.items() if size >= 5e8), reverse=True)
+        return ", ".join(f"{name} {size / 1e9:.0f}" for size, name in parts)
+
+
+def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, optimizer: str) -> Memory:
+    """The memory of training ``fit`` on a model of ``shape`` by ``spec``. ``optimizer``: adamw or adafactor."""
+    if optimizer not in OPTIMIZERS:
+        raise UnknownNameError("optimizer", optimizer, OPTIMIZERS, "A recipe names it.")
+    total, trained = fit.total, fit.trainable
+    size = 2 if spec.dtype == "bfloat16" else 4
+    whole = trained == total
+    tokens = min(spec.micro_tokens, spec.batch_size * spec.max_length)
+    layer = _layer_bytes(shape, size, whole) * tokens
+    checkpoints = (4 if whole else size) * shape.hidden * shape.layers * tokens
+    activations = shape.layers * layer if trained else layer
+    if trained and spec.gradient_checkpointing:
+        activations = checkpoints + 2 * layer
+    # Under checkpointing each layer is cast anew, and train.py keeps autocast from collecting the copies.
+    casts = size * trained if size == 2 and not spec.gradient_checkpointing else 0
+    return Memory(
+        weights=size * (total - trained) + 4 * trained,
+        pristine=size * trained if whole else 0,
+        gradients=4 * trained,
+        optimizer=8 * trained if optimizer == "adamw" else round(0.04 * trained),
+        activations=activations,
+        casts=casts,
+        logits=round(_LOGIT_BYTES * ANSWER_SHARE * tokens * shape.vocabulary),
+        step=4 * trained if optimizer == "adamw" else 0,
+    )
+
+
+def _layer_bytes(shape: Shape, size: int, whole: bool) -> int:
+    """Bytes that one decoder layer keeps for its backward, for one token."""
+    kept = 8 * shape.hidden + size * (2 * shape.hidden + 2 * shape.keys + 3 * shape.inner)
+    if not whole:
+        return int(kept + size * 4 * shape.hidden)
+    return int(kept + 8 * shape.hidden + size * ((5 if size == 2 else 2) * shape.hidden + shape.inner))

@@ -1,0 +1,311 @@
+"""How much of an evaluation set can be read in a training set: shared n-grams of words, and equal items.
+
+An item is the text that lm-eval renders, prompt and right answer without the task's description, as lower-case
+words (runs of letters and digits of any script). An evaluation item *shares* text with a training set
+
+- if it has n words or more: where one of its runs of n words is in a training item. 13 words is the convention of
+  GPT-3 (arXiv 2005.14165, appendix C);
+- if it has 8 to n - 1 words: where all of it is, as one run of words, in a training item;
+- always where it is *exact*: where all its words are all the words of a training item. For an item below 8 words
+  that is the only way: so short a phrase is in a long text by chance.
+
+A run of words in more than a tenth of the items of the training set or of the evaluation set, and in more than ten,
+is the task's wording and counts for nothing. Exact items are not touched by that rule.
+
+The evaluation sets are indexed by 64-bit hashes of their runs, once; every training set is read once, item by item,
+with no list of its runs. Words that no evaluation item has are one word, so that the vocabulary does not grow either.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice, repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from mosld_bench.errors import BadFileError
+from mosld_bench.records.record import replace_file
+from mosld_bench.spec.recipe import Strict
+from mosld_bench.spec.study import EvaluateSpec
+from mosld_bench.spec.task_files import TaskFiles
+
+if TYPE_CHECKING:
+    from mosld_bench.inputs.tasks import TaskLoader
+
+N = 13
+SHORTEST = 8  # words; below, only an exact item counts
+_WORD = re.compile(r"[^\W_]+")
+_CHUNK = 1000  # training items hashed at a time
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_Words = NDArray[np.uint32]
+_Hashes = NDArray[np.uint64]
+
+
+class Overlap(Strict):
+    """What one evaluation set shares with one training set. A task with itself: its training with its test split."""
+
+    train: str
+    evaluated: str
+    n: int = Field(description="words of a run")
+    train_items: int
+    items: int = Field(description="evaluation items that are scored")
+    shared: int = Field(description="evaluation items that share a run of n words with a training item, or are exact")
+    exact: int = Field(description="evaluation items whose whole text is a training item's whole text")
+    example: str = Field("", description="a shared run of the first item that has one")
+
+
+def overlaps(
+    loader: TaskLoader,
+    train_on: Sequence[str],
+    evaluated: Sequence[str],
+    most: Mapping[str, int | None] | None = None,
+    seed: int = 0,
+    scored: EvaluateSpec | None = None,
+) -> list[Overlap]:
+    """Every training set against every evaluation set, in the order given; each task is rendered once a role.
+
+    ``most``: training set -> how many of its items are trained on, drawn with ``seed``; all where it has none.
+    ``scored``: which evaluation items are scored; all by default.
+
+    Raises UnknownNameError or DataError for a task that cannot be loaded, and DataError for one of ``train_on``
+    without a training split.
+    """
+    from mosld_bench.inputs import tasks
+
+    scored = scored or EvaluateSpec()
+    index = Index({name: _evaluation_texts(loader.get(name), scored) for name in evaluated})
+    found = []
+    for name in train_on:
+        task = loader.get(name)
+        drawn = tasks.draw(task, (most or {}).get(name), seed)
+        found += index.against(name, (_text(task, item) for item in tasks.examples(task, drawn)))
+    return found
+
+
+def _evaluation_texts(task: Any, scored: EvaluateSpec) -> Iterator[str]:
+    from mosld_bench.inputs import tasks
+
+    docs = task.eval_docs
+    return (_text(task, tasks.example(task, docs[i])) for i in tasks.sample(task, scored.limit, scored.sample_seed))
+
+
+def _text(task: Any, item: Any) -> str:
+    context: str = item.context.removeprefix(task.config.description or "")
+    return f"{context}{item.answer}"
+
+
+def words(text: str) -> list[str]:
+    """
+    >>> words("Don't stop: 3 µm_a")
+    ['don', 't', 'stop', '3', 'µm', 'a']
+    """
+    return _WORD.findall(text.lower())
+
+
+class Index:
+    """The runs of words of several evaluation sets (name -> texts), to compare training sets with.
+
+    Raises ValueError for n below 1.
+    """
+
+    def __init__(self, evaluated: Mapping[str, Iterable[str]], n: int = N) -> None:
+        if n < 1:
+            raise ValueError(f"A run must have at least one word, not {n}.")
+        self.n, self.names = n, tuple(evaluated)
+        vocabulary: defaultdict[str, int] = defaultdict(count(1).__next__)  # 0 is for words of training sets only
+        read, tasks = [], []
+        for place, texts in enumerate(evaluated.values()):
+            for text in texts:
+                read.append(_numbers(map(vocabulary.__getitem__, words(text))))
+                tasks.append(place)
+        self.items, self.task_of = read, np.array(tasks, np.int64)
+        self.sizes = np.bincount(self.task_of, minlength=len(self.names))
+        self.vocabulary = dict(vocabulary)
+        self.texts: dict[bytes, list[int]] = {}  # all words of an item -> the items that have just these
+        for i, item in enumerate(read):
+            if len(item):
+                self.texts.setdefault(item.tobytes(), []).append(i)
+        lengths = np.array([self._run(item) for item in read], np.int64)
+        self.runs = {
+            int(length): _Runs(self, int(length), np.flatnonzero(lengths == length))
+            for length in np.unique(lengths[lengths > 0])
+        }
+
+    def _run(self, item: _Words) -> int:
+        """Words of the runs by which the item is compared; 0 where only its whole text counts."""
+        return self.n if len(item) >= self.n else len(item) if len(item) >= SHORTEST else 0
+
+    def against(self, train: str, texts: Iterable[str]) -> list[Overlap]:
+        """The overlap of the training set ``train`` with every evaluation set, in their order."""
+        hits = {length: np.zeros(len(runs.keys), np.int64) for length, runs in self.runs.items()}
+        exact = np.zeros(len(self.items), bool)
+        train_items = 0
+        coming = iter(texts)
+        while chunk := list(islice(coming, _CHUNK)):
+            read = [_numbers(map(self.vocabulary.get, words(text), repeat(0))) for text in chunk]
+            train_items += len(read)
+            for item in read:
+                exact[self.texts.get(item.tobytes(), [])] = True
+            for length, runs in self.runs.items():
+                runs.count(read, hits[length])
+        wording = _wording(train_items)
+        kept = {length: (seen > 0) & (seen <= wording) for length, seen in hits.items()}
+        shared = exact.copy()
+        for length, runs in self.runs.items():
+            shared[runs.items[kept[length][runs.which]]] = True
+        return [
+            Overlap(
+                train=train,
+                evaluated=name,
+                n=self.n,
+                train_items=train_items,
+                items=int(self.sizes[place]),
+                shared=int(shared[self.task_of == place].sum()),
+                exact=int(exact[self.task_of == place].sum()),
+                example=self._example(np.flatnonzero(shared & (self.task_of == place)), kept),
+            )
+            for place, name in enumerate(self.names)
+        ]
+
+    def _example(self, shared: NDArray[np.int64], kept: dict[int, NDArray[np.bool_]]) -> str:
+        """The first run of the first shared item that is in the training set, for an exact item its beginning."""
+        if len(shared) == 0:
+            return ""
+        item = self.items[shared[0]]
+        length, start = self._run(item), 0
+        if length:
+            runs = self.runs[length]
+            keys, _ = _hashes([item], length)
+            start = int(np.argmax(np.isin(keys, runs.keys[kept[length]])))
+        spelled = {number: word for word, number in self.vocabulary.items()}
+        return " ".join(spelled[number] for number in item[start : start + (length or self.n)].tolist())
+
+
+class _Runs:
+    """The runs of one length: ``keys`` are their hashes, sorted; run ``which[i]`` is in item ``items[i]``."""
+
+    def __init__(self, index: Index, length: int, chosen: NDArray[np.int64]) -> None:
+        self.length = length
+        hashes, places = _hashes([index.items[i] for i in chosen], length)
+        order = np.lexsort((places, hashes))
+        hashes, places = hashes[order], places[order]
+        first = _changes(hashes) | _changes(places)  # a run that an item has twice counts once
+        hashes, items = hashes[first], chosen[places[first]]
+        # Items are numbered task by task, so the items of one task that share a run are neighbours.
+        group = np.cumsum(_changes(hashes) | _changes(index.task_of[items])) - 1
+        content = np.bincount(group)[group] <= _wording(index.sizes)[index.task_of[items]]
+        self.items = items[content].astype(np.int32)
+        self.keys, self.which = np.unique(hashes[content], return_inverse=True)
+        self.which = self.which.astype(np.int32)
+
+    def count(self, read: list[_Words], hits: NDArray[np.int64]) -> None:
+        """Add to ``hits``, for every run, the number of items of ``read`` that have it."""
+        hashes, places = _hashes(read, self.length)
+        if len(self.keys) == 0 or len(hashes) == 0:
+            return
+        found = np.minimum(np.searchsorted(self.keys, hashes), len(self.keys) - 1)
+        equal = self.keys[found] == hashes
+        once = np.unique(places[equal] * len(self.keys) + found[equal])
+        np.add.at(hits, once % len(self.keys), 1)
+
+
+def _wording(items: Any) -> Any:
+    """The most items of a set in which a run is content: a tenth, and ten where a set is so small that a tenth of
+    it may be the questions on one passage."""
+    return np.maximum(10, items // 10)
+
+
+def _numbers(numbers: Iterable[int]) -> _Words:
+    return np.fromiter(numbers, np.uint32)
+
+
+def _changes(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether a value differs from the one before it; the first does."""
+    changes = np.ones(len(values), bool)
+    changes[1:] = values[1:] != values[:-1]
+    return changes
+
+
+def _hashes(items: list[_Words], length: int) -> tuple[_Hashes, NDArray[np.int64]]:
+    """The hash of every run of ``length`` words within an item, and the place of that item in ``items``."""
+    sizes = np.array([len(item) for item in items], np.int64)
+    flat = np.concatenate([*items, np.empty(0, np.uint32)]).astype(np.uint64)
+    if len(flat) < length:
+        return np.empty(0, np.uint64), np.empty(0, np.int64)
+    flat = (flat ^ (flat << np.uint64(32))) * _BASE  # splitmix64: words one apart become far apart
+    flat = (flat ^ (flat >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    flat = (flat ^ (flat >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    flat ^= flat >> np.uint64(31)
+    starts = len(flat) - length + 1
+    hashes = np.zeros(starts, np.uint64)
+    for offset in range(length):
+        hashes *= _BASE
+        hashes += flat[offset : offset + starts]
+    left = np.repeat(np.cumsum(sizes), sizes)[:starts] - np.arange(starts)  # words to the end of the item
+    within = left >= length
+    return hashes[within], np.repeat(np.arange(len(items)), sizes)[:starts][within]
+
+
+def save(path: Path, found: Sequence[Overlap], key: Mapping[str, Any] | None = None) -> None:
+    """Write the overlaps as JSON, with what they were computed from."""
+    content = {"key": dict(key or {}), "overlaps": [overlap.model_dump() for overlap in found]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def load(path: Path) -> list[Overlap]:
+    """What `save` wrote. Raises BadFileError for a file that is not there or something else."""
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[Overlap]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content["key"], [Overlap.model_validate(overlap) for overlap in content["overlaps"]]
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise BadFileError(f"{path} holds no overlaps ({type(error).__name__}: {error}).") from error
+
+
+def cached(
+    path: Path,
+    loader: Callable[[], TaskLoader],
+    files: TaskFiles,
+    train_on: Sequence[str],
+    evaluated: Sequence[str],
+    most: Mapping[str, int | None] | None = None,
+    seed: int = 0,
+    scored: EvaluateSpec | None = None,
+) -> list[Overlap]:
+    """`overlaps`, from ``path`` where they were computed from the same tasks; else computed and written there.
+
+    The same tasks are those with equal digests (`TaskFiles.digest`: definition and local data); a data set of the
+    hub that changes under an unchanged definition goes unnoticed. ``loader`` makes the loader where one is needed, as
+    importing lm-eval takes seconds.
+    """
+    key = {
+        "version": 3,
+        "n": N,
+        "most": dict(most or {}),
+        "seed": seed,
+        "train_on": list(train_on),
+        "evaluated": list(evaluated),
+        "scored": (scored or EvaluateSpec()).model_dump(),
+        "digests": {name: files.digest(name) for name in (*train_on, *evaluated)},
+    }
+    if path.is_file():
+        try:
+            known, found = _read(path)
+        except BadFileError:
+            known, found = {}, []
+        if known == key:
+            return found
+    found = overlaps(loader(), train_on, evaluated, most, seed, scored)
+    save(path, found, key)
+    return found

@@ -1,0 +1,193 @@
+"""Base models: where they are, loading them once a process, and a fresh copy for every trial that costs no memory."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mosld_bench.embedded import MODEL_DIR
+from mosld_bench.errors import ModelError, fetch_hint
+from mosld_bench.inputs.source_note import check_revision, noted
+from mosld_bench.spec.study import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+#: What a model needs of its folder on the hub. No pickles: they run code when they are read.
+MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+NOT_MODEL_FILES = ["onnx/*", "runs/*"]
+_SHAPES = Path(__file__).parent / "shapes.json"
+
+
+def cache_home() -> Path:
+    """Where ``fetch`` puts models: $MOSLD_BENCH_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("MOSLD_BENCH_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mosld-bench"
+
+
+def fetched(name: str) -> Path:
+    """Where ``fetch`` puts the model ``name``."""
+    return cache_home() / "models" / name.replace("/", "--")
+
+
+def find(name: str, model_root: Path | None = None, weights: bool = True) -> str:
+    """A local folder of the model, else its hub id. Raises ModelError for a folder that is not a usable model.
+
+    ``weights``: whether they must be there, and not the configuration alone.
+    """
+    if name == "embedded":
+        return str(MODEL_DIR)
+    candidates = [Path(name)]
+    if model_root is not None:
+        candidates = [model_root / name, model_root / name.rsplit("/", 1)[-1], *candidates]
+    for folder in (*candidates, fetched(name)):
+        if folder.is_dir():
+            return _checked(folder, weights)
+    if name.startswith((".", "/", "~")):
+        raise ModelError(f"There is no model folder {name}.")
+    return name
+
+
+def _checked(folder: Path, weights: bool) -> str:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"The model folder {folder} has no config.json.")
+    if weights and not list(folder.glob("*.safetensors")):
+        pickles = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
+        found = f"only {', '.join(sorted(pickles))}, and pickles are not read" if pickles else "no weights"
+        raise ModelError(f"The model folder {folder} has {found}. Save the weights as safetensors.")
+    return str(folder)
+
+
+def weights_source(spec: ModelSpec, model_root: Path | None = None) -> dict[str, str]:
+    """Where the weights came from, as noted beside them: ``source``, ``revision``, ``sha256``, ``note``."""
+    content = noted(Path(find(spec.name, model_root)))
+    if not content:
+        return {"source": spec.name, "revision": spec.revision or "main"}
+    return {key: content[key] for key in ("source", "revision", "sha256", "note") if key in content}
+
+
+def load_config(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedConfig:
+    """The model's configuration; the weights are not read.
+
+    From a local folder, else from the shapes that come with the package, so that planning needs no network, else from
+    the hub. A shape holds what sizes depend on and no more: weights and tokenizers are never read by it.
+    """
+    from transformers import AutoConfig
+
+    shapes = json.loads(_SHAPES.read_text(encoding="utf-8"))
+    if spec.name in shapes and not Path(find(spec.name, model_root, weights=False)).is_dir():
+        known: PreTrainedConfig = AutoConfig.for_model(**shapes[spec.name])
+        return known
+    config: PreTrainedConfig = _read(AutoConfig, spec, model_root, weights=False)
+    return config
+
+
+def load_tokenizer(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = _read(AutoTokenizer, spec, model_root)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(
+    spec: ModelSpec, dtype: torch.dtype, device: torch.device | str, model_root: Path | None = None
+) -> nn.Module:
+    """The pre-trained model, frozen, in evaluation mode. Reads safetensors only and runs no code of the hub."""
+    from transformers import AutoModelForCausalLM
+
+    model: nn.Module = _read(AutoModelForCausalLM, spec, model_root, dtype=dtype, use_safetensors=True)
+    return model.to(device).requires_grad_(False).eval()
+
+
+def _read(auto: Any, spec: ModelSpec, model_root: Path | None, weights: bool = True, **options: Any) -> Any:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    where = find(spec.name, model_root, weights)
+    revision = {} if Path(where).is_dir() else {"revision": spec.revision or "main"}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return auto.from_pretrained(where, trust_remote_code=False, **revision, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise _absent(spec, first) from error
+
+
+def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
+    """Raises ModelError where the weights are neither here nor to be had, or those here are of another revision.
+
+    May download them, once for all workers.
+    """
+    where = find(spec.name, model_root)
+    if Path(where).is_dir():
+        check_revision(Path(where), spec.revision, ModelError)
+        return
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(where, revision=spec.revision, allow_patterns=MODEL_FILES, ignore_patterns=NOT_MODEL_FILES)
+    except Exception as error:  # no network has many faces
+        raise _absent(spec, f"{type(error).__name__}: the hub cannot be reached, or has no such model") from error
+
+
+def _absent(spec: ModelSpec, why: str) -> ModelError:
+    return ModelError(f"The model {spec.name!r} cannot be loaded ({why}). {model_hint(spec)}")
+
+
+def model_hint(spec: ModelSpec) -> str:
+    """How to get the model. One at a pinned revision is fetched by its study, which holds the pin."""
+    return fetch_hint(f"--model {spec.name}" if spec.revision is None else "STUDY", "--model-root")
+
+
+def fresh(base: nn.Module) -> nn.Module:
+    """A copy of ``base`` with modules of its own and the same weights in memory.
+
+    A method may wrap, replace and train what it likes in the copy: weights that it trains must be made its own first
+    (:func:`own_trained`), all others stay shared with ``base`` and cost nothing.
+    """
+    from torch import nn
+
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in base.parameters()}
+    return copy.deepcopy(base, dict(shared))
+
+
+def own_trained(model: nn.Module, base: nn.Module) -> list[nn.Parameter]:
+    """Give every trainable parameter of ``model`` that still shares memory with ``base`` its own copy, in float32.
+
+    What trains is float32 whatever the study's dtype, as PEFT holds it for adapters: bfloat16 would round most updates
+    of a fine-tuning to nothing. Returns these parameters, to be cast back before scoring.
+    """
+    import torch
+
+    pristine = {p.data_ptr() for p in base.parameters()}
+    owned = [p for p in model.parameters() if p.requires_grad and p.data_ptr() in pristine]
+    for parameter in owned:
+        parameter.data = parameter.data.to(torch.float32, copy=True)
+    return owned
+
+
+def virtual_tokens(model: nn.Module) -> int:
+    """How many tokens that are no text stand before every text."""
+    return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
+
+
+def checkpoint_layers(model: Any, on: bool) -> None:
+    """Compute each layer's activations again in the backward pass instead of keeping them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer releases of transformers have another name for it
+        if on:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+        else:
+            model.gradient_checkpointing_disable()

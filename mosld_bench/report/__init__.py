@@ -1,0 +1,1 @@
+"""The answer: a pure function of a study and its records."""

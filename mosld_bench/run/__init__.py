@@ -1,0 +1,1 @@
+"""Many trials: the plan, what is missing, where it runs, what the user sees."""
