@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from mosld_bench.methods.contract import check_method
     from mosld_bench.methods.fit import fit_budget
     from mosld_bench.methods.registry import Method, get, register
-    from mosld_bench.records.record import Fit, Record, load
+    from mosld_bench.records.record import Record, load
     from mosld_bench.report.build import build_report
     from mosld_bench.spec.recipe import Recipe
-    from mosld_bench.spec.study import Study, Trial
+    from mosld_bench.spec.study import Study
+    from mosld_bench.spec.trial import Fit, Trial
     from mosld_bench.trial.execute import execute
     from mosld_bench.tuners.mixture import MixtureConfig, aux_loss
 
 _HOME = {
     "BenchError": "errors",
-    "Fit": "records.record",
+    "Fit": "spec.trial",
     "fit_budget": "methods.fit",
     "execute": "trial.execute",
     "Recipe": "spec.recipe",
@@ -37,7 +38,7 @@ _HOME = {
     "register": "methods.registry",
     "build_report": "report.build",
     "Study": "spec.study",
-    "Trial": "spec.study",
+    "Trial": "spec.trial",
     "check_method": "methods.contract",
     "MixtureConfig": "tuners.mixture",
     "aux_loss": "tuners.mixture",

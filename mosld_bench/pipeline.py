@@ -14,10 +14,10 @@ from rich.table import Table
 from mosld_bench.errors import BenchError, ResourceError
 from mosld_bench.inputs import contamination as overlap
 from mosld_bench.records import profile, published, record
-from mosld_bench.records.record import Job
 from mosld_bench.run.plan import Plan
-from mosld_bench.spec.study import Study, Trial
+from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import PlannedTrial, Trial
 from mosld_bench.spec.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -166,19 +166,19 @@ def find_overlaps(
 
 
 def missing(
-    jobs: list[Job],
+    jobs: list[PlannedTrial],
     results: Path,
     overwrite: str,
     weights: Mapping[str, Mapping[str, str]] | None = None,
-) -> list[Job]:
+) -> list[PlannedTrial]:
     """The jobs to run. ``weights``: model -> where its weights are from (`models.weights_source`).
 
     Raises BenchError where --overwrite never finds a record, or a record was made with other weights.
     """
     if overwrite == "always":
         return jobs
-    todo: list[Job] = []
-    finished: list[Job] = []
+    todo: list[PlannedTrial] = []
+    finished: list[PlannedTrial] = []
     for job in jobs:
         meta = record.finished(results, *job)
         (todo if meta is None else finished).append(job)
@@ -192,9 +192,11 @@ def missing(
     return todo
 
 
-def _take(jobs: list[Job], results: Path, weights: Mapping[str, Mapping[str, str]]) -> tuple[list[Job], Counter[str]]:
+def _take(
+    jobs: list[PlannedTrial], results: Path, weights: Mapping[str, Mapping[str, str]]
+) -> tuple[list[PlannedTrial], Counter[str]]:
     """Take what other studies have of ``jobs``: the jobs that are left, and other study -> how many it had."""
-    left: list[Job] = []
+    left: list[PlannedTrial] = []
     taken: Counter[str] = Counter()
     for trial, fit in jobs:
         for made in record.elsewhere(results, trial, fit):
@@ -203,7 +205,7 @@ def _take(jobs: list[Job], results: Path, weights: Mapping[str, Mapping[str, str
                 taken[made.trial.study] += 1
                 break
         else:
-            left.append((trial, fit))
+            left.append(PlannedTrial(trial, fit))
     return left, taken
 
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mosld_bench.records.record import EvalInfo, Fit, Metric, Outcome, Point, Record, TrainInfo
+from mosld_bench.records.record import EvalInfo, Metric, Outcome, Point, Record, TrainInfo
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.study import ModelSpec, Study, TrainSpec, Trial
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import Fit, ModelSpec, TrainSpec, Trial
 
 KINDS = {
     "commonsense": "commonsense",

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mosld_bench.records.record import Record
 from mosld_bench.run import progress as board
-from mosld_bench.spec.study import Trial
+from mosld_bench.spec.trial import Trial
 from mosld_bench.trial.execute import Progress, failed
 from tests.synthetic import RECIPES, make_record, make_study, make_trials
 

@@ -17,8 +17,9 @@ from mosld_bench.errors import BadFileError, BenchError, DataError, UnknownNameE
 from mosld_bench.methods import registry
 from mosld_bench.methods.registry import Method
 from mosld_bench.spec.recipe import Recipe, load_recipes, select
-from mosld_bench.spec.study import Study, Trial
+from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import Trial
 from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, write_task
 

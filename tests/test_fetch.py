@@ -15,7 +15,7 @@ from mosld_bench.inputs import fetch_model as fetch
 from mosld_bench.inputs import source_note as origin
 from mosld_bench.inputs.fetch_model import WHEELS, fetch_model
 from mosld_bench.inputs.models import ensure_weights, fetched, find, load_base, load_tokenizer
-from mosld_bench.spec.study import ModelSpec
+from mosld_bench.spec.trial import ModelSpec
 
 SMOLLM2 = ModelSpec(name="HuggingFaceTB/SmolLM2-135M-Instruct")
 

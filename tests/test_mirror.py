@@ -14,8 +14,8 @@ from mosld_bench.errors import DataError, ModelError
 from mosld_bench.inputs.fetch_data import Part, fetch_data
 from mosld_bench.inputs.fetch_model import fetch_model
 from mosld_bench.inputs.tasks import TaskLoader
-from mosld_bench.spec.study import ModelSpec
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import ModelSpec
 from tests.conftest import REPOSITORY
 
 FILES = TaskFiles.scan((REPOSITORY / "tasks",))

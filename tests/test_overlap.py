@@ -16,8 +16,8 @@ from mosld_bench.errors import BadFileError, DataError
 from mosld_bench.inputs import contamination as overlap
 from mosld_bench.inputs.contamination import Index, Overlap, cached, overlaps
 from mosld_bench.inputs.tasks import TaskLoader, sample
-from mosld_bench.spec.study import EvaluateSpec
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import EvaluateSpec
 from tests.conftest import write_task
 
 

@@ -18,11 +18,11 @@ from mosld_bench.errors import BadFileError
 from mosld_bench.inputs.models import fresh, load_config, own_trained
 from mosld_bench.methods import registry
 from mosld_bench.methods.fit import fit_budget
-from mosld_bench.records.record import Fit
 from mosld_bench.run import plan as planning
 from mosld_bench.spec.recipe import load_recipes
-from mosld_bench.spec.study import EvaluateSpec, ModelSpec, Study, TrainSpec, Trial
+from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import EvaluateSpec, Fit, ModelSpec, TrainSpec, Trial
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial import device as meters
 from mosld_bench.trial import train

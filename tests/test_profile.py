@@ -25,12 +25,12 @@ from mosld_bench.inputs.models import fresh, load_config
 from mosld_bench.methods import registry
 from mosld_bench.records import profile
 from mosld_bench.records.profile import Entry, Flops, Load, Profile
-from mosld_bench.records.record import Fit
 from mosld_bench.run import plan as planning
 from mosld_bench.run import ray_executor as launch
 from mosld_bench.run.progress import Board
 from mosld_bench.spec.recipe import Recipe, load_recipes
-from mosld_bench.spec.study import ModelSpec, Study
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import Fit, ModelSpec
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.device import Clock, PeakMemory
 from mosld_bench.trial.execute import Surroundings

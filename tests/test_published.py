@@ -11,7 +11,8 @@ import pytest
 from mosld_bench.errors import BadFileError, UnknownNameError
 from mosld_bench.records import published
 from mosld_bench.records.published import AVERAGE, FILES
-from mosld_bench.spec.study import Study, TrainSpec
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import TrainSpec
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "results" / "published"

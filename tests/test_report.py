@@ -27,7 +27,8 @@ from mosld_bench.report.figures.style import Plot, percent_axis
 from mosld_bench.report.sections.summary import summary
 from mosld_bench.report.table import percent, tex_text
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.study import Condition, ModelSpec, Study, Trial
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import Condition, ModelSpec, Trial
 from tests.synthetic import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,

@@ -14,7 +14,8 @@ from mosld_bench.records.record import Outcome
 from mosld_bench.report.analysis import Evidence, gather
 from mosld_bench.report.sections.contamination import overlap_section
 from mosld_bench.report.sections.reproduction import Reproduced, reproduced, reproduction
-from mosld_bench.spec.study import ModelSpec, Study
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import ModelSpec
 from tests.conftest import REPOSITORY
 from tests.synthetic import RECIPES, make_record, make_study, make_trials
 

@@ -29,13 +29,14 @@ from mosld_bench.methods.builtin import PeftMethod
 from mosld_bench.methods.contract import check_method
 from mosld_bench.methods.fit import fit_budget
 from mosld_bench.records import provenance, record
-from mosld_bench.records.record import Fit, Outcome, Record
+from mosld_bench.records.record import Outcome, Record
 from mosld_bench.run import plan as planning
 from mosld_bench.run import ray_executor as launch
 from mosld_bench.run.progress import Board
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import Fit, PlannedTrial
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial import execute as execution
 from mosld_bench.trial.execute import Session, Surroundings, execute
@@ -45,7 +46,7 @@ from tests.models import config
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
 
-def parts(root: Path, **overrides: object) -> tuple[Study, list[launch.Job], Surroundings]:
+def parts(root: Path, **overrides: object) -> tuple[Study, list[PlannedTrial], Surroundings]:
     study = Study.load(root / "reports" / "tiny" / "study.yaml", overrides)
     workspace = Workspace(root, root)
     config = load_config(study.models[0])
@@ -54,7 +55,7 @@ def parts(root: Path, **overrides: object) -> tuple[Study, list[launch.Job], Sur
     return study, jobs, Surroundings((str(workspace.tasks),), study.resources, save_adapter=True)
 
 
-def quiet(jobs: Iterable[record.Job]) -> Board:
+def quiet(jobs: Iterable[PlannedTrial]) -> Board:
     return Board(dict.fromkeys((trial.id for trial, _ in jobs), 0.0), Console(quiet=True))
 
 

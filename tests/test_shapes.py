@@ -14,7 +14,7 @@ from mosld_bench.errors import ModelError
 from mosld_bench.inputs.models import ensure_weights, load_base, load_config, load_tokenizer
 from mosld_bench.methods.fit import base_size, fit_budget
 from mosld_bench.spec.recipe import load_recipes
-from mosld_bench.spec.study import ModelSpec
+from mosld_bench.spec.trial import ModelSpec
 
 RECIPES = load_recipes(Path(__file__).parent.parent / "methods")
 LLAMA2_7B = ModelSpec(name="NousResearch/Llama-2-7b-hf")

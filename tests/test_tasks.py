@@ -15,8 +15,8 @@ from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import DataError
 from mosld_bench.inputs import source_note as origin
 from mosld_bench.inputs.tasks import TaskLoader, examples, passages, primary_metric, split, training_docs
-from mosld_bench.spec.study import Resources, TrainSpec
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import Resources, TrainSpec
 from mosld_bench.trial.execute import Session, Surroundings
 from mosld_bench.trial.scoring import PackedLM, evaluate
 from tests import miniature as invented

@@ -16,7 +16,7 @@ from torch import nn
 from mosld_bench.errors import UnknownNameError
 from mosld_bench.methods import registry
 from mosld_bench.methods.registry import Method
-from mosld_bench.spec.study import VALIDATIONS, TrainSpec
+from mosld_bench.spec.trial import VALIDATIONS, TrainSpec
 from mosld_bench.trial.packed_scoring import score_plain
 from mosld_bench.trial.train import (
     Encoded,

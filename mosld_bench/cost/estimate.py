@@ -23,10 +23,9 @@ from typing import Any
 from pydantic import Field
 
 from mosld_bench.cost.memory import Memory, Shape, memory_of
-from mosld_bench.records.record import Fit
-from mosld_bench.spec.recipe import Strict, parse
-from mosld_bench.spec.study import VALIDATIONS, Trial
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import VALIDATIONS, Fit, Trial
+from mosld_bench.spec.yaml_file import Strict, parse
 
 #: Assumed FLOP/s by train.dtype: bfloat16 on a GPU of the A100-80GB class at a third of its peak, float32 at three
 #: quarters of its own.

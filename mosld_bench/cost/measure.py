@@ -26,10 +26,11 @@ from mosld_bench.methods import registry
 from mosld_bench.methods.fit import base_size, fit_budget
 from mosld_bench.records.profile import Entry, Load, Profile
 from mosld_bench.records.provenance import meta_info, now
-from mosld_bench.records.record import Fit
 from mosld_bench.run.plan import Plan
+from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.study import NATIVE, ModelSpec, Study, TrainSpec
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import Fit, ModelSpec, TrainSpec
 from mosld_bench.trial.device import Clock, PeakMemory, available, release, resident
 from mosld_bench.trial.train import Encoded, make_optimizer, optimizer_step
 

@@ -28,9 +28,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mosld_bench.errors import BenchError, UnknownNameError
-from mosld_bench.records.record import Fit
 from mosld_bench.spec.recipe import OPTIMIZERS
-from mosld_bench.spec.study import TrainSpec
+from mosld_bench.spec.trial import Fit, TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -32,9 +32,9 @@ from pydantic import Field, ValidationError
 
 from mosld_bench.errors import BadFileError
 from mosld_bench.records.record import replace_file
-from mosld_bench.spec.recipe import Strict
-from mosld_bench.spec.study import EvaluateSpec
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import EvaluateSpec
+from mosld_bench.spec.yaml_file import Strict
 
 if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader

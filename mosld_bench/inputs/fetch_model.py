@@ -26,7 +26,7 @@ from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import ModelError
 from mosld_bench.inputs.models import MODEL_FILES, NOT_MODEL_FILES, fetched, model_hint
 from mosld_bench.inputs.source_note import check_revision, holds_data, note
-from mosld_bench.spec.study import ModelSpec
+from mosld_bench.spec.trial import ModelSpec
 
 
 @dataclass(frozen=True)

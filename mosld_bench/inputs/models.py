@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import ModelError, fetch_hint
 from mosld_bench.inputs.source_note import check_revision, noted
-from mosld_bench.spec.study import ModelSpec
+from mosld_bench.spec.trial import ModelSpec
 
 if TYPE_CHECKING:
     import torch

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 from mosld_bench.errors import BudgetError, UnknownNameError
 from mosld_bench.methods import registry
 from mosld_bench.methods.registry import Method
-from mosld_bench.records.record import Fit
+from mosld_bench.spec.budget import Budget, Count, Rank, Share, SizeOf
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.study import NATIVE, canonical, is_rank
+from mosld_bench.spec.trial import Fit, canonical
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _LARGEST_KNOB = 1 << 20
 
 Modules = dict[str, int]  # adapted module -> its trainable parameters
@@ -51,9 +50,10 @@ def fit_budget(
     method = registry.get(recipe.method)
     params = dict(recipe.params)
     counts = counts or Counts(config)
-    if is_rank(budget):
-        params = method.at(params, int(budget[1:]), "r")
-    if budget == NATIVE or is_rank(budget):
+    budget = Budget.parse(budget)
+    if isinstance(budget, Rank):
+        params = method.at(params, budget.rank, "r")
+    if not budget.sets_size:
         trainable, total = counts.trainable(method, params), counts.total(method, params)
         return Fit(target=None, trainable=trainable, total=total, residual=None, params=params)
     target = target_of(budget, config, recipes or {}, counts)
@@ -61,7 +61,7 @@ def fit_budget(
     if knob is None:
         raise BudgetError(
             f"The recipe {recipe.name!r} (method {recipe.method!r}) has a fixed size and cannot be fitted to the "
-            f"budget {budget}; run it at the budget {NATIVE!r}, or name its size in the recipe's knob."
+            f"budget {budget}; run it at the budget 'native', or name its size in the recipe's knob."
         )
     if not isinstance(params.get(knob), int):
         raise BudgetError(f"The recipe {recipe.name!r} gives no integer {knob!r}, which the budget turns.")
@@ -92,21 +92,22 @@ def target_of(
     budget: str, config: PreTrainedConfig, recipes: Mapping[str, Recipe], counts: Counts | None = None
 ) -> int:
     """The number of trainable parameters that ``budget`` asks for on the model of ``config``."""
-    if plain := re.fullmatch(r"(\d+(?:\.\d+)?)([kmbKMB]?)", budget):
-        target = round(float(plain[1]) * _UNITS[plain[2].lower()])
-    elif share := re.fullmatch(r"(\d+(?:\.\d+)?)%", budget):
-        target = round(float(share[1]) / 100 * base_size(config))
-    elif other := re.fullmatch(r"(.+)-r(\d+)", budget):
-        if other[1] not in recipes:
-            raise UnknownNameError("recipe", other[1], recipes, f"The budget {budget!r} is another recipe's size.")
-        recipe = recipes[other[1]]
+    asked = Budget.parse(budget)
+    if isinstance(asked, Count):
+        target = asked.parameters
+    elif isinstance(asked, Share):
+        target = round(asked.fraction * base_size(config))
+    elif isinstance(asked, SizeOf):
+        if asked.recipe not in recipes:
+            raise UnknownNameError("recipe", asked.recipe, recipes, f"The budget {budget!r} is another recipe's size.")
+        recipe = recipes[asked.recipe]
         method = registry.get(recipe.method)
         knob = recipe.knob or method.knob_of(recipe.params)
         if knob is None:
             raise BudgetError(f"The budget {budget!r} names the recipe {recipe.name!r}, which has no size to set.")
-        target = (counts or Counts(config)).trainable(method, method.at(recipe.params, int(other[2]), knob))
+        target = (counts or Counts(config)).trainable(method, method.at(recipe.params, asked.rank, knob))
     else:
-        raise BudgetError(f"{budget!r} is no budget; allowed are 250k, 0.5%, lora-r8, r8 and {NATIVE}.")
+        raise BudgetError(f"The budget {budget!r} asks for no number of trainable parameters.")
     if target < 1:
         raise BudgetError(f"The budget {budget!r} comes to {target} parameters; at least 1 is needed.")
     return target

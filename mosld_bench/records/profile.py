@@ -18,10 +18,12 @@ from rich.table import Table
 
 from mosld_bench.cost.memory import ANSWER_SHARE
 from mosld_bench.errors import BadFileError, BenchError
-from mosld_bench.records.record import Fit, replace_file
+from mosld_bench.records.record import replace_file
 from mosld_bench.report.table import short_count
-from mosld_bench.spec.recipe import Recipe, Strict
-from mosld_bench.spec.study import ModelSpec
+from mosld_bench.spec.budget import Budget
+from mosld_bench.spec.recipe import Recipe
+from mosld_bench.spec.trial import Fit, ModelSpec
+from mosld_bench.spec.yaml_file import Strict
 
 #: What is timed. Seconds of one training step, of one prompt, of one decoded token (of every stream at once).
 Timed = Literal["train", "prompt", "decode"]
@@ -64,7 +66,7 @@ class Entry(Strict):
     """One recipe. Of what is measured, one value a round."""
 
     recipe: Recipe
-    budget: str
+    budget: Budget
     fit: Fit = Field(description="its trainable parameters among others")
     active: int = Field(description="of the trained parameters, those that enter the output of one token")
     stored: int = Field(description="numbers that a saved adapter holds; of full fine-tuning, the whole model")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mosld_bench.errors import BadFileError, UnknownNameError
 from mosld_bench.format import counted, listed
-from mosld_bench.spec.recipe import Strict, parse, read_yaml
+from mosld_bench.spec.yaml_file import Strict, parse, read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,8 +23,8 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mosld_bench.errors import BadFileError
-from mosld_bench.spec.recipe import Strict
-from mosld_bench.spec.study import Trial
+from mosld_bench.spec.trial import Fit, Trial
+from mosld_bench.spec.yaml_file import Strict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,19 +79,6 @@ class EvalInfo(Strict):
     tokens_plain: int = Field(description="tokens that scoring every request by itself would compute")
     tokens_computed: int = Field(description="tokens computed, shared prefixes once")
     packed: bool
-
-
-class Fit(Strict):
-    """What the budget solver promised and the built model has."""
-
-    target: int | None
-    trainable: int
-    total: int = Field(description="all parameters, trainable and frozen")
-    residual: float | None = Field(description="(trainable - target) / target")
-    params: dict[str, Any] = Field(description="the method's params after the budget was fitted")
-
-
-Job = tuple[Trial, Fit]  # a trial and what its budget comes to
 
 
 class Record(Strict):

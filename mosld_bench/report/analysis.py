@@ -18,8 +18,10 @@ from mosld_bench.inputs.contamination import Overlap
 from mosld_bench.records.profile import Profile
 from mosld_bench.records.record import Metric, Record
 from mosld_bench.report import stats
+from mosld_bench.spec.budget import Budget, Native
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.study import NATIVE, Condition, Study, Trial, canonical, is_rank
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import Condition, Trial, canonical
 
 ALPHA = 0.05
 
@@ -49,18 +51,18 @@ class Row:
         return self.block.setting
 
     @property
-    def budget(self) -> str:
+    def budget(self) -> Budget:
         return self.block.budget
 
     @property
     def ranked(self) -> bool:
         """Whether it may be compared with its block: at equal size, or at equal rank, never across the two."""
-        return self.budget != NATIVE
+        return not isinstance(self.budget, Native)
 
     @property
     def matched(self) -> bool:
         """Whether a budget gave it its size."""
-        return self.ranked and not is_rank(self.budget)
+        return self.budget.sets_size
 
     @property
     def frozen(self) -> bool:

@@ -29,7 +29,8 @@ from mosld_bench.report.figures import style as looks
 from mosld_bench.report.sections import body as sections
 from mosld_bench.report.sections.summary import summary
 from mosld_bench.report.table import Table
-from mosld_bench.spec.study import Study, Trial
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import Trial
 
 FACE = "Libertinus Serif"  # typst carries it
 SIZES = ("9.5", "9.3", "9.1", "8.9", "8.7")  # points

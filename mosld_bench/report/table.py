@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from mosld_bench.spec.study import NATIVE, Condition, is_rank
+from mosld_bench.spec.budget import Native
+from mosld_bench.spec.trial import Condition
 
 MISSING = "–"
 
@@ -171,30 +172,17 @@ def setting_label(setting: str) -> str:
     )
 
 
-def budget_label(budget: str) -> str:
-    if budget == NATIVE:
-        return "native size"
-    if is_rank(budget):
-        return f"rank {budget[1:]}"
-    if "-r" in budget:
-        recipe, _, rank = budget.rpartition("-r")
-        return f"size of {recipe} at rank {rank}"
-    if budget.endswith("%"):
-        return f"{budget} of the base model"
-    return f"{int(budget):,} parameters" if budget.isdigit() else f"{budget} parameters"
-
-
 def short_label(block: Condition) -> str:
     """'mixture, 60,000 parameters' and what else the block is: within a sentence."""
-    return f"{setting_label(block.setting)}, {budget_label(block.budget)}{beside(block)}"
+    return f"{setting_label(block.setting)}, {block.budget.label}{beside(block)}"
 
 
 def block_label(block: Condition) -> str:
     """'Mixture, budget 60,000 parameters' and, in a study of several, the model and the general items."""
-    label = budget_label(block.budget)
-    size = "not matched in size" if block.budget == NATIVE else f"equal {label}"
-    if not (block.budget == NATIVE or is_rank(block.budget)):
-        size = f"budget {label}"
+    label = block.budget.label
+    size = f"budget {label}" if block.budget.sets_size else f"equal {label}"
+    if isinstance(block.budget, Native):
+        size = "not matched in size"
     return f"{setting_label(block.setting).capitalize()}, {size}{beside(block)}"
 
 

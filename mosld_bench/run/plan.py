@@ -17,14 +17,15 @@ from mosld_bench.errors import UnknownNameError
 from mosld_bench.methods import registry
 from mosld_bench.records import published
 from mosld_bench.spec.recipe import load_recipes
-from mosld_bench.spec.study import Condition, Study, Trial
+from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import Condition, Trial
 from mosld_bench.spec.workspace import Workspace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from mosld_bench.records.record import Fit, Job
+    from mosld_bench.spec.trial import Fit, PlannedTrial
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Plan:
     """The trials of a study, each with its fitted budget."""
 
     study: Study
-    jobs: list[Job]
+    jobs: list[PlannedTrial]
     configs: dict[str, PreTrainedConfig]
     sizes: dict[str, pricing.TaskSize | None]
 
@@ -53,7 +54,7 @@ class Plan:
             found.append(known.get(key))
         return found
 
-    def longest_first(self, jobs: Sequence[Job]) -> list[Job]:
+    def longest_first(self, jobs: Sequence[PlannedTrial]) -> list[PlannedTrial]:
         """``jobs`` of this plan by falling price, so that no worker is left alone with a long trial at the end.
 
         Model by model, the dearest first, since a worker keeps one base model at a time. Equals and trials without a
@@ -66,7 +67,7 @@ class Plan:
         models = sorted(dearest, key=lambda name: -dearest[name])
         return sorted(jobs, key=lambda job: (models.index(job[0].model.name), -hours[job[0].id], not job[0].train_on))
 
-    def hours(self, jobs: Sequence[Job]) -> dict[str, float]:
+    def hours(self, jobs: Sequence[PlannedTrial]) -> dict[str, float]:
         """Trial of ``jobs`` -> its estimated GPU-hours, 0 where there is no estimate."""
         known = {trial.id: price.hours for (trial, _), price in zip(self.jobs, self.prices, strict=True) if price}
         return {trial.id: known.get(trial.id) or 0.0 for trial, _ in jobs}
@@ -108,13 +109,13 @@ def make(
     configs = {model.name: load_config(model, model_root) for model in study.models}
     counts = {name: Counts(config) for name, config in configs.items()}
     seen: dict[tuple[str, str, str], Fit] = {}
-    jobs: list[Job] = []
+    jobs: list[PlannedTrial] = []
     for trial in study.plan(workspace, include_paths):
         key = (trial.recipe.name, trial.budget, trial.model.name)
         if key not in seen:
             name = trial.model.name
             seen[key] = fit_budget(trial.recipe, configs[name], trial.budget, trial.tolerance, recipes, counts[name])
-        jobs.append((trial, seen[key]))
+        jobs.append(PlannedTrial(trial, seen[key]))
     files = TaskFiles.scan((workspace.tasks, *include_paths))
     return Plan(study, jobs, configs, pricing.task_sizes(files, study.tasks))
 
@@ -143,7 +144,7 @@ _WIDE = 130  # characters
 
 
 def _rows(plan: Plan) -> Iterator[dict[str, str]]:
-    lines: dict[tuple[str, Condition], list[tuple[Job, Price | None]]] = {}
+    lines: dict[tuple[str, Condition], list[tuple[PlannedTrial, Price | None]]] = {}
     for job, price in zip(plan.jobs, plan.prices, strict=True):
         lines.setdefault((job[0].recipe.name, job[0].condition), []).append((job, price))
     for (recipe, condition), members in lines.items():

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mosld_bench.errors import ResourceError
-from mosld_bench.records.record import Fit, Job, Outcome
+from mosld_bench.records.record import Outcome
 from mosld_bench.run.progress import Board
-from mosld_bench.spec.study import Trial
+from mosld_bench.spec.trial import Fit, PlannedTrial, Trial
 from mosld_bench.trial.execute import Progress, Session, Surroundings, execute, failed
 
 _TRIES = 2  # a trial whose worker died is tried once more, on a new worker
@@ -38,7 +38,7 @@ class Pool:
 
 
 def launch(
-    jobs: Sequence[Job],
+    jobs: Sequence[PlannedTrial],
     around: Surroundings,
     pool: Pool,
     results: Path,
@@ -70,7 +70,7 @@ def launch(
         ray.shutdown()
 
 
-def run_inline(jobs: Sequence[Job], around: Surroundings, results: Path, board: Board) -> list[Outcome]:
+def run_inline(jobs: Sequence[PlannedTrial], around: Surroundings, results: Path, board: Board) -> list[Outcome]:
     """The same without Ray, one after another in this process: for debugging."""
     session = Session(around)
     outcomes = []
@@ -153,7 +153,7 @@ class Worker:
 
 def _drive(
     ray: Any,
-    jobs: list[Job],
+    jobs: list[PlannedTrial],
     around: Surroundings,
     options: dict[str, Any],
     slots: int,
@@ -174,7 +174,7 @@ def _drive(
 
     waiting = deque((job, 1) for job in jobs)
     idle = [hire() for _ in range(slots)]
-    busy: dict[Any, tuple[Any, Job, int]] = {}
+    busy: dict[Any, tuple[Any, PlannedTrial, int]] = {}
     asked: dict[Any, Any] = {}
     outcomes: list[Outcome] = []
 
@@ -211,7 +211,7 @@ def _drive(
     return outcomes
 
 
-def _watch(ray: Any, busy: dict[Any, tuple[Any, Job, int]], asked: dict[Any, Any], board: Board) -> None:
+def _watch(ray: Any, busy: dict[Any, tuple[Any, PlannedTrial, int]], asked: dict[Any, Any], board: Board) -> None:
     """Show what busy workers said since the last look, and ask them again; never waits."""
     answers, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0) if asked else ([], [])
     for answer in answers:

@@ -6,43 +6,25 @@ Loads no model and no torch: the same file always gives the same list.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from mosld_bench.embedded import MODEL_DIR
-from mosld_bench.errors import DataError, UnknownNameError
-from mosld_bench.spec.recipe import Recipe, Strict, layered, load_recipes, parse, read_including, select
+from mosld_bench.errors import BudgetError, DataError, UnknownNameError
+from mosld_bench.spec.budget import NATIVE, Budget, Rank
+from mosld_bench.spec.recipe import Recipe, load_recipes, select
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import EvaluateSpec, GeneralData, ModelSpec, Resources, Setting, TrainSpec, Trial, digest
 from mosld_bench.spec.workspace import Workspace
+from mosld_bench.spec.yaml_file import Strict, layered, parse, read_including
 
 #: Raised when a change to the code changes the numbers of every trial, so that old records are not taken for new. A
 #: field's default counts as code: identities leave out what is at its default, so that adding a field changes none.
 PROTOCOL_VERSION = 2
-
-VALIDATIONS = 5  # how often a trial takes the validation loss at most, the end included
-NATIVE = "native"  # the budget of a recipe at the size that its file gives
-Setting = Literal["mixture", "single", "frozen", "counted"]
-_BUDGET = re.compile(r"native|r\d+|\d+(\.\d+)?[kmbKMB]?|\d+(\.\d+)?%|[a-z0-9][a-z0-9._-]*-r\d+")
-
-
-class ModelSpec(Strict):
-    """The base model: ``embedded``, a hub id, or a folder."""
-
-    name: str
-    revision: str | None = None
-
-
-class GeneralData(Strict):
-    """Items of a task that are mixed into the training items and never scored."""
-
-    task: str
-    items: int = Field(gt=0, description="a sample of its training split, fixed by train.split_seed")
 
 
 class GeneralAxis(Strict):
@@ -55,114 +37,12 @@ class GeneralAxis(Strict):
         return [GeneralData(task=self.task, items=n) if n else None for n in self.items]
 
 
-class TrainSpec(Strict):
-    """How every trial of the study trains: one protocol for all recipes."""
-
-    steps: int | None = Field(None, gt=0, description="optimiser steps; give either steps or epochs")
-    epochs: float | None = Field(None, gt=0)
-    batch_size: int = Field(16, gt=0, description="examples an optimiser step")
-    learning_rate: float = Field(3e-4, gt=0, description="peak")
-    warmup_steps: int = Field(0, ge=0)
-    warmup_limit: float = Field(1.0, ge=0, le=1, description="share of the steps that warm-up takes at most")
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: float = Field(0.0, ge=0)
-    gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; none for no clipping")
-    task_items: int | None = Field(None, gt=0, description="most items of a task's training split, a fixed sample")
-    max_length: int = Field(256, gt=8, description="tokens; longer prompts lose their beginning")
-    micro_tokens: int = Field(
-        8192, gt=0, description="most padded tokens a micro-batch; balance losses are means over one, dropout is drawn"
-    )
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = False
-    validation_fraction: float = Field(0.1, ge=0, lt=1, description="of every training split, never trained on")
-    validation_items: int = Field(200, ge=0, description="most items a task that the validation loss is taken over")
-    split_seed: int = 0
-
-    @model_validator(mode="after")
-    def _one_length(self) -> TrainSpec:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give exactly one of steps and epochs")
-        return self
-
-
-class EvaluateSpec(Strict):
-    """How every trial is scored."""
-
-    limit: int | None = Field(None, gt=0, description="items a task: a sample fixed by sample_seed; none for all")
-    sample_seed: int = 0
-
-
-class Resources(Strict):
-    """What a trial takes. Part of no identity: these change the time, not the numbers."""
-
-    cpus_per_trial: float = Field(1, gt=0)
-    gpus_per_trial: float = Field(1, gt=0)
-    score_tokens: int = Field(8192, gt=0, description="most padded tokens a scoring batch")
-    score_width: int = Field(256, gt=0, description="most tokens of a prefix tree; attention costs its square")
-
-
-def canonical(content: Any) -> str:
-    """JSON with sorted keys and no spaces: equal content, equal text."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def digest(content: Any) -> str:
-    """The first 8 hex digits of the SHA-256 of the canonical JSON."""
-    return hashlib.sha256(canonical(content).encode()).hexdigest()[:8]
-
-
-class Condition(NamedTuple):
-    """What the rows of a block share; only they are compared with each other."""
-
-    setting: str
-    budget: str
-    model: str = ""
-    general: int = 0  # items of general data mixed in
-
-
-class Trial(Strict):
-    """One cell of a study: all that changes its numbers, as plain data."""
-
-    study: str
-    recipe: Recipe
-    setting: Setting
-    train_on: tuple[str, ...]
-    in_domain: tuple[str, ...] = Field(description="in-domain tasks that this trial is scored on")
-    out_of_domain: tuple[str, ...]
-    task_digests: dict[str, str] = Field(description="task -> digest of its definition and local data")
-    model: ModelSpec
-    budget: str
-    tolerance: float
-    seed: int
-    train: TrainSpec | None = Field(description="none for a trial that only counts parameters")
-    evaluate: EvaluateSpec
-    general: GeneralData | None = None
-    protocol: str = Field(description="digest of what all trials of a model share; only equals are compared")
-
-    @property
-    def id(self) -> str:
-        """Readable slug and 8 hex digits, the same on every machine."""
-        own = self.model_dump(mode="json", exclude={"study"}, exclude_defaults=True) | {"recipe": self.recipe.identity}
-        tasks = f"-{self.train_on[0]}" if self.setting == "single" else ""
-        general = f"-g{self.general.items}" if self.general else ""
-        budget = self.budget.replace("%", "pct")
-        return f"{self.recipe.name}-{self.setting}{tasks}{general}-{budget}-s{self.seed}-{digest(own)}"
-
-    @property
-    def condition(self) -> Condition:
-        return Condition(self.setting, self.budget, self.model.name, self.general.items if self.general else 0)
-
-    @property
-    def scored_on(self) -> tuple[str, ...]:
-        return self.in_domain + self.out_of_domain
-
-
 class Selection(Strict):
     """Which cells a study has: recipes by settings by budgets by seeds."""
 
     recipes: tuple[str, ...] = ("all",)
     settings: tuple[Literal["mixture", "single"], ...] = ("mixture",)
-    budgets: tuple[str, ...] = (NATIVE,)
+    budgets: tuple[Budget, ...] = (NATIVE,)
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
 
     @field_validator("recipes", "settings", "seeds", "budgets", mode="before")
@@ -173,14 +53,11 @@ class Selection(Strict):
     @field_validator("budgets", mode="before")
     @classmethod
     def _spelled(cls, value: Any) -> Any:
-        items = [str(item) for item in (value if isinstance(value, list | tuple) else [value])]
-        for item in items:
-            if not _BUDGET.fullmatch(item):
-                raise ValueError(
-                    f"{item!r} is not a budget; allowed are a count (60000, 250k, 1.5m), a share of the base "
-                    f"model (0.5%), another recipe's size (lora-r8), a rank (r8) and {NATIVE}"
-                )
-        return items
+        """Read here, so that a problem is one of the key and not of a place in its list."""
+        try:
+            return [Budget.parse(str(item)) for item in (value if isinstance(value, list | tuple) else [value])]
+        except BudgetError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("settings", "seeds", "budgets")
     @classmethod
@@ -335,7 +212,7 @@ class Study(Selection):
         self,
         recipe: Recipe,
         setting: Setting,
-        budget: str,
+        budget: Budget,
         model: ModelSpec,
         general: GeneralData | None,
         digests: Mapping[str, str],
@@ -386,14 +263,9 @@ def _once(value: tuple[Any, ...]) -> tuple[Any, ...]:
     return value
 
 
-def is_rank(budget: str) -> bool:
-    """Whether a budget sets every recipe's rank (``r8``) and not its size."""
-    return re.fullmatch(r"r\d+", budget) is not None
-
-
-def _takes(recipe: Recipe, budget: str) -> bool:
+def _takes(recipe: Recipe, budget: Budget) -> bool:
     """Whether a budget applies: some recipes have one size, and what has no rank cannot be set to one."""
-    return recipe.method not in {"base", "full"} and not (is_rank(budget) and "r" not in recipe.params)
+    return recipe.method not in {"base", "full"} and not (isinstance(budget, Rank) and "r" not in recipe.params)
 
 
 def _shipped_digest(name: str) -> str | None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mosld_bench.errors import BenchError, DataError
 from mosld_bench.methods import registry
 from mosld_bench.records.provenance import code_state, meta_info, now
-from mosld_bench.records.record import Fit, Outcome, Record
-from mosld_bench.spec.study import GeneralData, ModelSpec, Resources, TrainSpec, Trial
+from mosld_bench.records.record import Outcome, Record
+from mosld_bench.spec.trial import Fit, GeneralData, ModelSpec, Resources, TrainSpec, Trial
 
 if TYPE_CHECKING:
     from torch import nn

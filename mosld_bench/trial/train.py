@@ -22,7 +22,7 @@ from mosld_bench.errors import UnknownNameError
 from mosld_bench.methods.registry import Method
 from mosld_bench.records.record import Point, TrainInfo
 from mosld_bench.spec.recipe import OPTIMIZERS
-from mosld_bench.spec.study import VALIDATIONS, TrainSpec
+from mosld_bench.spec.trial import VALIDATIONS, TrainSpec
 from mosld_bench.trial.batching import cut
 from mosld_bench.trial.logits import logits_at, padded
 

@@ -11,7 +11,8 @@ import torch
 
 from mosld_bench.inputs.models import load_base, load_tokenizer
 from mosld_bench.inputs.tasks import TaskLoader
-from mosld_bench.spec.study import ModelSpec, Study
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import ModelSpec
 from mosld_bench.trial import device as meters
 from tests.conftest import REPOSITORY
 

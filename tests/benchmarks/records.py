@@ -20,7 +20,8 @@ from mosld_bench.records import record
 from mosld_bench.records.record import Point, Record
 from mosld_bench.report.build import build_report
 from mosld_bench.spec.recipe import Recipe, load_recipes
-from mosld_bench.spec.study import ModelSpec, Study, Trial
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import ModelSpec, Trial
 from tests.benchmarks.side_by_side import Row, alone, faster, in_turns, share
 from tests.conftest import REPOSITORY
 from tests.synthetic import RECIPES, make_record, make_study, make_trials, task_configs

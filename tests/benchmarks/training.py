@@ -14,7 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from mosld_bench.inputs.models import fresh
 from mosld_bench.methods import registry
-from mosld_bench.spec.study import Resources, TrainSpec
+from mosld_bench.spec.trial import Resources, TrainSpec
 from mosld_bench.trial.execute import Session, Surroundings
 from mosld_bench.trial.train import Encoded, batch_order, train
 from tests.benchmarks import real

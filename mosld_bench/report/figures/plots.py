@@ -31,9 +31,10 @@ from mosld_bench.report.figures.style import (
 )
 from mosld_bench.report.sections import profile as profile_section
 from mosld_bench.report.sections.results import KINDS
-from mosld_bench.report.table import budget_label, setting_label, short_count
+from mosld_bench.report.table import setting_label, short_count
+from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.study import NATIVE, Condition
+from mosld_bench.spec.trial import Condition
 
 
 def draw_all(evidence: Evidence) -> list[Plot | str]:
@@ -314,7 +315,7 @@ def settings(evidence: Evidence) -> Plot | str:
     differs = f"The two differ in {'exposure' if fixed else 'the number of steps'} as well; see Exposure."
     caption = (
         f"{measure.capitalize()} after training on the mixture minus {measure} after training on the task alone, where "
-        f"every task has an adapter of that size to itself ({budget_label(shown[0].budget)}; rows of fixed size as "
+        f"every task has an adapter of that size to itself ({shown[0].budget.label}; rows of fixed size as "
         f"they are); {_common(pairs)}. {differs}"
     )
     return Plot("settings", "the mixture against single tasks", caption, figure, wide=True)

@@ -19,7 +19,7 @@ from matplotlib.ticker import Formatter, MaxNLocator
 from mosld_bench.report.analysis import Row
 from mosld_bench.report.table import short_label
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.study import Condition
+from mosld_bench.spec.trial import Condition
 
 COLUMN, PAGE = 3.33, 6.93  # inches: the width of a column and of the type area
 

@@ -10,8 +10,9 @@ from mosld_bench.report.analysis import Evidence, Row
 from mosld_bench.report.figures.style import PAGE, Plot, bar, legend, looks, percent_axis, spread_told
 from mosld_bench.report.sections.results import KINDS
 from mosld_bench.report.table import plain, setting_label
+from mosld_bench.spec.budget import Rank
 from mosld_bench.spec.design_space import Coordinates
-from mosld_bench.spec.study import canonical, is_rank
+from mosld_bench.spec.trial import canonical
 
 
 def along(evidence: Evidence) -> Plot | str:
@@ -88,7 +89,7 @@ def _place(row: Row, axis: str) -> Any:
     if axis == "general":
         return row.block.general
     if axis == "rank":
-        return int(row.budget[1:]) if is_rank(row.budget) else None
+        return row.budget.rank if isinstance(row.budget, Rank) else None
     if axis == "model":
         size = next((record.size for record in row.records if record.size), None)
         return (size.total - size.trainable, row.block.model) if size and row.ranked else None

@@ -17,12 +17,12 @@ from mosld_bench.report.table import (
     Table,
     beside,
     block_label,
-    budget_label,
     count,
     setting_label,
     titled,
 )
-from mosld_bench.spec.study import NATIVE, Condition
+from mosld_bench.spec.budget import Native
+from mosld_bench.spec.trial import Condition
 
 COSTS: dict[str, Callable[[Record], float | None]] = {
     "train_seconds": lambda r: r.train_info.seconds if r.train_info else None,
@@ -83,7 +83,7 @@ def _printed(evidence: Evidence) -> set[Condition]:
     blocks = [block for block, _ in evidence.blocks()]
     if len(blocks) > 3:
         longest = [block for block in blocks if block.setting == evidence.settings[-1]]
-        blocks = [block for block in longest if block == longest[0] or block.budget == NATIVE]
+        blocks = [block for block in longest if block == longest[0] or isinstance(block.budget, Native)]
     return {*blocks, *(row.block for row in evidence.frozen)}
 
 
@@ -114,7 +114,7 @@ def audit(evidence: Evidence) -> Table:
         fitted = fitted_params(row)
         if here != last:
             asked = f", target {count(size.target)}" if size.target and row.budget != str(size.target) else ""
-            what = f"Budget {budget_label(row.budget)}{asked}" if row.matched else f"Equal {budget_label(row.budget)}"
+            what = f"Budget {row.budget.label}{asked}" if row.matched else f"Equal {row.budget.label}"
             what = what if row.ranked else "Not matched in size"
             lines.append(Line((Cell(what + beside(row.block._replace(general=0))),), ruled=bool(lines)))
             last = here

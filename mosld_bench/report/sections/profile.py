@@ -15,7 +15,7 @@ from mosld_bench.records.profile import Entry, Profile, Timed, digits, flop_unit
 from mosld_bench.report.analysis import Evidence
 from mosld_bench.report.document import Section, machine, paragraph, run, section
 from mosld_bench.report.figures.style import COLUMN, Plot, looks
-from mosld_bench.report.table import MISSING, Cell, Column, Line, Table, budget_label, count
+from mosld_bench.report.table import MISSING, Cell, Column, Line, Table, count
 from mosld_bench.spec.recipe import Recipe
 
 TITLE = "Cost at inference and in training"
@@ -53,7 +53,7 @@ def _current(evidence: Evidence, profile: Profile) -> list[Entry]:
 
 def _what(profile: Profile) -> str:
     """'SmolLM2-135M with random weights, 134,515,008 parameters, in float32 on cpu'."""
-    budgets = dict.fromkeys(budget_label(entry.budget) for entry in profile.entries if entry.fit.target is not None)
+    budgets = dict.fromkeys(entry.budget.label for entry in profile.entries if entry.fit.target is not None)
     size = f", adapters of {' or '.join(budgets)}" if budgets else ""
     weights = " with random weights" if profile.random_weights else ""
     return (

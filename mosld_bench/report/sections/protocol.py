@@ -14,7 +14,7 @@ from mosld_bench.report.document import Block, Section, bullets, paragraph, run,
 from mosld_bench.report.table import Cell, Column, Line, Table
 from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.study import TrainSpec
+from mosld_bench.spec.trial import TrainSpec
 
 
 def methods(evidence: Evidence) -> Section:

@@ -22,7 +22,7 @@ from mosld_bench.report import table as tabular
 from mosld_bench.report.analysis import Evidence, Row
 from mosld_bench.report.document import Block, Section, bullets, paragraph, run, section
 from mosld_bench.report.table import Cell, Column, Line, Table
-from mosld_bench.spec.study import NATIVE
+from mosld_bench.spec.budget import Native, Rank
 
 _SEEDS = 3  # of every printed mean
 _KNOWN_TO = 5  # items; what is held out is rounded, to whole passages where questions share one
@@ -110,11 +110,18 @@ def _row(evidence: Evidence, facts: Protocol, line: dict[str, Any], rank: int) -
         row
         for row in evidence.trained
         if (row.recipe.name, row.setting) == (line["recipe"], line["setting"])
-        and (row.budget == f"r{rank}" or (row.budget == NATIVE and row.recipe.params.get("r", rank) == rank))
+        and _at_rank(row, rank)
         and row.block.model in ("", wanted)
         and row.block.general == 0
     ]
     return next(iter(rows), None), wanted in names
+
+
+def _at_rank(row: Row, rank: int) -> bool:
+    """Whether a row has ``rank``: by its budget, or at its native size by its recipe, which may have none."""
+    if isinstance(row.budget, Rank):
+        return row.budget.rank == rank
+    return isinstance(row.budget, Native) and row.recipe.params.get("r", rank) == rank
 
 
 def _one(
@@ -254,7 +261,7 @@ def _counts(evidence: Evidence, facts: Protocol) -> Table:
         if size is None:
             continue
         same_model = evidence.study.models[0].name == facts.models[published.MODEL]
-        paper = same_model and row.budget in {f"r{published.RANK}", NATIVE}
+        paper = same_model and (isinstance(row.budget, Native) or row.budget == Rank(f"r{published.RANK}"))
         theirs, theirs_forward = printed.get(row.recipe.name, (None, None)) if paper else (None, None)
         digits, forward = published.as_printed(size.trainable), published.billions(size.total)
         same = {None: tabular.MISSING, digits: "digits agree"}.get(theirs, "digits differ")

@@ -16,7 +16,6 @@ from mosld_bench.report.table import (
     Line,
     Table,
     block_label,
-    budget_label,
     count,
     interval,
     p_value,
@@ -147,7 +146,7 @@ def _notes(evidence: Evidence) -> tuple[str, ...]:
         )
     for trial, error in evidence.failures:
         on = f" on {evidence.title(trial.train_on[0])}" if trial.setting == "single" else ""
-        notes.append(f"Failed: {trial.recipe.title}{on}, {budget_label(trial.budget)}, seed {trial.seed}: {error}")
+        notes.append(f"Failed: {trial.recipe.title}{on}, {trial.budget.label}, seed {trial.seed}: {error}")
     if any(row.setting == "single" for row in evidence.trained):
         notes.append(
             "Single task: each in-domain score is that of the model trained on this task alone; "

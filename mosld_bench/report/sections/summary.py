@@ -5,7 +5,8 @@ from __future__ import annotations
 from mosld_bench.format import counted, listed
 from mosld_bench.report import table as tabular
 from mosld_bench.report.analysis import Comparison, Evidence, Row
-from mosld_bench.spec.study import Condition, is_rank
+from mosld_bench.spec.budget import Rank
+from mosld_bench.spec.trial import Condition
 
 
 def summary(evidence: Evidence) -> list[str]:
@@ -65,14 +66,14 @@ def _counts(evidence: Evidence) -> list[str]:
     recipes = {row.recipe.name for row in evidence.trained}
     text = f"We count what {counted(len(recipes), 'method')} train on {evidence.study.model_names}; nothing is trained."
     span = f"Adapters have from {low[0]:,} parameters ({low[1].recipe.title}) to {high[0]:,} ({high[1].recipe.title})"
-    ranks = len({count for count, row in sized if is_rank(row.budget)}) > 1
+    ranks = len({count for count, row in sized if isinstance(row.budget, Rank)}) > 1
     return [text, span + (": methods of equal rank are far from equal in size." if ranks else ".")]
 
 
 def _best_sentence(evidence: Evidence, block: Condition) -> str:
     best = evidence.best(block)
     assert best is not None
-    at = f"{tabular.budget_label(block.budget)}{tabular.beside(block)}"
+    at = f"{block.budget.label}{tabular.beside(block)}"
     where = f"In the {tabular.setting_label(block.setting)} setting at {at}"
     others = [row for row in evidence.scored(block) if row is not best]
     seeds = counted(len(best.by_seed()), "seed")

@@ -1,0 +1,143 @@
+"""Budgets: what gives a recipe its size, as a study and the command line write it.
+
+A budget is its text (`250k` stays `250k` in identities, records and tables), so each is a `str` of a class of its own
+that knows what the text means. `Budget.parse` is the only place where the spelling is read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from mosld_bench.errors import BudgetError
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+
+
+class Budget(str):
+    """A budget as it was written; its subclasses are the kinds that there are.
+
+    >>> Budget.parse("lora-r8").label, Budget.parse("250k").parameters
+    ('size of lora at rank 8', 250000)
+    """
+
+    #: How it is spelt.
+    pattern: ClassVar[re.Pattern[str]]
+
+    #: Whether it asks for a number of trainable parameters, so that rows under it are of equal size.
+    sets_size: ClassVar[bool] = True
+
+    @staticmethod
+    def parse(text: str) -> Budget:
+        """The budget that ``text`` spells. Raises BudgetError, with what is allowed, for any other text."""
+        for kind in (Native, Rank, Count, Share, SizeOf):
+            if kind.pattern.fullmatch(text):
+                return kind(text)
+        raise BudgetError(
+            f"{text!r} is not a budget; allowed are a count (60000, 250k, 1.5m), a share of the base model (0.5%), "
+            f"another recipe's size (lora-r8), a rank (r8) and native"
+        )
+
+    @property
+    def label(self) -> str:
+        """In words, as a heading or a caption has it."""
+        raise NotImplementedError
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Read from text, written as text: a record holds a budget as it was asked for."""
+        return core_schema.no_info_after_validator_function(_parsed, core_schema.str_schema(strict=False))
+
+
+class Native(Budget):
+    """The recipe at the size that its file gives."""
+
+    pattern = re.compile("native")
+    sets_size = False
+
+    @property
+    def label(self) -> str:
+        return "native size"
+
+
+class Rank(Budget):
+    """A rank for every recipe, and whatever size comes of it."""
+
+    pattern = re.compile(r"r([0-9]+)")
+    sets_size = False
+
+    @property
+    def rank(self) -> int:
+        return int(self[1:])
+
+    @property
+    def label(self) -> str:
+        return f"rank {self.rank}"
+
+
+class Count(Budget):
+    """A number of trainable parameters."""
+
+    pattern = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmbKMB]?)")
+
+    @property
+    def parameters(self) -> int:
+        number, unit = _groups(self.pattern, self)
+        return round(float(number) * _UNITS[unit.lower()])
+
+    @property
+    def label(self) -> str:
+        return f"{int(self):,} parameters" if self.isdigit() else f"{self} parameters"
+
+
+class Share(Budget):
+    """A share of the base model's parameters, in per cent."""
+
+    pattern = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
+
+    @property
+    def fraction(self) -> float:
+        """The share, 0 to 1 (or more)."""
+        return float(self[:-1]) / 100
+
+    @property
+    def label(self) -> str:
+        return f"{self} of the base model"
+
+
+class SizeOf(Budget):
+    """The trainable parameters of another recipe at a rank."""
+
+    pattern = re.compile(r"([a-z0-9][a-z0-9._-]*)-r([0-9]+)")
+
+    @property
+    def recipe(self) -> str:
+        return _groups(self.pattern, self)[0]
+
+    @property
+    def rank(self) -> int:
+        return int(_groups(self.pattern, self)[1])
+
+    @property
+    def label(self) -> str:
+        return f"size of {self.recipe} at rank {self.rank}"
+
+
+NATIVE = Native("native")
+
+
+def _groups(pattern: re.Pattern[str], text: str) -> tuple[str, ...]:
+    match = pattern.fullmatch(text)
+    if match is None:  # made by its class and not by Budget.parse
+        raise BudgetError(f"{text!r} is no budget of this kind.")
+    return match.groups()
+
+
+def _parsed(text: str) -> Budget:
+    try:
+        return Budget.parse(text)
+    except BudgetError as error:
+        raise ValueError(str(error)) from None
