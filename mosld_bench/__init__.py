@@ -8,16 +8,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mosld_bench._version import __version__ as __version__
 from mosld_bench.compat.peft_registration import register_with_peft
-
-__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mosld_bench.errors import BenchError
+    from mosld_bench.methods.base import Method
     from mosld_bench.methods.contract import check_method
     from mosld_bench.methods.fit import fit_budget
-    from mosld_bench.methods.registry import Method, get, register
-    from mosld_bench.records.record import Record, load
+    from mosld_bench.methods.registry import get, register
+    from mosld_bench.records.record import Record
+    from mosld_bench.records.store import load
     from mosld_bench.report.build import build_report
     from mosld_bench.spec.recipe import Recipe
     from mosld_bench.spec.study import Study
@@ -32,8 +33,8 @@ _HOME = {
     "execute": "trial.execute",
     "Recipe": "spec.recipe",
     "Record": "records.record",
-    "load": "records.record",
-    "Method": "methods.registry",
+    "load": "records.store",
+    "Method": "methods.base",
     "get": "methods.registry",
     "register": "methods.registry",
     "build_report": "report.build",

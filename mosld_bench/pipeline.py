@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
+from mosld_bench import display
 from mosld_bench.errors import BenchError, ResourceError
-from mosld_bench.inputs import contamination as overlap
-from mosld_bench.records import profile, published, record
+from mosld_bench.inputs import contamination
+from mosld_bench.records import published
+from mosld_bench.records.overlap import Overlap
+from mosld_bench.records.store import Store
 from mosld_bench.run.plan import Plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
@@ -46,8 +48,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     from mosld_bench.inputs.models import weights_source
     from mosld_bench.records.provenance import command_line
     from mosld_bench.run import ray_executor as launch
-    from mosld_bench.run.progress import Board
-    from mosld_bench.trial.execute import Surroundings
+    from mosld_bench.run.progress import ProgressDisplay
+    from mosld_bench.trial.execute import WorkerConfig
 
     inline = options.executor == "inline" or study.train is None
     own_gpus = launch.check_gpus(options.gpus) if inline or options.address is None else 0
@@ -62,7 +64,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
         todo, taken = _take(todo, workspace.results, weights)
     told = "".join(f", {count} of them taken from {name}" for name, count in taken.items())
     console.print(f"{study.name}: {len(jobs)} trials, {len(jobs) - len(todo)} recorded{told}, {len(todo)} to run")
-    around = Surroundings(
+    around = WorkerConfig(
         task_folders=tuple(str(folder.resolve()) for folder in folders),
         resources=study.resources,
         data_root=str(options.data_root.resolve()) if options.data_root else None,
@@ -82,7 +84,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     if not todo:
         keep()
     else:
-        with Board(plan.hours(todo), console) as board:
+        with ProgressDisplay(plan.hours(todo), console) as board:
             if inline:
                 keep()
                 outcomes = launch.run_inline(todo, around, workspace.results, board)
@@ -99,12 +101,12 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
         failed = [outcome.record for outcome in outcomes if outcome.record.status == "failed"]
         failures = len(failed)
         for one in failed:
-            where = workspace.results / study.name / one.trial_id / "failure.json"
+            where = Store(workspace.results).failure_file(one.trial)
             console.print(f"failed: {one.trial_id}; the whole error is in {where}", soft_wrap=True)
     if failures < len(jobs):
         path = report(study, workspace, options.include_paths, [trial for trial, _ in jobs])
         if study.train:
-            console.print(_summary(path.parent / "tables" / "main.csv"))
+            console.print(display.results_table(path.parent / "tables" / "main.csv"))
         for line in said_of_published(study, workspace):
             console.print(line, soft_wrap=True)
         console.print(f"report: {path}", soft_wrap=True)
@@ -118,47 +120,29 @@ def report(
     from mosld_bench.report.build import build_report
 
     files = TaskFiles.scan((workspace.tasks, *include_paths))
+    tasks = {task: files.config(task) or {} for task in study.tasks}
+    paper = published.load(workspace.published) if study.published else None
     return build_report(
         study,
         trials if trials is not None else study.plan(workspace, include_paths),
-        record.load(workspace.results, study.name),
+        Store(workspace.results).sources(study, tasks, paper),
         workspace.reports / study.name,
-        {task: files.config(task) or {} for task in study.tasks},
-        _noted_overlaps(study, workspace),
-        workspace.published,
-        profile.load(measured) if (measured := profile_file(study, workspace)).is_file() else None,
-        record.failures(workspace.results, study.name),
     )
-
-
-def _noted_overlaps(study: Study, workspace: Workspace) -> list[overlap.Overlap]:
-    """What a run has left, of the tasks that the study has now."""
-    path = _overlaps(study, workspace)
-    found = overlap.load(path) if path.is_file() else []
-    return [one for one in found if {one.train, one.evaluated} <= set(study.tasks)]
-
-
-def profile_file(study: Study, workspace: Workspace) -> Path:
-    """Where `mosld-bench profile` leaves what it measured, and where a report finds it."""
-    return workspace.results / study.name / "profile.json"
-
-
-def _overlaps(study: Study, workspace: Workspace) -> Path:
-    return workspace.results / study.name / "overlap.json"
 
 
 def find_overlaps(
     study: Study, workspace: Workspace, files: TaskFiles, loader: Callable[[], TaskLoader]
-) -> list[overlap.Overlap]:
+) -> tuple[Overlap, ...]:
     """What the study's evaluation sets share with its training sets: as noted, or found and noted now."""
     assert study.train is not None
     general = {study.general.task: max(study.general.items)} if study.general else {}
-    return overlap.cached(
-        _overlaps(study, workspace),
+    return contamination.cached(
+        Store(workspace.results),
+        study.name,
         loader,
         files,
-        study.in_domain + tuple(general),
-        study.in_domain + study.out_of_domain,
+        train_on=study.in_domain + tuple(general),
+        evaluated=study.in_domain + study.out_of_domain,
         most=dict.fromkeys(study.in_domain, study.train.task_items) | general,
         seed=study.train.split_seed,
         scored=study.evaluate,
@@ -177,10 +161,11 @@ def missing(
     """
     if overwrite == "always":
         return jobs
+    store = Store(results)
     todo: list[PlannedTrial] = []
     finished: list[PlannedTrial] = []
     for job in jobs:
-        meta = record.finished(results, *job)
+        meta = store.finished(job)
         (todo if meta is None else finished).append(job)
         if meta is not None:
             _check_weights(job[0], meta.get("weights"), (weights or {}).get(job[0].model.name))
@@ -198,10 +183,11 @@ def _take(
     """Take what other studies have of ``jobs``: the jobs that are left, and other study -> how many it had."""
     left: list[PlannedTrial] = []
     taken: Counter[str] = Counter()
+    store = Store(results)
     for trial, fit in jobs:
-        for made in record.elsewhere(results, trial, fit):
+        for made in store.elsewhere(PlannedTrial(trial, fit)):
             if not _other_weights(made.meta_info.get("weights"), weights.get(trial.model.name)):
-                record.take(results, trial, made)
+                store.take(trial, made)
                 taken[made.trial.study] += 1
                 break
         else:
@@ -258,27 +244,5 @@ def said_of_published(study: Study, workspace: Workspace) -> list[str]:
     """The slips of the printed tables that a study redoes."""
     if not study.published:
         return []
-    found = [slip for slip in published.slips(workspace.published) if slip.file[:-4] in study.published]
+    found = [slip for slip in published.slips(published.load(workspace.published)) if slip.file[:-4] in study.published]
     return [f"slip in the paper: {slip.what}" for slip in found]
-
-
-def _summary(main_csv: Path) -> Table:
-    """The report's main table for the terminal."""
-    import pandas as pd
-
-    frame = pd.read_csv(main_csv)
-    table = Table(title="mean scores in per cent, mean ± standard deviation over seeds")
-    for column in ("recipe", "setting", "budget", "trainable", "in-domain", "out-of-domain", "seeds"):
-        table.add_column(column, justify="left" if column in {"recipe", "setting", "budget"} else "right")
-
-    def shown(mean: float, sd: float) -> str:
-        if pd.isna(mean):
-            return "–"
-        return f"{100 * mean:.1f}" + ("" if pd.isna(sd) else f" ± {100 * sd:.1f}")
-
-    for row in frame.to_dict("records"):
-        means = [shown(row[f"{role}_mean"], row[f"{role}_sd"]) for role in ("in_domain", "out_of_domain")]
-        count = row["trainable_parameters"]
-        size = "–" if pd.isna(count) else f"{int(count):,}"
-        table.add_row(row["recipe"], row["setting"], str(row["budget"]), size, *means, str(row["seeds"]))
-    return table

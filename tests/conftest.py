@@ -30,7 +30,7 @@ def mirror() -> Path:
 @pytest.fixture(scope="session")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with a few invented items of every data set that tasks/ names."""
-    from tests.miniature import build
+    from tests.support.miniature import build
 
     return build(tmp_path_factory.mktemp("miniature"))
 
@@ -88,7 +88,7 @@ def items(count: int, letters: str) -> list[dict[str, object]]:
 @pytest.fixture(scope="session")
 def tiny_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace: our recipes, three toy tasks, a study, and a random model of four layers with its tokenizer."""
-    from tests.models import build, config, tokenizer
+    from tests.support.models import build, config, tokenizer
 
     root = tmp_path_factory.mktemp("tiny")
     shutil.copytree(REPOSITORY / "methods", root / "methods")

@@ -128,12 +128,12 @@ def _planned(
 def _print_plan(plan: Plan, gpus: int | None, gpu_memory: float) -> None:
     import torch
 
-    from mosld_bench.run import plan as planning
+    from mosld_bench import display
     from mosld_bench.trial import device as meters
 
-    console.print(planning.table(plan, console.width))
+    console.print(display.plan_table(plan, console.width))
     core_rate = None if torch.cuda.is_available() else meters.core_rate
-    for sentence in planning.sentences(plan, gpus or 8, gpu_memory * 1e9, core_rate):
+    for sentence in display.plan_sentences(plan, gpus or 8, gpu_memory * 1e9, core_rate):
         console.print(sentence, soft_wrap=True)
 
 
@@ -256,13 +256,13 @@ def profile(
 
     Side by side with the frozen base. Leaves results/STUDY/profile.json, from which `report` makes a section.
     """
-    from mosld_bench import pipeline as job
+    from mosld_bench import display
     from mosld_bench.cost import measure
-    from mosld_bench.records import profile as profiles
     from mosld_bench.records.provenance import command_line
+    from mosld_bench.records.store import Store
     from mosld_bench.run import plan as planning
 
-    load = profiles.Load.of(
+    load = measure.workload(
         batch=batch, streams=streams, prompt_tokens=prompt_tokens, new_tokens=new_tokens, rounds=rounds
     )
     given = _overrides(methods, budget, None, None, None, None, model, None, None, set_)
@@ -271,14 +271,19 @@ def profile(
     _plugins(plugin)
     planned = planning.make(one, workspace, tuple(include_path or ()), model_root)
     options = measure.Options(load, device, dtype, random_weights, model_root, command_line())
-    found = measure.profile(planned, options, say=lambda line: None if json else console.print(line))
-    path = job.profile_file(one, workspace)
-    profiles.save(path, found)
+    found = measure.profile(
+        one,
+        planned.jobs,
+        planned.configs[one.models[0].name],
+        options,
+        say=lambda line: None if json else console.print(line),
+    )
+    path = Store(workspace.results).write_profile(found)
     if json:
         print(found.model_dump_json(indent=1))
         return
-    console.print(profiles.table(found, console.width))
-    for sentence in profiles.sentences(found):
+    console.print(display.profile_table(found, console.width))
+    for sentence in display.profile_sentences(found):
         console.print(sentence, soft_wrap=True)
     console.print(f"profile: {path}; mosld-bench report {one.name} shows it", soft_wrap=True)
 

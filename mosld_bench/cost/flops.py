@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from mosld_bench.inputs.models import virtual_tokens
+from mosld_bench.methods.base import Method
 from mosld_bench.methods.fit import empty_model
-from mosld_bench.methods.registry import Method
+from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.records.profile import Flops
 
 if TYPE_CHECKING:

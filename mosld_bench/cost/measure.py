@@ -10,29 +10,32 @@ from __future__ import annotations
 import random
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from mosld_bench.cost.flops import attached, flops
-from mosld_bench.cost.memory import Shape, UnknownShapeError, memory_of
+from mosld_bench.cost.memory import ANSWER_SHARE, Shape, UnknownShapeError, memory_of
 from mosld_bench.errors import BenchError, ModelError, ResourceError, UnknownNameError
-from mosld_bench.inputs.models import checkpoint_layers, fresh, load_base, load_config, own_trained
+from mosld_bench.inputs.models import load_base, load_config
 from mosld_bench.methods import registry
 from mosld_bench.methods.fit import base_size, fit_budget
-from mosld_bench.records.profile import Entry, Load, Profile
+from mosld_bench.methods.live import checkpoint_layers, copy_sharing_weights, unshare_trainable
+from mosld_bench.records.profile import Entry, Profile, Workload
 from mosld_bench.records.provenance import meta_info, now
-from mosld_bench.run.plan import Plan
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import Fit, ModelSpec, TrainSpec
+from mosld_bench.spec.trial import Fit, ModelSpec, PlannedTrial, TrainSpec
 from mosld_bench.trial.device import Clock, PeakMemory, available, release, resident
 from mosld_bench.trial.train import Encoded, make_optimizer, optimizer_step
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 DEVICES = ("cpu", "cuda")
 
@@ -41,7 +44,7 @@ DEVICES = ("cpu", "cuda")
 class Options:
     """How to measure, as given on the command line; ``load`` has what each recipe is given to do."""
 
-    load: Load
+    load: Workload
     device: str | None = None  # None: a GPU if there is one
     dtype: str | None = None  # None: the study's
     random_weights: bool = False
@@ -63,7 +66,7 @@ class _Bench:
     base: nn.Module
     device: str
     spec: TrainSpec
-    load: Load
+    load: Workload
     ids: Tensor  # (batch or streams, prompt_tokens), the larger number of rows
 
 
@@ -78,15 +81,31 @@ def narrowed(study: Study, budget: str | None = None) -> Study:
     return study.model_copy(update={**few, "seeds": study.seeds[:1], "general": None})
 
 
-def profile(plan: Plan, options: Options, say: Callable[[str], None] = lambda line: None) -> Profile:
-    """Measure the recipes of ``plan`` on its first model, each once however many trials it has.
+def workload(**given: int) -> Workload:
+    """The workload given on the command line, an eighth of a text its answer. Raises BenchError for what is below 1."""
+    low = next((name for name, value in given.items() if value < 1), None)
+    if low is not None:
+        raise BenchError(f"--{low.replace('_', '-')} takes 1 or more; given: {given[low]}.")
+    return Workload(answer_tokens=max(1, round(ANSWER_SHARE * given["prompt_tokens"])), **given)
+
+
+def profile(
+    study: Study,
+    planned: Sequence[PlannedTrial],
+    config: PreTrainedConfig,
+    options: Options,
+    say: Callable[[str], None] = lambda line: None,
+) -> Profile:
+    """Measure the recipes of ``planned`` on the first model of ``study``, whose configuration is ``config``.
+
+    Each recipe once, however many trials it has.
 
     Raises BenchError for a load that the model or the machine cannot take, before anything is built.
     """
     started, clock = now(), time.perf_counter()
-    device, model, load = _device(options.device), plan.study.models[0], options.load
-    config, jobs = plan.configs[model.name], _jobs(plan)
-    spec = _spec(plan.study.train, load, options.dtype)
+    device, model, load = _device(options.device), study.models[0], options.load
+    jobs = _jobs(planned, config)
+    spec = _spec(study.train, load, options.dtype)
     _check_positions(config, jobs, load)
     _check_memory(config, jobs, spec, device)
     torch.manual_seed(0)
@@ -105,9 +124,9 @@ def profile(plan: Plan, options: Options, say: Callable[[str], None] = lambda li
             turns[place].append(_turn(bench, jobs[place]))
             release(device)
     trained = [job.recipe.name for job in jobs if job.fit.trainable]
-    reference = plan.study.reference if plan.study.reference in trained or not trained else trained[0]
+    reference = study.reference if study.reference in trained or not trained else trained[0]
     return Profile(
-        study=plan.study.name,
+        study=study.name,
         model=model,
         random_weights=options.random_weights,
         base_parameters=base_size(config),
@@ -134,19 +153,19 @@ def _device(asked: str | None) -> str:
     return asked
 
 
-def _jobs(plan: Plan) -> list[_Job]:
+def _jobs(planned: Sequence[PlannedTrial], config: PreTrainedConfig) -> list[_Job]:
     """The frozen base, then every recipe of the plan, each once."""
     found: dict[str, _Job] = {}
-    for trial, fit in plan.jobs:
+    for trial, fit in planned:
         found.setdefault(trial.recipe.name, _Job(trial.recipe, trial.budget, fit))
     frozen = next((job for job in found.values() if job.recipe.method == "base"), None)
     if frozen is None:
         recipe = Recipe(name="base", title="Frozen base", method="base")
-        frozen = _Job(recipe, NATIVE, fit_budget(recipe, plan.configs[plan.study.models[0].name], NATIVE))
+        frozen = _Job(recipe, NATIVE, fit_budget(recipe, config, NATIVE))
     return [frozen, *(job for job in found.values() if job is not frozen)]
 
 
-def _spec(train: TrainSpec | None, load: Load, dtype: str | None) -> TrainSpec:
+def _spec(train: TrainSpec | None, load: Workload, dtype: str | None) -> TrainSpec:
     """The study's way to train, on the texts of ``load``."""
     spec = train or TrainSpec(steps=1)
     if dtype not in (None, "float32", "bfloat16"):
@@ -156,7 +175,7 @@ def _spec(train: TrainSpec | None, load: Load, dtype: str | None) -> TrainSpec:
     )
 
 
-def _check_positions(config: Any, jobs: list[_Job], load: Load) -> None:
+def _check_positions(config: Any, jobs: list[_Job], load: Workload) -> None:
     most = getattr(config, "max_position_embeddings", None)
     for job in jobs:
         virtual = job.fit.params.get("num_virtual_tokens", 0)
@@ -213,7 +232,7 @@ def _counted(job: _Job, config: Any, bench: _Bench) -> Entry:
         budget=job.budget,
         fit=job.fit,
         active=method.active(shapes),
-        stored=stored(method.attach(fresh(bench.base), job.fit.params)),
+        stored=stored(method.attach(copy_sharing_weights(bench.base), job.fit.params)),
         flops=flops(method, shapes, load.prompt_tokens, load.answer_tokens),
         prompt=(),
         decode=(),
@@ -238,8 +257,8 @@ def _turn(bench: _Bench, job: _Job) -> dict[str, Any]:
     """Build one recipe's model and measure it once: field of Entry -> value."""
     torch.manual_seed(0)
     method = registry.get(job.recipe.method)
-    model = method.attach(fresh(bench.base), job.fit.params)
-    own_trained(model, bench.base)
+    model = method.attach(copy_sharing_weights(bench.base), job.fit.params)
+    unshare_trainable(model, bench.base)
     model.to(bench.device)
     used = {parameter.data_ptr() for parameter in model.parameters()}
     beside = sum(p.nbytes for p in bench.base.parameters() if p.data_ptr() not in used)  # kept, but not by this model

@@ -18,47 +18,31 @@ with no list of its runs. Words that no evaluation item has are one word, so tha
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count, islice, repeat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
 
 from mosld_bench.errors import BadFileError
-from mosld_bench.records.record import replace_file
+from mosld_bench.records.overlap import SHORTEST, Overlap, Overlaps
+from mosld_bench.records.store import Store
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import EvaluateSpec
-from mosld_bench.spec.yaml_file import Strict
 
 if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
 
 N = 13
-SHORTEST = 8  # words; below, only an exact item counts
 _WORD = re.compile(r"[^\W_]+")
 _CHUNK = 1000  # training items hashed at a time
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _Words = NDArray[np.uint32]
 _Hashes = NDArray[np.uint64]
-
-
-class Overlap(Strict):
-    """What one evaluation set shares with one training set. A task with itself: its training with its test split."""
-
-    train: str
-    evaluated: str
-    n: int = Field(description="words of a run")
-    train_items: int
-    items: int = Field(description="evaluation items that are scored")
-    shared: int = Field(description="evaluation items that share a run of n words with a training item, or are exact")
-    exact: int = Field(description="evaluation items whose whole text is a training item's whole text")
-    example: str = Field("", description="a shared run of the first item that has one")
 
 
 def overlaps(
@@ -253,37 +237,19 @@ def _hashes(items: list[_Words], length: int) -> tuple[_Hashes, NDArray[np.int64
     return hashes[within], np.repeat(np.arange(len(items)), sizes)[:starts][within]
 
 
-def save(path: Path, found: Sequence[Overlap], key: Mapping[str, Any] | None = None) -> None:
-    """Write the overlaps as JSON, with what they were computed from."""
-    content = {"key": dict(key or {}), "overlaps": [overlap.model_dump() for overlap in found]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def load(path: Path) -> list[Overlap]:
-    """What `save` wrote. Raises BadFileError for a file that is not there or something else."""
-    return _read(path)[1]
-
-
-def _read(path: Path) -> tuple[dict[str, Any], list[Overlap]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return content["key"], [Overlap.model_validate(overlap) for overlap in content["overlaps"]]
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise BadFileError(f"{path} holds no overlaps ({type(error).__name__}: {error}).") from error
-
-
 def cached(
-    path: Path,
+    store: Store,
+    study: str,
     loader: Callable[[], TaskLoader],
     files: TaskFiles,
+    *,
     train_on: Sequence[str],
     evaluated: Sequence[str],
     most: Mapping[str, int | None] | None = None,
     seed: int = 0,
     scored: EvaluateSpec | None = None,
-) -> list[Overlap]:
-    """`overlaps`, from ``path`` where they were computed from the same tasks; else computed and written there.
+) -> tuple[Overlap, ...]:
+    """`overlaps`, from the store where they were computed from the same tasks; else computed and written there.
 
     The same tasks are those with equal digests (`TaskFiles.digest`: definition and local data); a data set of the
     hub that changes under an unchanged definition goes unnoticed. ``loader`` makes the loader where one is needed, as
@@ -299,13 +265,10 @@ def cached(
         "scored": (scored or EvaluateSpec()).model_dump(),
         "digests": {name: files.digest(name) for name in (*train_on, *evaluated)},
     }
-    if path.is_file():
-        try:
-            known, found = _read(path)
-        except BadFileError:
-            known, found = {}, []
-        if known == key:
-            return found
-    found = overlaps(loader(), train_on, evaluated, most, seed, scored)
-    save(path, found, key)
-    return found
+    with suppress(BadFileError):  # a damaged file is made again
+        known = store.overlaps(study)
+        if known is not None and known.key == key:
+            return known.overlaps
+    made = Overlaps(key=key, overlaps=tuple(overlaps(loader(), train_on, evaluated, most, seed, scored)))
+    store.write_overlaps(study, made)
+    return made.overlaps

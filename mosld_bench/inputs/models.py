@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import warnings
@@ -148,46 +147,3 @@ def _absent(spec: ModelSpec, why: str) -> ModelError:
 def model_hint(spec: ModelSpec) -> str:
     """How to get the model. One at a pinned revision is fetched by its study, which holds the pin."""
     return fetch_hint(f"--model {spec.name}" if spec.revision is None else "STUDY", "--model-root")
-
-
-def fresh(base: nn.Module) -> nn.Module:
-    """A copy of ``base`` with modules of its own and the same weights in memory.
-
-    A method may wrap, replace and train what it likes in the copy: weights that it trains must be made its own first
-    (:func:`own_trained`), all others stay shared with ``base`` and cost nothing.
-    """
-    from torch import nn
-
-    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in base.parameters()}
-    return copy.deepcopy(base, dict(shared))
-
-
-def own_trained(model: nn.Module, base: nn.Module) -> list[nn.Parameter]:
-    """Give every trainable parameter of ``model`` that still shares memory with ``base`` its own copy, in float32.
-
-    What trains is float32 whatever the study's dtype, as PEFT holds it for adapters: bfloat16 would round most updates
-    of a fine-tuning to nothing. Returns these parameters, to be cast back before scoring.
-    """
-    import torch
-
-    pristine = {p.data_ptr() for p in base.parameters()}
-    owned = [p for p in model.parameters() if p.requires_grad and p.data_ptr() in pristine]
-    for parameter in owned:
-        parameter.data = parameter.data.to(torch.float32, copy=True)
-    return owned
-
-
-def virtual_tokens(model: nn.Module) -> int:
-    """How many tokens that are no text stand before every text."""
-    return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
-
-
-def checkpoint_layers(model: Any, on: bool) -> None:
-    """Compute each layer's activations again in the backward pass instead of keeping them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # newer releases of transformers have another name for it
-        if on:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.enable_input_require_grads()
-        else:
-            model.gradient_checkpointing_disable()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from mosld_bench.errors import BenchError, UnknownNameError
-from mosld_bench.methods.registry import Method
+from mosld_bench.methods.base import Method
 
 
 class BaseMethod(Method):

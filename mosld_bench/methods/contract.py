@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mosld_bench.errors import BenchError
-from mosld_bench.inputs.models import fresh, own_trained
-from mosld_bench.methods.registry import Method
+from mosld_bench.methods.base import Method
+from mosld_bench.methods.live import copy_sharing_weights, unshare_trainable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -42,8 +42,8 @@ class _Bench:
 
     def attach(self, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
-        model = self.method.attach(fresh(self.base), self.params)
-        own_trained(model, self.base)
+        model = self.method.attach(copy_sharing_weights(self.base), self.params)
+        unshare_trainable(model, self.base)
         return model
 
     def logits(self, model: nn.Module) -> Tensor:
@@ -188,7 +188,7 @@ def _comes_back(bench: _Bench) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)  # type: ignore[operator]
         if (Path(folder) / "adapter_config.json").is_file():
-            loaded = PeftModel.from_pretrained(fresh(bench.base), folder)
+            loaded = PeftModel.from_pretrained(copy_sharing_weights(bench.base), folder)
         else:
             loaded = AutoModelForCausalLM.from_pretrained(folder)
         gap = (bench.logits(loaded) - expected).abs().max().item()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mosld_bench.errors import BudgetError, UnknownNameError
 from mosld_bench.methods import registry
-from mosld_bench.methods.registry import Method
+from mosld_bench.methods.base import Method
 from mosld_bench.spec.budget import Budget, Count, Rank, Share, SizeOf
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import Fit, canonical

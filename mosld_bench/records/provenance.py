@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mosld_bench._version import __version__
+
 _PACKAGES = (
     "torch",
     "transformers",
@@ -58,8 +60,6 @@ def code_state() -> dict[str, Any]:
 
 @cache
 def versions() -> dict[str, str]:
-    from mosld_bench import __version__
-
     found = {"mosld_bench": __version__}
     for package in _PACKAGES:
         try:

@@ -53,20 +53,29 @@ class Protocol(Strict):
     tasks: dict[str, Items]
 
 
-def protocol(folder: Path) -> Protocol:
-    """``protocol.yaml`` in ``folder``. Raises BadFileError."""
-    return parse(Protocol, folder / "protocol.yaml", read_yaml(folder / "protocol.yaml"))
+@dataclass(frozen=True)
+class Published:
+    """What the paper prints: its tables with every number as the text that is printed, and its protocol."""
+
+    protocol: Protocol
+    tables: Mapping[str, pd.DataFrame]  # by the names in `FILES`
 
 
-def load(folder: Path, name: str) -> pd.DataFrame:
+def load(folder: Path) -> Published:
+    """Read all of it from ``folder``. Raises BadFileError for a file that is missing or malformed."""
+    protocol = parse(Protocol, folder / "protocol.yaml", read_yaml(folder / "protocol.yaml"))
+    return Published(protocol, {name: _read_table(folder / f"{name}.csv") for name in FILES})
+
+
+def scores(published: Published, name: str) -> pd.DataFrame:
     """One of `FILES` as a frame: recipe, setting, task, accuracy (fraction), rank and model.
 
     ``task`` is `AVERAGE` for printed averages, ``rank`` is empty where the table does not give it, and so is
-    ``setting`` in Table 5. Raises UnknownNameError or BadFileError.
+    ``setting`` in Table 5. Raises UnknownNameError.
     """
     import pandas as pd
 
-    frame = _printed(folder, name)
+    frame = _printed(published, name)
     frame["accuracy"] = pd.to_numeric(frame["accuracy"]) / 100
     frame["rank"] = pd.to_numeric(frame["rank"]).astype("Int64")
     return frame
@@ -82,9 +91,9 @@ def averages(frame: pd.DataFrame) -> dict[tuple[str, str], float]:
     return found
 
 
-def _printed(folder: Path, name: str) -> pd.DataFrame:
+def _printed(published: Published, name: str) -> pd.DataFrame:
     """As `load`, with every number as the text that is printed (accuracies in percent)."""
-    frame = _csv(folder, name).rename(columns={"method": "recipe", "average_accuracy": "accuracy"})
+    frame = _table(published, name).rename(columns={"method": "recipe", "average_accuracy": "accuracy"})
     frame["recipe"] = frame["recipe"].replace(_RECIPES)
     for column, value in (("setting", None), ("task", AVERAGE), ("rank", None), ("model", MODEL)):
         if column not in frame:
@@ -92,17 +101,19 @@ def _printed(folder: Path, name: str) -> pd.DataFrame:
     return frame[["recipe", "setting", "task", "accuracy", "rank", "model"]]
 
 
-def _csv(folder: Path, name: str) -> pd.DataFrame:
-    import pandas as pd
-
+def _table(published: Published, name: str) -> pd.DataFrame:
     if name not in FILES:
         raise UnknownNameError("published table", name, FILES)
+    return published.tables[name]
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     try:
-        return pd.read_csv(folder / f"{name}.csv", dtype=str)
+        return pd.read_csv(path, dtype=str)
     except FileNotFoundError:
-        raise BadFileError(
-            f"{folder / f'{name}.csv'} does not exist; it holds numbers that the paper prints."
-        ) from None
+        raise BadFileError(f"{path} does not exist; it holds numbers that the paper prints.") from None
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,7 @@ class Slip:
     file: str
 
 
-def slips(folder: Path, counts: Mapping[str, int] | None = None) -> list[Slip]:
+def slips(published: Published, counts: Mapping[str, int] | None = None) -> list[Slip]:
     """Every slip of the printed tables, in the order of the tables. Raises BadFileError for a missing table.
 
     All are computed from the files but the last, which the files cannot show. ``counts`` are exact numbers of
@@ -123,18 +134,18 @@ def slips(folder: Path, counts: Mapping[str, int] | None = None) -> list[Slip]:
     found = []
     for name in FILES:
         number = name[len("table") : name.index("_")]
-        what = [*_averages(folder, name), *_cells(folder, name)]
+        what = [*_averages(published, name), *_cells(published, name)]
         if name == "table5_parameters":
-            what += _table5(folder, parameter_counts() if counts is None else counts)
+            what += _table5(published, parameter_counts() if counts is None else counts)
         if name == "table7_scaling":
             what.append("prints LoRA's results at 7B in the row of MoLoRA; MoLoRA's own are in Table 1.")
         found += [Slip(f"Table {number}", f"Table {number} {text}", f"{name}.csv") for text in what]
     return found
 
 
-def _averages(folder: Path, name: str) -> Iterator[str]:
+def _averages(published: Published, name: str) -> Iterator[str]:
     """Printed averages that the printed scores of their row do not give."""
-    for (recipe, setting), row in _printed(folder, name).groupby(["recipe", "setting"], sort=False):
+    for (recipe, setting), row in _printed(published, name).groupby(["recipe", "setting"], sort=False):
         scores = [Decimal(text) for text in row["accuracy"][row["task"] != AVERAGE]]
         for text in row["accuracy"][row["task"] == AVERAGE]:
             mean = sum(scores, Decimal()) / len(scores) if scores else Decimal(text)
@@ -145,15 +156,15 @@ def _averages(folder: Path, name: str) -> Iterator[str]:
                 )
 
 
-def _cells(folder: Path, name: str) -> Iterator[str]:
+def _cells(published: Published, name: str) -> Iterator[str]:
     """Cells of another table that Table 1 has too, with another number.
 
     Table 3 mixes other tasks, so that only its single-task cells are in Table 1; Table 6 shares rank 8.
     """
     if name not in {"table2_location", "table3_uncommon", "table6_rank"}:
         return
-    first = _table1(folder)
-    for row in _printed(folder, name).fillna("").itertuples():
+    first = _table1(published)
+    for row in _printed(published, name).fillna("").itertuples():
         key = str(row.recipe), str(row.setting), str(row.task)
         other_tasks = name == "table3_uncommon" and (row.setting == "mixture" or row.task == AVERAGE)
         if key not in first or other_tasks or row.rank not in {"", str(RANK)}:
@@ -164,16 +175,16 @@ def _cells(folder: Path, name: str) -> Iterator[str]:
             )
 
 
-def _table1(folder: Path) -> dict[tuple[str, str, str], str]:
+def _table1(published: Published) -> dict[tuple[str, str, str], str]:
     """(recipe, setting, task) -> what Table 1 prints."""
-    frame = _printed(folder, "table1_main")
+    frame = _printed(published, "table1_main")
     keys = zip(frame["recipe"], frame["setting"], frame["task"], strict=True)
     return dict(zip(keys, frame["accuracy"], strict=True))
 
 
-def _table5(folder: Path, counts: Mapping[str, int]) -> Iterator[str]:
-    first = _table1(folder)
-    table = _csv(folder, "table5_parameters").set_index("method")
+def _table5(published: Published, counts: Mapping[str, int]) -> Iterator[str]:
+    first = _table1(published)
+    table = _table(published, "table5_parameters").set_index("method")
     for recipe, text in zip(table.index, table["average_accuracy"], strict=True):
         mixture, single = (first[recipe, setting, AVERAGE] for setting in ("mixture", "single"))
         if text != mixture:
@@ -202,9 +213,9 @@ def _table5(folder: Path, counts: Mapping[str, int]) -> Iterator[str]:
             )
 
 
-def printed_counts(folder: Path) -> dict[str, tuple[str, str]]:
+def printed_counts(published: Published) -> dict[str, tuple[str, str]]:
     """Recipe -> its trainable parameters and all those of the forward pass, in billions as Table 5 prints them."""
-    table = _csv(folder, "table5_parameters").set_index("method")
+    table = _table(published, "table5_parameters").set_index("method")
     trainable, forward = table["trainable_params_billion_as_printed"], table["forward_params_billion_as_printed"]
     return {recipe: (trainable[recipe], forward[recipe]) for recipe in table.index}
 

@@ -1,4 +1,4 @@
-"""Evidence: what the records of a study say, before any table is set.
+"""Analysis: what the records of a study say, before any table is set.
 
 ``gather`` decides once which records count, how a seed's score comes about and what a row of the report is;
 tables, plots and sections only read it. Scores are fractions (0 to 1).
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from mosld_bench.errors import BenchError
-from mosld_bench.inputs.contamination import Overlap
+from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.profile import Profile
+from mosld_bench.records.published import Published
 from mosld_bench.records.record import Metric, Record
+from mosld_bench.records.store import Sources
 from mosld_bench.report import stats
 from mosld_bench.spec.budget import Budget, Native
 from mosld_bench.spec.recipe import Recipe
@@ -101,7 +100,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Analysis:
     """Everything that a section may draw on."""
 
     study: Study
@@ -109,7 +108,7 @@ class Evidence:
     rows: tuple[Row, ...]
     tasks: Mapping[str, Mapping[str, Any]]
     overlaps: tuple[Overlap, ...] = ()
-    published: Path | None = None
+    published: Published | None = None
     profile: Profile | None = None
     missing: tuple[Trial, ...] = ()
     failures: tuple[tuple[Trial, str], ...] = ()  # those of the missing that were run, and the end of their error
@@ -274,21 +273,11 @@ class Evidence:
 _MEANS = ("in_domain", "out_of_domain")
 
 
-def gather(
-    study: Study,
-    trials: Sequence[Trial],
-    frame: pd.DataFrame,
-    tasks: Mapping[str, Mapping[str, Any]],
-    overlaps: Sequence[Overlap] = (),
-    published: Path | None = None,
-    profile: Profile | None = None,
-    failures: Mapping[str, str] | None = None,
-) -> Evidence:
+def gather(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis:
     """Choose the records that count and put them into rows. Raises BenchError where none does."""
     planned = {trial.id: trial for trial in trials}
     protocols = {trial.protocol for trial in trials}
-    once = frame.drop_duplicates("trial") if len(frame) else frame
-    records: list[Record] = list(once["record"]) if len(once) else []
+    records = sources.records
     here = [r for r in records if r.trial_id in planned or r.trial.protocol in protocols]
     counted = _current(here, planned)
     if not counted:
@@ -318,16 +307,16 @@ def gather(
         )
         for (recipe, condition), members in grouped.items()
     ]
-    noted = failures or {}
+    noted = sources.failures
     present = {record.trial_id for record in counted}
-    return Evidence(
+    return Analysis(
         study=study,
         trials=tuple(trials),
         rows=tuple(sorted(rows, key=lambda row: (not row.frozen, row.ranked, row.recipe.method != "full"))),
-        tasks=tasks,
-        overlaps=tuple(overlaps),
-        published=published,
-        profile=profile,
+        tasks=sources.tasks,
+        overlaps=sources.overlaps,
+        published=sources.published,
+        profile=sources.profile,
         missing=tuple(trial for trial in trials if trial.id not in present),
         failures=tuple((t, noted[t.id]) for t in trials if t.id in noted and t.id not in present),
         other_protocol=len(records) - len(here),

@@ -1,6 +1,6 @@
 """The report: `mosld-bench report STUDY` turns a study's records into a PDF, tables and figures beside it.
 
-    build_report(study, study.plan(workspace), record.load(workspace.results, study.name), folder, tasks)
+    build_report(study, study.plan(workspace), Store(workspace.results).sources(study, tasks), folder)
 
 Reads nothing but its arguments, runs no model and needs no network: the same records give the same files.
 The text goes to typst as one JSON document, laid out by `report.typ`; nothing in it is read as markup.
@@ -17,12 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from mosld_bench.errors import BenchError
-from mosld_bench.inputs.contamination import Overlap
-from mosld_bench.records.profile import Profile
-from mosld_bench.report.analysis import Evidence, gather
+from mosld_bench.records.store import Sources
+from mosld_bench.report.analysis import Analysis, gather
 from mosld_bench.report.document import Block
 from mosld_bench.report.figures import plots
 from mosld_bench.report.figures import style as looks
@@ -37,62 +34,49 @@ SIZES = ("9.5", "9.3", "9.1", "8.9", "8.7")  # points
 _TEMPLATE = Path(__file__).with_name("report.typ")
 
 
-def build_report(
-    study: Study,
-    trials: Sequence[Trial],
-    frame: pd.DataFrame,
-    folder: Path,
-    tasks: Mapping[str, Mapping[str, Any]],
-    overlaps: Sequence[Overlap] = (),
-    published: Path | None = None,
-    profile: Profile | None = None,
-    failures: Mapping[str, str] | None = None,
-) -> Path:
+def build_report(study: Study, trials: Sequence[Trial], sources: Sources, folder: Path) -> Path:
     """Write ``report.pdf``, ``tables/`` and ``figures/`` into ``folder``; the path of the PDF.
 
-    ``trials`` is the study's whole plan, so that what is missing is shown as missing; ``frame`` is
-    `record.load` of the study; ``tasks`` maps a task's name to its resolved definition (title and kind are
-    read from its metadata); ``overlaps`` are what evaluation sets share with training sets; ``published`` is the
-    folder of the paper's printed tables; ``profile`` is what `mosld-bench profile` measured; ``failures`` maps the id
-    of a trial that failed to its error. Raises BenchError where no record of the plan's protocol is finished, or
-    where typst cannot set the document.
+    ``trials`` is the study's whole plan, so that what is missing is shown as missing; ``sources`` is what
+    `Store.sources` gives. Raises BenchError where no record of the plan's protocol is finished, or where typst cannot
+    set the document.
     """
-    evidence = gather(study, trials, frame, tasks, overlaps, published, profile, failures)
-    figures = plots.draw_all(evidence)
-    document = compose(evidence, figures)
+    analysis = gather(study, trials, sources)
+    figures = plots.draw_all(analysis)
+    document = compose(analysis, figures)
     _write_tables(document, _fresh(folder / "tables", (".csv", ".tex")))
     drawn = [figure for figure in figures if isinstance(figure, looks.Plot)]
     picture_folder = _fresh(folder / "figures", (".pdf", ".png"))
     for figure in drawn:
         looks.save(figure, picture_folder)
-    return _typeset(document, drawn, folder / "report.pdf", _latest(evidence))
+    return _typeset(document, drawn, folder / "report.pdf", _latest(analysis))
 
 
-def compose(evidence: Evidence, figures: Sequence[looks.Plot | str]) -> dict[str, Any]:
+def compose(analysis: Analysis, figures: Sequence[looks.Plot | str]) -> dict[str, Any]:
     """The document as plain data: what `report.typ` sets."""
     drawn = [figure for figure in figures if isinstance(figure, looks.Plot)]
     absent = [figure for figure in figures if isinstance(figure, str) and figure]
     results = [(figure.name, figure.tells) for figure in drawn if figure.section == "Results"]
     told = sections.figures_paragraph(results, absent)
-    parts = [part for make in sections.SECTIONS if (part := make(evidence))]
+    parts = [part for make in sections.SECTIONS if (part := make(analysis))]
     for part in parts:
         part["blocks"] += [told] if part["title"] == "Results" else []
         part["blocks"] += [_figure(figure) for figure in drawn if figure.section == part["title"]]
     return {
-        "title": evidence.study.question,
-        "study": evidence.study.name,
+        "title": analysis.study.question,
+        "study": analysis.study.name,
         "face": FACE,
-        "span": _dates(evidence),
-        "summary": summary(evidence),
-        "draft": _draft(evidence),
+        "span": _dates(analysis),
+        "summary": summary(analysis),
+        "draft": _draft(analysis),
         "sections": parts,
     }
 
 
-def _draft(evidence: Evidence) -> str | None:
+def _draft(analysis: Analysis) -> str | None:
     """What is stamped on a report that no commit reproduces."""
-    parts = [f"{evidence.dirty} of {len(evidence.records)} records"] if evidence.dirty else []
-    parts += ["the profile"] if evidence.profile and evidence.profile.meta_info.get("dirty") else []
+    parts = [f"{analysis.dirty} of {len(analysis.records)} records"] if analysis.dirty else []
+    parts += ["the profile"] if analysis.profile and analysis.profile.meta_info.get("dirty") else []
     if not parts:
         return None
     verb, them = ("comes", "it") if parts == ["the profile"] else ("come", "them")
@@ -186,10 +170,10 @@ def _body_size(end: Callable[[str], tuple[int, float]]) -> str:
     return SIZES[0]
 
 
-def _started(evidence: Evidence) -> list[datetime]:
+def _started(analysis: Analysis) -> list[datetime]:
     """When the trials began, in order; what is not a date is left out."""
     found = []
-    for record in evidence.records:
+    for record in analysis.records:
         try:
             when = datetime.fromisoformat(str(record.meta_info.get("started")))
         except ValueError:
@@ -198,11 +182,11 @@ def _started(evidence: Evidence) -> list[datetime]:
     return sorted(found)
 
 
-def _latest(evidence: Evidence) -> datetime:
+def _latest(analysis: Analysis) -> datetime:
     """The date of the document: that of the last record, so that building it again changes nothing."""
-    return max(_started(evidence), default=datetime(2000, 1, 1, tzinfo=UTC))
+    return max(_started(analysis), default=datetime(2000, 1, 1, tzinfo=UTC))
 
 
-def _dates(evidence: Evidence) -> str:
-    days = [f"{when:%Y-%m-%d}" for when in _started(evidence)]
+def _dates(analysis: Analysis) -> str:
+    days = [f"{when:%Y-%m-%d}" for when in _started(analysis)]
     return "" if not days else days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"

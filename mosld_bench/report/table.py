@@ -67,7 +67,7 @@ class Table:
         }
 
     def write(self, folder: Path) -> None:
-        """``NAME.csv`` and ``NAME.tex``, the same bytes for the same evidence."""
+        """``NAME.csv`` and ``NAME.tex``, the same bytes for the same analysis."""
         if self.frame is not None:
             text = self.frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
             (folder / f"{self.name}.csv").write_text(text, encoding="utf-8")
@@ -89,14 +89,6 @@ def score(mean_sd: tuple[float | None, float | None], bold: bool = False, mark: 
 
 def count(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}"
-
-
-def short_count(value: float) -> str:
-    """60000 -> '60k', 1500000 -> '1.5M'."""
-    for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:.3g}{letter}"
-    return f"{value:.0f}"
 
 
 _TEX = {

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from rich.table import Table
 
 from mosld_bench.cost import estimate as pricing
 from mosld_bench.cost.estimate import Price
@@ -19,13 +17,11 @@ from mosld_bench.records import published
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
-from mosld_bench.spec.trial import Condition, Trial
+from mosld_bench.spec.trial import Condition, Fit, PlannedTrial, Trial
 from mosld_bench.spec.workspace import Workspace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
-
-    from mosld_bench.spec.trial import Fit, PlannedTrial
 
 
 @dataclass(frozen=True)
@@ -118,102 +114,3 @@ def make(
         jobs.append(PlannedTrial(trial, seen[key]))
     files = TaskFiles.scan((workspace.tasks, *include_paths))
     return Plan(study, jobs, configs, pricing.task_sizes(files, study.tasks))
-
-
-def table(plan: Plan, width: int = 160) -> Table:
-    """One line a recipe and condition, over its tasks and seeds.
-
-    Columns without a value are left out; where ``width`` characters do not hold all others, so are those that follow
-    from the rest, since a number that is cut tells nothing.
-    """
-    narrow = width < _WIDE
-    rows = list(_rows(plan))
-    names = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
-    names = [name for name in names if not (narrow and name in {"target", "of all"})]
-    look: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0)} if narrow else {}
-    shown = Table(title=f"{plan.study.name}: {len(plan.jobs)} trials on {plan.study.model_names}", **look)
-    for name in names:
-        left = name in {"recipe", "setting", "budget", "model", "general"}
-        shown.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for row in rows:
-        shown.add_row(*(row[name] for name in names))
-    return shown
-
-
-_WIDE = 130  # characters
-
-
-def _rows(plan: Plan) -> Iterator[dict[str, str]]:
-    lines: dict[tuple[str, Condition], list[tuple[PlannedTrial, Price | None]]] = {}
-    for job, price in zip(plan.jobs, plan.prices, strict=True):
-        lines.setdefault((job[0].recipe.name, job[0].condition), []).append((job, price))
-    for (recipe, condition), members in lines.items():
-        fit = members[0][0][1]
-        prices = [price for _, price in members if price]
-        hours = [price.hours for price in prices if price.hours is not None]
-        yield {
-            "recipe": recipe,
-            "setting": condition.setting,
-            "budget": condition.budget,
-            "model": condition.model.rsplit("/", 1)[-1] if len(plan.study.models) > 1 else "",
-            "general": f"{condition.general:,}" if plan.study.general else "",
-            "trials": str(len(members)),
-            "target": f"{fit.target:,}" if fit.target is not None else "",
-            "trainable": f"{fit.trainable:,}",
-            "residual": f"{fit.residual:+.2%}" if fit.residual is not None else "",
-            "of all": f"{fit.trainable / fit.total:.2%}",
-            "GB": f"{max(price.memory.total for price in prices) / 1e9:.1f}" if prices else "",
-            "GPU-hours": f"{sum(hours):,.1f}" if prices and len(hours) == len(prices) else "",
-        }
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
-
-
-def sentences(plan: Plan, gpus: int, gpu_bytes: float, core_rate: Callable[[str], float] | None = None) -> list[str]:
-    """The bill in words, what it rests on, and what is refused.
-
-    ``core_rate``: on a machine without a GPU, the FLOP/s of one of its cores in a dtype (`meters.core_rate`).
-    """
-    prices = [price for price in plan.prices if price]
-    if not prices and plan.study.train:
-        return ["No estimate of time and memory: it is made for transformers alone, and this model's shape is another."]
-    if not prices:
-        return ["Nothing is trained or scored: parameters are counted, which takes seconds."]
-    total = pricing.summary(prices, gpus)
-    said = []
-    if total.gpu_hours is None:
-        said.append("No estimate of hours: the tasks give no size (metadata.size) in their definitions.")
-    else:
-        rates = ", ".join(f"{rate / 1e12:.0f} TFLOP/s in {dtype}" for dtype, rate in pricing.SUSTAINED.items())
-        part = f" ({total.unknown} trials on tasks of unknown size left out)" if total.unknown else ""
-        said.append(
-            f"An estimate, not a measurement: {_hours(total.gpu_hours)} GPU-hours{part}, "
-            f"{_hours(total.wall_hours or 0)} hours on {gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
-        )
-        said += _without_gpu(plan, prices, core_rate) if core_rate else []
-    said.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB of a GPU.")
-    said += [f"Refused: {why}" for why in plan.refusals(gpu_bytes)]
-    return said
-
-
-def _without_gpu(plan: Plan, prices: Sequence[Price], core_rate: Callable[[str], float]) -> list[str]:
-    """What the plan takes on the cores of this machine; silent where nobody would wait for it."""
-    from mosld_bench.trial.device import cores
-
-    assert plan.study.train is not None, "a plan with prices trains"
-    dtype, each = plan.study.train.dtype, plan.study.resources.cpus_per_trial
-    side_by_side = max(1, int(cores() / each))
-    rate = core_rate(dtype)
-    hours = pricing.summary(prices, side_by_side).wall_hours or 0.0
-    hours *= pricing.SUSTAINED[dtype] / (rate * pricing.REACHED[dtype] * each)
-    if hours > _LONG:
-        return []
-    return [
-        f"Without a GPU, on this machine: about {_hours(hours)} hours with {side_by_side} trials at a time, if a trial "
-        f"reaches {pricing.REACHED[dtype]:.0%} of the {rate / 1e9:.0f} GFLOP/s at which a core multiplies matrices."
-    ]
-
-
-_LONG = 1000  # hours

@@ -18,7 +18,7 @@ from mosld_bench.records.record import Record
 from mosld_bench.trial.execute import Progress
 
 
-class Board:
+class ProgressDisplay:
     """Shows running and finished trials. Use as a context manager.
 
     ``hours``: trial to come -> what it is estimated to take, on whatever machine; 0 where there is no estimate.
@@ -36,7 +36,7 @@ class Board:
         self._finished: deque[tuple[str, str, float]] = deque(maxlen=5)
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> ProgressDisplay:
         if self._live:
             self._live.start()
         return self

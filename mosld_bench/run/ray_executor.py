@@ -18,9 +18,10 @@ from typing import Any
 
 from mosld_bench.errors import ResourceError
 from mosld_bench.records.record import Outcome
-from mosld_bench.run.progress import Board
+from mosld_bench.records.store import Store
+from mosld_bench.run.progress import ProgressDisplay
 from mosld_bench.spec.trial import Fit, PlannedTrial, Trial
-from mosld_bench.trial.execute import Progress, Session, Surroundings, execute, failed
+from mosld_bench.trial.execute import Progress, Session, WorkerConfig, execute, failed
 
 _TRIES = 2  # a trial whose worker died is tried once more, on a new worker
 _POLL = 0.5  # seconds
@@ -39,10 +40,10 @@ class Pool:
 
 def launch(
     jobs: Sequence[PlannedTrial],
-    around: Surroundings,
+    around: WorkerConfig,
     pool: Pool,
     results: Path,
-    board: Board,
+    board: ProgressDisplay,
     begin: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
     """Run ``jobs`` on Ray, in their order, and write each outcome as it comes. Safe to kill and to repeat.
@@ -70,13 +71,15 @@ def launch(
         ray.shutdown()
 
 
-def run_inline(jobs: Sequence[PlannedTrial], around: Surroundings, results: Path, board: Board) -> list[Outcome]:
+def run_inline(
+    jobs: Sequence[PlannedTrial], around: WorkerConfig, results: Path, board: ProgressDisplay
+) -> list[Outcome]:
     """The same without Ray, one after another in this process: for debugging."""
     session = Session(around)
     outcomes = []
     for trial, fit in jobs:
         outcomes.append(execute(trial, session, fit, board.show))
-        outcomes[-1].write(results)
+        Store(results).write(outcomes[-1])
         board.finish(outcomes[-1].record)
     return outcomes
 
@@ -128,7 +131,7 @@ def _start(ray: Any, pool: Pool) -> tuple[float, float]:
 class Worker:
     """Lives in a Ray actor: a session, and what the running trial last said."""
 
-    def __init__(self, around: Surroundings, threads: int) -> None:
+    def __init__(self, around: WorkerConfig, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
@@ -154,11 +157,11 @@ class Worker:
 def _drive(
     ray: Any,
     jobs: list[PlannedTrial],
-    around: Surroundings,
+    around: WorkerConfig,
     options: dict[str, Any],
     slots: int,
     results: Path,
-    board: Board,
+    board: ProgressDisplay,
     begin: Callable[[], None],
 ) -> list[Outcome]:
     """Feed workers until every job has an outcome."""
@@ -204,14 +207,16 @@ def _drive(
                     continue
                 outcome = failed(job[0], f"The worker died {_TRIES} times: {error}", {})
             feed()  # first: the worker trains on while this process writes
-            outcome.write(results)
+            Store(results).write(outcome)
             outcomes.append(outcome)
             board.finish(outcome.record)
         _watch(ray, busy, asked, board)
     return outcomes
 
 
-def _watch(ray: Any, busy: dict[Any, tuple[Any, PlannedTrial, int]], asked: dict[Any, Any], board: Board) -> None:
+def _watch(
+    ray: Any, busy: dict[Any, tuple[Any, PlannedTrial, int]], asked: dict[Any, Any], board: ProgressDisplay
+) -> None:
     """Show what busy workers said since the last look, and ask them again; never waits."""
     answers, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0) if asked else ([], [])
     for answer in answers:

@@ -23,7 +23,7 @@ from mosld_bench.spec.trial import Fit, GeneralData, ModelSpec, Resources, Train
 if TYPE_CHECKING:
     from torch import nn
 
-    from mosld_bench.trial.packed_scoring import Proof
+    from mosld_bench.trial.packed_scoring import PackingCheck
     from mosld_bench.trial.train import Encoded
 
 
@@ -39,7 +39,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class WorkerConfig:
     """Where a process finds and leaves things: plain data, the same on every node. Part of no identity."""
 
     task_folders: tuple[str, ...]
@@ -58,7 +58,7 @@ Watcher = Callable[[Progress], None]
 class Session:
     """Base models, tasks and encoded items of one process, each loaded once."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: WorkerConfig) -> None:
         from mosld_bench.inputs.tasks import TaskLoader
 
         code_state()  # of the code as it is loaded: the checkout may move on while this process runs
@@ -72,7 +72,7 @@ class Session:
         self._models: dict[str, tuple[nn.Module, Any]] = {}
         self._examples: dict[tuple[Any, ...], tuple[list[Encoded], list[Encoded]]] = {}
         self.encoded: dict[str, dict[Any, Any]] = {}
-        self.proofs: dict[tuple[str, str], Proof] = {}  # by model and recipe: its trials are models of one kind
+        self.proofs: dict[tuple[str, str], PackingCheck] = {}  # by model and recipe: its trials are models of one kind
 
     def model(self, spec: ModelSpec, dtype: str) -> tuple[nn.Module, Any]:
         """(pristine frozen base model, tokenizer)."""
@@ -178,9 +178,10 @@ def _release(device: str) -> None:
 def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, started: str, clock: float) -> Outcome:
     import torch
 
-    from mosld_bench.inputs.models import checkpoint_layers, fresh, own_trained, weights_source
+    from mosld_bench.inputs.models import weights_source
+    from mosld_bench.methods.live import checkpoint_layers, copy_sharing_weights, unshare_trainable
     from mosld_bench.trial.device import PeakMemory, trim
-    from mosld_bench.trial.packed_scoring import Proof
+    from mosld_bench.trial.packed_scoring import PackingCheck
     from mosld_bench.trial.scoring import PackedLM, evaluate
     from mosld_bench.trial.train import train
 
@@ -192,8 +193,8 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, started: str,
     method = registry.get(trial.recipe.method)
     with PeakMemory(around.device) as memory:
         torch.manual_seed(trial.seed)
-        model = method.attach(fresh(base), fit.params)
-        owned = own_trained(model, base)
+        model = method.attach(copy_sharing_weights(base), fit.params)
+        owned = unshare_trainable(model, base)
         model.to(around.device)
         _check_size(trial, model, fit)
         checkpointed = spec.gradient_checkpointing and method.checkpoints(fit.params)
@@ -228,7 +229,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, started: str,
             tokenizer,
             tokens=around.resources.score_tokens,
             width=around.resources.score_width,
-            proof=session.proofs.setdefault((trial.model.name, trial.recipe.name), Proof()),
+            proof=session.proofs.setdefault((trial.model.name, trial.recipe.name), PackingCheck()),
             encoded=session.encoded.setdefault(tokenizer.name_or_path, {}),
         )
         metrics, items, eval_info = evaluate(
@@ -256,7 +257,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, started: str,
     return Outcome(record, items, _saved(model) if around.save_adapter and trial.train_on else None)
 
 
-def _counted(trial: Trial, around: Surroundings, fit: Fit, started: str, clock: float) -> Record:
+def _counted(trial: Trial, around: WorkerConfig, fit: Fit, started: str, clock: float) -> Record:
     """The record of a trial that counts parameters: no weights are read, nothing is trained or scored."""
     meta = meta_info(started, time.perf_counter() - clock, around.device, around.command)
     return Record(trial=trial, trial_id=trial.id, status="finished", size=fit, meta_info=meta)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from mosld_bench.errors import OutOfMemoryError
-from mosld_bench.inputs.models import virtual_tokens
+from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.trial.batching import cut
 from mosld_bench.trial.device import is_out_of_memory
 from mosld_bench.trial.logits import logits_at, padded
-from mosld_bench.trial.prefix_tree import PRICE, Request, Tree, plant
+from mosld_bench.trial.prefix_tree import TRUNK_OVERHEAD_TOKENS, Request, Tree, plant
 
 
 class CannotPackError(Exception):
@@ -72,7 +72,7 @@ def score_packed(
     tokens: int,
     width: int,
     work: Work | None = None,
-    price: int = PRICE,
+    price: int = TRUNK_OVERHEAD_TOKENS,
 ) -> list[Score]:
     """Score ``requests`` as prefix trees of ``width`` nodes, up to ``tokens`` padded nodes a forward.
 
@@ -240,7 +240,7 @@ def _home(model: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 @dataclass
-class Proof:
+class PackingCheck:
     """Up to which length of a request it is known whether a model's packed scores are its plain ones.
 
     The length counts virtual tokens, of which models of one kind have more or fewer.

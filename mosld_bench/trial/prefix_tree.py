@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 Request = tuple[list[int], list[int]]  # token ids of the context (at least one) and of the continuation
 
-PRICE = 256  # what a trunk costs beside its tokens, in tokens: a forward of its own, and batches that no other joins
+#: What a trunk costs beside its tokens: a forward of its own, and batches that no other tree joins.
+TRUNK_OVERHEAD_TOKENS = 256
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Trunk:
     trees: list[Tree]
 
 
-def plant(requests: Sequence[Request], width: int, price: int = PRICE) -> list[Trunk]:
+def plant(requests: Sequence[Request], width: int, price: int = TRUNK_OVERHEAD_TOKENS) -> list[Trunk]:
     """All requests as trees of at most ``width`` nodes (more only where a single request is longer).
 
     The first trunk has no tokens. ``price``: how many tokens another one must save.

@@ -16,10 +16,10 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.evaluator import evaluate as lm_evaluate
 from torch import nn
 
-from mosld_bench.inputs.models import virtual_tokens
 from mosld_bench.inputs.tasks import chance, primary_metric, sample
+from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.records.record import EvalInfo, Metric
-from mosld_bench.trial.packed_scoring import Proof, Score, Work, score_packed, score_plain
+from mosld_bench.trial.packed_scoring import PackingCheck, Score, Work, score_packed, score_plain
 from mosld_bench.trial.prefix_tree import Request
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         tokens: int = 8192,
         width: int = 256,
         packed: bool | None = None,
-        proof: Proof | None = None,
+        proof: PackingCheck | None = None,
         encoded: dict[tuple[str, str], Request] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
         self.tokens, self.width = tokens, width
-        self.forced, self.packed, self.proof = packed, bool(packed), proof or Proof()
+        self.forced, self.packed, self.proof = packed, bool(packed), proof or PackingCheck()
         self.work = Work()
         self._encoded = encoded if encoded is not None else {}
         self._device = next(model.parameters()).device

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mosld_bench.errors import UnknownNameError
-from mosld_bench.methods.registry import Method
+from mosld_bench.methods.base import Method
 from mosld_bench.records.record import Point, TrainInfo
 from mosld_bench.spec.recipe import OPTIMIZERS
 from mosld_bench.spec.trial import VALIDATIONS, TrainSpec

@@ -13,7 +13,7 @@ from mosld_bench.run import plan as planning
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.device import resident
-from mosld_bench.trial.execute import Session, Surroundings, execute
+from mosld_bench.trial.execute import Session, WorkerConfig, execute
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, alone
 from tests.conftest import REPOSITORY
@@ -46,7 +46,7 @@ def trials(recipe: str) -> None:
         "evaluate.limit": 10, "seeds": list(range(TRIALS)),
     }  # fmt: skip
     plan = planning.make(Study.load(workspace.study_file("smollm2"), changes), workspace, ())
-    session = Session(Surroundings((str(workspace.tasks),), plan.study.resources, str(real.data_root())))
+    session = Session(WorkerConfig((str(workspace.tasks),), plan.study.resources, str(real.data_root())))
     peaks, rests = [], []
     for trial, fit in plan.jobs:
         if not trial.train_on:

@@ -15,16 +15,16 @@ import pytest
 from mosld_bench.inputs.models import load_config
 from mosld_bench.methods import fit as budget
 from mosld_bench.methods import registry
-from mosld_bench.methods.registry import Method
-from mosld_bench.records import record
+from mosld_bench.methods.base import Method
 from mosld_bench.records.record import Point, Record
+from mosld_bench.records.store import Store, load
 from mosld_bench.report.build import build_report
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import ModelSpec, Trial
 from tests.benchmarks.side_by_side import Row, alone, faster, in_turns, share
 from tests.conftest import REPOSITORY
-from tests.synthetic import RECIPES, make_record, make_study, make_trials, task_configs
+from tests.support.synthetic import RECIPES, make_record, make_study, make_trials, task_configs
 
 FEW, MANY = 1000, 10_000
 REPORTED = (250, 500, 1000)
@@ -109,7 +109,7 @@ def _long(one: Record) -> Record:
 
 
 def _load(root: Path, rounds: int) -> Iterator[Row]:
-    ways = {count: lambda count=count: record.load(root / str(count) / "results") for count in (FEW, MANY)}
+    ways = {count: lambda count=count: load(root / str(count) / "results") for count in (FEW, MANY)}
     seconds = in_turns({str(count): way for count, way in ways.items()}, rounds)
     each = {count: [one / count for one in seconds[str(count)]] for count in (FEW, MANY)}
     size = sum(path.stat().st_size for path in root.glob(f"{FEW}/results/*/*/record.json")) / FEW
@@ -133,7 +133,7 @@ def _opened(root: Path) -> dict[Path, int]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", noted)
-        record.load(root / "results")
+        load(root / "results")
     return found
 
 
@@ -145,8 +145,8 @@ def _report(root: Path, written: Mapping[int, tuple[Study, list[Trial]]], rounds
         for count in REPORTED:
             study, trials = written[count]
             started = time.perf_counter()
-            frame = record.load(root / str(count) / "results", study.name)
-            build_report(study, trials, frame, root / str(count) / "report", tasks)
+            sources = Store(root / str(count) / "results").sources(study, tasks)
+            build_report(study, trials, sources, root / str(count) / "report")
             if turn:
                 took[count].append(time.perf_counter() - started)
     for count in REPORTED[:-1]:

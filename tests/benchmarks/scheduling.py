@@ -14,11 +14,11 @@ from rich.console import Console
 from mosld_bench.records.record import Record
 from mosld_bench.run import plan as planning
 from mosld_bench.run import ray_executor as launch
-from mosld_bench.run.progress import Board
+from mosld_bench.run.progress import ProgressDisplay
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial import device as meters
-from mosld_bench.trial.execute import Surroundings
+from mosld_bench.trial.execute import WorkerConfig
 from tests.benchmarks.side_by_side import Row, alone
 from tests.conftest import REPOSITORY
 
@@ -43,7 +43,7 @@ def run(rounds: int, whole: bool = True) -> Iterator[Row]:
                     f"one run of {trials} trials; warm ones train after {statistics.median(warm):.2f} s")  # fmt: skip
 
 
-class _Clock(Board):
+class _Clock(ProgressDisplay):
     """Shows nothing; notes when Ray was up and when the last trial ended."""
 
     began = ended = 0.0
@@ -60,7 +60,7 @@ def _launched(overrides: dict[str, Any]) -> tuple[float, list[float], int]:
     """(busy share of the workers since Ray is up, seconds until warm trials trained, trials)."""
     workspace = Workspace(REPOSITORY, REPOSITORY)
     plan = planning.make(Study.load(workspace.study_file("embedded"), overrides), workspace)
-    around = Surroundings((str(workspace.tasks),), plan.study.resources)
+    around = WorkerConfig((str(workspace.tasks),), plan.study.resources)
     clock = _Clock(plan.hours(plan.jobs), Console(quiet=True))
     jobs, pool = plan.longest_first(plan.jobs), launch.Pool()
     with TemporaryDirectory(prefix="mosld-scheduling-") as folder:

@@ -11,7 +11,7 @@ from typing import Any
 from lm_eval.models.huggingface import HFLM
 
 from mosld_bench.inputs.tasks import sample
-from mosld_bench.trial.packed_scoring import Proof
+from mosld_bench.trial.packed_scoring import PackingCheck
 from mosld_bench.trial.scoring import PackedLM
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, faster, in_turns
@@ -72,9 +72,9 @@ def run(rounds: int) -> Iterator[Row]:
             )  # fmt: skip
 
 
-def _tried(model: Any, tokenizer: Any, asked: list[Any]) -> tuple[Proof, float]:
+def _tried(model: Any, tokenizer: Any, asked: list[Any]) -> tuple[PackingCheck, float]:
     """What a worker knows of a model after its first trial, and the seconds that took."""
-    proof, started = Proof(), time.perf_counter()
+    proof, started = PackingCheck(), time.perf_counter()
     longest = max(asked, key=lambda request: len(tokenizer("".join(request.args))["input_ids"]))
     PackedLM(model, tokenizer, proof=proof).loglikelihood([longest])
     return proof, time.perf_counter() - started

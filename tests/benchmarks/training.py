@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from mosld_bench.inputs.models import fresh
 from mosld_bench.methods import registry
+from mosld_bench.methods.live import copy_sharing_weights
 from mosld_bench.spec.trial import Resources, TrainSpec
-from mosld_bench.trial.execute import Session, Surroundings
+from mosld_bench.trial.execute import Session, WorkerConfig
 from mosld_bench.trial.train import Encoded, batch_order, train
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, alone, faster, in_turns
@@ -69,7 +69,7 @@ def run(rounds: int) -> Iterator[Row]:
 
 def mixture() -> list[Encoded]:
     """The training items of the five tasks, as a trial of the study gets them, answers trained on and prompts not."""
-    around = Surroundings((str(REPOSITORY / "tasks"),), Resources(), str(real.data_root()))
+    around = WorkerConfig((str(REPOSITORY / "tasks"),), Resources(), str(real.data_root()))
     session, spec = Session(around), real.study().train
     assert spec is not None
     spec = spec.model_copy(update={"max_length": 256, "task_items": 500})
@@ -79,7 +79,7 @@ def mixture() -> list[Encoded]:
 
 def _adapted(dtype: str) -> Any:
     torch.manual_seed(0)
-    return registry.get("peft").attach(fresh(real.smollm2(getattr(torch, dtype))[0]), LORA)
+    return registry.get("peft").attach(copy_sharing_weights(real.smollm2(getattr(torch, dtype))[0]), LORA)
 
 
 def _ours(items: Sequence[Encoded], spec: TrainSpec) -> Any:

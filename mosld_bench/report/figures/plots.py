@@ -1,4 +1,4 @@
-"""Figures: each function draws one figure from the evidence, or says in a sentence why there is none.
+"""Figures: each function draws one figure from the analysis, or says in a sentence why there is none.
 
 Agg only, no pyplot, no global state.
 """
@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from mosld_bench.format import short_count
 from mosld_bench.report import stats
-from mosld_bench.report.analysis import Comparison, Evidence, Row
+from mosld_bench.report.analysis import Analysis, Comparison, Row
 from mosld_bench.report.figures import sweep as axis
 from mosld_bench.report.figures.style import (
     COLUMN,
@@ -31,31 +32,31 @@ from mosld_bench.report.figures.style import (
 )
 from mosld_bench.report.sections import profile as profile_section
 from mosld_bench.report.sections.results import KINDS
-from mosld_bench.report.table import setting_label, short_count
+from mosld_bench.report.table import setting_label
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import Condition
 
 
-def draw_all(evidence: Evidence) -> list[Plot | str]:
+def draw_all(analysis: Analysis) -> list[Plot | str]:
     """Every figure, or the sentence that stands in its place; of a study that trains nothing, the profile's alone."""
     with style():
-        scored = [FIGURES[name](evidence) for name in evidence.study.figures] if evidence.study.train else []
-        return [*scored, profile_section.relative_time(evidence)]
+        scored = [FIGURES[name](analysis) for name in analysis.study.figures] if analysis.study.train else []
+        return [*scored, profile_section.relative_time(analysis)]
 
 
-def size(evidence: Evidence) -> Plot | str:
+def size(analysis: Analysis) -> Plot | str:
     """Accuracy against trainable parameters: a row of panels for every setting, in- and out-of-domain."""
-    amounts = min((row.block.general for row in evidence.trained), default=0)
-    scored = [row for row in evidence.trained if row.score is not None and row.trainable]
+    amounts = min((row.block.general for row in analysis.trained), default=0)
+    scored = [row for row in analysis.trained if row.score is not None and row.trainable]
     rows = [row for row in scored if row.block.general == amounts]
     if not rows:
         return "No trained row has all of its in-domain tasks yet, so nothing is drawn against size."
-    kinds = ["in_domain", *(["out_of_domain"] if evidence.study.out_of_domain else [])]
-    settings = [setting for setting in evidence.settings if any(row.setting == setting for row in rows)]
+    kinds = ["in_domain", *(["out_of_domain"] if analysis.study.out_of_domain else [])]
+    settings = [setting for setting in analysis.settings if any(row.setting == setting for row in rows)]
     figure = Figure(figsize=(PAGE, 1.85 * len(settings) + 0.55), layout="constrained")
     grid = figure.subplots(len(settings), len(kinds), squeeze=False, sharex=True, sharey="col")
-    recipes = evidence.recipes
+    recipes = analysis.recipes
     dodged = {row.recipe.name for row in rows if row.matched}
     step = _spread(rows) / max(1, len(dodged))
     _size_axis(grid[0][0], rows)
@@ -66,20 +67,20 @@ def size(evidence: Evidence) -> Plot | str:
             axes.set_title(f"{KINDS[kind]}, {setting_label(setting)}")
             if i == len(settings) - 1:
                 axes.set_xlabel("Trainable parameters")
-        grid[i][0].set_ylabel(f"Mean {evidence.measure} (%)")
+        grid[i][0].set_ylabel(f"Mean {analysis.measure} (%)")
     for kind, column in zip(kinds, grid.T, strict=True):  # of one scale, which is known when all points are drawn
-        frozen = evidence.frozen[0].mean_sd(kind)[0] if len(evidence.frozen) == 1 else None
+        frozen = analysis.frozen[0].mean_sd(kind)[0] if len(analysis.frozen) == 1 else None
         low, high = column[0].get_ylim()
         if frozen is not None and low <= frozen <= high:
             for axes in column:
                 _frozen_line(axes, frozen)
     legend(figure, recipes, {row.recipe.name for row in rows}, True)
     caption = (
-        f"{evidence.measure.capitalize()} against trainable parameters (logarithmic). {spread_told(rows)} Points of "
+        f"{analysis.measure.capitalize()} against trainable parameters (logarithmic). {spread_told(rows)} Points of "
         "one budget are spread sideways to be told apart; a line joins the budgets of a method. Scales are the "
         "same down a column and do not begin at zero."
     )
-    return Plot("size", f"{evidence.measure} against size", caption, figure, wide=True)
+    return Plot("size", f"{analysis.measure} against size", caption, figure, wide=True)
 
 
 def _size_panel(axes: Axes, rows: Sequence[Row], kind: str, recipes: Sequence[Recipe], step: float) -> None:
@@ -146,12 +147,12 @@ def _spread(rows: Sequence[Row]) -> float:
     return min(0.5, 0.6 * min(gaps, default=1.0))
 
 
-def difference(evidence: Evidence) -> Plot | str:
+def difference(analysis: Analysis) -> Plot | str:
     """Every row minus the reference in its block, with its interval: one panel a block."""
-    found = [(block, evidence.against_reference(block)) for block, _ in evidence.blocks()]
+    found = [(block, analysis.against_reference(block)) for block, _ in analysis.blocks()]
     drawn = [(block, comparisons) for block, comparisons in found if comparisons]
     if not drawn:
-        return f"No block of the study has {evidence.reference} beside another row, so no differences are drawn."
+        return f"No block of the study has {analysis.reference} beside another row, so no differences are drawn."
     if len(drawn) > 2:  # the table has them all
         drawn = [(block, comparisons) for block, comparisons in drawn if block.setting == drawn[-1][0].setting]
     lines = max(len(comparisons) for _, comparisons in drawn) + 1.2
@@ -165,7 +166,7 @@ def difference(evidence: Evidence) -> Plot | str:
     grid = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
     for axes in grid[len(drawn) :]:
         axes.set_visible(False)
-    look = looks(evidence.recipes)
+    look = looks(analysis.recipes)
     for axes, (block, comparisons) in zip(grid, drawn, strict=False):
         for y, comparison in enumerate(comparisons):
             delta, own = comparison.difference, look[comparison.row.recipe.name]
@@ -180,13 +181,13 @@ def difference(evidence: Evidence) -> Plot | str:
         axes.tick_params(axis="x", labelbottom=True)
         axes.set_title(panel_label(block), loc="left")
         percent_axis(axes, "x")
-    figure.supxlabel(f"In-domain mean minus that of {evidence.reference} (points)", fontsize=8)
+    figure.supxlabel(f"In-domain mean minus that of {analysis.reference} (points)", fontsize=8)
     caption = (
-        f"Difference to {evidence.reference} in the same setting and at the same budget: mean over paired seeds and "
+        f"Difference to {analysis.reference} in the same setting and at the same budget: mean over paired seeds and "
         f"95 % t interval, not corrected for the number of rows.{_without_interval(drawn)}"
     )
     return Plot(
-        "difference", f"the differences to {evidence.reference}", caption, figure, wide=columns > 1 or lines > 8
+        "difference", f"the differences to {analysis.reference}", caption, figure, wide=columns > 1 or lines > 8
     )
 
 
@@ -197,15 +198,15 @@ def _without_interval(drawn: Sequence[tuple[Condition, Sequence[Comparison]]]) -
     return " A marker without a bar has one common seed, and so no interval." if any(bare) else ""
 
 
-def tasks(evidence: Evidence) -> Plot | str:
+def tasks(analysis: Analysis) -> Plot | str:
     """Accuracy by task, a panel a setting, at the first size-matched budget."""
-    panels = _first_blocks(evidence)
-    names = list(evidence.task_names)
+    panels = _first_blocks(analysis)
+    names = list(analysis.task_names)
     if not panels or len(names) > 24:
         return "Accuracy by task is not drawn: there is no trained row, or there are more than 24 tasks."
     figure = Figure(figsize=(PAGE, 1.45 * len(panels) + 0.95), layout="constrained")
     grid = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
-    look = looks(evidence.recipes)
+    look = looks(analysis.recipes)
     for axes, (block, rows) in zip(grid, panels, strict=True):
         for i, row in enumerate(rows):
             shift = _aside(i, len(rows))
@@ -224,7 +225,7 @@ def tasks(evidence: Evidence) -> Plot | str:
                         linestyle="none",
                     )
         for x, task in enumerate(names):
-            metric, base = evidence.metric(task), evidence.frozen_of(block)
+            metric, base = analysis.metric(task), analysis.frozen_of(block)
             if metric and metric.chance is not None:
                 axes.plot([x - 0.4, x + 0.4], [metric.chance] * 2, color="#555555", linewidth=0.8, linestyle=":")
             level = base.mean_sd(task)[0] if base else None
@@ -233,28 +234,28 @@ def tasks(evidence: Evidence) -> Plot | str:
         for x in range(len(names) - 1):
             axes.axvline(
                 x + 0.5,
-                color="#e4e4e4" if x + 1 != len(evidence.study.in_domain) else "#555555",
+                color="#e4e4e4" if x + 1 != len(analysis.study.in_domain) else "#555555",
                 linewidth=0.6,
             )
         axes.grid(False, axis="x")
         axes.set_xlim(-0.5, len(names) - 0.5)
-        labels = [broken(evidence.title(task), 14 if len(names) <= 10 else 60) for task in names]
+        labels = [broken(analysis.title(task), 14 if len(names) <= 10 else 60) for task in names]
         axes.set_xticks(range(len(names)), labels)
         if len(names) > 10:
             axes.tick_params(axis="x", labelrotation=90)
         axes.tick_params(axis="x", length=0)
-        axes.set_ylabel(f"{evidence.measure.capitalize()} (%)")
+        axes.set_ylabel(f"{analysis.measure.capitalize()} (%)")
         axes.set_title(panel_label(block), loc="left")
         percent_axis(axes)
     shown = {row.recipe.name for _, rows in panels for row in rows}
-    legend(figure, evidence.recipes, shown, False)
+    legend(figure, analysis.recipes, shown, False)
     caption = (
-        f"{evidence.measure.capitalize()} by task"
-        + ("; in-domain tasks left of the dark line. " if evidence.study.out_of_domain else ". ")
+        f"{analysis.measure.capitalize()} by task"
+        + ("; in-domain tasks left of the dark line. " if analysis.study.out_of_domain else ". ")
         + spread_told([row for _, rows in panels for row in rows])
         + " Solid rule: frozen base; dotted: chance."
     )
-    return Plot("tasks-by-method", f"{evidence.measure} by task", caption, figure, wide=True)
+    return Plot("tasks-by-method", f"{analysis.measure} by task", caption, figure, wide=True)
 
 
 def _aside(place: int, places: int) -> float:
@@ -262,11 +263,11 @@ def _aside(place: int, places: int) -> float:
     return min(0.1, 0.8 / places) * (place - (places - 1) / 2)
 
 
-def _first_blocks(evidence: Evidence) -> list[tuple[Condition, list[Row]]]:
+def _first_blocks(analysis: Analysis) -> list[tuple[Condition, list[Row]]]:
     """For every setting its first block (size-matched, if one is), with the unmatched `full` beside it."""
     chosen: dict[str, tuple[Condition, list[Row]]] = {}
-    for block, rows in evidence.blocks():
-        alike = [row for row in evidence.trained if row.block == block._replace(budget=NATIVE) and row not in rows]
+    for block, rows in analysis.blocks():
+        alike = [row for row in analysis.trained if row.block == block._replace(budget=NATIVE) and row not in rows]
         full = [row for row in alike if row.recipe.method == "full"]
         with_records = [row for row in full + rows if row.records]
         if with_records:
@@ -274,13 +275,13 @@ def _first_blocks(evidence: Evidence) -> list[tuple[Condition, list[Row]]]:
     return list(chosen.values())
 
 
-def settings(evidence: Evidence) -> Plot | str:
+def settings(analysis: Analysis) -> Plot | str:
     """Mixture minus single by task, paired by seed."""
-    tasks_shown, measure = list(evidence.study.in_domain), evidence.measure
+    tasks_shown, measure = list(analysis.study.in_domain), analysis.measure
     pairs = [
         (row, other)
-        for row in evidence.trained
-        for other in evidence.trained
+        for row in analysis.trained
+        for other in analysis.trained
         if (row.setting, other.block) == ("mixture", row.block._replace(setting="single"))
         and row.recipe.name == other.recipe.name
         and row.records
@@ -288,12 +289,12 @@ def settings(evidence: Evidence) -> Plot | str:
     ]
     if not pairs:
         return "Mixture and single training are not compared: the records hold one of the two settings only."
-    blocks = [block for block, _ in evidence.blocks() if any(row.block == block for row, _ in pairs)]
+    blocks = [block for block, _ in analysis.blocks() if any(row.block == block for row, _ in pairs)]
     shown = blocks[0], blocks[0]._replace(budget=NATIVE)
     pairs = [pair for pair in pairs if pair[0].block in shown]
     figure = Figure(figsize=(PAGE, 2.15), layout="constrained")
     axes = figure.subplots()
-    look = looks(evidence.recipes)
+    look = looks(analysis.recipes)
     for i, (row, other) in enumerate(pairs):
         own, shift = look[row.recipe.name], _aside(i, len(pairs))
         for x, task in enumerate(tasks_shown):
@@ -303,14 +304,14 @@ def settings(evidence: Evidence) -> Plot | str:
                 axes.plot(x + shift, delta.mean, marker=own.marker, color=own.colour, markersize=3.6)
     axes.axhline(0, color="#555555", linewidth=0.8)
     axes.grid(False, axis="x")
-    axes.set_xticks(range(len(tasks_shown)), [broken(evidence.title(task), 14) for task in tasks_shown])
+    axes.set_xticks(range(len(tasks_shown)), [broken(analysis.title(task), 14) for task in tasks_shown])
     if len(tasks_shown) > 9:
         axes.tick_params(axis="x", labelrotation=90)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("Mixture minus single (points)")
     percent_axis(axes)
-    legend(figure, evidence.recipes, {row.recipe.name for row, _ in pairs}, False)
-    spec = evidence.study.train
+    legend(figure, analysis.recipes, {row.recipe.name for row, _ in pairs}, False)
+    spec = analysis.study.train
     fixed = spec is not None and spec.steps is not None
     differs = f"The two differ in {'exposure' if fixed else 'the number of steps'} as well; see Exposure."
     caption = (
@@ -330,15 +331,15 @@ def _common(pairs: Sequence[tuple[Row, Row]]) -> str:
     return f"mean over {high if low == high else f'{low} to {high}'} common seeds, without intervals"
 
 
-def training(evidence: Evidence) -> Plot | str:
+def training(analysis: Analysis) -> Plot | str:
     """Training loss (running mean) and validation loss by step: mean over runs and their range."""
-    panels = _first_blocks(evidence)
+    panels = _first_blocks(analysis)
     if not panels:
         return "Training curves are not drawn: no record has one."
     block, rows = panels[0]
     figure = Figure(figsize=(PAGE, 2.15), layout="constrained")
     grid = figure.subplots(1, 2, sharex=True)
-    look, shown = looks(evidence.recipes), set()
+    look, shown = looks(analysis.recipes), set()
     for axes, what in zip(grid, ("loss", "validation_loss"), strict=True):
         for row in rows:
             curve = _curve(row, what)
@@ -370,7 +371,7 @@ def training(evidence: Evidence) -> Plot | str:
         axes.set_xlabel("Optimiser step")
     if not shown:
         return "Training curves are not drawn: no record has one."
-    legend(figure, evidence.recipes, shown, True)
+    legend(figure, analysis.recipes, shown, True)
     caption = (
         f"Loss of the answer, nats a token ({panel_label(block)}; full "
         "fine-tuning where there is one). Mean over runs and the range between them; the training loss "
@@ -397,7 +398,7 @@ def _curve(row: Row, what: str) -> list[tuple[int, float, float, float]]:
     return [(step, sum(values) / len(values), min(values), max(values)) for step, values in columns]
 
 
-FIGURES: dict[str, Callable[[Evidence], Plot | str]] = {
+FIGURES: dict[str, Callable[[Analysis], Plot | str]] = {
     "axis": axis.along,
     "size": size,
     "tasks": tasks,

@@ -95,7 +95,7 @@ def style() -> Iterator[None]:
 
 
 def save(plot: Plot, folder: Path) -> None:
-    """Write ``NAME.pdf`` and ``NAME.png``; the same evidence gives the same bytes."""
+    """Write ``NAME.pdf`` and ``NAME.png``; the same analysis gives the same bytes."""
     with style():
         plot.figure.savefig(folder / f"{plot.name}.pdf", metadata={"CreationDate": None})
         plot.figure.savefig(folder / f"{plot.name}.png", metadata={"Software": None})

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mosld_bench.report.analysis import Evidence, Row
+from mosld_bench.report.analysis import Analysis, Row
 from mosld_bench.report.figures.style import PAGE, Plot, bar, legend, looks, percent_axis, spread_told
 from mosld_bench.report.sections.results import KINDS
 from mosld_bench.report.table import plain, setting_label
@@ -15,13 +15,13 @@ from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.trial import canonical
 
 
-def along(evidence: Evidence) -> Plot | str:
+def along(analysis: Analysis) -> Plot | str:
     """Means along the study's own axis: the amount of general data, the rank, the model, the dropout, the experts."""
-    axis = evidence.study.axis
+    axis = analysis.study.axis
     if axis is None:
         return ""
     curves: dict[str, list[tuple[Any, Row]]] = {}
-    for row in evidence.trained:
+    for row in analysis.trained:
         place = _place(row, axis)
         if place is not None and row.score is not None:
             family = {
@@ -33,16 +33,16 @@ def along(evidence: Evidence) -> Plot | str:
             curves.setdefault(canonical([apart, family]), []).append((place, row))
     if not curves:
         return f"Nothing is drawn along the axis {_AXES[axis]}: no row on it has all of its in-domain tasks yet."
-    kinds = [kind for kind in ("in_domain", "out_of_domain") if getattr(evidence.study, kind)]
-    settings = [s for s in evidence.settings if any(points[0][1].setting == s for points in curves.values())]
+    kinds = [kind for kind in ("in_domain", "out_of_domain") if getattr(analysis.study, kind)]
+    settings = [s for s in analysis.settings if any(points[0][1].setting == s for points in curves.values())]
     figure = Figure(figsize=(PAGE, 1.75 * len(settings) + 0.55), layout="constrained")
     grid = figure.subplots(len(settings), len(kinds), squeeze=False, sharex=True, sharey="col")
     places = sorted({place for points in curves.values() for place, _ in points})
-    look = looks(evidence.recipes)
+    look = looks(analysis.recipes)
     leaders = []
     for points in curves.values():
         points.sort(key=lambda point: point[0])
-        reference = evidence.study.reference
+        reference = analysis.study.reference
         leader = min((row.recipe for _, row in points), key=lambda one: (one.name != reference, one.order))
         leaders.append(leader)
         for axes, kind in zip(grid[settings.index(points[0][1].setting)], kinds, strict=True):
@@ -56,19 +56,19 @@ def along(evidence: Evidence) -> Plot | str:
     for setting, panels in zip(settings, grid, strict=True):
         for axes, kind in zip(panels, kinds, strict=True):
             axes.set_title(f"{KINDS[kind]}, {setting_label(setting)}")
-            axes.set_xticks(range(len(places)), [_place_label(evidence, place, axis) for place in places])
+            axes.set_xticks(range(len(places)), [_place_label(analysis, place, axis) for place in places])
             axes.set_xlim(-0.4, len(places) - 0.6)
             percent_axis(axes)
-        panels[0].set_ylabel(f"Mean {evidence.measure} (%)")
+        panels[0].set_ylabel(f"Mean {analysis.measure} (%)")
     for axes in grid[-1]:
         axes.set_xlabel(_AXES[axis].capitalize())
-    legend(figure, evidence.recipes, {recipe.name for recipe in leaders}, True)
+    legend(figure, analysis.recipes, {recipe.name for recipe in leaders}, True)
     caption = (
-        f"{evidence.measure.capitalize()} along the {_AXES[axis]}, in equal steps whatever the values. "
+        f"{analysis.measure.capitalize()} along the {_AXES[axis]}, in equal steps whatever the values. "
         f"{spread_told([row for points in curves.values() for _, row in points])} A line joins rows that differ in "
         "nothing else. Scales are the same down a column and do not begin at zero."
     )
-    return Plot("axis", f"{evidence.measure} along the {_AXES[axis]}", caption, figure, wide=True)
+    return Plot("axis", f"{analysis.measure} along the {_AXES[axis]}", caption, figure, wide=True)
 
 
 _AXES = {
@@ -99,7 +99,7 @@ def _place(row: Row, axis: str) -> Any:
     return point.dropout if axis == "dropout" else plain(point.experts)
 
 
-def _place_label(evidence: Evidence, place: Any, axis: str) -> str:
+def _place_label(analysis: Analysis, place: Any, axis: str) -> str:
     if axis == "model":
-        return str(place[1] or evidence.study.models[0].name).rsplit("/", 1)[-1]
+        return str(place[1] or analysis.study.models[0].name).rsplit("/", 1)[-1]
     return f"{place:,}" if isinstance(place, int) else str(place)

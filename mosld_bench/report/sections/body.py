@@ -1,6 +1,6 @@
-"""The sections of the report in their order: each function turns the evidence into plain data.
+"""The sections of the report in their order: each function turns the analysis into plain data.
 
-To add a section, write a function ``(Evidence) -> Section | None`` and put it into `SECTIONS`; its tables are
+To add a section, write a function ``(Analysis) -> Section | None`` and put it into `SECTIONS`; its tables are
 written as CSV and LaTeX without further ado.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from mosld_bench.format import counted, listed
 from mosld_bench.report import table as tabular
-from mosld_bench.report.analysis import ALPHA, Evidence, Row
+from mosld_bench.report.analysis import ALPHA, Analysis, Row
 from mosld_bench.report.document import Block, Section, bullets, machine, paragraph, run, section
 from mosld_bench.report.sections import cost as costs
 from mosld_bench.report.sections import results as tables
@@ -24,11 +24,11 @@ from mosld_bench.report.sections.reproduction import reproduction
 RISE = 0.05  # of the validation loss above its lowest: more than it moves by from one validation to the next
 
 
-def results(evidence: Evidence) -> Section | None:
+def results(analysis: Analysis) -> Section | None:
     """The main table, how to read it, and the differences to the study's reference."""
-    if evidence.study.train is None:
+    if analysis.study.train is None:
         return None
-    differences = tables.differences(evidence)
+    differences = tables.differences(analysis)
     return section(
         "Results",
         paragraph(
@@ -36,53 +36,53 @@ def results(evidence: Evidence) -> Section | None:
             " gives every row",
             ", and " if differences else "",
             run("differences" if differences else "", "ref"),
-            f" the differences to {evidence.reference}." if differences else ".",
+            f" the differences to {analysis.reference}." if differences else ".",
         ),
-        bullets(_reading(evidence)),
-        *tables.main(evidence),
+        bullets(_reading(analysis)),
+        *tables.main(analysis),
         differences
         or paragraph(
-            f"No block holds {evidence.reference} beside another row with a common seed, so no differences are given."
+            f"No block holds {analysis.reference} beside another row with a common seed, so no differences are given."
         ),
-        paragraph(run("What the tests cover. ", "bold"), _coverage(evidence)),
-        paragraph(run("Length of training. ", "bold"), length) if (length := _length(evidence)) else None,
-        tables.other_metrics(evidence),
+        paragraph(run("What the tests cover. ", "bold"), _coverage(analysis)),
+        paragraph(run("Length of training. ", "bold"), length) if (length := _length(analysis)) else None,
+        tables.other_metrics(analysis),
     )
 
 
-def _reading(evidence: Evidence) -> list[str]:
+def _reading(analysis: Analysis) -> list[str]:
     sentences = []
-    for block, _ in evidence.blocks():
-        best, scored = evidence.best(block), evidence.scored(block)
+    for block, _ in analysis.blocks():
+        best, scored = analysis.best(block), analysis.scored(block)
         if best is None or len(scored) < 2:
             continue
         ordered = sorted(scored, key=lambda row: row.score or 0.0)
-        untested = len(evidence.untested(block))
+        untested = len(analysis.untested(block))
         tested = len(scored) - 1 - untested
         text = (
-            f"not separated from {best.recipe.title}: {len(evidence.tied(block))} of the {tested} tested"
+            f"not separated from {best.recipe.title}: {len(analysis.tied(block))} of the {tested} tested"
             if tested
             else "no two rows have two seeds in common, so nothing is tested"
         )
         sentences.append(
             f"{tabular.block_label(block)}: in-domain means run from {tabular.percent(ordered[0].score)} % "
             f"({ordered[0].recipe.title}) to {tabular.percent(ordered[-1].score)} % ({ordered[-1].recipe.title}); "
-            f"{text}{f', {untested} not tested' if tested and untested else ''}.{_guessed(evidence, scored)}"
+            f"{text}{f', {untested} not tested' if tested and untested else ''}.{_guessed(analysis, scored)}"
         )
     return sentences or ["No block has two rows of equal size or rank with all their in-domain tasks."]
 
 
-def _guessed(evidence: Evidence, rows: Sequence[Row]) -> str:
+def _guessed(analysis: Analysis, rows: Sequence[Row]) -> str:
     """The tasks on which no row does better than a guess: nothing there tells methods apart."""
     titles = []
-    for task in evidence.task_names:
-        metric, means = evidence.metric(task), [mean for row in rows if (mean := row.mean_sd(task)[0]) is not None]
+    for task in analysis.task_names:
+        metric, means = analysis.metric(task), [mean for row in rows if (mean := row.mean_sd(task)[0]) is not None]
         if metric and metric.chance is not None and means and max(means) <= metric.chance:
-            titles.append(evidence.title(task))
+            titles.append(analysis.title(task))
     return f" No row is above chance on {listed(titles)}." if titles else ""
 
 
-def _coverage(evidence: Evidence) -> str:
+def _coverage(analysis: Analysis) -> str:
     text = (
         "The unit of the tests is the seed: rows are compared by the differences of their in-domain "
         f"means at equal seeds (Student's t, two-sided, Holm-corrected within a block, level {ALPHA:g}). "
@@ -92,7 +92,7 @@ def _coverage(evidence: Evidence) -> str:
     )
     spans = []
     for what, name in (("in_domain", "in-domain"), ("out_of_domain", "out-of-domain")):
-        if errors := evidence.item_errors(what):
+        if errors := analysis.item_errors(what):
             low, high = tabular.percent(min(errors)), tabular.percent(max(errors))
             spans.append(f"{low if low == high else f'{low} to {high}'} points for one {name} mean")
     if spans:
@@ -103,18 +103,18 @@ def _coverage(evidence: Evidence) -> str:
     return text
 
 
-def _length(evidence: Evidence) -> str:
+def _length(analysis: Analysis) -> str:
     """Where training went on after the validation loss was at its lowest; the last step is what is scored."""
     risen: dict[str, dict[str, None]] = {}
     trials = over = 0
-    for record in evidence.records:
+    for record in analysis.records:
         curve = record.train_info.curve if record.train_info else ()
         losses = [point.validation_loss for point in curve if point.validation_loss is not None]
         trials += len(losses) > 1
         if len(losses) > 1 and losses[-1] > (1 + RISE) * min(losses):
             over += 1
             trial = record.trial
-            place = f"{evidence.title(trial.train_on[0])} alone" if trial.setting == "single" else "the mixture"
+            place = f"{analysis.title(trial.train_on[0])} alone" if trial.setting == "single" else "the mixture"
             risen.setdefault(place, {})[trial.recipe.title] = None
     if not trials:
         return ""
@@ -125,8 +125,8 @@ def _length(evidence: Evidence) -> str:
     )
 
 
-def _length_note(evidence: Evidence) -> str:
-    if evidence.study.train and evidence.study.train.steps is None:
+def _length_note(analysis: Analysis) -> str:
+    if analysis.study.train and analysis.study.train.steps is None:
         return "Trials pass over their training items equally often, so a task trained alone gets fewer steps."
     return (
         "Trials have the same number of steps, so a task trained alone is seen more often than in the "
@@ -134,38 +134,38 @@ def _length_note(evidence: Evidence) -> str:
     )
 
 
-def exposure(evidence: Evidence) -> Section | None:
+def exposure(analysis: Analysis) -> Section | None:
     """Told only where a reader could be misled: two settings, or tasks seen unequally often."""
-    table = costs.exposure(evidence)
+    table = costs.exposure(analysis)
     if table is None or table.frame is None:
         return None
     uneven = table.frame["most"].max() > 1.5 * table.frame["least"].min()
-    if not uneven and len(evidence.settings) < 2:
+    if not uneven and len(analysis.settings) < 2:
         return None
-    tokens = [record.train_info.tokens for record in evidence.records if record.train_info]
+    tokens = [record.train_info.tokens for record in analysis.records if record.train_info]
     return section(
         "Exposure",
         paragraph(
-            _length_note(evidence),
+            _length_note(analysis),
             f" A trial saw {min(tokens):,} to {max(tokens):,} tokens, padding left out.",
         ),
         table if uneven else None,
     )
 
 
-def cost(evidence: Evidence) -> Section:
+def cost(analysis: Analysis) -> Section:
     """Time and memory, and the budget audit."""
-    if evidence.study.train is None:
-        return section("Parameters", costs.audit(evidence))
-    hardware = listed(_distinct(machine(record.meta_info.get("hardware")) for record in evidence.records))
+    if analysis.study.train is None:
+        return section("Parameters", costs.audit(analysis))
+    hardware = listed(_distinct(machine(record.meta_info.get("hardware")) for record in analysis.records))
     return section(
         "Cost and size",
         paragraph(
             f"Measured on {hardware}. Times are wall times of single trials and depend on what else the "
             "machine did; compare them only roughly."
         ),
-        costs.cost(evidence),
-        audit if (audit := costs.audit(evidence)).rows else None,
+        costs.cost(analysis),
+        audit if (audit := costs.audit(analysis)).rows else None,
     )
 
 
@@ -177,23 +177,23 @@ def figures_paragraph(drawn: Sequence[tuple[str, str]], absent: Sequence[str]) -
     return paragraph(*runs, ". " if drawn else "", " ".join(absent))
 
 
-def provenance(evidence: Evidence) -> Section:
+def provenance(analysis: Analysis) -> Section:
     """Where every number comes from, and how to make it again."""
-    metas, study = [record.meta_info for record in evidence.records], evidence.study
+    metas, study = [record.meta_info for record in analysis.records], analysis.study
     commits = _distinct(str(meta["commit"])[:12] for meta in metas if meta.get("commit"))
     versions = _distinct(_versions(meta) for meta in metas)
     started = sorted(str(meta["started"]) for meta in metas if meta.get("started"))
     hours = sum(float(meta.get("seconds") or 0) for meta in metas) / 3600
-    protocols = _distinct(trial.protocol for trial in evidence.trials)
+    protocols = _distinct(trial.protocol for trial in analysis.trials)
     items = [
-        f"Protocol {listed(protocols)}; {len(evidence.records)} records used, {len(evidence.trials)} "
-        f"trials planned, {len(evidence.missing) or 'none'} of them without a record."
+        f"Protocol {listed(protocols)}; {len(analysis.records)} records used, {len(analysis.trials)} "
+        f"trials planned, {len(analysis.missing) or 'none'} of them without a record."
     ]
-    if evidence.other_protocol:
-        items.append(f"Left out: {counted(evidence.other_protocol, 'record')} made under another protocol.")
-    if evidence.superseded:
+    if analysis.other_protocol:
+        items.append(f"Left out: {counted(analysis.other_protocol, 'record')} made under another protocol.")
+    if analysis.superseded:
         items.append(
-            f"Left out: {counted(evidence.superseded, 'record')} of an earlier version of a recipe or of "
+            f"Left out: {counted(analysis.superseded, 'record')} of an earlier version of a recipe or of "
             "a cell run again."
         )
     taken = Counter(str(meta["taken_from"]) for meta in metas if meta.get("taken_from"))
@@ -201,9 +201,9 @@ def provenance(evidence: Evidence) -> Section:
         whose = listed([f"{counted(count, 'record')} of {name}" for name, count in taken.items()])
         items.append(f"Taken from other studies, which have the same trials: {whose}.")
     items.append(f"Commit: {', '.join(commits) or 'not recorded'}.")
-    if evidence.dirty:
+    if analysis.dirty:
         items.append(
-            f"{evidence.dirty} of {len(metas)} records were made with uncommitted changes in the working tree."
+            f"{analysis.dirty} of {len(metas)} records were made with uncommitted changes in the working tree."
         )
     elif any(meta.get("dirty") is None for meta in metas):
         items.append("Whether the working tree was clean is not known for all records.")
@@ -247,7 +247,7 @@ def _versions(meta: dict[str, Any]) -> str:
     )
 
 
-SECTIONS: tuple[Callable[[Evidence], Section | None], ...] = (
+SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     methods,
     protocol,
     results,

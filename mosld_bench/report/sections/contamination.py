@@ -5,15 +5,15 @@ from __future__ import annotations
 import pandas as pd
 
 from mosld_bench.format import listed
-from mosld_bench.inputs.contamination import SHORTEST, Overlap
-from mosld_bench.report.analysis import Evidence
+from mosld_bench.records.overlap import SHORTEST, Overlap
+from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Section, paragraph, section
 from mosld_bench.report.table import Cell, Column, Line, Table
 
 
-def overlap_section(evidence: Evidence) -> Section | None:
+def overlap_section(analysis: Analysis) -> Section | None:
     """Which test items can be read in a training set; None where a run has left no overlaps."""
-    found = evidence.overlaps
+    found = analysis.overlaps
     if not found:
         return None
     n = found[0].n
@@ -27,23 +27,23 @@ def overlap_section(evidence: Evidence) -> Section | None:
     if not shared:
         return section("Overlap", paragraph(text + " No test item is shared."))
     worst = [
-        f"{evidence.title(one.evaluated)} with {evidence.title(one.train)} ({_share(one)} %)" for one in shared[:3]
+        f"{analysis.title(one.evaluated)} with {analysis.title(one.train)} ({_share(one)} %)" for one in shared[:3]
     ]
     text += f" Most is shared by {listed(worst)}; what is shared was scored like all else."
-    return section("Overlap", paragraph(text), _table(evidence))
+    return section("Overlap", paragraph(text), _table(analysis))
 
 
 def _share(one: Overlap) -> str:
     return f"{100 * one.shared / one.items:.2g}"
 
 
-def _table(evidence: Evidence) -> Table:
+def _table(analysis: Analysis) -> Table:
     """Evaluation sets down, training sets across, in per cent of the test items."""
-    found = {(one.train, one.evaluated): one for one in evidence.overlaps}
+    found = {(one.train, one.evaluated): one for one in analysis.overlaps}
     trained = list(dict.fromkeys(train for train, _ in found))
     lines = []
     for task in dict.fromkeys(evaluated for _, evaluated in found):
-        cells = [Cell(evidence.title(task)), Cell(f"{found[trained[0], task].items:,}")]
+        cells = [Cell(analysis.title(task)), Cell(f"{found[trained[0], task].items:,}")]
         for train in trained:
             one = found[train, task]
             cells.append(Cell(_share(one) if one.shared else "0", bold=bool(one.shared)))
@@ -54,8 +54,8 @@ def _table(evidence: Evidence) -> Table:
         (
             Column("Test set", "left"),
             Column("Items"),
-            *(Column(evidence.title(train), turned=True) for train in trained),
+            *(Column(analysis.title(train), turned=True) for train in trained),
         ),
         tuple(lines),
-        pd.DataFrame([one.model_dump() for one in evidence.overlaps]),
+        pd.DataFrame([one.model_dump() for one in analysis.overlaps]),
     )

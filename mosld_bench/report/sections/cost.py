@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import pandas as pd
 
 from mosld_bench.records.record import EvalInfo, Record
-from mosld_bench.report.analysis import Evidence, Row
+from mosld_bench.report.analysis import Analysis, Row
 from mosld_bench.report.table import (
     MISSING,
     Cell,
@@ -39,12 +39,12 @@ def _shared(info: EvalInfo) -> float | None:
     return info.tokens_plain / info.tokens_computed if info.tokens_computed else None
 
 
-def cost(evidence: Evidence) -> Table:
+def cost(analysis: Analysis) -> Table:
     """What a trial took, mean over the trials of a row."""
     lines: list[Line] = []
     numbers, last = [], None
-    printed = _printed(evidence)
-    for row in (row for row in _by_block(evidence) if row.records):
+    printed = _printed(analysis)
+    for row in (row for row in _by_block(analysis) if row.records):
         means = {key: _average(map(read, row.records)) for key, read in COSTS.items()}
         if row.block in printed and not row.frozen and row.block != last:
             lines.append(Line((Cell(block_label(row.block)),), ruled=bool(lines)))
@@ -78,17 +78,17 @@ def cost(evidence: Evidence) -> Table:
     )
 
 
-def _printed(evidence: Evidence) -> set[Condition]:
+def _printed(analysis: Analysis) -> set[Condition]:
     """The blocks to print: all, or of more than three the first of the last setting and what has no size."""
-    blocks = [block for block, _ in evidence.blocks()]
+    blocks = [block for block, _ in analysis.blocks()]
     if len(blocks) > 3:
-        longest = [block for block in blocks if block.setting == evidence.settings[-1]]
+        longest = [block for block in blocks if block.setting == analysis.settings[-1]]
         blocks = [block for block in longest if block == longest[0] or isinstance(block.budget, Native)]
-    return {*blocks, *(row.block for row in evidence.frozen)}
+    return {*blocks, *(row.block for row in analysis.frozen)}
 
 
-def _by_block(evidence: Evidence) -> list[Row]:
-    return [*evidence.frozen, *(row for _, rows in evidence.blocks() for row in rows)]
+def _by_block(analysis: Analysis) -> list[Row]:
+    return [*analysis.frozen, *(row for _, rows in analysis.blocks() for row in rows)]
 
 
 def _average(values: Iterable[float | None]) -> float | None:
@@ -96,17 +96,17 @@ def _average(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def audit(evidence: Evidence) -> Table:
+def audit(analysis: Analysis) -> Table:
     """What was asked of the budget solver and what the built model has, each recipe and budget once."""
     lines: list[Line] = []
     numbers = []
     seen: set[tuple[str, str, str]] = set()
     last = None
-    order = {row.block: place for place, row in enumerate(reversed(evidence.trained))}
-    for row in sorted(evidence.trained, key=lambda row: (not row.matched, not row.ranked, -order[row.block])):
+    order = {row.block: place for place, row in enumerate(reversed(analysis.trained))}
+    for row in sorted(analysis.trained, key=lambda row: (not row.matched, not row.ranked, -order[row.block])):
         size = next((record.size for record in row.records if record.size), None)
         here = (row.budget, row.block.model)
-        if evidence.study.train and not row.matched and any(other.matched for other in evidence.trained):
+        if analysis.study.train and not row.matched and any(other.matched for other in analysis.trained):
             continue  # what has no target needs no audit; its size is in the main table
         if size is None or (row.recipe.name, *here) in seen:
             continue
@@ -169,19 +169,19 @@ def fitted_params(row: Row) -> str:
     return ", ".join(parts)
 
 
-def exposure(evidence: Evidence) -> Table | None:
+def exposure(analysis: Analysis) -> Table | None:
     """How often a training item of each task was seen, by setting; None where nothing was trained."""
     ranges: dict[str, dict[str, list[float]]] = {}
-    for row in evidence.trained:
+    for row in analysis.trained:
         for record in row.records:
             for task, times in (record.train_info.exposures if record.train_info else {}).items():
                 ranges.setdefault(task, {}).setdefault(row.setting, []).append(times)
     if not ranges:
         return None
-    settings = [setting for setting in evidence.settings if any(setting in found for found in ranges.values())]
-    tasks = [task for task in evidence.study.in_domain if task in ranges]
+    settings = [setting for setting in analysis.settings if any(setting in found for found in ranges.values())]
+    tasks = [task for task in analysis.study.in_domain if task in ranges]
     lines = [
-        Line(tuple(Cell(text) for text in (evidence.title(task), *(_span(ranges[task].get(s, [])) for s in settings))))
+        Line(tuple(Cell(text) for text in (analysis.title(task), *(_span(ranges[task].get(s, [])) for s in settings))))
         for task in tasks
     ]
     numbers = [

@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mosld_bench.format import counted, listed
-from mosld_bench.records.profile import Entry, Profile, Timed, digits, flop_unit, spread
-from mosld_bench.report.analysis import Evidence
+from mosld_bench.format import counted, digits, listed
+from mosld_bench.records.profile import Entry, Profile, Timed, spread
+from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Section, machine, paragraph, run, section
 from mosld_bench.report.figures.style import COLUMN, Plot, looks
 from mosld_bench.report.table import MISSING, Cell, Column, Line, Table, count
@@ -21,10 +21,10 @@ from mosld_bench.spec.recipe import Recipe
 TITLE = "Cost at inference and in training"
 
 
-def profile_section(evidence: Evidence) -> Section | None:
+def profile_section(analysis: Analysis) -> Section | None:
     """What a profile found; None where none was made, or none of recipes as they are now."""
-    profile = evidence.profile
-    if profile is None or not (entries := _current(evidence, profile)):
+    profile = analysis.profile
+    if profile is None or not (entries := _current(analysis, profile)):
         return None
     left_out = len(profile.entries) - len(entries)
     hardware, command = profile.meta_info.get("hardware"), profile.meta_info.get("command")
@@ -44,9 +44,9 @@ def profile_section(evidence: Evidence) -> Section | None:
     )
 
 
-def _current(evidence: Evidence, profile: Profile) -> list[Entry]:
+def _current(analysis: Analysis, profile: Profile) -> list[Entry]:
     """The entries whose recipe is defined as it was when they were measured; the frozen base among them."""
-    known = {recipe.name: recipe.identity for recipe in evidence.recipes}
+    known = {recipe.name: recipe.identity for recipe in analysis.recipes}
     entries = [e for e in profile.entries if known.get(e.recipe.name, e.recipe.identity) == e.recipe.identity]
     return entries if len(entries) > 1 else []
 
@@ -77,7 +77,7 @@ _TIMED: tuple[Timed, ...] = ("train", "prompt", "decode")
 
 
 def _table(profile: Profile, entries: Sequence[Entry]) -> Table:
-    unit, name = flop_unit(profile)
+    unit, name = profile.flop_unit
     reference = profile.entry(profile.reference)
     against = f"× {reference.recipe.title}" if reference else "×"
     decoding = any(entry.decode_memory for entry in entries)
@@ -190,17 +190,17 @@ def _numbers(profile: Profile, entry: Entry) -> dict[str, Any]:
     return found
 
 
-def relative_time(evidence: Evidence) -> Plot | str:
+def relative_time(analysis: Analysis) -> Plot | str:
     """Time of each method relative to the frozen base: prompt, decoding; of training relative to the reference."""
-    profile = evidence.profile
-    if profile is None or not (entries := _current(evidence, profile)):
+    profile = analysis.profile
+    if profile is None or not (entries := _current(analysis, profile)):
         return ""
     rows = [entry for entry in entries if entry.recipe.method != "base"]
     reference = profile.entry(profile.reference)
     panels = [("prompt", "Prompt", "× base"), ("decode", "Decoding", "× base")]
     panels += [("train", "Training", f"× {reference.recipe.title}")] if reference else []
     figure = Figure(figsize=(COLUMN, 0.165 * len(rows) + 0.7), layout="constrained")
-    look = looks(_palette(evidence, entries))
+    look = looks(_palette(analysis, entries))
     for axes, (what, title, against) in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         for y, entry in enumerate(rows):
             own, ratio = look[entry.recipe.name], profile.relative(entry, what)  # type: ignore[arg-type]
@@ -225,7 +225,7 @@ def relative_time(evidence: Evidence) -> Plot | str:
     return Plot("relative-time", "the time that a method takes", caption, figure, section=TITLE)
 
 
-def _palette(evidence: Evidence, entries: Sequence[Entry]) -> list[Recipe]:
+def _palette(analysis: Analysis, entries: Sequence[Entry]) -> list[Recipe]:
     """The recipes of the report first, so that each looks as it does elsewhere."""
-    known = {recipe.name: recipe for recipe in evidence.recipes}
+    known = {recipe.name: recipe for recipe in analysis.recipes}
     return [*known.values(), *(entry.recipe for entry in entries if entry.recipe.name not in known)]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mosld_bench.format import listed
 from mosld_bench.report import table as tabular
-from mosld_bench.report.analysis import Evidence
+from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Block, Section, bullets, paragraph, run, section
 from mosld_bench.report.table import Cell, Column, Line, Table
 from mosld_bench.spec.design_space import Coordinates
@@ -17,9 +17,9 @@ from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import TrainSpec
 
 
-def methods(evidence: Evidence) -> Section:
+def methods(analysis: Analysis) -> Section:
     """What is compared: the design space, the recipes' coordinates in it, their texts and deviations."""
-    recipes = [recipe for recipe in evidence.recipes if recipe.method != "base"]
+    recipes = [recipe for recipe in analysis.recipes if recipe.method != "base"]
     mixtures = [recipe for recipe in recipes if recipe.method == "mixture"]
     others = [recipe for recipe in recipes if recipe.method != "mixture"]
     blocks: list[Block | None] = []
@@ -104,10 +104,10 @@ def _other_table(recipes: Sequence[Recipe]) -> Table:
     return Table("other-methods", "The other methods.", columns, tuple(lines), pd.DataFrame(numbers))
 
 
-def protocol(evidence: Evidence) -> Section:
+def protocol(analysis: Analysis) -> Section:
     """Model, tasks, training and scoring, and what is equal for all rows and what not."""
-    study, train = evidence.study, evidence.study.train
-    models = run("Model. " if len(study.models) == 1 else "Models. ", "bold"), f"{_models(evidence)}. "
+    study, train = analysis.study, analysis.study.train
+    models = run("Model. " if len(study.models) == 1 else "Models. ", "bold"), f"{_models(analysis)}. "
     if train is None:
         return section("Protocol", paragraph(study.about) if study.about else None, paragraph(*models))
     length = f"{train.steps:,} steps" if train.steps else f"{train.epochs:g} epochs"
@@ -118,33 +118,33 @@ def protocol(evidence: Evidence) -> Section:
         paragraph(study.about) if study.about else None,
         paragraph(
             *models, run("Training. ", "bold"),
-            f"{length} in batches of {train.batch_size} examples by {_optimizer(evidence)}, peak learning rate "
+            f"{length} in batches of {train.batch_size} examples by {_optimizer(analysis)}, peak learning rate "
             f"{train.learning_rate:g} (times the recipe's factor), {train.schedule} schedule after "
             f"{train.warmup_steps} warm-up steps{_at_most(train)}, weight decay {train.weight_decay:g}, {clip}. "
             f"At most {train.max_length} tokens an example, at most {train.micro_tokens:,} in a micro-batch, in "
             f"{_precision(train)}. {100 * train.validation_fraction:g} % of each training split is held out for "
             "the validation loss and never trained on. "
-            f"{_sampled(evidence)}",
-            run("Seeds. ", "bold"), _seeds(evidence),
+            f"{_sampled(analysis)}",
+            run("Seeds. ", "bold"), _seeds(analysis),
             run("Scoring. ", "bold"),
             "The primary metric of each task, as lm-eval defines it, on "
             + (f"a fixed sample of at most {limit} items a task." if limit else "all items of the task.")
-            + _prompts(evidence),
+            + _prompts(analysis),
         ),
-        _task_table(evidence),
-        paragraph(run("What is equal. ", "bold"), _fairness(evidence)),
-        paragraph(run("What is not. ", "bold"), _confounders(evidence)),
+        _task_table(analysis),
+        paragraph(run("What is equal. ", "bold"), _fairness(analysis)),
+        paragraph(run("What is not. ", "bold"), _confounders(analysis)),
     )  # fmt: skip
 
 
-def _models(evidence: Evidence) -> str:
-    pinned = {trial.model.name: trial.model.revision for trial in evidence.trials}
+def _models(analysis: Analysis) -> str:
+    pinned = {trial.model.name: trial.model.revision for trial in analysis.trials}
     return listed([f"{name} (revision {(revision or 'not pinned')[:12]})" for name, revision in pinned.items()])
 
 
-def _seeds(evidence: Evidence) -> str:
+def _seeds(analysis: Analysis) -> str:
     """The seeds of all rows together, and whether each row has them all."""
-    of_rows = [{record.trial.seed for record in row.records} for row in evidence.trained]
+    of_rows = [{record.trial.seed for record in row.records} for row in analysis.trained]
     seeds = sorted(set().union(*of_rows))
     uneven = "" if all(len(own) == len(seeds) for own in of_rows) else " Not every row has all of them: see n."
     return f"{', '.join(map(str, seeds)) or 'none'}.{uneven} "
@@ -153,10 +153,10 @@ def _seeds(evidence: Evidence) -> str:
 _OPTIMIZERS = {"adamw": "AdamW", "adafactor": "Adafactor"}
 
 
-def _optimizer(evidence: Evidence) -> str:
+def _optimizer(analysis: Analysis) -> str:
     """'AdamW (Adafactor for Full fine-tuning)'."""
     users: dict[str, dict[str, None]] = {}
-    for row in evidence.trained:
+    for row in analysis.trained:
         users.setdefault(_OPTIMIZERS[row.recipe.optimizer], {})[row.recipe.title] = None
     if not users:
         return "no optimiser, as nothing is trained"
@@ -177,27 +177,27 @@ def _at_most(train: TrainSpec) -> str:
     return f" (at most {100 * train.warmup_limit:g} % of all)" if train.warmup_limit < 1 else ""
 
 
-def _sampled(evidence: Evidence) -> str:
+def _sampled(analysis: Analysis) -> str:
     """What of the training splits is used, and what is mixed in beside them."""
-    train, general = evidence.study.train, evidence.study.general
+    train, general = analysis.study.train, analysis.study.general
     text = ""
     if train and train.task_items:
         text = f"Of each training split at most {train.task_items:,} items are used, a fixed sample. "
     if general:
         amounts = listed([f"{amount:,}" for amount in general.items])
-        text += f"Mixed in, in amounts of {amounts} items that are never scored: {evidence.title(general.task)}. "
+        text += f"Mixed in, in amounts of {amounts} items that are never scored: {analysis.title(general.task)}. "
     return text
 
 
-def _prompts(evidence: Evidence) -> str:
+def _prompts(analysis: Analysis) -> str:
     """How many solved examples a prompt shows and what of an option is scored, as far as the definitions tell."""
     shown: dict[str, list[str]] = {}
     scored: dict[str, list[str]] = {}
-    for task in evidence.task_names:
-        if definition := evidence.tasks.get(task):
-            shown.setdefault(str(definition.get("num_fewshot") or "none"), []).append(evidence.title(task))
-            if by := evidence.scored_by(task):
-                scored.setdefault(f"their {by}", []).append(evidence.title(task))
+    for task in analysis.task_names:
+        if definition := analysis.tasks.get(task):
+            shown.setdefault(str(definition.get("num_fewshot") or "none"), []).append(analysis.title(task))
+            if by := analysis.scored_by(task):
+                scored.setdefault(f"their {by}", []).append(analysis.title(task))
     said = {"Solved examples in a prompt": shown, "Options are scored by": scored}
     return "".join(f" {what}: {_by_value(found)}." for what, found in said.items() if found)
 
@@ -207,24 +207,24 @@ def _by_value(found: Mapping[str, Sequence[str]]) -> str:
     return listed([value if len(found) == 1 else f"{value} ({listed(titles)})" for value, titles in found.items()])
 
 
-def _task_table(evidence: Evidence) -> Table:
+def _task_table(analysis: Analysis) -> Table:
     sizes: dict[str, tuple[int, int]] = {}
-    for record in evidence.records:
+    for record in analysis.records:
         info = record.train_info
         for task, items in (info.train_items if info else {}).items():
             sizes[task] = items, info.validation_items.get(task, 0) if info else 0
     lines: list[Line] = []
     numbers, last = [], ""
-    for task in _by_kind(evidence):
-        metric, inside = evidence.metric(task), task in evidence.study.in_domain
+    for task in _by_kind(analysis):
+        metric, inside = analysis.metric(task), task in analysis.study.in_domain
         role = "In-domain" if inside else "Out-of-domain"
-        heading = f"{role}, {evidence.kind(task)}" if evidence.kind(task) else role
+        heading = f"{role}, {analysis.kind(task)}" if analysis.kind(task) else role
         if heading != last:
             lines.append(Line((Cell(heading),), ruled=bool(last) and not last.startswith(role)))
             last = heading
         train, validation = sizes.get(task, (None, None))
         texts = [
-            evidence.title(task),
+            analysis.title(task),
             tabular.count(train),
             tabular.count(validation),
             tabular.count(metric.items if metric else None),
@@ -235,8 +235,8 @@ def _task_table(evidence: Evidence) -> Table:
         numbers.append(
             {
                 "task": task,
-                "title": evidence.title(task),
-                "kind": evidence.kind(task),
+                "title": analysis.title(task),
+                "kind": analysis.kind(task),
                 "role": "in_domain" if inside else "out_of_domain",
                 "train_items": train,
                 "validation_items": validation,
@@ -261,21 +261,21 @@ def _task_table(evidence: Evidence) -> Table:
     )
 
 
-def _by_kind(evidence: Evidence) -> list[str]:
+def _by_kind(analysis: Analysis) -> list[str]:
     """The in-domain tasks, then the others, those of a kind together, in the order of the study otherwise."""
-    parts = (evidence.study.in_domain, evidence.study.out_of_domain)
-    kinds = [list(dict.fromkeys(map(evidence.kind, part))) for part in parts]
+    parts = (analysis.study.in_domain, analysis.study.out_of_domain)
+    kinds = [list(dict.fromkeys(map(analysis.kind, part))) for part in parts]
     return [
         task
         for part, order in zip(parts, kinds, strict=True)
         for kind in order
         for task in part
-        if evidence.kind(task) == kind
+        if analysis.kind(task) == kind
     ]
 
 
-def _fairness(evidence: Evidence) -> str:
-    matched = [row for row in evidence.trained if row.matched and row.records]
+def _fairness(analysis: Analysis) -> str:
+    matched = [row for row in analysis.trained if row.matched and row.records]
     residuals = [abs(r.size.residual) for row in matched for r in row.records if r.size and r.size.residual is not None]
     text = (
         "All rows of a block share the base model, the prompts, the loss (answer tokens only), the "
@@ -290,13 +290,13 @@ def _fairness(evidence: Evidence) -> str:
     return text
 
 
-def _confounders(evidence: Evidence) -> str:
-    recipes = [row.recipe for row in evidence.trained]
+def _confounders(analysis: Analysis) -> str:
+    recipes = [row.recipe for row in analysis.trained]
     scaled = dict.fromkeys(
         f"{recipe.title} (× {recipe.learning_rate_scale:g})" for recipe in recipes if recipe.learning_rate_scale != 1
     )
-    unmatched = list(dict.fromkeys(row.recipe.title for row in evidence.trained if not row.ranked))
-    ranks = any(row.ranked and not row.matched for row in evidence.trained)
+    unmatched = list(dict.fromkeys(row.recipe.title for row in analysis.trained if not row.ranked))
+    ranks = any(row.ranked and not row.matched for row in analysis.trained)
     modules = {
         recipe.title: tabular.plain(recipe.params["target_modules"])
         for recipe in recipes
@@ -317,14 +317,14 @@ def _confounders(evidence: Evidence) -> str:
         for title, names in modules.items():
             by_names.setdefault(names, []).append(title)
         parts.append(f"Adapted modules differ: {'; '.join(f'{n} in {listed(t)}' for n, t in by_names.items())}.")
-    return " ".join([*parts, _tuning(evidence)])
+    return " ".join([*parts, _tuning(analysis)])
 
 
-def _tuning(evidence: Evidence) -> str:
+def _tuning(analysis: Analysis) -> str:
     """For which methods this study's learning rates were tuned."""
-    trained = dict.fromkeys((row.recipe.name, row.recipe.title) for row in evidence.trained)
-    tuned = [title for name, title in trained if name in evidence.study.learning_rate_scales]
-    others = [title for name, title in trained if name not in evidence.study.learning_rate_scales]
+    trained = dict.fromkeys((row.recipe.name, row.recipe.title) for row in analysis.trained)
+    tuned = [title for name, title in trained if name in analysis.study.learning_rate_scales]
+    others = [title for name, title in trained if name not in analysis.study.learning_rate_scales]
     if not tuned:
         return (
             "No learning rate was tuned for each method and budget; a method that would profit from another "

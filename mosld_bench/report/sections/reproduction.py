@@ -19,7 +19,7 @@ from mosld_bench.records import published
 from mosld_bench.records.published import AVERAGE, Protocol
 from mosld_bench.report import stats
 from mosld_bench.report import table as tabular
-from mosld_bench.report.analysis import Evidence, Row
+from mosld_bench.report.analysis import Analysis, Row
 from mosld_bench.report.document import Block, Section, bullets, paragraph, run, section
 from mosld_bench.report.table import Cell, Column, Line, Table
 from mosld_bench.spec.budget import Native, Rank
@@ -48,19 +48,19 @@ class Reproduced:
     verdict: str
 
 
-def reproduction(evidence: Evidence) -> Section | None:
+def reproduction(analysis: Analysis) -> Section | None:
     """Published numbers, ours, and why they differ; None for a study that redoes no table."""
-    if not evidence.study.published or evidence.published is None:
+    if not analysis.study.published or analysis.published is None:
         return None
-    facts = published.protocol(evidence.published)
-    found = list(reproduced(evidence, facts))
+    facts = analysis.published.protocol
+    found = list(reproduced(analysis, facts))
     tables: list[Block | None] = []
     if found:
-        tables += [_averages(evidence, found), _by_task(evidence, found)]
-    if evidence.study.train is None:
-        tables.append(_counts(evidence, facts))
-    slips = [slip.what for slip in published.slips(evidence.published) if slip.file[:-4] in evidence.study.published]
-    names = ", ".join(sorted({one.table for one in found}) or evidence.study.published).replace("_", " ")
+        tables += [_averages(analysis, found), _by_task(analysis, found)]
+    if analysis.study.train is None:
+        tables.append(_counts(analysis, facts))
+    slips = [slip.what for slip in published.slips(analysis.published) if slip.file[:-4] in analysis.study.published]
+    names = ", ".join(sorted({one.table for one in found}) or analysis.study.published).replace("_", " ")
     return section(
         "Reproduction",
         paragraph(
@@ -68,7 +68,7 @@ def reproduction(evidence: Evidence) -> Section | None:
             _verdicts(found) if found else "",
         ),
         *tables,
-        _differences(evidence, facts),
+        _differences(analysis, facts),
         paragraph(run("Slips of the printed tables. ", "bold"), "Averages above are those of the printed scores.")
         if slips
         else None,
@@ -76,20 +76,20 @@ def reproduction(evidence: Evidence) -> Section | None:
     )
 
 
-def reproduced(evidence: Evidence, facts: Protocol) -> Iterator[Reproduced]:
+def reproduced(analysis: Analysis, facts: Protocol) -> Iterator[Reproduced]:
     """Every printed score of the study's tables that has a place in this study, in the order of the tables."""
-    assert evidence.published is not None
-    benchmarks = {evidence.benchmark(task): task for task in evidence.study.in_domain}
-    for name in evidence.study.published:
+    assert analysis.published is not None
+    benchmarks = {analysis.benchmark(task): task for task in analysis.study.in_domain}
+    for name in analysis.study.published:
         if name == "table5_parameters":
             continue
-        frame = published.load(evidence.published, name)
+        frame = published.scores(analysis.published, name)
         tasks = set(frame["task"]) - {AVERAGE} or set(facts.tasks)
         means = published.averages(frame)
         for printed in frame.to_dict("records"):
             line = {str(key): value for key, value in printed.items()}
             rank = published.RANK if pd.isna(line["rank"]) else int(line["rank"])
-            row, same_model = _row(evidence, facts, line, rank)
+            row, same_model = _row(analysis, facts, line, rank)
             if row is None or not (
                 line["task"] in benchmarks or (line["task"] == AVERAGE and tasks == set(benchmarks))
             ):
@@ -97,18 +97,18 @@ def reproduced(evidence: Evidence, facts: Protocol) -> Iterator[Reproduced]:
             what = "in_domain" if line["task"] == AVERAGE else benchmarks[line["task"]]
             if line["task"] == AVERAGE:
                 line["accuracy"] = means.get((line["recipe"], line["setting"]), line["accuracy"])
-            yield _one(evidence, facts, row, what, name, line, rank, same_model)
+            yield _one(analysis, facts, row, what, name, line, rank, same_model)
 
 
-def _row(evidence: Evidence, facts: Protocol, line: dict[str, Any], rank: int) -> tuple[Row | None, bool]:
+def _row(analysis: Analysis, facts: Protocol, line: dict[str, Any], rank: int) -> tuple[Row | None, bool]:
     """Our row for a printed line, and whether it is of the same base model."""
     wanted = facts.models[line["model"]]
-    names = [model.name for model in evidence.study.models]
+    names = [model.name for model in analysis.study.models]
     if wanted not in names and any(name in names for name in facts.models.values()):
         return None, False  # of another of the paper's models, which is not in this study
     rows = [
         row
-        for row in evidence.trained
+        for row in analysis.trained
         if (row.recipe.name, row.setting) == (line["recipe"], line["setting"])
         and _at_rank(row, rank)
         and row.block.model in ("", wanted)
@@ -125,7 +125,7 @@ def _at_rank(row: Row, rank: int) -> bool:
 
 
 def _one(
-    evidence: Evidence,
+    analysis: Analysis,
     facts: Protocol,
     row: Row,
     what: str,
@@ -140,8 +140,8 @@ def _one(
     low = high = None
     if gap is not None and sd is not None:
         seeds = stats.t_half_width(sd * math.sqrt(1 / len(values) + 1 / _SEEDS), len(values) - 1)
-        tasks = evidence.study.in_domain if what == "in_domain" else (what,)
-        items = sum(_item_variance(evidence, facts, task, printed) for task in tasks) / len(tasks) ** 2
+        tasks = analysis.study.in_domain if what == "in_domain" else (what,)
+        items = sum(_item_variance(analysis, facts, task, printed) for task in tasks) / len(tasks) ** 2
         half = math.hypot(seeds, 1.96 * math.sqrt(items))
         low, high = gap - half, gap + half
     if gap is None:
@@ -158,9 +158,9 @@ def _one(
     )  # fmt: skip
 
 
-def _item_variance(evidence: Evidence, facts: Protocol, task: str, level: float) -> float:
+def _item_variance(analysis: Analysis, facts: Protocol, task: str, level: float) -> float:
     """Variance of the gap that comes from other test items; none where the paper's test set is ours."""
-    theirs, metric = facts.tasks.get(evidence.benchmark(task)), evidence.metric(task)
+    theirs, metric = facts.tasks.get(analysis.benchmark(task)), analysis.metric(task)
     if theirs is None or metric is None or theirs.scored == metric.items:
         return 0.0
     return level * (1 - level) * (1 / theirs.scored + 1 / metric.items)
@@ -178,14 +178,14 @@ def _verdicts(found: list[Reproduced]) -> str:
     return text
 
 
-def _averages(evidence: Evidence, found: list[Reproduced]) -> Table:
+def _averages(analysis: Analysis, found: list[Reproduced]) -> Table:
     """Printed averages (or, where a table has none, its scores) with gap, interval and verdict; the CSV has all."""
-    titles = {recipe.name: recipe.title for recipe in evidence.recipes}
+    titles = {recipe.name: recipe.title for recipe in analysis.recipes}
     several = {key: len({getattr(one, key) for one in found}) > 1 for key in ("rank", "model")}
     lines: list[Line] = []
     last = None
     shown = [one for one in found if one.task == AVERAGE] or found
-    shown = sorted(shown, key=lambda one: (evidence.settings.index(one.setting), one.model, one.rank))
+    shown = sorted(shown, key=lambda one: (analysis.settings.index(one.setting), one.model, one.rank))
     for one in shown:
         heading = tabular.setting_label(one.setting).capitalize()
         heading += f", rank {one.rank}" if several["rank"] else ""
@@ -193,7 +193,7 @@ def _averages(evidence: Evidence, found: list[Reproduced]) -> Table:
         if heading != last:
             lines.append(Line((Cell(heading),), ruled=bool(lines)))
             last = heading
-        what = titles[one.recipe] + ("" if one.task == AVERAGE else f", {_title(evidence, one.task)}")
+        what = titles[one.recipe] + ("" if one.task == AVERAGE else f", {_title(analysis, one.task)}")
         texts = [what, f"{100 * one.published:.2f}", tabular.percent(one.ours), tabular.percent(one.gap, sign=True)]
         span = tabular.MISSING if one.low is None else f"{tabular.interval(one.low, one.high)}"
         lines.append(Line(tuple(map(Cell, (*texts, span, one.verdict)))))
@@ -212,19 +212,19 @@ def _averages(evidence: Evidence, found: list[Reproduced]) -> Table:
     )
 
 
-def _by_task(evidence: Evidence, found: list[Reproduced]) -> Table | None:
+def _by_task(analysis: Analysis, found: list[Reproduced]) -> Table | None:
     """Gaps by task; None where the table before shows the tasks already."""
     if not any(one.task == AVERAGE for one in found) or all(one.task == AVERAGE for one in found):
         return None
     tasks = list(dict.fromkeys(one.task for one in found if one.task != AVERAGE))
-    titles = {recipe.name: recipe.title for recipe in evidence.recipes}
+    titles = {recipe.name: recipe.title for recipe in analysis.recipes}
     rows: dict[tuple[str, str, int, str], dict[str, Reproduced]] = {}
     for one in found:
         rows.setdefault((one.setting, one.recipe, one.rank, one.model), {})[one.task] = one
     lines: list[Line] = []
     last = None
     with_tasks = {key: scores for key, scores in rows.items() if scores.keys() & set(tasks)}
-    order = sorted(with_tasks.items(), key=lambda item: evidence.settings.index(item[0][0]))
+    order = sorted(with_tasks.items(), key=lambda item: analysis.settings.index(item[0][0]))
     for (setting, recipe, _, _), by_task in order:
         if setting != last:
             lines.append(Line((Cell(tabular.setting_label(setting).capitalize()),), ruled=bool(lines)))
@@ -240,27 +240,27 @@ def _by_task(evidence: Evidence, found: list[Reproduced]) -> Table | None:
     return Table(
         "reproduction-tasks",
         "Ours minus the paper's by task, in points. *: the 95 % interval of the gap leaves out zero.",
-        (Column("Method", "left"), *(Column(_title(evidence, task), turned=True) for task in tasks)),
+        (Column("Method", "left"), *(Column(_title(analysis, task), turned=True) for task in tasks)),
         tuple(lines),
         None,
     )
 
 
-def _title(evidence: Evidence, benchmark: str) -> str:
-    tasks = [task for task in evidence.study.in_domain if evidence.benchmark(task) == benchmark]
-    return evidence.title(tasks[0]) if tasks else benchmark
+def _title(analysis: Analysis, benchmark: str) -> str:
+    tasks = [task for task in analysis.study.in_domain if analysis.benchmark(task) == benchmark]
+    return analysis.title(tasks[0]) if tasks else benchmark
 
 
-def _counts(evidence: Evidence, facts: Protocol) -> Table:
+def _counts(analysis: Analysis, facts: Protocol) -> Table:
     """Exact counts beside what Table 5 prints: the digits, and the unit that they belong to."""
-    assert evidence.published is not None
-    printed = published.printed_counts(evidence.published)
+    assert analysis.published is not None
+    printed = published.printed_counts(analysis.published)
     lines, numbers = [], []
-    for row in evidence.trained:
+    for row in analysis.trained:
         size = next((record.size for record in row.records if record.size), None)
         if size is None:
             continue
-        same_model = evidence.study.models[0].name == facts.models[published.MODEL]
+        same_model = analysis.study.models[0].name == facts.models[published.MODEL]
         paper = same_model and (isinstance(row.budget, Native) or row.budget == Rank(f"r{published.RANK}"))
         theirs, theirs_forward = printed.get(row.recipe.name, (None, None)) if paper else (None, None)
         digits, forward = published.as_printed(size.trainable), published.billions(size.total)
@@ -303,17 +303,17 @@ def _counts(evidence: Evidence, facts: Protocol) -> Table:
     )
 
 
-def _differences(evidence: Evidence, facts: Protocol) -> Table | None:
+def _differences(analysis: Analysis, facts: Protocol) -> Table | None:
     """The fields of the protocol in which the study departs from the paper, or fills what the paper leaves open."""
-    spec = evidence.study.train
+    spec = analysis.study.train
     if spec is None:
         return None
     asked = dict(facts.study)
-    for name in evidence.study.published:
+    for name in analysis.study.published:
         asked |= facts.tables.get(name, {})
     asked["models"] = [facts.models[name] for name in asked["models"]]
-    study = evidence.study.model_dump(mode="json") | {"models": [model.name for model in evidence.study.models]}
-    study |= {part: [evidence.benchmark(task) for task in study[part]] for part in ("in_domain", "out_of_domain")}
+    study = analysis.study.model_dump(mode="json") | {"models": [model.name for model in analysis.study.models]}
+    study |= {part: [analysis.benchmark(task) for task in study[part]] for part in ("in_domain", "out_of_domain")}
     study["seeds"] = len(study["seeds"])
     found: list[tuple[str, Any, Any]] = []
     for key, wanted in asked.items():
@@ -323,24 +323,24 @@ def _differences(evidence: Evidence, facts: Protocol) -> Table | None:
         lists = isinstance(ours, list) and isinstance(wanted, list)
         if ours != wanted and not (lists and sorted(ours) == sorted(wanted)):
             found.append((key.removeprefix("train."), wanted, ours))
-    scaled = any(row.recipe.optimizer == "adafactor" for row in evidence.trained)
+    scaled = any(row.recipe.optimizer == "adafactor" for row in analysis.trained)
     here = {"optimizer": "AdamW" + ("; Adafactor where every weight trains" if scaled else ""),
             "prompt": "the task definitions in tasks/", "answer_only_loss": "yes"}  # fmt: skip
     found += [(key.replace("_", " "), None, here[key]) for key, given in facts.other.items() if given is None]
-    for recipe in evidence.recipes:
+    for recipe in analysis.recipes:
         settings = (facts.params if "r" in recipe.params else {}) | facts.recipes.get(recipe.name, {})
         for key, printed in settings.items():
             if recipe.params.get(key) != printed:
                 found.append((f"{recipe.title}, {key.replace('_', ' ')}", printed, recipe.params.get(key)))
-    for task in evidence.study.in_domain:
-        paper, metric = facts.tasks.get(evidence.benchmark(task)), evidence.metric(task)
-        drawn = _drawn(evidence, task)
+    for task in analysis.study.in_domain:
+        paper, metric = facts.tasks.get(analysis.benchmark(task)), analysis.metric(task)
+        drawn = _drawn(analysis, task)
         if paper is None or metric is None or drawn is None:
             continue
         if abs(drawn - paper.train) > _KNOWN_TO or metric.items != paper.scored:
             pairs = (paper.train, paper.test), (drawn, metric.items)
             theirs, ours = (" / ".join(f"{n:,}" for n in pair) for pair in pairs)
-            found.append((f"{evidence.title(task)}, train / test", theirs, ours))
+            found.append((f"{analysis.title(task)}, train / test", theirs, ours))
     if not found:
         return None
     texts = [(key, _short(wanted), _short(ours)) for key, wanted, ours in found]
@@ -354,10 +354,10 @@ def _differences(evidence: Evidence, facts: Protocol) -> Table | None:
     )
 
 
-def _drawn(evidence: Evidence, task: str) -> int | None:
+def _drawn(analysis: Analysis, task: str) -> int | None:
     """Items of the training split that trials used, those held out for validation among them; to ``_KNOWN_TO``."""
-    spec = evidence.study.train
-    infos = (record.train_info for record in evidence.records)
+    spec = analysis.study.train
+    infos = (record.train_info for record in analysis.records)
     trained = next((info.train_items[task] for info in infos if info and task in info.train_items), None)
     return None if trained is None or spec is None else round(trained / (1 - spec.validation_fraction))
 

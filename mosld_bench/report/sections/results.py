@@ -1,4 +1,4 @@
-"""The tables of accuracy: from the evidence to rows of cells, beside the numbers that go into the CSV."""
+"""The tables of accuracy: from the analysis to rows of cells, beside the numbers that go into the CSV."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from mosld_bench.format import listed
 from mosld_bench.report import table as tabular
-from mosld_bench.report.analysis import Comparison, Evidence, Row
+from mosld_bench.report.analysis import Analysis, Comparison, Row
 from mosld_bench.report.table import (
     MISSING,
     Cell,
@@ -24,25 +24,25 @@ from mosld_bench.report.table import (
 )
 
 
-def main(evidence: Evidence) -> list[Table]:
+def main(analysis: Analysis) -> list[Table]:
     """The table of results; where the tasks are more than ten, their scores go to tables of their own."""
-    names, study = list(evidence.task_names), evidence.study
+    names, study = list(analysis.task_names), analysis.study
     inside, outside = list(study.in_domain), list(study.out_of_domain)
-    frame = _main_frame(evidence)
-    tied = any(evidence.tied(block) for block, _ in evidence.blocks())
-    caption = f"{evidence.measure.capitalize()} {_MAIN_CAPTION}{_TIED if tied else ''}"
+    frame = _main_frame(analysis)
+    tied = any(analysis.tied(block) for block, _ in analysis.blocks())
+    caption = f"{analysis.measure.capitalize()} {_MAIN_CAPTION}{_TIED if tied else ''}"
     if len(names) <= 10:
-        return _paged("main", caption, evidence, (inside, outside), True, frame)
-    found = _paged("main", caption, evidence, ([], []), True, frame)
+        return _paged("main", caption, analysis, (inside, outside), True, frame)
+    found = _paged("main", caption, analysis, ([], []), True, frame)
     for start in range(0, len(names), 12):
         part = names[start : start + 12]
         split = [t for t in part if t in inside], [t for t in part if t in outside]
-        columns = ["recipe", "setting", "budget", *_axes(evidence, evidence.rows[0]), *part]
+        columns = ["recipe", "setting", "budget", *_axes(analysis, analysis.rows[0]), *part]
         name = f"tasks-{start // 12 + 1}"
         found += _paged(
             name,
-            f"{evidence.measure.capitalize()} by task (%), mean over seeds.",
-            evidence,
+            f"{analysis.measure.capitalize()} by task (%), mean over seeds.",
+            analysis,
             split,
             False,
             frame[columns],
@@ -63,36 +63,36 @@ _LONGEST = 34  # rows that fit the largest float of the report
 def _paged(
     name: str,
     caption: str,
-    evidence: Evidence,
+    analysis: Analysis,
     tasks: tuple[list[str], list[str]],
     means: bool,
     frame: pd.DataFrame,
 ) -> list[Table]:
     """One table, or several of whole blocks where it would be longer than a page."""
     inside, outside = tasks
-    turned = any(len(evidence.title(task)) > 9 for task in inside + outside) and len(inside + outside) > 4
+    turned = any(len(analysis.title(task)) > 9 for task in inside + outside) and len(inside + outside) > 4
     columns = [Column("Method", "left"), Column("n"), Column("Trainable")] if means else [Column("Method", "left")]
     for group, part, what in (
         ("In-domain", inside, "in_domain"),
         ("Out-of-domain", outside, "out_of_domain"),
     ):
-        columns += [Column(evidence.title(task), turned=turned, group=group) for task in part]
-        if means and getattr(evidence.study, what):
+        columns += [Column(analysis.title(task), turned=turned, group=group) for task in part]
+        if means and getattr(analysis.study, what):
             columns.append(Column("Mean", group=group))
-    top = [_chance_line(evidence, tasks, means)]
-    top += [_line(evidence, row, tasks, means) for row in evidence.frozen]
+    top = [_chance_line(analysis, tasks, means)]
+    top += [_line(analysis, row, tasks, means) for row in analysis.frozen]
     pages: list[list[Line]] = [top]
-    for block, rows in evidence.blocks():
-        best = evidence.best(block)
-        tied = set(map(id, evidence.tied(block))) if means else set()
+    for block, rows in analysis.blocks():
+        best = analysis.best(block)
+        tied = set(map(id, analysis.tied(block))) if means else set()
         lines = [Line((Cell(block_label(block)),), ruled=True)]
         lines += [
-            _line(evidence, row, tasks, means, best is row and means, "†" if id(row) in tied else "") for row in rows
+            _line(analysis, row, tasks, means, best is row and means, "†" if id(row) in tied else "") for row in rows
         ]
         if len(pages[-1]) + len(lines) > _LONGEST:
             pages.append([])
         pages[-1] += lines
-    notes = _notes(evidence) if means else ()
+    notes = _notes(analysis) if means else ()
     return [
         Table(
             name if i == 0 else f"{name}-continued-{i}",
@@ -108,7 +108,7 @@ def _paged(
 
 
 def _line(
-    evidence: Evidence,
+    analysis: Analysis,
     row: Row,
     tasks: tuple[list[str], list[str]],
     means: bool,
@@ -120,96 +120,96 @@ def _line(
         cells += [Cell(str(len(row.by_seed())) if row.records else "0"), Cell(count(row.trainable))]
     for part, what in zip(tasks, ("in_domain", "out_of_domain"), strict=True):
         cells += [Cell(percent(row.mean_sd(task)[0])) for task in part]
-        if means and getattr(evidence.study, what):
+        if means and getattr(analysis.study, what):
             inside = what == "in_domain"
             cells.append(score(row.mean_sd(what), best and inside, mark if inside else ""))
     return Line(tuple(cells))
 
 
-def _chance_line(evidence: Evidence, tasks: tuple[list[str], list[str]], means: bool) -> Line:
+def _chance_line(analysis: Analysis, tasks: tuple[list[str], list[str]], means: bool) -> Line:
     cells = [Cell("Chance")] + ([Cell(""), Cell("")] if means else [])
     for part, what in zip(tasks, ("in_domain", "out_of_domain"), strict=True):
-        cells += [Cell(percent(evidence.chance([task]))) for task in part]
-        if means and getattr(evidence.study, what):
-            cells.append(Cell(percent(evidence.chance(getattr(evidence.study, what)))))
+        cells += [Cell(percent(analysis.chance([task]))) for task in part]
+        if means and getattr(analysis.study, what):
+            cells.append(Cell(percent(analysis.chance(getattr(analysis.study, what)))))
     return Line(tuple(cells))
 
 
-def _notes(evidence: Evidence) -> tuple[str, ...]:
+def _notes(analysis: Analysis) -> tuple[str, ...]:
     notes = []
-    if limit := evidence.study.evaluate.limit:
+    if limit := analysis.study.evaluate.limit:
         notes.append(f"Scored on a fixed sample of at most {limit:,} test items a task.")
-    if evidence.missing:
+    if analysis.missing:
         notes.append(
-            f"{len(evidence.missing)} of {len(evidence.trials)} trials have no record; what they would "
+            f"{len(analysis.missing)} of {len(analysis.trials)} trials have no record; what they would "
             f"have filled is shown as {MISSING}, and a mean that needs them is left out."
         )
-    for trial, error in evidence.failures:
-        on = f" on {evidence.title(trial.train_on[0])}" if trial.setting == "single" else ""
+    for trial, error in analysis.failures:
+        on = f" on {analysis.title(trial.train_on[0])}" if trial.setting == "single" else ""
         notes.append(f"Failed: {trial.recipe.title}{on}, {trial.budget.label}, seed {trial.seed}: {error}")
-    if any(row.setting == "single" for row in evidence.trained):
+    if any(row.setting == "single" for row in analysis.trained):
         notes.append(
             "Single task: each in-domain score is that of the model trained on this task alone; "
             "out-of-domain scores are averaged over these models."
         )
-    if any(len(row.by_seed()) == 1 for row in evidence.trained):
+    if any(len(row.by_seed()) == 1 for row in analysis.trained):
         notes.append("A row with n = 1 has no standard deviation and cannot be tested.")
     return tuple(notes)
 
 
-def _main_frame(evidence: Evidence) -> pd.DataFrame:
+def _main_frame(analysis: Analysis) -> pd.DataFrame:
     rows = []
-    for row in evidence.rows:
+    for row in analysis.rows:
         inside, outside = row.mean_sd(), row.mean_sd("out_of_domain")
         rows.append(
             {
                 "recipe": row.recipe.name,
                 "setting": row.setting,
                 "budget": row.budget,
-                **_axes(evidence, row),
+                **_axes(analysis, row),
                 "trainable_parameters": row.trainable,
                 "in_domain_mean": inside[0],
                 "in_domain_sd": inside[1],
                 "out_of_domain_mean": outside[0],
                 "out_of_domain_sd": outside[1],
                 "seeds": len(row.by_seed()),
-                **{task: row.mean_sd(task)[0] for task in evidence.task_names},
+                **{task: row.mean_sd(task)[0] for task in analysis.task_names},
             }
         )
     frame = pd.DataFrame(rows)
     whole = {"trainable_parameters": "Int64", "seeds": "Int64"}
-    scores = [name for name in frame.columns if name.endswith(("_mean", "_sd")) or name in evidence.task_names]
+    scores = [name for name in frame.columns if name.endswith(("_mean", "_sd")) or name in analysis.task_names]
     return frame.astype({**dict.fromkeys(scores, "float64"), **whole})
 
 
-def _axes(evidence: Evidence, row: Row) -> dict[str, Any]:
+def _axes(analysis: Analysis, row: Row) -> dict[str, Any]:
     """The columns that tell blocks apart where a study has several models or amounts of general data."""
-    model = {"model": row.block.model} if len(evidence.study.models) > 1 else {}
-    return model | ({"general_items": row.block.general} if evidence.study.general else {})
+    model = {"model": row.block.model} if len(analysis.study.models) > 1 else {}
+    return model | ({"general_items": row.block.general} if analysis.study.general else {})
 
 
-def other_metrics(evidence: Evidence) -> Table | None:
+def other_metrics(analysis: Analysis) -> Table | None:
     """The two means under the other metrics that all tasks share, beside the primary; None where there are none."""
-    names = evidence.other_metrics()
-    kinds = [kind for kind in KINDS if getattr(evidence.study, kind)]
+    names = analysis.other_metrics()
+    kinds = [kind for kind in KINDS if getattr(analysis.study, kind)]
     if not names:
         return None
     lines, numbers = [], []
-    primary = {metric.metric for task in evidence.task_names if (metric := evidence.metric(task))}
+    primary = {metric.metric for task in analysis.task_names if (metric := analysis.metric(task))}
     heads = [name.removesuffix(",none") for name in (primary.pop() if len(primary) == 1 else "primary", *names)]
 
     def line(row: Row) -> Line:
-        scored = [row, *(evidence.under(name, row) for name in names)]
+        scored = [row, *(analysis.under(name, row) for name in names)]
         means = {(kind, head): one.mean_sd(kind) for kind in kinds for head, one in zip(heads, scored, strict=True)}
         own = {f"{kind}_{head}{end}": value for (kind, head), pair in means.items()
                for end, value in zip(("", "_sd"), pair, strict=True)}  # fmt: skip
-        key = {"recipe": row.recipe.name, "setting": row.setting, "budget": row.budget, **_axes(evidence, row)}
+        key = {"recipe": row.recipe.name, "setting": row.setting, "budget": row.budget, **_axes(analysis, row)}
         numbers.append({**key, "seeds": len(row.by_seed()), **own})
         title = tabular.titled(row.recipe.title, row.block)
         return Line((Cell(title), Cell(str(len(row.by_seed()))), *map(score, means.values())))
 
-    lines += [line(row) for row in evidence.frozen if row.records]
-    for block, rows in evidence.blocks():
+    lines += [line(row) for row in analysis.frozen if row.records]
+    for block, rows in analysis.blocks():
         if present := [row for row in rows if row.records]:
             lines.append(Line((Cell(block_label(block)),), ruled=True))
             lines += [line(row) for row in present]
@@ -221,35 +221,35 @@ def other_metrics(evidence: Evidence) -> Table | None:
         (Column("Method", "left"), Column("n"), *(Column(head, group=KINDS[kind]) for kind in kinds for head in heads)),
         tuple(lines),
         pd.DataFrame(numbers),
-        tuple(filter(None, (_other_best(evidence, name) for name in names))),
+        tuple(filter(None, (_other_best(analysis, name) for name in names))),
     )
 
 
-def _other_best(evidence: Evidence, metric: str) -> str:
+def _other_best(analysis: Analysis, metric: str) -> str:
     """The blocks in which another row would be the highest, had the metric been the primary one."""
-    if any(m.metric == metric and not m.higher_is_better for record in evidence.records for m in record.metrics):
+    if any(m.metric == metric and not m.higher_is_better for record in analysis.records for m in record.metrics):
         return ""
 
     def under(row: Row) -> float:
-        return evidence.under(metric, row).score or 0.0
+        return analysis.under(metric, row).score or 0.0
 
     found = []
-    for block, _ in evidence.blocks():
-        if best := evidence.best(block):
-            other = max(evidence.contenders(block), key=under)
+    for block, _ in analysis.blocks():
+        if best := analysis.best(block):
+            other = max(analysis.contenders(block), key=under)
             if under(other) > under(best):  # and no tie
                 found.append(f"{other.recipe.title} and not {best.recipe.title} ({tabular.short_label(block)})")
     name = metric.removesuffix(",none")
     return f"Highest in-domain under {name}, of the rows with the most seeds: {listed(found)}." if found else ""
 
 
-def differences(evidence: Evidence) -> Table | None:
+def differences(analysis: Analysis) -> Table | None:
     """Every row minus the reference of its block, in- and out-of-domain; None where there is no such pair."""
-    kinds = [kind for kind in KINDS if getattr(evidence.study, kind)]
+    kinds = [kind for kind in KINDS if getattr(analysis.study, kind)]
     lines: list[Line] = []
     numbers = []
-    for block, rows in evidence.blocks():
-        found = {kind: {id(c.row): c for c in evidence.against_reference(block, kind)} for kind in kinds}
+    for block, rows in analysis.blocks():
+        found = {kind: {id(c.row): c for c in analysis.against_reference(block, kind)} for kind in kinds}
         present = [row for row in rows if any(id(row) in found[kind] for kind in kinds)]
         if present:
             lines.append(Line((Cell(block_label(block)),), ruled=bool(lines)))
@@ -274,7 +274,7 @@ def differences(evidence: Evidence) -> Table | None:
         columns += [Column("difference", group=KINDS[kind]), Column("p", group=KINDS[kind])]
     return Table(
         "differences",
-        f"Mean {evidence.measure} minus that of {evidence.reference} in the same setting and at the same budget, in "
+        f"Mean {analysis.measure} minus that of {analysis.reference} in the same setting and at the same budget, in "
         f"points: {tests}.",
         tuple(columns),
         tuple(lines),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from mosld_bench.format import counted, listed
 from mosld_bench.report import table as tabular
-from mosld_bench.report.analysis import Comparison, Evidence, Row
+from mosld_bench.report.analysis import Analysis, Comparison, Row
 from mosld_bench.spec.budget import Rank
 from mosld_bench.spec.trial import Condition
 
 
-def summary(evidence: Evidence) -> list[str]:
+def summary(analysis: Analysis) -> list[str]:
     """The abstract: only what the numbers bear, in this order: scale, best rows, base, gaps."""
-    study = evidence.study
-    recipes = [recipe for recipe in evidence.recipes if recipe.method != "base"]
+    study = analysis.study
+    recipes = [recipe for recipe in analysis.recipes if recipe.method != "base"]
     if study.train is None:
-        return _counts(evidence)
+        return _counts(analysis)
     domains = counted(len(study.in_domain), "in-domain task")
     if study.out_of_domain:
         domains += f" and {counted(len(study.out_of_domain), 'out-of-domain task')}"
@@ -22,83 +22,83 @@ def summary(evidence: Evidence) -> list[str]:
         f"We compare {counted(len(recipes), 'method')} on {domains}, starting from "
         f"{'the model' if len(study.models) == 1 else 'the models'} {study.model_names}."
     ]
-    blocks = [block for block, _ in evidence.blocks() if evidence.best(block)]
+    blocks = [block for block, _ in analysis.blocks() if analysis.best(block)]
     first: dict[tuple[str, str], Condition] = {}
     for block in blocks:
         first.setdefault((block.setting, block.model), block)
     told = list(first.values())
     for block in told:
-        sentences += [_best_sentence(evidence, block), _outside_sentence(evidence, block)]
-    rest = [(block, best) for block in blocks if block not in told and (best := evidence.best(block))]
+        sentences += [_best_sentence(analysis, block), _outside_sentence(analysis, block)]
+    rest = [(block, best) for block in blocks if block not in told and (best := analysis.best(block))]
     if rest:
         highest = [f"{best.recipe.title} ({tabular.short_label(block)}: {_spelled(best)})" for block, best in rest]
         sentences.append(f"Elsewhere the highest in-domain mean is that of {listed(highest)}.")
     if not blocks:
-        sentences.append(_unmatched_sentence(evidence))
-    chance = evidence.chance(study.in_domain)
+        sentences.append(_unmatched_sentence(analysis))
+    chance = analysis.chance(study.in_domain)
     beside = f" (chance: {tabular.percent(chance)} %)" if chance is not None else ""
-    for row in evidence.frozen:
+    for row in analysis.frozen:
         if row.score is not None:
             name = f"frozen base{tabular.beside(row.block)}".replace(", ", " ")
             sentences.append(f"The {name} scores {tabular.percent(row.score)} % in-domain{beside}.")
-    if evidence.missing:
+    if analysis.missing:
         sentences.append(
-            f"{len(evidence.missing)} of {len(evidence.trials)} planned trials have no record, so the "
-            f"picture is partial{_failed(evidence)}."
+            f"{len(analysis.missing)} of {len(analysis.trials)} planned trials have no record, so the "
+            f"picture is partial{_failed(analysis)}."
         )
     return [sentence for sentence in sentences if sentence]
 
 
-def _failed(evidence: Evidence) -> str:
+def _failed(analysis: Analysis) -> str:
     """What a mean over the seeds that are left does not show."""
-    if not evidence.failures:
+    if not analysis.failures:
         return ""
-    of = listed(list(dict.fromkeys(trial.recipe.title for trial, _ in evidence.failures)))
-    return f"; {counted(len(evidence.failures), 'trial')} of them failed ({of}; why is said under the table of results)"
+    of = listed(list(dict.fromkeys(trial.recipe.title for trial, _ in analysis.failures)))
+    return f"; {counted(len(analysis.failures), 'trial')} of them failed ({of}; why is said under the table of results)"
 
 
-def _counts(evidence: Evidence) -> list[str]:
+def _counts(analysis: Analysis) -> list[str]:
     """The abstract of a study that counts parameters and trains nothing."""
-    sized = [(row.trainable, row) for row in evidence.trained if row.trainable and row.recipe.method != "full"]
+    sized = [(row.trainable, row) for row in analysis.trained if row.trainable and row.recipe.method != "full"]
     if not sized:
         return ["No recipe has been counted yet."]
     low, high = min(sized, key=lambda pair: pair[0]), max(sized, key=lambda pair: pair[0])
-    recipes = {row.recipe.name for row in evidence.trained}
-    text = f"We count what {counted(len(recipes), 'method')} train on {evidence.study.model_names}; nothing is trained."
+    recipes = {row.recipe.name for row in analysis.trained}
+    text = f"We count what {counted(len(recipes), 'method')} train on {analysis.study.model_names}; nothing is trained."
     span = f"Adapters have from {low[0]:,} parameters ({low[1].recipe.title}) to {high[0]:,} ({high[1].recipe.title})"
     ranks = len({count for count, row in sized if isinstance(row.budget, Rank)}) > 1
     return [text, span + (": methods of equal rank are far from equal in size." if ranks else ".")]
 
 
-def _best_sentence(evidence: Evidence, block: Condition) -> str:
-    best = evidence.best(block)
+def _best_sentence(analysis: Analysis, block: Condition) -> str:
+    best = analysis.best(block)
     assert best is not None
     at = f"{block.budget.label}{tabular.beside(block)}"
     where = f"In the {tabular.setting_label(block.setting)} setting at {at}"
-    others = [row for row in evidence.scored(block) if row is not best]
+    others = [row for row in analysis.scored(block) if row is not best]
     seeds = counted(len(best.by_seed()), "seed")
     among = f" of those with {seeds}" if any(len(row.by_seed()) < len(best.by_seed()) for row in others) else ""
     text = f"{where}, {best.recipe.title} has the highest in-domain mean{among}, {_spelled(best)}"
-    if best.recipe.name == evidence.study.reference:
+    if best.recipe.name == analysis.study.reference:
         text += "; it is itself the reference method."
     else:
-        found = [c for c in evidence.against_reference(block) if c.row is best]
+        found = [c for c in analysis.against_reference(block) if c.row is best]
         text += (
             f", {_margin(found[0])}"
             if found
-            else f". There is no {evidence.reference} with a seed in common to compare it with."
+            else f". There is no {analysis.reference} with a seed in common to compare it with."
         )
     if not others:
         return text + " No other method has a record at this budget."
     if len(best.by_seed()) < 2:
         return text + " One seed separates nothing: the order of the methods is not a finding."
-    return text + _tests(evidence, block, seeds, len(others))
+    return text + _tests(analysis, block, seeds, len(others))
 
 
-def _tests(evidence: Evidence, block: Condition, seeds: str, others: int) -> str:
+def _tests(analysis: Analysis, block: Condition, seeds: str, others: int) -> str:
     """What tests against the best row of a block say, and which rows have none."""
-    tied = [row.recipe.title for row in evidence.tied(block)]
-    untested = evidence.untested(block)
+    tied = [row.recipe.title for row in analysis.tied(block)]
+    untested = analysis.untested(block)
     tested, text = others - len(untested), ""
     if tested and not tied:
         text = f" It is separated from all {'that can be tested' if untested else 'other methods'} by {seeds}."
@@ -112,7 +112,7 @@ def _tests(evidence: Evidence, block: Condition, seeds: str, others: int) -> str
     if untested:
         text += f" Not tested, for want of a second seed in common: {listed([r.recipe.title for r in untested])}."
     rows = set(map(id, untested))
-    found = [c for c in evidence.against_best(block) if id(c.row) in rows and c.difference.mean > 0]
+    found = [c for c in analysis.against_best(block) if id(c.row) in rows and c.difference.mean > 0]
     if found:  # the means of such rows are over other seeds and would not tell
         ahead = [
             f"{c.row.recipe.title} (by {tabular.percent(c.difference.mean)} points, n = {c.difference.pairs})"
@@ -122,12 +122,12 @@ def _tests(evidence: Evidence, block: Condition, seeds: str, others: int) -> str
     return text
 
 
-def _outside_sentence(evidence: Evidence, block: Condition) -> str:
+def _outside_sentence(analysis: Analysis, block: Condition) -> str:
     """Where the best row of a block stands out-of-domain; picked in-domain, so this is no second search."""
-    best, what = evidence.best(block), "out_of_domain"
+    best, what = analysis.best(block), "out_of_domain"
     if best is None or best.mean_sd(what)[0] is None:
         return ""
-    found = [c for c in evidence.against_reference(block, what) if c.row is best]
+    found = [c for c in analysis.against_reference(block, what) if c.row is best]
     beside = f", {_margin(found[0])}" if found else "."
     return f"Out-of-domain it has {_spelled(best, what)}{beside}"
 
@@ -154,8 +154,8 @@ def _margin(comparison: Comparison) -> str:
     return f"{text}, which does not hold up after correction for the number of methods (p = {p})."
 
 
-def _unmatched_sentence(evidence: Evidence) -> str:
-    rows = [row for row in evidence.trained if row.score is not None]
+def _unmatched_sentence(analysis: Analysis) -> str:
+    rows = [row for row in analysis.trained if row.score is not None]
     if not rows:
         return "No trained row has all its in-domain tasks yet, so no means are given."
     best = max(rows, key=lambda row: row.score or 0.0)

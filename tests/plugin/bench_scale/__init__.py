@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mosld_bench.methods.registry import Method, register
+from mosld_bench.methods.base import Method
+from mosld_bench.methods.registry import register
 
 
 class Scaled(nn.Module):

@@ -20,6 +20,7 @@ import torch
 from pypdf import PdfReader
 from rich.console import Console
 
+from mosld_bench import display
 from mosld_bench import pipeline as job
 from mosld_bench.errors import BenchError, DataError, ModelError, ResourceError
 from mosld_bench.inputs import models
@@ -28,42 +29,43 @@ from mosld_bench.inputs.tasks import TaskLoader, examples, passages, sample, spl
 from mosld_bench.methods.builtin import PeftMethod
 from mosld_bench.methods.contract import check_method
 from mosld_bench.methods.fit import fit_budget
-from mosld_bench.records import provenance, record
+from mosld_bench.records import provenance
 from mosld_bench.records.record import Outcome, Record
+from mosld_bench.records.store import Store, load
 from mosld_bench.run import plan as planning
 from mosld_bench.run import ray_executor as launch
-from mosld_bench.run.progress import Board
+from mosld_bench.run.progress import ProgressDisplay
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import Fit, PlannedTrial
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial import execute as execution
-from mosld_bench.trial.execute import Session, Surroundings, execute
+from mosld_bench.trial.execute import Session, WorkerConfig, execute
 from tests.conftest import REPOSITORY, bench, items, write_task
-from tests.models import config
+from tests.support.models import config
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
 
-def parts(root: Path, **overrides: object) -> tuple[Study, list[PlannedTrial], Surroundings]:
+def parts(root: Path, **overrides: object) -> tuple[Study, list[PlannedTrial], WorkerConfig]:
     study = Study.load(root / "reports" / "tiny" / "study.yaml", overrides)
     workspace = Workspace(root, root)
     config = load_config(study.models[0])
     recipes = load_recipes(workspace.methods)
     jobs = [(t, fit_budget(t.recipe, config, t.budget, t.tolerance, recipes)) for t in study.plan(workspace)]
-    return study, jobs, Surroundings((str(workspace.tasks),), study.resources, save_adapter=True)
+    return study, jobs, WorkerConfig((str(workspace.tasks),), study.resources, save_adapter=True)
 
 
-def quiet(jobs: Iterable[PlannedTrial]) -> Board:
-    return Board(dict.fromkeys((trial.id for trial, _ in jobs), 0.0), Console(quiet=True))
+def quiet(jobs: Iterable[PlannedTrial]) -> ProgressDisplay:
+    return ProgressDisplay(dict.fromkeys((trial.id for trial, _ in jobs), 0.0), Console(quiet=True))
 
 
 def test_inline_run_writes_whole_records(tiny: Path) -> None:
     _, jobs, around = parts(tiny)
     outcomes = launch.run_inline(jobs, around, tiny / "results", quiet(jobs))
     assert [o.record.error for o in outcomes] == [None] * 3
-    frame = record.load(tiny / "results", "tiny")
+    frame = load(tiny / "results", "tiny")
     assert set(frame["recipe"]) == {"base", "lora", "mosld"}
     assert set(frame["metric"]) == {"acc,none"}
     row = frame[(frame["recipe"] == "mosld") & (frame["task"] == "other")].iloc[0]
@@ -83,7 +85,7 @@ def test_inline_run_writes_whole_records(tiny: Path) -> None:
     assert {p.name for p in folder.iterdir()} == {"record.json", "items.parquet", "adapter"}
     assert not list(folder.glob(".*"))
     bare = dataclasses.replace(outcomes[-1], adapter=None)
-    bare.write(tiny / "results")
+    Store(tiny / "results").write(bare)
     assert not (tiny / "results" / "tiny" / bare.record.trial_id / "adapter").exists()  # it was not of this record
 
 
@@ -214,7 +216,7 @@ def test_a_model_without_a_price_is_planned_and_ordered() -> None:
     assert set(other.hours(plan.jobs).values()) == {0}
     assert {trial.id for trial, _ in other.longest_first(other.jobs)} == {trial.id for trial, _ in plan.jobs}
     assert other.refusals(1) == []
-    (said,) = planning.sentences(other, 8, 80e9)
+    (said,) = display.plan_sentences(other, 8, 80e9)
     assert said.startswith("No estimate of time and memory")
 
 
@@ -234,7 +236,7 @@ def test_a_failing_trial_leaves_its_traceback_and_no_record(tiny: Path) -> None:
     assert failure["status"] == "failed"
     assert "Traceback" in failure["error"]
     assert "out of luck" in failure["error"]
-    assert record.load(tiny / "results").empty
+    assert load(tiny / "results").empty
 
 
 class Ray:
@@ -341,7 +343,7 @@ def test_ray_gives_the_same_numbers_and_survives_a_dead_worker(tiny: Path) -> No
     assert done.returncode == 0, done.stderr + done.stdout
     assert "its worker died" in done.stdout
     assert "report:" in done.stdout
-    frame = record.load(tiny / "results", "tiny").set_index(["recipe", "task"])["value"]
+    frame = load(tiny / "results", "tiny").set_index(["recipe", "task"])["value"]
     assert frame.loc["dies"].to_dict() == frame.loc["lora"].to_dict()
     _, jobs, around = parts(tiny, recipes=["lora"], frozen_base=False)
     inline = execute(jobs[0][0], Session(around), jobs[0][1]).record
@@ -452,7 +454,7 @@ def test_an_outside_method_by_plugin_and_by_entry_point(tiny: Path, monkeypatch:
     run = bench("run", "tiny", "--methods", "scale", "--budget", "native", "--plugin", "bench_scale", "--executor",
                 "inline", *root, PYTHONPATH=str(plugin))  # fmt: skip
     assert run.returncode == 0, run.stderr
-    trained = record.load(tiny / "results").set_index("recipe").loc["scale", "trainable_parameters"].iloc[0]
+    trained = load(tiny / "results").set_index("recipe").loc["scale", "trainable_parameters"].iloc[0]
     assert trained == 4 * 32
     # What pip writes for an installed package: a dist-info folder with the entry point.
     info = tiny / "site" / "bench_scale-0.1.0.dist-info"
@@ -566,7 +568,7 @@ def test_a_trial_that_another_study_has_is_taken_and_not_run(tiny: Path) -> None
     done = bench("run", "more", *flags, *root)
     assert done.returncode == 0, done.stderr
     assert "more: 3 trials, 2 recorded, 2 of them taken from tiny, 1 to run" in done.stdout
-    made = {one.trial_id: one for one in record.read(tiny / "results", "more")}
+    made = {one.trial_id: one for one in Store(tiny / "results").records("more")}
     for outcome in first:
         one = made[outcome.record.trial_id]
         assert (one.trial.study, one.meta_info.pop("taken_from")) == ("more", "tiny")
@@ -581,7 +583,7 @@ def test_a_trial_that_another_study_has_is_taken_and_not_run(tiny: Path) -> None
     broken.parent.mkdir(parents=True)
     broken.write_text("{")
     trial, fit = jobs[0]
-    found = [one.trial.study for one in record.elsewhere(tiny / "results", trial, fit)]
+    found = [one.trial.study for one in Store(tiny / "results").elsewhere(PlannedTrial(trial, fit))]
     assert found == ["more"]  # what cannot be read is left out
 
 
@@ -667,7 +669,7 @@ def test_a_built_in_generation_task_trains_and_is_scored_by_the_same_way(tiny: P
         "--set", "train.max_length=200", "--data-root", str(mirror), "--executor", "inline", "--root", str(tiny),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout
-    frame = record.load(tiny / "results").set_index(["recipe", "task", "metric"])
+    frame = load(tiny / "results").set_index(["recipe", "task", "metric"])
     row = frame.loc[("mosld", "gsm8k", "exact_match,strict-match")]
     assert row["primary"]
     assert row["record"].train_info.train_items == {"gsm8k": 6726}  # nine tenths of 7,473

@@ -27,7 +27,7 @@ from mosld_bench.tuners.mixture import (
     gate,
     within_capacity,
 )
-from tests.models import build, config
+from tests.support.models import build, config
 
 POINTS = [
     {"share": "none"},

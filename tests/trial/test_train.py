@@ -15,7 +15,7 @@ from torch import nn
 
 from mosld_bench.errors import UnknownNameError
 from mosld_bench.methods import registry
-from mosld_bench.methods.registry import Method
+from mosld_bench.methods.base import Method
 from mosld_bench.spec.trial import VALIDATIONS, TrainSpec
 from mosld_bench.trial.packed_scoring import score_plain
 from mosld_bench.trial.train import (
@@ -28,7 +28,7 @@ from mosld_bench.trial.train import (
     optimizer_step,
     train,
 )
-from tests.models import build, config
+from tests.support.models import build, config
 
 
 def encoded(count: int = 24, seed: int = 0) -> list[Encoded]:
@@ -189,7 +189,7 @@ def test_bfloat16_and_checkpointing_follow_the_float32_curve() -> None:
 @pytest.mark.parametrize("recipe", ["mixlora", "mosld"])
 def test_checkpointing_leaves_no_graph_behind(recipe: str) -> None:
     """The forward that checkpointing repeats must not leave balance losses: each would hold a layer's activations."""
-    from mosld_bench.inputs.models import checkpoint_layers
+    from mosld_bench.methods.live import checkpoint_layers
     from mosld_bench.tuners.mixture.routing import RoutedLayer
 
     method = registry.get("mixture" if recipe == "mosld" else "mixlora")
@@ -243,18 +243,18 @@ def test_adafactor_by_its_equations() -> None:
 
 
 def test_what_trains_is_float32_whatever_the_dtype_of_the_model() -> None:
-    from mosld_bench.inputs.models import fresh, own_trained
+    from mosld_bench.methods.live import copy_sharing_weights, unshare_trainable
 
     base = build(config(layers=2)).to(torch.bfloat16)
-    model = registry.get("full").attach(fresh(base), {})
-    owned = own_trained(model, base)
+    model = registry.get("full").attach(copy_sharing_weights(base), {})
+    owned = unshare_trainable(model, base)
     assert {p.dtype for p in owned} == {torch.float32}
     assert {id(p) for p in owned} == {id(p) for p in model.parameters()}
     assert {p.dtype for p in base.parameters()} == {torch.bfloat16}
     lora = registry.get("peft").attach(
-        fresh(base), {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]}
+        copy_sharing_weights(base), {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]}
     )
-    assert own_trained(lora, base) == []
+    assert unshare_trainable(lora, base) == []
     assert {p.dtype for p in lora.parameters() if p.requires_grad} == {torch.float32}
 
 

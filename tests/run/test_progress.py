@@ -11,7 +11,7 @@ from mosld_bench.records.record import Record
 from mosld_bench.run import progress as board
 from mosld_bench.spec.trial import Trial
 from mosld_bench.trial.execute import Progress, failed
-from tests.synthetic import RECIPES, make_record, make_study, make_trials
+from tests.support.synthetic import RECIPES, make_record, make_study, make_trials
 
 STUDY = make_study(seeds=[0, 1, 2, 3])
 LONG, FIRST, SECOND, UNPRICED = make_trials(STUDY, [RECIPES["lora"]])[:4]
@@ -27,7 +27,9 @@ def test_time_left_goes_by_what_trials_are_estimated_to_take(monkeypatch: pytest
     now = [0.0]
     monkeypatch.setattr(board.time, "monotonic", lambda: now[0])
     said = io.StringIO()
-    shown = board.Board({LONG.id: 5, FIRST.id: 1, SECOND.id: 3, UNPRICED.id: 0}, Console(file=said, width=200))
+    shown = board.ProgressDisplay(
+        {LONG.id: 5, FIRST.id: 1, SECOND.id: 3, UNPRICED.id: 0}, Console(file=said, width=200)
+    )
     for trial in (LONG, FIRST):
         shown.show(Progress(trial.id, "training"))
     assert shown.time_left() == "?"

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from scipy.stats import t
 
-from mosld_bench.inputs import contamination as overlap
-from mosld_bench.records import published, record
+from mosld_bench.records import published
+from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.record import Outcome
-from mosld_bench.report.analysis import Evidence, gather
+from mosld_bench.records.store import Store
+from mosld_bench.report.analysis import Analysis, gather
 from mosld_bench.report.sections.contamination import overlap_section
 from mosld_bench.report.sections.reproduction import Reproduced, reproduced, reproduction
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import ModelSpec
 from tests.conftest import REPOSITORY
-from tests.synthetic import RECIPES, make_record, make_study, make_trials
+from tests.support.synthetic import RECIPES, make_record, make_study, make_trials
 
-FOLDER = REPOSITORY / "results" / "published"
+PAPER = published.load(REPOSITORY / "results" / "published")
 SIX = ("openbookqa", "commonsense_qa", "race", "mctest", "arc_easy", "arc_challenge")
 LORA = {"openbookqa": 0.728, "commonsense_qa": 0.763, "race": 0.7823, "mctest": 0.5567, "arc_easy": 0.7087,
         "arc_challenge": 0.61}  # fmt: skip
@@ -39,24 +41,24 @@ def study(**changes: object) -> Study:
     )
 
 
-def evidence(root: Path, one: Study, shift: dict[str, float]) -> Evidence:
+def analysis(root: Path, one: Study, shift: dict[str, float]) -> Analysis:
     """Records with LoRA's published scores, moved by ``shift`` of the recipe; far off at the equal size."""
     trials = make_trials(one, [RECIPES["lora"], RECIPES["mosld"]])
     for trial in trials:
         move = shift[trial.recipe.name] if trial.budget == "r8" else 0.2
         values = {task: LORA[task] + SPREAD[trial.seed] + move for task in SIX}
-        Outcome(make_record(trial, one, values=values)).write(root)
+        Store(root).write(Outcome(make_record(trial, one, values=values)))
     tasks = {task: {"metadata": {"title": task.upper()}} for task in SIX}
-    return gather(one, trials, record.load(root), tasks, (), FOLDER)
+    return gather(one, trials, Store(root).sources(one, tasks, PAPER))
 
 
-def found(one: Evidence) -> dict[tuple[str, str], Reproduced]:
-    rows = reproduced(one, published.protocol(FOLDER))
+def found(one: Analysis) -> dict[tuple[str, str], Reproduced]:
+    rows = reproduced(one, PAPER.protocol)
     return {(row.recipe, row.task): row for row in rows if row.setting == "mixture"}
 
 
 def test_the_gap_is_taken_at_the_papers_rank_and_never_at_equal_size(tmp_path: Path) -> None:
-    rows = found(evidence(tmp_path, study(), {"lora": 0.0, "mosld": 0.0}))
+    rows = found(analysis(tmp_path, study(), {"lora": 0.0, "mosld": 0.0}))
     assert len(rows) == 14
     assert rows["lora", "race"].gap == pytest.approx(0, abs=1e-9)
     assert rows["lora", "average"].gap == pytest.approx(sum(LORA.values()) / 6 - 0.6915, abs=1e-9)
@@ -65,7 +67,7 @@ def test_the_gap_is_taken_at_the_papers_rank_and_never_at_equal_size(tmp_path: P
 
 
 def test_the_interval_holds_seeds_of_both_sides_and_items_where_the_test_sets_differ(tmp_path: Path) -> None:
-    rows = found(evidence(tmp_path, study(), {"lora": 0.0, "mosld": -0.1}))
+    rows = found(analysis(tmp_path, study(), {"lora": 0.0, "mosld": -0.1}))
     row = rows["lora", "mctest"]
     level = 0.5567  # 147 items in the paper, 400 here
     items = 1.96 * math.sqrt(level * (1 - level) * (1 / 147 + 1 / 400))
@@ -81,8 +83,8 @@ def test_a_printed_average_that_is_a_slip_is_taken_from_its_scores(tmp_path: Pat
     one = study(in_domain=four, published=("table3_uncommon",))
     trials = make_trials(one, [RECIPES["lora"], RECIPES["mosld"]])
     for trial in trials:
-        Outcome(make_record(trial, one)).write(tmp_path)
-    made = gather(one, trials, record.load(tmp_path), {}, (), FOLDER)
+        Store(tmp_path).write(Outcome(make_record(trial, one)))
+    made = gather(one, trials, Store(tmp_path).sources(one, {}, PAPER))
     assert found(made)["mosld", "average"].published == pytest.approx(0.5493, abs=6e-5)
     assert found(made)["lora", "average"].published == pytest.approx(0.5247, abs=1e-9)
     section = reproduction(made)
@@ -94,29 +96,29 @@ def test_a_printed_average_that_is_a_slip_is_taken_from_its_scores(tmp_path: Pat
 
 
 def test_verdicts_without_a_test(tmp_path: Path) -> None:
-    one_seed = found(evidence(tmp_path / "a", study(seeds=(0,)), {"lora": 0.0, "mosld": 0.0}))
+    one_seed = found(analysis(tmp_path / "a", study(seeds=(0,)), {"lora": 0.0, "mosld": 0.0}))
     assert {row.verdict for row in one_seed.values()} == {"untested"}
     other = study(models=[ModelSpec(name="embedded")])
-    assert {row.verdict for row in found(evidence(tmp_path / "b", other, {"lora": 0, "mosld": 0})).values()} == {
+    assert {row.verdict for row in found(analysis(tmp_path / "b", other, {"lora": 0, "mosld": 0})).values()} == {
         "other model"
     }
     one = study()
     trials = make_trials(one, [RECIPES["lora"], RECIPES["mosld"]])
-    Outcome(make_record(trials[0], one)).write(tmp_path / "c")
-    rows = found(gather(one, trials, record.load(tmp_path / "c"), {}, (), FOLDER))
+    Store(tmp_path / "c").write(Outcome(make_record(trials[0], one)))
+    rows = found(gather(one, trials, Store(tmp_path / "c").sources(one, {}, PAPER)))
     assert rows["mosld", "race"].verdict == "no record"
     assert rows["mosld", "race"].ours is None
 
 
 def test_ranks_and_models_find_their_rows(tmp_path: Path) -> None:
     by_rank = study(budgets=("r8", "r2"), published=("table6_rank",))
-    rows = list(reproduced(evidence(tmp_path, by_rank, {"lora": 0, "mosld": 0}), published.protocol(FOLDER)))
+    rows = list(reproduced(analysis(tmp_path, by_rank, {"lora": 0, "mosld": 0}), PAPER.protocol))
     assert {(row.recipe, row.rank) for row in rows} == {("mosld", 2), ("mosld", 8)}
     assert len(rows) == 12
 
 
 def test_the_section_tells_differences_and_slips_and_is_absent_without_a_published_table(tmp_path: Path) -> None:
-    made = evidence(tmp_path, study(), {"lora": 0.0, "mosld": 0.0})
+    made = analysis(tmp_path, study(), {"lora": 0.0, "mosld": 0.0})
     section = reproduction(made)
     assert section is not None
     text = str(section["blocks"])
@@ -128,20 +130,20 @@ def test_the_section_tells_differences_and_slips_and_is_absent_without_a_publish
         "Table 1 prints 41.70 as the single average of prefix-tuning",
     ):
         assert part in text or part.removeprefix("train.") in text, part
-    assert reproduction(evidence(tmp_path / "none", study(published=()), {"lora": 0, "mosld": 0})) is None
+    assert reproduction(analysis(tmp_path / "none", study(published=()), {"lora": 0, "mosld": 0})) is None
 
 
 def test_overlap_section(tmp_path: Path) -> None:
-    made = evidence(tmp_path, study(), {"lora": 0.0, "mosld": 0.0})
+    made = analysis(tmp_path, study(), {"lora": 0.0, "mosld": 0.0})
     assert overlap_section(made) is None
     pairs = [
-        overlap.Overlap(train="race", evaluated=task, n=13, train_items=90, items=200, shared=7 * (task == "mctest"),
+        Overlap(train="race", evaluated=task, n=13, train_items=90, items=200, shared=7 * (task == "mctest"),
                         exact=0, example="a b c")
         for task in SIX
     ]  # fmt: skip
-    section = overlap_section(gather(made.study, made.trials, record.load(tmp_path), made.tasks, pairs))
+    section = overlap_section(replace(made, overlaps=tuple(pairs)))
     assert section is not None
     assert "MCTEST with RACE (3.5 %)" in str(section["blocks"])
-    clean = overlap_section(gather(made.study, made.trials, record.load(tmp_path), {}, pairs[:2]))
+    clean = overlap_section(replace(made, overlaps=tuple(pairs[:2])))
     assert clean is not None
     assert "No test item is shared" in str(clean["blocks"])

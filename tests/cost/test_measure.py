@@ -16,30 +16,32 @@ from rich.console import Console
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from mosld_bench import display
 from mosld_bench import pipeline as job
 from mosld_bench.cost import measure
 from mosld_bench.cost.flops import attached, flops
 from mosld_bench.cost.measure import Options
 from mosld_bench.errors import BadFileError, BenchError, ModelError, ResourceError
-from mosld_bench.inputs.models import fresh, load_config
+from mosld_bench.inputs.models import load_config
 from mosld_bench.methods import registry
-from mosld_bench.records import profile
-from mosld_bench.records.profile import Entry, Flops, Load, Profile
+from mosld_bench.methods.live import copy_sharing_weights
+from mosld_bench.records.profile import Entry, Flops, Profile
+from mosld_bench.records.store import Store
 from mosld_bench.run import plan as planning
 from mosld_bench.run import ray_executor as launch
-from mosld_bench.run.progress import Board
+from mosld_bench.run.progress import ProgressDisplay
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Fit, ModelSpec
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.device import Clock, PeakMemory
-from mosld_bench.trial.execute import Surroundings
-from tests import models
+from mosld_bench.trial.execute import WorkerConfig
 from tests.conftest import REPOSITORY, bench
+from tests.support import models
 
 RECIPES = load_recipes(REPOSITORY / "methods")
 MAIN = [name for name, recipe in RECIPES.items() if recipe.group == "main"]
-SMALL = Load.of(batch=2, streams=1, prompt_tokens=16, new_tokens=4, rounds=1)
+SMALL = measure.workload(batch=2, streams=1, prompt_tokens=16, new_tokens=4, rounds=1)
 EMBEDDED = load_config(ModelSpec(name="embedded"))
 UNEQUAL = {"rank_pattern": {r"model\.layers\.1\.self_attn\.q_proj": 5}}  # as the budget solver writes it
 
@@ -120,7 +122,7 @@ def test_active_and_stored_parameters_by_hand(name: str, trained: int, active: i
 
 def test_of_full_fine_tuning_the_whole_model_is_stored() -> None:
     base = models.build(models.config())
-    model = registry.get("full").attach(fresh(base), {})
+    model = registry.get("full").attach(copy_sharing_weights(base), {})
     assert measure.stored(model) == registry.get("full").active(model) == sum(p.numel() for p in base.parameters())
 
 
@@ -176,7 +178,7 @@ def made(**changes: Any) -> Profile:
     values = {
         "study": "tiny", "model": ModelSpec(name="embedded"), "random_weights": False, "base_parameters": 100,
         "dtype": "float32", "device": "cpu", "checkpointing": False, "reference": "lora",
-        "load": Load.of(batch=2, streams=3, prompt_tokens=16, new_tokens=4, rounds=3), "entries": entries,
+        "load": measure.workload(batch=2, streams=3, prompt_tokens=16, new_tokens=4, rounds=3), "entries": entries,
         "meta_info": {"dirty": False, "command": "mosld-bench profile tiny"},
     }  # fmt: skip
     return Profile(**{**values, **changes})
@@ -194,17 +196,18 @@ def test_quotients_are_taken_within_a_round() -> None:
 
 
 def test_file_and_terminal(tmp_path: Path) -> None:
-    path, one = tmp_path / "results" / "profile.json", made()
-    profile.save(path, one)
-    assert profile.load(path) == one
+    store, one = Store(tmp_path), made()
+    path = store.write_profile(one)
+    assert path == tmp_path / "tiny" / "profile.json"
+    assert store.profile("tiny") == one
     assert [file.name for file in path.parent.iterdir()] == ["profile.json"]
     path.write_text(json.dumps({"study": "tiny"}))
     with pytest.raises(BadFileError, match="holds no profile"):
-        profile.load(path)
+        store.profile("tiny")
     large = tuple(e.model_copy(update={"active": 6_738_415_616, "train_memory": (80 * 2**30,)}) for e in one.entries)
     for width in (80, 120, 160):
         console = Console(width=width, record=True, file=io.StringIO())
-        console.print(profile.table(made(entries=large), width))
+        console.print(display.profile_table(made(entries=large), width))
         text = console.export_text()
         assert "…" not in text
         assert "mosld" in text
@@ -219,7 +222,8 @@ def test_command_and_its_file(tmp_path: Path) -> None:
     done = bench("profile", "embedded", *small, "--root", str(root))
     assert done.returncode == 0, done.stderr
     assert "Counted and calculated FLOPs differ by at most 0.00%." in done.stdout
-    found = profile.load(root / "results" / "embedded" / "profile.json")
+    found = Store(root / "results").profile("embedded")
+    assert found is not None
     assert [e.recipe.name for e in found.entries] == ["base", "lora", "mosld"]
     base, lora, mosld = found.entries
     assert (base.train, lora.budget, mosld.stored, mosld.active) == ((), "60k", mosld.fit.trainable, 34_048)
@@ -238,19 +242,22 @@ def plan(root: Path, **overrides: Any) -> planning.Plan:
     return planning.make(measure.narrowed(study), workspace)
 
 
+def measured(plan: planning.Plan, options: Options) -> Profile:
+    return measure.profile(plan.study, plan.jobs, plan.configs[plan.study.models[0].name], options)
+
+
 def test_section_of_the_report_comes_and_goes_with_the_file(tiny: Path) -> None:
     """Of a model whose weights are not there: what is measured depends on its shape alone."""
     study, workspace = Study.load(tiny / "reports" / "tiny" / "study.yaml"), Workspace(tiny, tiny)
     planned = planning.make(study, workspace)
-    around = Surroundings((str(workspace.tasks),), study.resources)
-    board = Board(planned.hours(planned.jobs), Console(quiet=True))
+    around = WorkerConfig((str(workspace.tasks),), study.resources)
+    board = ProgressDisplay(planned.hours(planned.jobs), Console(quiet=True))
     launch.run_inline(planned.jobs, around, workspace.results, board)
     (tiny / "model" / "model.safetensors").rename(tiny / "elsewhere")
     with pytest.raises(ModelError, match="Or give --random-weights"):
-        measure.profile(plan(tiny), Options(SMALL, "cpu"))
-    found = measure.profile(plan(tiny, recipes=["lora", "mosld", "full"]), Options(SMALL, "cpu", random_weights=True))
-    path = job.profile_file(study, workspace)
-    profile.save(path, found)
+        measured(plan(tiny), Options(SMALL, "cpu"))
+    found = measured(plan(tiny, recipes=["lora", "mosld", "full"]), Options(SMALL, "cpu", random_weights=True))
+    path = Store(workspace.results).write_profile(found)
     out = job.report(study, workspace, ()).parent
     text = "".join(page.extract_text() for page in PdfReader(out / "report.pdf").pages)
     assert "Cost at inference and in training" in text
@@ -265,7 +272,7 @@ def test_section_of_the_report_comes_and_goes_with_the_file(tiny: Path) -> None:
     assert {"relative-time.pdf", "relative-time.png"} <= {file.name for file in (out / "figures").iterdir()}
     base, lora, *others = found.entries
     lora = lora.model_copy(update={"recipe": lora.recipe.model_copy(update={"learning_rate_scale": 2.0})})
-    profile.save(path, found.model_copy(update={"entries": (base, lora, *others)}))
+    Store(workspace.results).write_profile(found.model_copy(update={"entries": (base, lora, *others)}))
     job.report(study, workspace, ())
     assert "lora" not in set(pd.read_csv(out / "tables" / "profile.csv")["recipe"])
     path.unlink()
@@ -290,7 +297,7 @@ def test_every_round_has_every_recipe_and_bfloat16_answers_in_bfloat16(
     monkeypatch.setattr(measure, "_answer", watched)
     load = SMALL.model_copy(update={"rounds": 2})
     overrides = {"recipes": ["lora"], "train.gradient_checkpointing": True}
-    found = measure.profile(plan(tiny, **overrides), Options(load, "cpu", dtype="bfloat16"))
+    found = measured(plan(tiny, **overrides), Options(load, "cpu", dtype="bfloat16"))
     assert sorted(order[:2]) == sorted(order[2:]) == ["base", "lora"]
     assert dtypes == {torch.bfloat16}
     assert (found.dtype, found.checkpointing, len(found.entries[1].train)) == ("bfloat16", True, 2)
@@ -298,27 +305,27 @@ def test_every_round_has_every_recipe_and_bfloat16_answers_in_bfloat16(
 
 def test_wrong_input(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BenchError, match="come to 304 positions, but the model has 256"):
-        measure.profile(plan(tiny), Options(SMALL.model_copy(update={"prompt_tokens": 300}), "cpu"))
+        measured(plan(tiny), Options(SMALL.model_copy(update={"prompt_tokens": 300}), "cpu"))
     long = SMALL.model_copy(update={"prompt_tokens": 240})
     with pytest.raises(BenchError, match="20 virtual tokens of prefix-tuning, 240 tokens"):
-        measure.profile(plan(tiny, recipes=["prefix-tuning"], budgets=["native"]), Options(long, "cpu"))
+        measured(plan(tiny, recipes=["prefix-tuning"], budgets=["native"]), Options(long, "cpu"))
     with pytest.raises(BenchError, match="There is no dtype named 'int8'"):
-        measure.profile(plan(tiny), Options(SMALL, "cpu", dtype="int8"))
+        measured(plan(tiny), Options(SMALL, "cpu", dtype="int8"))
     with pytest.raises(BenchError, match="one budget; given: 6k,9k"):
         measure.narrowed(Study.load(tiny / "reports/tiny/study.yaml", {"budgets": ["6k", "9k"]}), "6k,9k")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ResourceError, match="torch finds no CUDA device here"):
-        measure.profile(plan(tiny), Options(SMALL, "cuda"))
+        measured(plan(tiny), Options(SMALL, "cuda"))
     monkeypatch.setattr(measure, "available", lambda device: 1000)
     with pytest.raises(ResourceError, match=r"To measure base takes about .* GB in float32, and cpu has 0\.0 GB free"):
-        measure.profile(plan(tiny), Options(SMALL, "cpu"))
+        measured(plan(tiny), Options(SMALL, "cpu"))
 
 
 @pytest.mark.gpu
 def test_on_a_gpu_by_events_and_torch_s_own_count_of_memory(tiny: Path) -> None:
     """The same code with another clock; weights of the base count once, also for full fine-tuning."""
     planned = plan(tiny, recipes=["full", "prefix-tuning", "lora", "mosld"], budgets=["native"])
-    found = measure.profile(planned, Options(SMALL, "cuda", dtype="bfloat16"))
+    found = measured(planned, Options(SMALL, "cuda", dtype="bfloat16"))
     assert found.meta_info["hardware"]["gpu"]
     weights = 2 * found.base_parameters
     for one in found.entries:

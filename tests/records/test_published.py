@@ -16,6 +16,7 @@ from mosld_bench.spec.trial import TrainSpec
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "results" / "published"
+PAPER = published.load(FOLDER)
 ROWS = dict(zip(FILES, (126, 28, 20, 4, 30, 24), strict=True))
 
 
@@ -25,7 +26,7 @@ def test_doctests() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_table(name: str) -> None:
-    frame = published.load(FOLDER, name)
+    frame = published.scores(PAPER, name)
     assert list(frame.columns) == ["recipe", "setting", "task", "accuracy", "rank", "model"]
     assert len(frame) == ROWS[name]
     assert frame["accuracy"].between(0.15, 0.85).all(), "fractions, neither percent nor shares of a percent"
@@ -35,22 +36,22 @@ def test_every_table(name: str) -> None:
 
 
 def test_the_tables_that_differ() -> None:
-    location = published.load(FOLDER, "table2_location")
+    location = published.scores(PAPER, "table2_location")
     assert list(location["recipe"].unique()) == ["mosld", "mosld-b"]
     assert location["rank"].isna().all()
     assert set(location["model"]) == {"llama2-7b"}
-    rank = published.load(FOLDER, "table6_rank")
+    rank = published.scores(PAPER, "table6_rank")
     assert sorted(rank["rank"].unique()) == [2, 4, 8, 16, 32]
-    scaling = published.load(FOLDER, "table7_scaling")
+    scaling = published.scores(PAPER, "table7_scaling")
     assert set(scaling["task"]) == {AVERAGE}
     assert set(scaling["model"]) == {"llama2-13b", "llama-33b"}
-    parameters = published.load(FOLDER, "table5_parameters")
+    parameters = published.scores(PAPER, "table5_parameters")
     assert parameters["setting"].isna().all()
     assert parameters["accuracy"].tolist() == pytest.approx([0.7038, 0.6957, 0.70, 0.7156])
 
 
 def test_headline() -> None:
-    frame = published.load(FOLDER, "table1_main")
+    frame = published.scores(PAPER, "table1_main")
     averages = frame[frame["task"] == AVERAGE].set_index(["setting", "recipe"])["accuracy"]
     assert averages["mixture"]["mosld"] - averages["mixture"]["mola"] == pytest.approx(0.0156)
     assert averages["mixture"]["mosld"] - averages["mixture"]["mosl"] == pytest.approx(0.0068)
@@ -59,7 +60,7 @@ def test_headline() -> None:
 
 def test_slips() -> None:
     """All that were found in the printed tables by hand, with the printed and the right value of each."""
-    found = [(slip.table, slip.what, slip.file) for slip in published.slips(FOLDER)]
+    found = [(slip.table, slip.what, slip.file) for slip in published.slips(PAPER)]
     expected = [
         ("Table 1", ["41.70", "single", "prefix-tuning", "41.75"], "table1_main.csv"),
         ("Table 3", ["53.93", "mixture", "mosld", "54.93"], "table3_uncommon.csv"),
@@ -91,7 +92,7 @@ def change(folder: Path, name: str, old: str, new: str) -> list[str]:
     text = path.read_text()
     assert text.count(old) == 1
     path.write_text(text.replace(old, new))
-    return [slip.what for slip in published.slips(folder)]
+    return [slip.what for slip in published.slips(published.load(folder))]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def change(folder: Path, name: str, old: str, new: str) -> list[str]:
     ],
 )
 def test_a_slip_is_computed_and_goes_when_it_is_mended(copy: Path, name: str, old: str, new: str, gone: str) -> None:
-    before = [slip.what for slip in published.slips(copy)]
+    before = [slip.what for slip in published.slips(published.load(copy))]
     after = change(copy, name, old, new)
     assert [what for what in before if what not in after] == [what for what in before if gone in what]
     assert len(after) == len(before) - 1
@@ -126,17 +127,17 @@ def test_a_new_slip_is_found(copy: Path, name: str, old: str, new: str, what: st
 
 def test_rounding_is_no_slip(copy: Path) -> None:
     assert change(copy, "table1_main", "full,single,average,67.24", "full,single,average,67.23") == [
-        slip.what for slip in published.slips(FOLDER)
+        slip.what for slip in published.slips(PAPER)
     ]
 
 
 def test_counts_as_an_argument() -> None:
     counts = {**published.parameter_counts(), "mosld": 13_893_633 + 10**7}
-    assert any("1.389 B" in slip.what and "23,893,633" in slip.what for slip in published.slips(FOLDER, counts))
+    assert any("1.389 B" in slip.what and "23,893,633" in slip.what for slip in published.slips(PAPER, counts))
 
 
 def test_protocol_has_the_keys_of_a_study() -> None:
-    found = published.protocol(FOLDER)
+    found = PAPER.protocol
     for key in found.study:
         parent, _, last = key.rpartition(".")
         assert last in {"": Study, "train": TrainSpec}[parent].model_fields, key
@@ -149,8 +150,10 @@ def test_protocol_has_the_keys_of_a_study() -> None:
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'table1_main'"):
-        published.load(FOLDER, "table1")
-    with pytest.raises(BadFileError, match="does not exist"):
-        published.load(tmp_path, "table1_main")
-    with pytest.raises(BadFileError, match="does not exist"):
-        published.protocol(tmp_path)
+        published.scores(PAPER, "table1")
+    with pytest.raises(BadFileError, match=r"protocol\.yaml does not exist"):
+        published.load(tmp_path)
+    shutil.copytree(FOLDER, tmp_path / "part")
+    (tmp_path / "part" / "table6_rank.csv").unlink()
+    with pytest.raises(BadFileError, match=r"table6_rank\.csv does not exist; it holds numbers that the paper prints"):
+        published.load(tmp_path / "part")

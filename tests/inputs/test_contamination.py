@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from mosld_bench.errors import BadFileError, DataError
 from mosld_bench.inputs import contamination as overlap
-from mosld_bench.inputs.contamination import Index, Overlap, cached, overlaps
+from mosld_bench.inputs.contamination import Index, cached, overlaps
 from mosld_bench.inputs.tasks import TaskLoader, sample
+from mosld_bench.records.overlap import SHORTEST, Overlap
+from mosld_bench.records.store import Store
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import EvaluateSpec
-from tests.conftest import write_task
+from tests.conftest import REPOSITORY, write_task
 
 
 def sentence(seed: int | str, length: int = 30) -> str:
@@ -37,7 +39,7 @@ def write(folder: Path, **texts: Sequence[str]) -> TaskLoader:
     return TaskLoader([folder])
 
 
-def only(found: list[Overlap]) -> Overlap:
+def only(found: Sequence[Overlap]) -> Overlap:
     (one,) = found
     return one
 
@@ -73,9 +75,10 @@ def test_only_items_that_are_scored_count(tmp_path: Path) -> None:
     assert (found.items, found.shared, found.exact) == (10, 10, 10)
     first = sample(loader.get("evaluated"), 10, 3)[0]
     assert found.example == " ".join(evaluated[first].split()[:13])
-    path, files = tmp_path / "overlap.json", TaskFiles.scan((tmp_path,))
-    cached(path, lambda: loader, files, ["train"], ["evaluated"], scored=scored)
-    assert only(cached(path, lambda: loader, files, ["train"], ["evaluated"])).items == 40
+    store, files = Store(tmp_path), TaskFiles.scan((tmp_path,))
+    sets = {"train_on": ["train"], "evaluated": ["evaluated"]}
+    cached(store, "study", lambda: loader, files, **sets, scored=scored)
+    assert only(cached(store, "study", lambda: loader, files, **sets)).items == 40
 
 
 def test_the_description_is_no_part_of_an_item(tmp_path: Path) -> None:
@@ -150,7 +153,7 @@ def test_short_items() -> None:
 
 def test_own_training_split_against_own_test_split(mirror: Path) -> None:
     """Counted by hand with pandas: 15 of OpenBookQA's 500 test items have question and answer of a training item."""
-    loader = TaskLoader([Path(__file__).parent.parent / "tasks"], mirror)
+    loader = TaskLoader([REPOSITORY / "tasks"], mirror)
     found = only(overlaps(loader, ["openbookqa"], ["openbookqa"]))
     assert (found.train_items, found.items, found.exact) == (4957, 500, 15)
     assert found.shared >= found.exact
@@ -168,7 +171,8 @@ def test_n_below_one() -> None:
 
 
 def test_cache(tmp_path: Path) -> None:
-    tasks, path = tmp_path / "tasks", tmp_path / "results" / "overlap.json"
+    tasks, store = tmp_path / "tasks", Store(tmp_path / "results")
+    path = tmp_path / "results" / "study" / "overlap.json"
     texts = [sentence(f"e{i}") for i in range(4)]
     write(tasks, train=texts[:1], evaluated=texts)
     made = []
@@ -178,12 +182,15 @@ def test_cache(tmp_path: Path) -> None:
         return made[-1]
 
     def run(**changes: Any) -> Overlap:
-        return only(cached(path, loader, TaskFiles.scan((tasks,)), ["train"], ["evaluated"], **changes))
+        files = TaskFiles.scan((tasks,))
+        return only(cached(store, "study", loader, files, train_on=["train"], evaluated=["evaluated"], **changes))
 
     first = run()
     assert first.shared == 1
     assert run() == first
-    assert overlap.load(path) == [first]
+    noted = store.overlaps("study")
+    assert noted is not None
+    assert noted.overlaps == (first,)
     assert len(made) == 1, "an unchanged study is not computed again"
     write(tasks, train=texts[:3])
     assert run().shared == 3, "other data, other overlap"
@@ -195,12 +202,13 @@ def test_cache(tmp_path: Path) -> None:
     assert len(made) == 4
 
 
-def test_load_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(BadFileError, match="holds no overlaps"):
-        overlap.load(tmp_path / "missing.json")
-    (tmp_path / "list.json").write_text("[]")
-    with pytest.raises(BadFileError, match="holds no overlaps"):
-        overlap.load(tmp_path / "list.json")
+def test_a_file_that_holds_no_overlaps_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.overlaps("study") is None
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "overlap.json").write_text("[]")
+    with pytest.raises(BadFileError, match=r"overlap\.json holds no overlaps"):
+        store.overlaps("study")
 
 
 def runs(item: list[str], length: int) -> set[tuple[str, ...]]:
@@ -214,7 +222,7 @@ def naive(train: list[list[str]], evaluated: list[list[str]], n: int) -> tuple[i
         equal = bool(item) and item in train
         length = n if len(item) >= n else len(item)
         counts = False
-        if len(item) >= n or len(item) >= overlap.SHORTEST:
+        if len(item) >= n or len(item) >= SHORTEST:
             peers = [e for e in evaluated if (len(e) >= n if length == n else len(e) == length)]
             for run in runs(item, length):
                 seen = sum(run in runs(other, length) for other in train)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -17,12 +16,13 @@ from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import BudgetError, UnknownNameError
 from mosld_bench.methods import fit as budget
 from mosld_bench.methods import registry
+from mosld_bench.methods.base import Method
 from mosld_bench.methods.fit import Counts, base_size, count_trainable, fit_budget, target_of
-from mosld_bench.methods.registry import Method
 from mosld_bench.spec.recipe import Recipe, load_recipes
-from tests.models import build, config
+from tests.conftest import REPOSITORY
+from tests.support.models import build, config
 
-RECIPES = load_recipes(Path(__file__).parent.parent / "methods")
+RECIPES = load_recipes(REPOSITORY / "methods")
 LLAMA2_7B = LlamaConfig(
     hidden_size=4096, num_hidden_layers=32, intermediate_size=11008, num_attention_heads=32, vocab_size=32000
 )
@@ -141,16 +141,16 @@ def test_budget_words() -> None:
 
 
 def test_fresh_copies_share_memory_until_trained() -> None:
-    from mosld_bench.inputs.models import fresh, own_trained
+    from mosld_bench.methods.live import copy_sharing_weights, unshare_trainable
 
     base = build(config())
     before = {n: p.clone() for n, p in base.named_parameters()}
-    adapted = registry.get("peft").attach(fresh(base), RECIPES["lora"].params)
-    own_trained(adapted, base)
+    adapted = registry.get("peft").attach(copy_sharing_weights(base), RECIPES["lora"].params)
+    unshare_trainable(adapted, base)
     frozen = [p for p in adapted.parameters() if not p.requires_grad]
     assert {p.data_ptr() for p in frozen} == {p.data_ptr() for p in base.parameters()}
-    whole = registry.get("full").attach(fresh(base), {})
-    own_trained(whole, base)
+    whole = registry.get("full").attach(copy_sharing_weights(base), {})
+    unshare_trainable(whole, base)
     assert not {p.data_ptr() for p in whole.parameters()} & {p.data_ptr() for p in base.parameters()}
     with torch.no_grad():
         for p in whole.parameters():

@@ -13,6 +13,7 @@ import pytest
 from pypdf import PdfReader
 from rich.console import Console
 
+from mosld_bench import display
 from mosld_bench import pipeline as job
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.inputs import source_note as origin
@@ -61,11 +62,11 @@ def test_a_study_is_planned_offline_as_it_is(name: str) -> None:
             assert fit.residual is not None
             assert abs(fit.residual) <= trial.tolerance
     assert plan.refusals(80e9) == []
-    said = " ".join(planning.sentences(plan, 8, 80e9))
+    said = " ".join(display.plan_sentences(plan, 8, 80e9))
     assert ("GPU-hours" in said) == (name not in {"embedded", "parameters"})
-    assert planning.table(plan).row_count > 1
+    assert display.plan_table(plan).row_count > 1
     narrow = Console(width=80, file=StringIO(), record=True)
-    narrow.print(planning.table(plan, 80))
+    narrow.print(display.plan_table(plan, 80))
     printed = narrow.export_text()
     assert f"{plan.jobs[-1][1].trainable:,}" in printed
     assert "…" not in printed

@@ -12,12 +12,14 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from mosld_bench import display
 from mosld_bench.cost.estimate import REACHED, VALIDATIONS, Price, TaskSize, fits, price, summary, task_sizes
 from mosld_bench.cost.memory import Shape, UnknownShapeError, memory_of
 from mosld_bench.errors import BadFileError
-from mosld_bench.inputs.models import fresh, load_config, own_trained
+from mosld_bench.inputs.models import load_config
 from mosld_bench.methods import registry
 from mosld_bench.methods.fit import fit_budget
+from mosld_bench.methods.live import copy_sharing_weights, unshare_trainable
 from mosld_bench.run import plan as planning
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
@@ -27,9 +29,9 @@ from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial import device as meters
 from mosld_bench.trial import train
 from tests.conftest import REPOSITORY
-from tests.models import VOCABULARY, build, config
+from tests.support.models import VOCABULARY, build, config
 
-RECIPES = load_recipes(Path(__file__).parent.parent / "methods")
+RECIPES = load_recipes(REPOSITORY / "methods")
 SEVEN, THIRTEEN = "NousResearch/Llama-2-7b-hf", "NousResearch/Llama-2-13b-hf"
 BODY = 6_738_415_616 - 2 * 32_000 * 4_096  # LLaMA2-7B without its embeddings
 SIZES = {
@@ -202,8 +204,8 @@ def test_the_formula_of_activations_agrees_with_autograd(recipe: str, dtype: str
     )
     base = build(shape).to(getattr(torch, dtype))
     method, fit = registry.get(RECIPES[recipe].method), fit_budget(RECIPES[recipe], shape, "native")
-    model = method.attach(fresh(base), fit.params)
-    own_trained(model, base)
+    model = method.attach(copy_sharing_weights(base), fit.params)
+    unshare_trainable(model, base)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -256,12 +258,12 @@ def test_hours_on_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     plan = planning.make(Study.load(workspace.study_file("smollm2"), changes), workspace)
     flops = sum(price.flops or 0 for price in plan.prices if price)
     hours = flops / 2 / (REACHED["bfloat16"] * 200e9) / 3600  # four equal trials, two at a time
-    said = planning.sentences(plan, 8, 80e9, {"bfloat16": 200e9}.__getitem__)
+    said = display.plan_sentences(plan, 8, 80e9, {"bfloat16": 200e9}.__getitem__)
     assert f"about {hours:.2g} hours with 2 trials at a time" in " ".join(said)
     assert "200 GFLOP/s" in " ".join(said)
-    assert len(planning.sentences(plan, 8, 80e9)) == len(said) - 1
-    slow = planning.sentences(plan, 8, 80e9, {"bfloat16": 200e6}.__getitem__)
-    assert slow == planning.sentences(plan, 8, 80e9)
+    assert len(display.plan_sentences(plan, 8, 80e9)) == len(said) - 1
+    slow = display.plan_sentences(plan, 8, 80e9, {"bfloat16": 200e6}.__getitem__)
+    assert slow == display.plan_sentences(plan, 8, 80e9)
 
 
 def test_the_rate_of_a_core_is_measured_and_leaves_the_threads_alone() -> None:

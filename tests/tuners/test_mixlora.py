@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixlora import MixLoraConfig, MixLoraLayer
 from mosld_bench.tuners.mixture import aux_loss, balance_loss, gate
-from tests.models import build, config
+from tests.support.models import build, config
 
 KINDS = ["llama", "mistral", "qwen2"]
 

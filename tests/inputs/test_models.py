@@ -15,8 +15,9 @@ from mosld_bench.inputs.models import ensure_weights, load_base, load_config, lo
 from mosld_bench.methods.fit import base_size, fit_budget
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.trial import ModelSpec
+from tests.conftest import REPOSITORY
 
-RECIPES = load_recipes(Path(__file__).parent.parent / "methods")
+RECIPES = load_recipes(REPOSITORY / "methods")
 LLAMA2_7B = ModelSpec(name="NousResearch/Llama-2-7b-hf")
 
 

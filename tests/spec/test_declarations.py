@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from mosld_bench.errors import BadFileError, BenchError, DataError, UnknownNameError
 from mosld_bench.methods import registry
-from mosld_bench.methods.registry import Method
+from mosld_bench.methods.base import Method
 from mosld_bench.spec.recipe import Recipe, load_recipes, select
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
@@ -289,7 +289,7 @@ def test_registry_says_what_is_wrong() -> None:
         registry.get("pathlib:Path")
     with pytest.raises(BenchError, match="cannot be imported"):
         registry.load_plugin("no_such_plugin")
-    assert isinstance(registry.get("tests.test_declarations:Loud"), Loud)
+    assert isinstance(registry.get("tests.spec.test_declarations:Loud"), Loud)
     registry.register("loud")(Loud)
     registry.register("loud")(Loud)
     try:

@@ -17,10 +17,10 @@ from mosld_bench.inputs import source_note as origin
 from mosld_bench.inputs.tasks import TaskLoader, examples, passages, primary_metric, split, training_docs
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import Resources, TrainSpec
-from mosld_bench.trial.execute import Session, Surroundings
+from mosld_bench.trial.execute import Session, WorkerConfig
 from mosld_bench.trial.scoring import PackedLM, evaluate
-from tests import miniature as invented
 from tests.conftest import REPOSITORY, bench, write_task
+from tests.support import miniature as invented
 
 FOLDER = REPOSITORY / "tasks"
 FILES = TaskFiles.scan((FOLDER,))
@@ -189,7 +189,7 @@ def test_what_must_not_stop_a_generated_answer_is_not_in_it(loader: TaskLoader) 
 
 
 def test_generated_answers_are_trained_with_an_end_and_options_without(miniature: Path) -> None:
-    session = Session(Surroundings((str(FOLDER),), Resources(), data_root=str(miniature)))
+    session = Session(WorkerConfig((str(FOLDER),), Resources(), data_root=str(miniature)))
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     spec = TrainSpec(steps=1, max_length=256)
     for name, ends in (("gsm8k", True), ("dialogsum", True), ("openorca", True), ("race_letters", False)):

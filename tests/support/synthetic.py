@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mosld_bench.records.record import EvalInfo, Metric, Outcome, Point, Record, TrainInfo
+from mosld_bench.records.store import Store
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Fit, ModelSpec, TrainSpec, Trial
@@ -257,7 +258,7 @@ def make_records(
     )
     trials = make_trials(study, [RECIPES[name] for name in recipes])
     for trial in trials[: len(trials) - skip]:
-        Outcome(make_record(trial, study, dirty)).write(root / "results")
+        Store(root / "results").write(Outcome(make_record(trial, study, dirty)))
     return study, trials
 
 

@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from pypdf import PdfReader
 
 from mosld_bench.errors import BadFileError, BenchError
-from mosld_bench.records import record
 from mosld_bench.records.record import Outcome, Point, Record
-from mosld_bench.report.analysis import Evidence, gather
+from mosld_bench.records.store import Store, load
+from mosld_bench.report.analysis import Analysis, gather
 from mosld_bench.report.build import SIZES, _body_size, build_report, polished
 from mosld_bench.report.figures.plots import draw_all
 from mosld_bench.report.figures.style import Plot, percent_axis
@@ -28,8 +28,8 @@ from mosld_bench.report.sections.summary import summary
 from mosld_bench.report.table import percent, tex_text
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import Condition, ModelSpec, Trial
-from tests.synthetic import (
+from mosld_bench.spec.trial import Condition, ModelSpec, PlannedTrial, Trial
+from tests.support.synthetic import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,
     RECIPES,
@@ -46,7 +46,8 @@ COLUMNS += ["out_of_domain_mean", "out_of_domain_sd", "seeds"]
 
 
 def build(root: Path, study: Study, trials: list[Trial], tasks: dict[str, Any] | None = None) -> Path:
-    return build_report(study, trials, record.load(root / "results", study.name), root / "out", tasks or TASKS)
+    sources = Store(root / "results").sources(study, TASKS if tasks is None else tasks)
+    return build_report(study, trials, sources, root / "out")
 
 
 def text_of(pdf: Path) -> str:
@@ -58,8 +59,8 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def evidence_of(root: Path, study: Study, trials: list[Trial]) -> Evidence:
-    return gather(study, trials, record.load(root / "results", study.name), TASKS)
+def evidence_of(root: Path, study: Study, trials: list[Trial]) -> Analysis:
+    return gather(study, trials, Store(root / "results").sources(study, TASKS))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def test_means_by_hand(tmp_path: Path) -> None:
         values = scores.get((trial.setting, trial.train_on[0], trial.seed))
         if values:
             known = {task: value for task, value in zip("abc", values, strict=True) if value is not None}
-            Outcome(make_record(trial, study, values=known)).write(tmp_path / "results")
+            Store(tmp_path / "results").write(Outcome(make_record(trial, study, values=known)))
     found = {row.setting: row for row in evidence_of(tmp_path, study, trials).rows}
     mixture, single = found["mixture"], found["single"]
     assert mixture.by_seed() == pytest.approx({0: 0.6, 1: 0.7})
@@ -152,13 +153,13 @@ def test_what_counts(tmp_path: Path) -> None:
     earlier = make_trials(more, [RECIPES["lora"], RECIPES["mola"]])
     changed = RECIPES["mosld"].model_copy(update={"params": {**RECIPES["mosld"].params, "dropout": 0.5}})
     for trial in [*earlier, *make_trials(study, [changed])]:
-        Outcome(make_record(trial, study)).write(results)
+        Store(results).write(Outcome(make_record(trial, study)))
     for trial in make_trials(study, [RECIPES["mosl"]], protocol="0ther000"):
-        Outcome(make_record(trial, study)).write(results)
-    evidence = evidence_of(tmp_path, study, trials)
-    seeds = {row.recipe.name: len(row.by_seed()) for row in evidence.rows}
+        Store(results).write(Outcome(make_record(trial, study)))
+    analysis = evidence_of(tmp_path, study, trials)
+    seeds = {row.recipe.name: len(row.by_seed()) for row in analysis.rows}
     assert seeds == {"lora": 4, "mosld": 3, "mola": 4}
-    assert (evidence.other_protocol, evidence.superseded, evidence.missing) == (3, 3, ())
+    assert (analysis.other_protocol, analysis.superseded, analysis.missing) == (3, 3, ())
 
 
 def test_of_a_block_the_latest_target_counts(tmp_path: Path) -> None:
@@ -170,10 +171,10 @@ def test_of_a_block_the_latest_target_counts(tmp_path: Path) -> None:
         assert made.size is not None
         size = made.size.model_copy(update={"target": target})
         meta = made.meta_info | {"started": f"2026-01-0{day}T10:00:00+00:00"}
-        Outcome(made.model_copy(update={"size": size, "meta_info": meta})).write(tmp_path / "results")
-    evidence = evidence_of(tmp_path, study, trials)
-    assert {row.recipe.name: len(row.records) for row in evidence.trained} == {"lora": 0, "mola": 1}
-    assert [trial.recipe.name for trial in evidence.missing] == ["lora"]
+        Store(tmp_path / "results").write(Outcome(made.model_copy(update={"size": size, "meta_info": meta})))
+    analysis = evidence_of(tmp_path, study, trials)
+    assert {row.recipe.name: len(row.records) for row in analysis.trained} == {"lora": 0, "mola": 1}
+    assert [trial.recipe.name for trial in analysis.missing] == ["lora"]
 
 
 def test_rows_without_a_common_seed_are_not_called_separated(tmp_path: Path) -> None:
@@ -181,14 +182,14 @@ def test_rows_without_a_common_seed_are_not_called_separated(tmp_path: Path) -> 
     trials = make_trials(study, [RECIPES["lora"], RECIPES["mola"]])
     for trial in trials:
         if (trial.recipe.name == "mola") == (trial.seed == 2):
-            Outcome(make_record(trial, study)).write(tmp_path / "results")
-    evidence = evidence_of(tmp_path, study, trials)
+            Store(tmp_path / "results").write(Outcome(make_record(trial, study)))
+    analysis = evidence_of(tmp_path, study, trials)
     block = Condition("mixture", "60000")
-    assert evidence.against_best(block) == []
-    assert evidence.tied(block) == []
-    assert len(evidence.untested(block)) == 1
-    assert "separated from all" not in " ".join(summary(evidence))
-    assert "No other method" not in " ".join(summary(evidence))
+    assert analysis.against_best(block) == []
+    assert analysis.tied(block) == []
+    assert len(analysis.untested(block)) == 1
+    assert "separated from all" not in " ".join(summary(analysis))
+    assert "No other method" not in " ".join(summary(analysis))
 
 
 def uneven(root: Path) -> tuple[Study, list[Trial]]:
@@ -200,18 +201,18 @@ def uneven(root: Path) -> tuple[Study, list[Trial]]:
     trials = [t for t in make_trials(study, recipes) if t.seed < len(scores[t.recipe.name])]
     for trial in trials:
         value = scores[trial.recipe.name][trial.seed]
-        Outcome(make_record(trial, study, values=dict.fromkeys("abc", value))).write(root / "results")
+        Store(root / "results").write(Outcome(make_record(trial, study, values=dict.fromkeys("abc", value))))
     return study, trials
 
 
 def test_a_row_of_one_seed_is_neither_best_nor_tested(tmp_path: Path) -> None:
     study, trials = uneven(tmp_path)
-    evidence, block = evidence_of(tmp_path, study, trials), Condition("mixture", "60000")
-    assert (best := evidence.best(block)) is not None
+    analysis, block = evidence_of(tmp_path, study, trials), Condition("mixture", "60000")
+    assert (best := analysis.best(block)) is not None
     assert best.recipe.name == "mosld"
-    assert [row.recipe.name for row in evidence.tied(block)] == ["mola"]
-    assert [row.recipe.name for row in evidence.untested(block)] == ["moe-lora", "hydralora"]
-    said = " ".join(summary(evidence))
+    assert [row.recipe.name for row in analysis.tied(block)] == ["mola"]
+    assert [row.recipe.name for row in analysis.untested(block)] == ["moe-lora", "hydralora"]
+    said = " ".join(summary(analysis))
     assert "MoSLD has the highest in-domain mean of those with three seeds, 70.7" in said
     assert (
         "Three seeds do not separate it from MoLA. Not tested, for want of a second seed in common: MoE-LoRA and"
@@ -243,7 +244,7 @@ def test_a_report_says_what_its_means_hide(tmp_path: Path) -> None:
         info = made.train_info.model_copy(update={"curve": tuple(curve)})
         size = made.size.model_copy(update={"residual": 0.000625})
         changed = {"metrics": metrics, "train_info": info, "size": size}
-        Outcome(made.model_copy(update=changed)).write(tmp_path / "results")
+        Store(tmp_path / "results").write(Outcome(made.model_copy(update=changed)))
     scoring = {"a": "text", "b": "letter", "c": "text"}
     tasks = {name: {"metadata": {"title": name.upper(), "scoring": by}} for name, by in scoring.items()}
     tasks["b"]["num_fewshot"] = 5  # type: ignore[assignment]
@@ -261,18 +262,21 @@ def test_a_report_says_what_its_means_hide(tmp_path: Path) -> None:
 def test_a_failed_trial_is_told_with_its_error(tmp_path: Path) -> None:
     study, trials = make_records(tmp_path, ("lora", "mola", "mosld"), skip=1)
     error = "Traceback ...\nFloatingPointError: The loss became nan at step 3 of 9."
-    Outcome(Record(trial=trials[-1], trial_id=trials[-1].id, status="failed", error=error)).write(tmp_path / "results")
-    failures = record.failures(tmp_path / "results", study.name)
+    Store(tmp_path / "results").write(
+        Outcome(Record(trial=trials[-1], trial_id=trials[-1].id, status="failed", error=error))
+    )
+    failures = Store(tmp_path / "results").failures(study.name)
     assert failures == {trials[-1].id: "FloatingPointError: The loss became nan at step 3 of 9."}
-    frame = record.load(tmp_path / "results", study.name)
-    pdf = build_report(study, trials, frame, tmp_path / "out", TASKS, failures=failures)
+    pdf = build(tmp_path, study, trials)
     text = " ".join(text_of(pdf).split())
     assert "the picture is partial; one trial of them failed (MoSLD; why is said under the table of results)" in text
     assert "Failed: MoSLD, 60,000 parameters, seed 2: FloatingPointError: The loss became nan at step 3 of 9." in text
-    Outcome(make_record(trials[-1], study)).write(tmp_path / "results")
-    assert record.failures(tmp_path / "results", study.name) == {}
-    Outcome(Record(trial=trials[-1], trial_id=trials[-1].id, status="failed", error=error)).write(tmp_path / "results")
-    assert record.failures(tmp_path / "results", study.name) == failures  # what is there may be of another size
+    Store(tmp_path / "results").write(Outcome(make_record(trials[-1], study)))
+    assert Store(tmp_path / "results").failures(study.name) == {}
+    Store(tmp_path / "results").write(
+        Outcome(Record(trial=trials[-1], trial_id=trials[-1].id, status="failed", error=error))
+    )
+    assert Store(tmp_path / "results").failures(study.name) == failures  # what is there may be of another size
 
 
 def test_other_metrics_by_hand(tmp_path: Path) -> None:
@@ -283,10 +287,10 @@ def test_other_metrics_by_hand(tmp_path: Path) -> None:
         metrics = [
             m if m.primary else m.model_copy(update={"value": norm + 0.1 * (m.task == "b")}) for m in made.metrics
         ]
-        Outcome(made.model_copy(update={"metrics": tuple(metrics)})).write(tmp_path / "results")
-    evidence = evidence_of(tmp_path, study, trials)
-    assert evidence.other_metrics() == ["acc_norm,none"]
-    assert evidence.under("acc_norm,none", evidence.trained[0]).by_seed() == pytest.approx({0: 0.45, 1: 0.65})
+        Store(tmp_path / "results").write(Outcome(made.model_copy(update={"metrics": tuple(metrics)})))
+    analysis = evidence_of(tmp_path, study, trials)
+    assert analysis.other_metrics() == ["acc_norm,none"]
+    assert analysis.under("acc_norm,none", analysis.trained[0]).by_seed() == pytest.approx({0: 0.45, 1: 0.65})
     build(tmp_path, study, trials)
     (row,) = rows_of(tmp_path / "out" / "tables" / "other-metrics.csv")
     assert (row["recipe"], row["seeds"]) == ("lora", "2")
@@ -320,9 +324,9 @@ def test_figures_of_rows_of_a_study(tmp_path: Path) -> None:
     single = study.model_copy(update={"settings": ("single",), "seeds": (0,)})
     few = make_trials(single, [RECIPES["lora"], RECIPES["mosld"]])
     for trial in few:
-        Outcome(make_record(trial, study)).write(tmp_path / "results")
-    evidence = evidence_of(tmp_path, study, [*trials, *few])
-    drawn = {plot.name: plot for plot in draw_all(evidence) if isinstance(plot, Plot)}
+        Store(tmp_path / "results").write(Outcome(make_record(trial, study)))
+    analysis = evidence_of(tmp_path, study, [*trials, *few])
+    drawn = {plot.name: plot for plot in draw_all(analysis) if isinstance(plot, Plot)}
     for name in ("settings", "size", "tasks-by-method"):
         figure = drawn[name].figure
         points = {(line.get_marker(), line.get_color()) for axes in figure.axes for line in axes.lines}
@@ -331,7 +335,7 @@ def test_figures_of_rows_of_a_study(tmp_path: Path) -> None:
         assert entries <= points, name
     (legend,) = drawn["settings"].figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["LoRA", "MoSLD"]
-    sizes = [row.trainable for row in evidence.trained if row.trainable]
+    sizes = [row.trainable for row in analysis.trained if row.trainable]
     for axes in drawn["size"].figure.axes:
         low, high = axes.get_xlim()
         assert low < min(sizes)
@@ -339,7 +343,7 @@ def test_figures_of_rows_of_a_study(tmp_path: Path) -> None:
     for column in (0, 1):  # mixture above single: one scale, or a gap of 0.1 points fills a panel
         panels = drawn["size"].figure.axes[column::2]
         assert len({axes.get_ylim() for axes in panels}) == 1 < len(panels)
-        means = [row.mean_sd(kind)[0] for row in evidence.trained for kind in [("in_domain", "out_of_domain")[column]]]
+        means = [row.mean_sd(kind)[0] for row in analysis.trained for kind in [("in_domain", "out_of_domain")[column]]]
         low, high = panels[0].get_ylim()
         assert all(low < mean < high for mean in means if mean is not None)
 
@@ -351,7 +355,7 @@ def test_a_size_just_below_a_power_of_ten_has_its_tick(tmp_path: Path) -> None:
         made = make_record(trial, study)
         assert made.size is not None
         size = made.size.model_copy(update={"trainable": 99_960})
-        Outcome(made.model_copy(update={"size": size})).write(tmp_path / "results")
+        Store(tmp_path / "results").write(Outcome(made.model_copy(update={"size": size})))
     drawn = {plot.name: plot for plot in draw_all(evidence_of(tmp_path, study, trials)) if isinstance(plot, Plot)}
     for axes in drawn["size"].figure.axes:
         assert list(axes.get_xticks()) == [100_000]
@@ -386,7 +390,7 @@ def test_the_protocol_tells_when_rows_have_unequal_seeds(few: bool, tmp_path: Pa
     trials = make_trials(study, [RECIPES["lora"], RECIPES["mola"]])
     planned = [trial for trial in trials if not few or trial.recipe.name == "lora" or trial.seed == 0]
     for trial in planned:
-        Outcome(make_record(trial, study)).write(tmp_path / "results")
+        Store(tmp_path / "results").write(Outcome(make_record(trial, study)))
     said = " ".join(text_of(build(tmp_path, study, planned)).split())
     assert "Seeds. 0, 1. " in said
     assert ("Not every row has all of them" in said) == few
@@ -400,14 +404,14 @@ def test_best_and_tied(tmp_path: Path) -> None:
     scores["mosld"] = (0.70, 0.71, 0.71)
     for trial in trials:
         value = scores[trial.recipe.name][trial.seed]
-        Outcome(make_record(trial, study, values={"a": value})).write(tmp_path / "results")
-    evidence = evidence_of(tmp_path, study, trials)
-    best = evidence.best(Condition("mixture", "60000"))
+        Store(tmp_path / "results").write(Outcome(make_record(trial, study, values={"a": value})))
+    analysis = evidence_of(tmp_path, study, trials)
+    best = analysis.best(Condition("mixture", "60000"))
     assert best is not None
     assert best.recipe.name == "mosld"  # full scores higher, but is not of this size
-    separated = {c.row.recipe.name: c.separated for c in evidence.against_best(Condition("mixture", "60000"))}
+    separated = {c.row.recipe.name: c.separated for c in analysis.against_best(Condition("mixture", "60000"))}
     assert separated == {"lora": True, "mola": False}
-    said = " ".join(summary(evidence))
+    said = " ".join(summary(analysis))
     assert "MoSLD has the highest in-domain mean" in said
     assert "10.2 points above LoRA" in said
     assert "Three seeds do not separate it from MoLA" in said
@@ -427,12 +431,12 @@ def test_records_are_read_in_one_pass_and_nothing_beside_them_is(
     opened: list[Path] = []
     really = Path.open
     monkeypatch.setattr(Path, "open", lambda path, *how, **more: (opened.append(path), really(path, *how, **more))[1])
-    frame = record.load(tmp_path / "results", study.name)
+    frame = load(tmp_path / "results", study.name)
     monkeypatch.undo()
     assert frame["trial"].nunique() == len(trials)
     assert opened == sorted((tmp_path / "results").glob("*/*/record.json"))
     for path, one in zip(opened, frame.drop_duplicates("trial")["record"], strict=True):  # nothing is lost on the way
-        assert (Outcome(one).write(tmp_path / "copy") / "record.json").read_bytes() == path.read_bytes()
+        assert (Store(tmp_path / "copy").write(Outcome(one)) / "record.json").read_bytes() == path.read_bytes()
 
 
 def test_dirty_is_a_draft(tmp_path: Path) -> None:
@@ -449,7 +453,7 @@ def test_nothing_to_report(tmp_path: Path, foreign: bool) -> None:
     trials = make_trials(study, [RECIPES["lora"]])
     if foreign:
         for trial in make_trials(study, [RECIPES["lora"]], protocol="0ther000"):
-            Outcome(make_record(trial, study)).write(tmp_path / "results")
+            Store(tmp_path / "results").write(Outcome(make_record(trial, study)))
     hint = (
         "; there are 3 of other conditions. Give the options of the run"
         if foreign
@@ -478,7 +482,7 @@ def test_names_survive(tmp_path: Path) -> None:
     )
     trials = make_trials(study, [recipe, RECIPES["lora"]])
     for trial in trials:
-        Outcome(make_record(trial, study)).write(tmp_path / "results")
+        Store(tmp_path / "results").write(Outcome(make_record(trial, study)))
     tasks = {"t$b": {"metadata": {"title": "B & <b>", "kind": "q_a"}}, "*c*": {"metadata": None}}
     text = re.sub(r"\s+", "", text_of(build(tmp_path, study, trials, tasks)))
     for part in (odd, "task_a#", "B&<b>", "*c*"):
@@ -524,7 +528,7 @@ def test_many_tasks_and_recipes(tmp_path: Path) -> None:
     study = study.model_copy(update={"budgets": ("60000", "120000")})
     trials = make_trials(study, [RECIPES["lora"], *extra])
     for trial in trials:
-        Outcome(make_record(trial, study)).write(tmp_path / "results")
+        Store(tmp_path / "results").write(Outcome(make_record(trial, study)))
     pdf = build(tmp_path, study, trials, {})
     assert "task_25" in text_of(pdf)
     assert (tmp_path / "out" / "tables" / "main.csv").read_text(encoding="utf-8").count("\n") == 33
@@ -536,7 +540,7 @@ def test_rows_of_several_models_are_told_apart_in_every_table(tmp_path: Path) ->
     study = make_study(in_domain=names[:10], out_of_domain=names[10:], seeds=(0,)).model_copy(update={"models": models})
     trials = make_trials(study, [RECIPES["lora"]])
     for trial in trials:
-        Outcome(make_record(trial, study)).write(tmp_path / "results")
+        Store(tmp_path / "results").write(Outcome(make_record(trial, study)))
     build(tmp_path, study, trials, {})
     for name in ("main", "tasks-1"):
         assert [row["model"] for row in rows_of(tmp_path / "out" / "tables" / f"{name}.csv")] == ["embedded", "other"]
@@ -553,10 +557,12 @@ def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
     ):
         path.write_text(broken)
         with pytest.raises(BadFileError, match=rf"record\.json is no record of this version \({re.escape(why)}"):
-            record.load(tmp_path / "results")
+            load(tmp_path / "results")
     path.write_text("{")
+    size = make_record(trials[0], make_study()).size
+    assert size is not None
     with pytest.raises(BadFileError, match=r"record\.json is no record of this version \(JSONDecodeError"):
-        record.finished(tmp_path / "results", trials[0], make_record(trials[0], make_study()).size)
+        Store(tmp_path / "results").finished(PlannedTrial(trials[0], size))
 
 
 def test_printed_numbers() -> None:
@@ -620,9 +626,9 @@ def test_a_recipe_that_leaves_coordinates_open_is_reported_by_their_defaults(tmp
     study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0,), axis="experts", reference="bare")
     trials = make_trials(study, [bare, wide])
     for trial in trials:
-        Outcome(make_record(trial, study)).write(tmp_path / "results")
-    evidence = evidence_of(tmp_path, study, trials)
-    (figure,) = [plot.figure for plot in draw_all(evidence) if isinstance(plot, Plot) and plot.name == "axis"]
+        Store(tmp_path / "results").write(Outcome(make_record(trial, study)))
+    analysis = evidence_of(tmp_path, study, trials)
+    (figure,) = [plot.figure for plot in draw_all(analysis) if isinstance(plot, Plot) and plot.name == "axis"]
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["2-4-6-8", "4"]
     build(tmp_path, study, trials)
     rows = {row["recipe"]: row for row in rows_of(tmp_path / "out" / "tables" / "methods.csv")}

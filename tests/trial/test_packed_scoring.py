@@ -13,10 +13,10 @@ from lm_eval.models.huggingface import HFLM
 
 from mosld_bench.errors import OutOfMemoryError
 from mosld_bench.methods import registry
-from mosld_bench.trial.packed_scoring import CannotPackError, Proof, Work, packs, score_packed, score_plain
+from mosld_bench.trial.packed_scoring import CannotPackError, PackingCheck, Work, packs, score_packed, score_plain
 from mosld_bench.trial.prefix_tree import Tree, plant
 from mosld_bench.trial.scoring import PackedLM, encode_pairs
-from tests.models import build, config, tokenizer
+from tests.support.models import build, config, tokenizer
 
 Ids = list[int]
 
@@ -167,7 +167,7 @@ def test_models_that_cannot_be_packed_are_found_out() -> None:
 
 def test_what_is_known_of_a_model_holds_up_to_a_length() -> None:
     """A short request says nothing of a longer one, and a model is tried out once a length."""
-    narrow, proof = build(config("mistral", sliding_window=24)), Proof()
+    narrow, proof = build(config("mistral", sliding_window=24)), PackingCheck()
     assert proof.covers(narrow, [([3, 4, 5], [6])], 0)
     assert proof.length == 4
     assert not proof.covers(narrow, [([3, 4], [5]), (list(range(3, 33)), [6])], 0)
@@ -183,7 +183,7 @@ def test_virtual_tokens_count_for_a_window() -> None:
     model = registry.get("peft").attach(build(config("mistral", sliding_window=40)), params).eval()
     assert packs(model, (list(range(3, 13)), [5]), 0)
     assert not packs(model, (list(range(3, 33)), [5]), 0)
-    proof, request = Proof(), (list(range(3, 33)), [5])
+    proof, request = PackingCheck(), (list(range(3, 33)), [5])
     few = registry.get("peft").attach(build(config("mistral", sliding_window=40)), params | {"num_virtual_tokens": 4})
     assert proof.covers(few.eval(), [request], 0)
     assert not proof.covers(model, [request], 0)  # the same recipe at a larger budget
@@ -286,7 +286,7 @@ def raising(error: BaseException, calls: int = 1) -> torch.nn.Module:
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
 def test_a_full_device_says_nothing_about_the_model(error: BaseException) -> None:
     """It is an error of its own, and what is known of the model stays as it was."""
-    model, proof, asked = raising(error), Proof(), requests(6)
+    model, proof, asked = raising(error), PackingCheck(), requests(6)
     with pytest.raises(OutOfMemoryError, match=r"does not suffice to score .* resources\.score_tokens"):
         proof.covers(model, asked, 0)
     assert (proof.length, proof.holds) == (0, True)

@@ -1,0 +1,77 @@
+"""The contract of a method: what one must do, and what it may say about itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Method(ABC):
+    """An algorithm that makes a frozen language model trainable in few parameters.
+
+    The contract, held by :func:`mosld_bench.methods.contract.check_method`: after ``attach`` exactly the method's own
+    parameters require a gradient, and the model's output is what it was before (unless ``starts_at_zero`` says no).
+    """
+
+    #: Integer field of ``params`` that the budget solver turns, or None where the size is fixed.
+    knob: ClassVar[str | None] = None
+
+    #: Fields that move in proportion to the knob (``lora_alpha`` with ``r``: the scale alpha / r is held).
+    proportional: ClassVar[tuple[str, ...]] = ()
+
+    #: Field, if any, that raises the knob for single modules (PEFT's ``rank_pattern``: module name -> knob).
+    pattern: ClassVar[str | None] = None
+
+    #: What ``pattern`` is to the knob, for the proportional fields (``lora_alpha`` -> ``alpha_pattern``).
+    proportional_patterns: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
+    def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
+        """Return ``model`` (wrapped or changed in place) with the method's parameters requiring a gradient.
+
+        Must work on the meta device too, since that is how parameters are counted.
+        """
+
+    def aux_loss(self, model: nn.Module) -> Tensor | None:
+        """A scalar to add to the loss of the step just computed (a balance loss), or None."""
+        return None
+
+    def before_step(self, model: nn.Module) -> None:
+        """Called once before every optimiser step, whatever the number of micro-batches."""
+        return
+
+    def active(self, model: nn.Module) -> int:
+        """How many of the trained parameters of ``model`` (what ``attach`` returned) enter the output of one token.
+
+        All of them, unless the method picks some for each token: a router with top-K leaves the other experts out.
+        """
+        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+    def starts_at_zero(self, params: Mapping[str, Any]) -> bool:
+        """Whether the output right after ``attach`` is the base model's."""
+        return True
+
+    def checkpoints(self, params: Mapping[str, Any]) -> bool:
+        """Whether a layer's forward may be run again in the backward pass (gradient checkpointing)."""
+        return True
+
+    def knob_of(self, params: Mapping[str, Any]) -> str | None:
+        """The knob for these ``params``; only a method with several kinds inside needs to override it."""
+        return self.knob if self.knob in params else None
+
+    def at(self, params: Mapping[str, Any], value: int, knob: str | None = None) -> dict[str, Any]:
+        """``params`` with the knob at ``value`` and the proportional fields moved along.
+
+        ``knob`` is a recipe's own choice; nothing else moves with one that is not the method's.
+        """
+        own = self.knob_of(params)
+        knob = knob or own
+        assert knob is not None
+        if knob != own:
+            return {**params, knob: value}
+        moved = {f: params[f] * value / params[knob] for f in self.proportional if f in params}
+        return {**params, **moved, knob: value}

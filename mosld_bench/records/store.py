@@ -1,0 +1,285 @@
+"""The store: the one owner of paths below results/ and of writing there, whole or not at all.
+
+results/STUDY/TRIAL/record.json      the numbers, the trial, the provenance; there only when the trial finished
+results/STUDY/TRIAL/items.parquet    per-item outcomes
+results/STUDY/TRIAL/adapter/         if asked for, what PEFT's save_pretrained writes
+results/STUDY/TRIAL/failure.json     instead of record.json, where the trial failed
+results/STUDY/overlap.json           what evaluation sets share with training sets
+results/STUDY/profile.json           what `mosld-bench profile` measured
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from mosld_bench.errors import BadFileError
+from mosld_bench.records.overlap import Overlap, Overlaps
+from mosld_bench.records.profile import Profile
+from mosld_bench.records.published import Published
+from mosld_bench.records.record import Outcome, Record
+from mosld_bench.spec.trial import PlannedTrial, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mosld_bench.spec.study import Study
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that a report is made of beside the study and its plan."""
+
+    records: tuple[Record, ...] = ()
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task -> its resolved definition
+    failures: Mapping[str, str] = field(default_factory=dict)  # trial id -> the last line of its error
+    overlaps: tuple[Overlap, ...] = ()
+    profile: Profile | None = None
+    published: Published | None = None
+
+
+class Store:
+    """The records below a folder ``results``, and what else a study leaves there."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+
+    def folder(self, trial: Trial) -> Path:
+        """Where the files of a trial lie."""
+        return self.results / trial.study / trial.id
+
+    def failure_file(self, trial: Trial) -> Path:
+        """Where the whole error of a failed trial lies."""
+        return self.folder(trial) / "failure.json"
+
+    def profile_file(self, study: str) -> Path:
+        """Where `mosld-bench profile` leaves what it measured, and where a report finds it."""
+        return self.results / study / "profile.json"
+
+    def _overlap_file(self, study: str) -> Path:
+        return self.results / study / "overlap.json"
+
+    def write(self, outcome: Outcome) -> Path:
+        """Write everything aside, rename ``record.json`` last. Returns the trial's folder.
+
+        A finished record replaces what was there; a failed one leaves ``failure.json`` and nothing else.
+        """
+        folder = self.folder(outcome.record.trial)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = outcome.record.model_dump_json(indent=1).encode()
+        if outcome.record.status == "failed":
+            replace_file(folder / "failure.json", text)
+            return folder
+        if outcome.items is not None:
+            replace_file(folder / "items.parquet", outcome.items.to_parquet(index=False, compression="zstd"))
+        shutil.rmtree(folder / "adapter", ignore_errors=True)  # of the record before
+        for name, content in (outcome.adapter or {}).items():
+            (folder / "adapter").mkdir(exist_ok=True)
+            replace_file(folder / "adapter" / name, content)
+        replace_file(folder / "record.json", text)
+        (folder / "failure.json").unlink(missing_ok=True)
+        return folder
+
+    def finished(self, planned: PlannedTrial) -> dict[str, Any] | None:
+        """The ``meta_info`` of the trial's record, if it has one of the size that is planned now.
+
+        A budget may be named after another recipe, and that recipe may have changed. Raises BadFileError for a file
+        that is no record.
+        """
+        path = self.folder(planned.trial) / "record.json"
+        if not path.exists():
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            size, meta = content["size"], dict(content["meta_info"])
+            same = _is_size(planned, size["target"], size["params"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise _no_record(path, f"{type(error).__name__}: {error}") from error
+        return meta if same else None
+
+    def elsewhere(self, planned: PlannedTrial) -> Iterator[Record]:
+        """Records of the same trial in other studies, at the size that is planned now.
+
+        What cannot be read is left out: it is for a run of its own study to say so.
+        """
+        for path in sorted(self.results.glob(f"*/{planned.trial.id}/record.json")):
+            with suppress(BadFileError):
+                record = _read_record(path)
+                size = record.size
+                if record.trial.study != planned.trial.study and size and _is_size(planned, size.target, size.params):
+                    yield record
+
+    def take(self, trial: Trial, record: Record) -> None:
+        """Make ``record``, of the same trial in another study, this study's own, with all that lies beside it."""
+        source, target = self.folder(record.trial), self.folder(trial)
+        shutil.rmtree(target, ignore_errors=True)  # a failure, or a record of another size
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("record.json", "failure.json", ".*"))
+        meta = {"taken_from": record.trial.study, **record.meta_info}
+        copied = record.model_copy(update={"trial": trial, "meta_info": meta})
+        replace_file(target / "record.json", copied.model_dump_json(indent=1).encode())
+
+    def records(self, study: str | None = None) -> Iterator[Record]:
+        """Every finished record (of one study, if named), in the order of their folders.
+
+        Raises BadFileError for a file that is no record.
+        """
+        for path in sorted(self.results.glob(f"{study or '*'}/*/record.json")):
+            yield _read_record(path)
+
+    def failures(self, study: str) -> dict[str, str]:
+        """Trial id -> the last line of its error, of every trial that failed when it was last run."""
+        errors = {}
+        for path in sorted(self.results.glob(f"{study}/*/failure.json")):
+            error = _read_record(path).error or ""
+            errors[path.parent.name] = (error.strip().splitlines() or ["no error was noted"])[-1]
+        return errors
+
+    def overlaps(self, study: str) -> Overlaps | None:
+        """What a run of the study has found; None where none did. Raises BadFileError for a file that is another."""
+        path = self._overlap_file(study)
+        if not path.is_file():
+            return None
+        try:
+            return Overlaps.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise BadFileError(f"{path} holds no overlaps ({type(error).__name__}: {error}).") from error
+
+    def write_overlaps(self, study: str, overlaps: Overlaps) -> None:
+        """Write the overlaps of a study, whole or not at all."""
+        text = json.dumps(overlaps.model_dump(mode="json"), indent=1, ensure_ascii=False)
+        self._write(self._overlap_file(study), f"{text}\n".encode())
+
+    def profile(self, study: str) -> Profile | None:
+        """The study's profile; None where none was made. Raises BadFileError for a file that is something else."""
+        path = self.profile_file(study)
+        if not path.is_file():
+            return None
+        try:
+            return Profile.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise BadFileError(
+                f"{path} holds no profile ({type(error).__name__}). Remove it, or measure again with mosld-bench "
+                f"profile."
+            ) from error
+
+    def write_profile(self, profile: Profile) -> Path:
+        """Write the profile of its study, whole or not at all. Returns its file."""
+        path = self.profile_file(profile.study)
+        self._write(path, profile.model_dump_json(indent=1).encode())
+        return path
+
+    def sources(
+        self, study: Study, tasks: Mapping[str, Mapping[str, Any]], published: Published | None = None
+    ) -> Sources:
+        """All that a report of ``study`` is made of; of the overlaps those of tasks that the study has now."""
+        noted = self.overlaps(study.name)
+        overlaps = noted.overlaps if noted else ()
+        with _no_garbage_collection():
+            records = tuple(self.records(study.name))
+        return Sources(
+            records=records,
+            tasks=tasks,
+            failures=self.failures(study.name),
+            overlaps=tuple(pair for pair in overlaps if {pair.train, pair.evaluated} <= set(study.tasks)),
+            profile=self.profile(study.name),
+            published=published,
+        )
+
+    def _write(self, path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, whatever happens meanwhile."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
+
+
+def _is_size(planned: PlannedTrial, target: int | None, params: dict[str, Any]) -> bool:
+    """Whether a record's target and params are those that its trial is planned with."""
+    return target == planned.fit.target and params == planned.fit.model_dump(mode="json")["params"]
+
+
+def _no_record(path: Path, why: str) -> BadFileError:
+    return BadFileError(
+        f"{path} is no record of this version ({why}). Move its folder away; `run` makes the trial again."
+    )
+
+
+def _read_record(path: Path) -> Record:
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _no_record(path, f"{where}: {first['msg']}" if where else first["msg"]) from error
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Python's collector walks all that was read again and again, ever longer, though none of it is garbage."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def load(results: Path, study: str | None = None) -> pd.DataFrame:
+    """One tidy row per trial, task and metric; what is missing is missing, there are no sentinel numbers.
+
+    One pass: every ``record.json`` is opened once, and nothing beside it is. A trial that only counted parameters has
+    one row without task and metric. Columns of the trial are repeated in each of its rows; ``record`` is the Record.
+    """
+    import pandas as pd
+
+    with _no_garbage_collection():
+        rows = [row for record in Store(results).records(study) for row in _rows(record)]
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["study", "trial", "protocol", "record"])
+
+
+def _rows(record: Record) -> list[dict[str, Any]]:
+    trial, size, train = record.trial, record.size, record.train_info
+    assert size is not None
+    common = {
+        "study": trial.study,
+        "trial": record.trial_id,
+        "protocol": trial.protocol,
+        "recipe": trial.recipe.name,
+        "title": trial.recipe.title,
+        "method": trial.recipe.method,
+        "group": trial.recipe.group,
+        "setting": trial.setting,
+        "train_on": ",".join(trial.train_on),
+        "budget": trial.budget,
+        "target": size.target,
+        "trainable_parameters": size.trainable,
+        "total_parameters": size.total,
+        "residual": size.residual,
+        "seed": trial.seed,
+        "model": trial.model.name,
+        "general_items": trial.general.items if trial.general else 0,
+        "train_seconds": train.seconds if train else None,
+        "tokens_per_second": train.tokens_per_second if train else None,
+        "eval_seconds": record.eval_info.seconds if record.eval_info else None,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "record": record,
+    }
+    return [{**common, **metric.model_dump()} for metric in record.metrics] or [common]
