@@ -30,7 +30,7 @@ def plan_table(plan: Plan, width: int = 160) -> Table:
     names = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
     names = [name for name in names if not (narrow and name in {"target", "of all"})]
     look: dict[str, Any] = {"box": None, "padding": (0, 1, 0, 0)} if narrow else {}
-    shown = Table(title=f"{plan.study.name}: {len(plan.jobs)} trials on {plan.study.model_names}", **look)
+    shown = Table(title=f"{plan.study.name}: {len(plan.planned)} trials on {plan.study.model_names}", **look)
     for name in names:
         left = name in {"recipe", "setting", "budget", "model", "general"}
         shown.add_column(name, justify="left" if left else "right", no_wrap=True)
@@ -44,7 +44,7 @@ _WIDE = 130  # characters
 
 def _plan_rows(plan: Plan) -> Iterator[dict[str, str]]:
     lines: dict[tuple[str, Condition], list[tuple[PlannedTrial, Price | None]]] = {}
-    for job, price in zip(plan.jobs, plan.prices, strict=True):
+    for job, price in zip(plan.planned, plan.prices, strict=True):
         lines.setdefault((job[0].recipe.name, job[0].condition), []).append((job, price))
     for (recipe, condition), members in lines.items():
         fit = members[0][0][1]

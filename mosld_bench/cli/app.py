@@ -117,12 +117,12 @@ def _planned(
     model_root: Path | None,
 ) -> tuple[Workspace, Plan]:  # fmt: skip
     """The plan of a study with the command line on top."""
-    from mosld_bench.run import plan as planning
+    from mosld_bench.run import make_plan
 
     workspace = Workspace.find(root)
     one = Study.load(workspace.study_file(study), given)
     _plugins(plugin)
-    return workspace, planning.make(one, workspace, tuple(include_path or ()), model_root)
+    return workspace, make_plan(one, workspace, include_paths=tuple(include_path or ()), model_root=model_root)
 
 
 def _print_plan(plan: Plan, gpus: int | None, gpu_memory: float) -> None:
@@ -260,7 +260,7 @@ def profile(
     from mosld_bench.cost import measure
     from mosld_bench.records.provenance import command_line
     from mosld_bench.records.store import Store
-    from mosld_bench.run import plan as planning
+    from mosld_bench.run import make_plan
 
     load = measure.workload(
         batch=batch, streams=streams, prompt_tokens=prompt_tokens, new_tokens=new_tokens, rounds=rounds
@@ -269,11 +269,11 @@ def profile(
     workspace = Workspace.find(root)
     one = measure.narrowed(Study.load(workspace.study_file(study), given), budget)
     _plugins(plugin)
-    planned = planning.make(one, workspace, tuple(include_path or ()), model_root)
+    planned = make_plan(one, workspace, include_paths=tuple(include_path or ()), model_root=model_root)
     options = measure.Options(load, device, dtype, random_weights, model_root, command_line())
     found = measure.profile(
         one,
-        planned.jobs,
+        planned.planned,
         planned.configs[one.models[0].name],
         options,
         say=lambda line: None if json else console.print(line),

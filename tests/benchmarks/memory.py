@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from mosld_bench.run import plan as planning
+from mosld_bench.run import make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.device import resident
@@ -45,10 +45,10 @@ def trials(recipe: str) -> None:
         "train.steps": 2, "train.dtype": "float32", "train.max_length": 256, "train.validation_items": 8,
         "evaluate.limit": 10, "seeds": list(range(TRIALS)),
     }  # fmt: skip
-    plan = planning.make(Study.load(workspace.study_file("smollm2"), changes), workspace, ())
+    plan = make_plan(Study.load(workspace.study_file("smollm2"), changes), workspace)
     session = Session(WorkerConfig((str(workspace.tasks),), plan.study.resources, str(real.data_root())))
     peaks, rests = [], []
-    for trial, fit in plan.jobs:
+    for trial, fit in plan.planned:
         if not trial.train_on:
             continue
         record = execute(trial, session, fit).record

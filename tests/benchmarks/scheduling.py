@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 from rich.console import Console
 
 from mosld_bench.records.record import Record
-from mosld_bench.run import plan as planning
-from mosld_bench.run import ray_executor as launch
-from mosld_bench.run.progress import ProgressDisplay
+from mosld_bench.records.store import Store
+from mosld_bench.run import ProgressDisplay, make_plan
+from mosld_bench.run.checks import local_gpus
+from mosld_bench.run.ray_executor import RayExecutor, worker_count
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial import device as meters
@@ -59,16 +61,20 @@ class _Clock(ProgressDisplay):
 def _launched(overrides: dict[str, Any]) -> tuple[float, list[float], int]:
     """(busy share of the workers since Ray is up, seconds until warm trials trained, trials)."""
     workspace = Workspace(REPOSITORY, REPOSITORY)
-    plan = planning.make(Study.load(workspace.study_file("embedded"), overrides), workspace)
+    plan = make_plan(Study.load(workspace.study_file("embedded"), overrides), workspace)
     around = WorkerConfig((str(workspace.tasks),), plan.study.resources)
-    clock = _Clock(plan.hours(plan.jobs), Console(quiet=True))
-    jobs, pool = plan.longest_first(plan.jobs), launch.Pool()
-    with TemporaryDirectory(prefix="mosld-scheduling-") as folder:
-        outcomes = launch.launch(jobs, around, pool, Path(folder), clock, begin=clock.begin)
-    records = [outcome.record for outcome in outcomes]
+    clock = _Clock(plan.hours(plan.planned), Console(quiet=True))
+    records = []
+    with TemporaryDirectory(prefix="mosld-scheduling-") as folder, closing(RayExecutor(around)) as executor:
+        outcomes = executor.run(plan.longest_first(plan.planned), clock)
+        clock.begin()
+        for outcome in outcomes:
+            Store(Path(folder)).write(outcome)
+            clock.finish(outcome.record)
+            records.append(outcome.record)
     if errors := [one.error for one in records if one.status == "failed"]:
         raise RuntimeError(str(errors[0]))
-    workers = launch.slots_of(launch.check_gpus(None), meters.cores(), pool, len(jobs))
+    workers = worker_count(around.resources, gpus=local_gpus(None), cpus=meters.cores(), trials=len(records))
     seconds = sum(float(one.meta_info["seconds"]) for one in records)
     busy = seconds / ((clock.ended - clock.began) * workers)
     return busy, _warm(records, workers), len(records)

@@ -11,7 +11,7 @@ from mosld_bench.inputs import models
 from mosld_bench.records import provenance
 from mosld_bench.trial import execute as execution
 from mosld_bench.trial.execute import Session, execute
-from tests.support.runs import prepare
+from tests.support.runs import prepare, timeless
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -28,16 +28,6 @@ def test_same_trial_same_numbers_and_the_base_model_is_loaded_once(tiny: Path, m
     for a, b in zip(first, again, strict=True):
         assert [m.value for m in a.metrics] == [m.value for m in b.metrics]
         assert a.train_info is None or [p.loss for p in a.train_info.curve] == [p.loss for p in b.train_info.curve]
-
-
-def timeless(value: object) -> object:
-    """A record's content with its times and its memory, which are never the same, set to zero."""
-    if isinstance(value, dict):
-        return {
-            key: 0 if key in {"started", "peak_memory_bytes"} or "second" in key else timeless(one)
-            for key, one in value.items()
-        }
-    return [timeless(one) for one in value] if isinstance(value, list) else value
 
 
 def test_what_a_trial_leaves_does_not_grow_with_the_number_of_trials(tiny: Path) -> None:
