@@ -18,8 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 def test_held_out_items_and_samples_are_fixed(tiny: Path) -> None:
     loader = TaskLoader([tiny / "tasks"])
     task = loader.get("copy")
-    found = examples(task)
-    assert (found[0].context, found[0].answer) == ("ab0?", " a")
+    first = examples(task)[0]
+    assert (first.context, first.answer) == ("ab0?", " a")
     train, held = split(20, 0.1, 0, "copy")
     assert (len(train), len(held)) == (18, 2)
     assert sorted(train + held) == list(range(20))
