@@ -421,7 +421,7 @@ def test_bad_input_is_one_sentence_and_nothing_half_written(
 ) -> None:
     import sys
 
-    from mosld_bench.cli.app import app as cli
+    from mosld_bench import cli
 
     words, said = WRONG[case]
     (tiny / "methods" / "greedy.yaml").write_text("include: mosld.yaml\ntitle: Greedy\nparams: {top_k: 9}\n")
