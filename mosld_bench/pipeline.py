@@ -43,7 +43,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     records = []
     with ProgressDisplay(plan.hours(order), console) as progress, closing(executor):
         outcomes = executor.run(order, progress)
-        if study.train:  # a report needs the overlaps; they are searched while the workers get ready
+        if study.trains:  # a report needs the overlaps; they are searched while the workers get ready
             find_overlaps(study, workspace, inputs.loader.files, lambda: inputs.loader)
         for outcome in outcomes:
             store.write(outcome)
@@ -122,7 +122,7 @@ def _print_failures(failed: Sequence[Record], store: Store, console: Console) ->
 
 
 def _print_results(study: Study, workspace: Workspace, path: Path, console: Console) -> None:
-    if study.train:
+    if study.trains:
         console.print(display.results_table(path.parent / "tables" / "main.csv"))
     for line in (*printed_slips(study, workspace), f"report: {path}"):
         console.print(line, soft_wrap=True)

@@ -37,10 +37,10 @@ def check(plan: Plan, task_folders: Sequence[Path], options: Options) -> Inputs:
     study = plan.study
     here = options.inline(study) or options.address is None
     gpus = local_gpus(options.gpus) if here else 0
-    if gpus and study.train:
+    if gpus and study.trains:
         _check_memory(plan, study.resources.gpus_per_trial)
     loader = _load_tasks(plan, task_folders, options)
-    return Inputs(gpus, loader, _find_weights(plan, options) if study.train else {})
+    return Inputs(gpus, loader, _find_weights(plan, options) if study.trains else {})
 
 
 def local_gpus(asked: int | None) -> int:
