@@ -78,7 +78,7 @@ def plan_sentences(
     ``core_rate``: on a machine without a GPU, the FLOP/s of one of its cores in a dtype (`meters.core_rate`).
     """
     prices = [price for price in plan.prices if price]
-    if not prices and plan.study.train:
+    if not prices and plan.study.trains:
         return ["No estimate of time and memory: it is made for transformers alone, and this model's shape is another."]
     if not prices:
         return ["Nothing is trained or scored: parameters are counted, which takes seconds."]

@@ -51,13 +51,13 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     from mosld_bench.run.progress import ProgressDisplay
     from mosld_bench.trial.execute import WorkerConfig
 
-    inline = options.executor == "inline" or study.train is None
+    inline = options.executor == "inline" or not study.trains
     own_gpus = launch.check_gpus(options.gpus) if inline or options.address is None else 0
-    if own_gpus and study.train:
+    if own_gpus and study.trains:
         _check_memory(plan, study.resources.gpus_per_trial)
     folders = [workspace.tasks, *options.include_paths]
     loader = _check_inputs(study, folders, options)
-    weights = {model.name: weights_source(model, options.model_root) for model in study.models if study.train}
+    weights = {model.name: weights_source(model, options.model_root) for model in study.models if study.trains}
     todo = missing(jobs, workspace.results, options.overwrite, weights)
     taken: Counter[str] = Counter()
     if options.overwrite == "only-missing":
@@ -77,7 +77,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
 
     def keep() -> None:
         """Leave beside the records what a report needs of the data, once it is sure that the run can begin."""
-        if study.train:
+        if study.trains:
             find_overlaps(study, workspace, loader.files, lambda: loader)
 
     failures = 0
@@ -105,7 +105,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
             console.print(f"failed: {one.trial_id}; the whole error is in {where}", soft_wrap=True)
     if failures < len(jobs):
         path = report(study, workspace, options.include_paths, [trial for trial, _ in jobs])
-        if study.train:
+        if study.trains:
             console.print(display.results_table(path.parent / "tables" / "main.csv"))
         for line in said_of_published(study, workspace):
             console.print(line, soft_wrap=True)
@@ -235,7 +235,7 @@ def _check_inputs(study: Study, folders: list[Path], options: Options) -> TaskLo
         loaded = loader.get(task)
         if task not in study.out_of_domain:
             examples(loaded, [0])
-    for model in study.models if study.train else ():
+    for model in study.models if study.trains else ():
         ensure_weights(model, options.model_root)
     return loader
 

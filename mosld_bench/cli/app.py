@@ -342,7 +342,7 @@ def fetch(
     workspace = Workspace.find(root)
     name = study or "smollm2"
     one = Study.load(workspace.study_file(name), {"model": {"name": model}} if model else None)
-    for spec in one.models if one.train else ():
+    for spec in one.models if one.trains else ():
         say(f"{spec.name}: {fetch_model(spec, say, to)}")
     if to is not None and (study or not model):
         files = TaskFiles.scan((workspace.tasks, *(include_path or ())))
@@ -432,7 +432,7 @@ def tasks_overlap(
     workspace = Workspace.find(root)
     given = _overrides(None, None, None, None, tasks, out_of_domain, None, limit, None, set_)
     one_study = Study.load(workspace.study_file(study), given)
-    if one_study.train is None:
+    if not one_study.trains:
         raise BenchError(f"The study {study!r} trains nothing, so no test item can be in its training sets.")
     folders = (workspace.tasks, *(include_path or ()))
     found = job.find_overlaps(
