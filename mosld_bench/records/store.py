@@ -3,7 +3,7 @@
 results/STUDY/TRIAL/record.json      the numbers, the trial, the provenance; there only when the trial finished
 results/STUDY/TRIAL/items.parquet    per-item outcomes
 results/STUDY/TRIAL/adapter/         if asked for, what PEFT's save_pretrained writes
-results/STUDY/TRIAL/failure.json     instead of record.json, where the trial failed
+results/STUDY/TRIAL/failure.json     the record of a failure, where the trial failed when it was last run
 results/STUDY/overlap.json           what evaluation sets share with training sets
 results/STUDY/profile.json           what `mosld-bench profile` measured
 """
@@ -75,7 +75,7 @@ class Store:
     def write(self, outcome: Outcome) -> Path:
         """Write everything aside, rename ``record.json`` last. Returns the trial's folder.
 
-        A finished record replaces what was there; a failed one leaves ``failure.json`` and nothing else.
+        A finished record replaces what was there; a failed one leaves ``failure.json`` and touches nothing else.
         """
         folder = self.folder(outcome.record.trial)
         folder.mkdir(parents=True, exist_ok=True)
@@ -219,11 +219,16 @@ class Store:
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, whatever happens meanwhile. Its folder must be there."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+        aside = Path(file.name)
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            aside.unlink()
+            raise
+    aside.chmod(0o644)
+    aside.replace(path)
 
 
 def _is_size(planned: PlannedTrial, target: int | None, params: dict[str, Any]) -> bool:
