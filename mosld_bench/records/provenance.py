@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from mosld_bench._version import __version__
 
@@ -52,7 +52,7 @@ class Hardware(TypedDict):
 
 
 class MetaInfo(CodeState):
-    """What a number came from."""
+    """What numbers came from, of a trial or a profile."""
 
     versions: Annotated[dict[str, str], "package -> version"]
     hardware: Hardware
@@ -61,9 +61,14 @@ class MetaInfo(CodeState):
     python: Annotated[str, "version"]
     platform: Annotated[str, "operating system and its version"]
     command: Annotated[str | None, "the command line, absolute paths cut to their last part"]
-    loading_seconds: NotRequired[Annotated[float, "wall seconds until training or scoring began"]]
-    weights: NotRequired[Annotated[dict[str, Any] | None, "where the base model's weights are from, if that is noted"]]
-    taken_from: NotRequired[Annotated[str, "the study whose record of the same trial this is a copy of"]]
+
+
+class TrialMetaInfo(MetaInfo, total=False):
+    """What the numbers of a trial came from."""
+
+    loading_seconds: Annotated[float, "wall seconds until training or scoring began"]
+    weights: Annotated[dict[str, Any] | None, "where the base model's weights are from, if that is noted"]
+    taken_from: Annotated[str, "the study whose record of the same trial this is a copy of"]
 
 
 def now() -> str:
@@ -130,14 +135,12 @@ def hardware(device: str) -> Hardware:
 
 
 def meta_info(started: str, seconds: float, device: str, command: str | None) -> dict[str, Any]:
-    """The ``meta_info`` of a record or a profile: a `MetaInfo` without the keys that not every one has.
+    """The ``meta_info`` of a record or a profile, with the keys of `MetaInfo`.
 
     ``started``: see `now`; ``seconds``: wall seconds since; ``device``: torch's name; ``command``: see `command_line`.
     """
-    state = code_state()
     info: MetaInfo = {
-        "commit": state["commit"],
-        "dirty": state["dirty"],
+        **code_state(),
         "versions": versions(),
         "hardware": hardware(device),
         "started": started,

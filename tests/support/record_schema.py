@@ -1,27 +1,25 @@
-"""The fields of a record as tables, taken from the models themselves: what `results/README.md` says of them.
+"""The fields of records and overlaps as tables, taken from the models themselves, for `results/README.md`.
 
 `python -m tests.support.record_schema` prints the tables as they should stand there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-
 from mosld_bench.format import listed
-from mosld_bench.records.provenance import MetaInfo
+from mosld_bench.records.overlap import Overlaps
+from mosld_bench.records.provenance import TrialMetaInfo
 from mosld_bench.records.record import Record
 
 _WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "anything"}
 
 
 class FieldRow(NamedTuple):
-    """A field of a record's JSON: its key, its type in words, and what it means."""
+    """A field of a JSON object: its key, its type in words, and what it means."""
 
     name: str
     type: str
@@ -29,9 +27,9 @@ class FieldRow(NamedTuple):
 
 
 def record_schema() -> dict[type, list[FieldRow]]:
-    """Every kind of object in a record's JSON -> its fields. The record comes first, then in the order of use."""
+    """Every kind of object in record.json and overlap.json -> its fields, those of a file first."""
     schema: dict[type, list[FieldRow]] = {}
-    waiting: list[type] = [Record]
+    waiting: list[type] = [Record, Overlaps]
     while waiting:
         kind = waiting.pop(0)
         if kind not in schema:
@@ -51,31 +49,24 @@ def tables() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _fields(kind: type) -> dict[str, tuple[Any, str]]:
+def _fields(kind: Any) -> dict[str, tuple[Any, str]]:
     """Field -> its type and description, of a model, a dataclass of pydantic or a TypedDict."""
-    described: dict[str, tuple[Any, str]]
-    fields: Mapping[str, FieldInfo] | None = None
-    if issubclass(kind, BaseModel):
-        fields = kind.model_fields
-    elif hasattr(kind, "__pydantic_fields__"):
-        fields = kind.__pydantic_fields__
-    if fields is not None:
-        described = {name: (field.annotation, field.description or "") for name, field in fields.items()}
+    described: dict[str, tuple[Any, str]] = {}
+    if hasattr(kind, "__pydantic_fields__"):
+        for name, field in kind.__pydantic_fields__.items():
+            described[name] = (field.annotation, field.description or "")
         if kind is Record:  # open to what later versions add, so that its type says nothing of its keys
-            described["meta_info"] = (MetaInfo, described["meta_info"][1])
+            described["meta_info"] = (TrialMetaInfo, described["meta_info"][1])
         return described
-    described = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
-        inner = get_args(hint)[0] if get_origin(hint) is NotRequired else hint
-        described[name] = get_args(inner)[:2] if get_origin(inner) is Annotated else (inner, "")
+        plain, text = get_args(hint)[:2] if get_origin(hint) is Annotated else (hint, "")
+        described[name] = (plain if name in kind.__required_keys__ else NotRequired[plain], text)
     return described
 
 
 def _is_object(kind: Any) -> bool:
     """Whether values of a type are objects with fields of their own."""
-    return isinstance(kind, type) and (
-        issubclass(kind, BaseModel) or hasattr(kind, "__pydantic_fields__") or hasattr(kind, "__required_keys__")
-    )
+    return isinstance(kind, type) and (hasattr(kind, "__pydantic_fields__") or hasattr(kind, "__required_keys__"))
 
 
 def _parts(hint: Any) -> Iterator[Any]:
@@ -92,6 +83,8 @@ def _words(hint: Any) -> str:
         return " or ".join(map(_words, arguments))
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
+    if origin is NotRequired:
+        return f"{_words(arguments[0])}, or absent"
     if origin is tuple:
         return f"list of {_words(arguments[0])}"
     if origin is dict:
