@@ -39,7 +39,7 @@ def fetch(
     workspace = Workspace.find(root)
     name = study or _DEFAULT
     declared = Study.load(workspace.study_file(name), StudyOptions(model=model).overrides())
-    for spec in declared.models if declared.train else ():
+    for spec in declared.models if declared.trains else ():
         say(f"{spec.name}: {fetch_model(spec, say, to)}")
     if to is not None and (study or not model):
         files = TaskFiles.scan((workspace.tasks, *(include_path or ())))

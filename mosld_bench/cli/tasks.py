@@ -45,7 +45,7 @@ def show_overlap(
     overrides = StudyOptions(tasks=tasks, out_of_domain=out_of_domain, limit=limit, set_=set_).overrides()
     workspace = Workspace.find(root)
     declared = Study.load(workspace.study_file(study), overrides)
-    if declared.train is None:
+    if not declared.trains:
         raise BenchError(f"The study {study!r} trains nothing, so no test item can be in its training sets.")
     folders = (workspace.tasks, *(include_path or ()))
     overlaps = pipeline.find_overlaps(
