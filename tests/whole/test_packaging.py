@@ -71,16 +71,19 @@ def test_a_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
 
 def test_top_level_is_as_promised() -> None:
     top = {name.split("/")[0] for name in tracked()}
-    assert top - FIXED <= {"LICENSE", "CHANGELOG.md"} | {name for name in top if name.startswith(".")}
+    others = {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"}
+    assert top - FIXED <= others | {name for name in top if name.startswith(".")}
 
 
 def commands() -> list[str]:
-    """The mosld-bench commands of the README's code blocks."""
-    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+    """The mosld-bench commands in the code blocks of the README and of the pages that it leads to, each once."""
+    text = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in tracked() if page.endswith(".md"))
+    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", text, re.S)
     lines = [
         re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()
     ]
-    return [part.strip() for line in lines for part in line.split("&&") if part.strip().startswith("mosld-bench")]
+    parts = [part.strip() for line in lines for part in line.split("&&")]
+    return list(dict.fromkeys(part for part in parts if part.startswith("mosld-bench")))
 
 
 QUICK = ["--seeds", "0", "--steps", "2", "--limit", "4", "--executor", "inline"]
