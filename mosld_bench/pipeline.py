@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mosld_bench import display
 from mosld_bench.errors import BenchError, ResourceError
-from mosld_bench.inputs import contamination
+from mosld_bench.inputs.overlap_cache import cached_overlaps
 from mosld_bench.records import published
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.store import Store
@@ -49,7 +49,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     from mosld_bench.records.provenance import command_line
     from mosld_bench.run import ray_executor as launch
     from mosld_bench.run.progress import ProgressDisplay
-    from mosld_bench.trial.execute import WorkerConfig
+    from mosld_bench.trial.session import WorkerConfig
 
     inline = options.executor == "inline" or study.train is None
     own_gpus = launch.check_gpus(options.gpus) if inline or options.address is None else 0
@@ -136,15 +136,15 @@ def find_overlaps(
     """What the study's evaluation sets share with its training sets: as noted, or found and noted now."""
     assert study.train is not None
     general = {study.general.task: max(study.general.items)} if study.general else {}
-    return contamination.cached(
+    return cached_overlaps(
         Store(workspace.results),
         study.name,
         loader,
         files,
         train_on=study.in_domain + tuple(general),
         evaluated=study.in_domain + study.out_of_domain,
-        most=dict.fromkeys(study.in_domain, study.train.task_items) | general,
-        seed=study.train.split_seed,
+        train_items=dict.fromkeys(study.in_domain, study.train.task_items) | general,
+        split_seed=study.train.split_seed,
         scored=study.evaluate,
     )
 
@@ -227,8 +227,9 @@ def _check_memory(plan: Plan, gpus_per_trial: float) -> None:
 
 def _check_inputs(study: Study, folders: list[Path], options: Options) -> TaskLoader:
     """Load every task once and find the weights, so that what is missing is said before anything starts."""
+    from mosld_bench.inputs.items import examples
     from mosld_bench.inputs.models import ensure_weights
-    from mosld_bench.inputs.tasks import TaskLoader, examples
+    from mosld_bench.inputs.tasks import TaskLoader
 
     loader = TaskLoader(folders, options.data_root, study.name)
     for task in study.tasks:

@@ -21,7 +21,8 @@ from mosld_bench.records.record import Outcome
 from mosld_bench.records.store import Store
 from mosld_bench.run.progress import ProgressDisplay
 from mosld_bench.spec.trial import Fit, PlannedTrial, Trial
-from mosld_bench.trial.execute import Progress, Session, WorkerConfig, execute, failed
+from mosld_bench.trial.execute import execute, failed
+from mosld_bench.trial.session import Progress, Session, WorkerConfig
 
 _TRIES = 2  # a trial whose worker died is tried once more, on a new worker
 _POLL = 0.5  # seconds

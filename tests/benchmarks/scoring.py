@@ -10,8 +10,8 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
-from mosld_bench.inputs.tasks import sample
-from mosld_bench.trial.packed_scoring import PackingCheck
+from mosld_bench.inputs.items import sample
+from mosld_bench.trial.packing_check import PackingCheck
 from mosld_bench.trial.scoring import PackedLM
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, faster, in_turns
@@ -53,7 +53,7 @@ def run(rounds: int) -> Iterator[Row]:
             work = []
 
             def ours(asked: Any = asked, answers: Any = answers, work: Any = work, proof: Any = proof) -> None:
-                lm = PackedLM(model, tokenizer, tokens=resources.score_tokens, width=resources.score_width, proof=proof)
+                lm = PackedLM(model, tokenizer, tokens=resources.score_tokens, width=resources.score_width, check=proof)
                 answers["ours"] = lm.loglikelihood(asked)
                 work.append(lm.work)
 
@@ -76,7 +76,7 @@ def _tried(model: Any, tokenizer: Any, asked: list[Any]) -> tuple[PackingCheck, 
     """What a worker knows of a model after its first trial, and the seconds that took."""
     proof, started = PackingCheck(), time.perf_counter()
     longest = max(asked, key=lambda request: len(tokenizer("".join(request.args))["input_ids"]))
-    PackedLM(model, tokenizer, proof=proof).loglikelihood([longest])
+    PackedLM(model, tokenizer, check=proof).loglikelihood([longest])
     return proof, time.perf_counter() - started
 
 

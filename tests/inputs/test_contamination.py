@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mosld_bench.errors import BadFileError, DataError
-from mosld_bench.inputs import contamination as overlap
-from mosld_bench.inputs.contamination import Index, cached, overlaps
-from mosld_bench.inputs.tasks import TaskLoader, sample
+from mosld_bench.inputs import contamination
+from mosld_bench.inputs.contamination import Index, overlaps
+from mosld_bench.inputs.items import sample
+from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.records.overlap import SHORTEST, Overlap
 from mosld_bench.records.store import Store
 from mosld_bench.spec.task_files import TaskFiles
@@ -49,7 +50,7 @@ def against(train: Sequence[str], evaluated: Sequence[str], n: int = 13) -> Over
 
 
 def test_doctests() -> None:
-    assert doctest.testmod(overlap).failed == 0
+    assert doctest.testmod(contamination).failed == 0
 
 
 def test_a_planted_leak_is_found_exactly(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mosld_bench.errors import DataError, ModelError
+from mosld_bench.inputs.items import examples, passages, sample, split, training_docs
 from mosld_bench.inputs.models import find
-from mosld_bench.inputs.tasks import TaskLoader, examples, passages, sample, split, training_docs
+from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.spec.task_files import TaskFiles
 from tests.conftest import REPOSITORY
 
@@ -20,11 +21,11 @@ def test_held_out_items_and_samples_are_fixed(tiny: Path) -> None:
     task = loader.get("copy")
     found = examples(task)
     assert (found[0].context, found[0].answer) == ("ab0?", " a")
-    train, held = split(20, 0.1, 0, "copy")
+    train, held = split(20, "copy", fraction=0.1, seed=0)
     assert (len(train), len(held)) == (18, 2)
     assert sorted(train + held) == list(range(20))
-    assert split(20, 0.1, 0, "copy") == (train, held)
-    assert split(20, 0.1, 1, "copy") != (train, held)
+    assert split(20, "copy", fraction=0.1, seed=0) == (train, held)
+    assert split(20, "copy", fraction=0.1, seed=1) != (train, held)
     assert sample(task, None, 0) == list(range(20))
     assert sample(task, 5, 0) == sample(task, 5, 0) != sample(task, 5, 1)
 
@@ -32,7 +33,7 @@ def test_held_out_items_and_samples_are_fixed(tiny: Path) -> None:
 def test_items_of_one_passage_are_held_out_together(tiny: Path) -> None:
     """Two of ten stories with four questions each: none of them is trained on."""
     stories = [i // 4 for i in range(40)]
-    train, held = split(40, 0.2, 0, "copy", stories)
+    train, held = split(40, "copy", fraction=0.2, seed=0, groups=stories)
     assert (len(train), len(held)) == (32, 8)
     assert {stories[i] for i in train}.isdisjoint(stories[i] for i in held)
     assert train == sorted(train)

@@ -13,12 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import DataError
-from mosld_bench.inputs import source_note as origin
-from mosld_bench.inputs.tasks import TaskLoader, examples, passages, primary_metric, split, training_docs
+from mosld_bench.inputs.items import examples, passages, split, training_docs
+from mosld_bench.inputs.source_note import write_note
+from mosld_bench.inputs.tasks import TaskLoader, primary_metric
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import Resources, TrainSpec
-from mosld_bench.trial.execute import Session, WorkerConfig
 from mosld_bench.trial.scoring import PackedLM, evaluate
+from mosld_bench.trial.session import Session, WorkerConfig
 from tests.conftest import REPOSITORY, bench, write_task
 from tests.support import miniature as invented
 
@@ -79,7 +80,7 @@ def test_no_story_is_on_both_sides_of_a_split(mirror: Path) -> None:
     stories = passages(task)
     assert stories is not None
     assert len(set(stories)) == len(stories) / 4 == 370
-    train, held = split(len(stories), 0.1, 0, "mctest", stories)
+    train, held = split(len(stories), "mctest", fraction=0.1, seed=0, groups=stories)
     assert len(held) == 148
     assert {stories[i] for i in train}.isdisjoint(stories[i] for i in held)
 
@@ -291,9 +292,9 @@ def test_two_definitions_of_one_task_in_a_folder_are_refused(tmp_path: Path) -> 
 def test_a_data_root_of_another_revision_is_refused(miniature: Path, tmp_path: Path) -> None:
     shutil.copytree(miniature / "openai", tmp_path / "openai")
     folder, pinned = tmp_path / config("gsm8k")["dataset_path"], config("gsm8k")["dataset_kwargs"]["revision"]
-    origin.note(folder, {"source": "hub:datasets/openai/gsm8k", "revision": pinned})
+    write_note(folder, {"source": "hub:datasets/openai/gsm8k", "revision": pinned})
     assert len(training_docs(TaskLoader([FOLDER], tmp_path).get("gsm8k"))) == invented.ITEMS
-    origin.note(folder, {"source": "hub:datasets/openai/gsm8k", "revision": "main"})
+    write_note(folder, {"source": "hub:datasets/openai/gsm8k", "revision": "main"})
     with pytest.raises(DataError, match=f"holds the revision 'main', but '{pinned}' is asked for"):
         TaskLoader([FOLDER], tmp_path).get("gsm8k")
 

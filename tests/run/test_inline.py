@@ -52,6 +52,7 @@ def test_items_and_adapter_beside_the_record_reproduce_its_score(tiny: Path) -> 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from mosld_bench.inputs.items import Request
     from mosld_bench.trial.packed_scoring import score_plain
 
     _, jobs, around = prepare(tiny, recipes=["mosld"], frozen_base=False)
@@ -65,8 +66,9 @@ def test_items_and_adapter_beside_the_record_reproduce_its_score(tiny: Path) -> 
     words = AutoTokenizer.from_pretrained(tiny / "model")
     one = found[found["task"] == "copy"].iloc[3]
     doc = items(20, "abcdefg")[3]
-    asked = [(words(f"{doc['question']}?")["input_ids"], words(f" {option}")["input_ids"]) for option in doc["options"]]
-    values = [value for value, _ in score_plain(model, asked, 0, 512)]
+    question = words(f"{doc['question']}?")["input_ids"]
+    asked = [Request(question, words(f" {option}")["input_ids"]) for option in doc["options"]]
+    values = [value for value, _ in score_plain(model, asked, pad=0, tokens=512)]
     assert list(one["logliks"]) == pytest.approx(values, abs=1e-4)
     assert one["item"] == "a3"
 

@@ -15,7 +15,8 @@ from pypdf import PdfReader
 from mosld_bench.errors import ResourceError
 from mosld_bench.records.store import load
 from mosld_bench.run import ray_executor as launch
-from mosld_bench.trial.execute import Session, execute
+from mosld_bench.trial.execute import execute
+from mosld_bench.trial.session import Session
 from tests.conftest import REPOSITORY, bench
 from tests.support.runs import prepare
 

@@ -15,7 +15,7 @@ from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import PlannedTrial
 from mosld_bench.spec.workspace import Workspace
-from mosld_bench.trial.execute import WorkerConfig
+from mosld_bench.trial.session import WorkerConfig
 
 
 class Prepared(NamedTuple):

@@ -9,8 +9,8 @@ import pytest
 
 from mosld_bench.inputs import models
 from mosld_bench.records import provenance
-from mosld_bench.trial import execute as execution
-from mosld_bench.trial.execute import Session, execute
+from mosld_bench.trial.execute import execute
+from mosld_bench.trial.session import Session
 from tests.support.runs import prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -73,7 +73,7 @@ def test_a_task_that_is_held_out_whole_is_refused(tiny: Path) -> None:
 def test_a_record_names_the_code_that_its_process_loaded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states = iter([{"commit": "first", "dirty": False}])
     monkeypatch.setattr(provenance, "code_state", cache(lambda: next(states)))
-    monkeypatch.setattr(execution, "code_state", provenance.code_state)
+    monkeypatch.setattr("mosld_bench.trial.session.code_state", provenance.code_state)
     Session(prepare(tiny)[2])
     assert provenance.meta_info("now", 1.0, "cpu", None)["commit"] == "first"
     monkeypatch.undo()
