@@ -198,7 +198,7 @@ DATA: dict[str, tuple[pa.Schema, dict[str, dict[str, Make]]]] = {
 def build(root: Path) -> Path:
     """Write all of :data:`DATA` below ``root``, each data set as ORGANISATION/DATASET; no split shares an item."""
     for name, (schema, configs) in DATA.items():
-        described = []
+        described: list[dict[str, Any]] = []
         for config, splits in configs.items():
             folder = "data" if config == "default" else config
             (root / name / folder).mkdir(parents=True)
