@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mosld_bench import display
-from mosld_bench.inputs import contamination
+from mosld_bench.inputs.overlap_cache import cached_overlaps
 from mosld_bench.records import published
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.record import Record
@@ -86,15 +86,15 @@ def find_overlaps(
     """
     assert study.train is not None, "a study that trains nothing has no training sets"
     general = {study.general.task: max(study.general.items)} if study.general else {}
-    return contamination.cached(
+    return cached_overlaps(
         Store(workspace.results),
         study.name,
         loader,
         files,
         train_on=study.in_domain + tuple(general),
         evaluated=study.in_domain + study.out_of_domain,
-        most=dict.fromkeys(study.in_domain, study.train.task_items) | general,
-        seed=study.train.split_seed,
+        train_items=dict.fromkeys(study.in_domain, study.train.task_items) | general,
+        split_seed=study.train.split_seed,
         scored=study.evaluate,
     )
 

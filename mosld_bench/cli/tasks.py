@@ -60,7 +60,8 @@ def show_task(
 ) -> None:
     """Print a task's first training items as prompt and answer, just as they are trained on and scored."""
     from mosld_bench import display
-    from mosld_bench.inputs.tasks import TaskLoader, examples, training_docs
+    from mosld_bench.inputs.items import examples, training_docs
+    from mosld_bench.inputs.tasks import TaskLoader
 
     loaded = TaskLoader([Workspace.find(root).tasks, *(include_path or ())], data_root).get(task)
     for example in examples(loaded, range(min(items, len(training_docs(loaded))))):

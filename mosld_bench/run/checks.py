@@ -68,7 +68,8 @@ def _check_memory(plan: Plan, gpus_per_trial: float) -> None:
 
 def _load_tasks(plan: Plan, task_folders: Sequence[Path], options: Options) -> TaskLoader:
     """Load every task once, and of each that trains an item, which a worker would stumble over later."""
-    from mosld_bench.inputs.tasks import TaskLoader, examples
+    from mosld_bench.inputs.items import examples
+    from mosld_bench.inputs.tasks import TaskLoader
 
     loader = TaskLoader(task_folders, options.data_root, plan.study.name)
     for name in plan.study.tasks:

@@ -13,7 +13,8 @@ from mosld_bench.run import make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.device import resident
-from mosld_bench.trial.execute import Session, WorkerConfig, execute
+from mosld_bench.trial.execute import execute
+from mosld_bench.trial.session import Session, WorkerConfig
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, alone
 from tests.conftest import REPOSITORY

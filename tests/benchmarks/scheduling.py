@@ -20,7 +20,7 @@ from mosld_bench.run.ray_executor import RayExecutor, worker_count
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.device import cores
-from mosld_bench.trial.execute import WorkerConfig
+from mosld_bench.trial.session import WorkerConfig
 from tests.benchmarks.side_by_side import Row, alone
 from tests.conftest import REPOSITORY
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from lm_eval.models.huggingface import HFLM
 
-from mosld_bench.inputs.tasks import sample
-from mosld_bench.trial.packed_scoring import PackingCheck, Work
+from mosld_bench.inputs.items import sample
+from mosld_bench.trial.packed_scoring import Work
+from mosld_bench.trial.packing_check import PackingCheck
 from mosld_bench.trial.scoring import PackedLM
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, faster, in_turns
@@ -78,7 +79,7 @@ def _compared(model: Any, tokenizer: Any, pending: list[Any], rounds: int) -> _C
     work: list[Work] = []
 
     def packed() -> None:
-        lm = PackedLM(model, tokenizer, tokens=resources.score_tokens, width=resources.score_width, proof=proof)
+        lm = PackedLM(model, tokenizer, tokens=resources.score_tokens, width=resources.score_width, check=proof)
         answers["ours"] = lm.loglikelihood(pending)
         work.append(lm.work)
 
@@ -95,7 +96,7 @@ def _tried(model: Any, tokenizer: Any, pending: list[Any]) -> tuple[PackingCheck
     """What a worker knows of a model after its first trial, and the seconds that took."""
     proof, started = PackingCheck(), time.perf_counter()
     longest = max(pending, key=lambda request: len(tokenizer("".join(request.args))["input_ids"]))
-    PackedLM(model, tokenizer, proof=proof).loglikelihood([longest])
+    PackedLM(model, tokenizer, check=proof).loglikelihood([longest])
     return proof, time.perf_counter() - started
 
 

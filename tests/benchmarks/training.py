@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from mosld_bench.inputs.items import Encoded
 from mosld_bench.methods import registry
 from mosld_bench.methods.live import copy_sharing_weights
 from mosld_bench.spec.trial import Resources, TrainSpec
-from mosld_bench.trial.execute import Session, WorkerConfig
-from mosld_bench.trial.train import Encoded, batch_order, train
+from mosld_bench.trial.session import Session, WorkerConfig
+from mosld_bench.trial.train import batch_order, train
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, alone, faster, in_turns
 from tests.conftest import REPOSITORY

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from mosld_bench import display
-from mosld_bench.inputs.tasks import Example
+from mosld_bench.inputs.items import Example
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.run import plan as planning
 from mosld_bench.run.plan import Plan
