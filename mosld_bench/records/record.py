@@ -37,14 +37,16 @@ class Point:
     """One point of a training curve: one optimiser step. Slim, since a record holds hundreds."""
 
     step: int = Field(description="optimiser steps taken, this one included")
-    loss: float | None = Field(None, description="mean answer loss of the step's batch, nats a token")
+    loss: float | None = Field(default=None, description="mean answer loss of the step's batch, nats a token")
     validation_loss: float | None = Field(
-        None, description="mean answer loss of the held-out items after the step, nats a token, where it was taken"
+        default=None,
+        description="mean answer loss of the held-out items after the step, nats a token, where it was taken",
     )
     aux_loss: float | None = Field(
-        None, description="the method's own loss on the step's batch, such as a balance loss; none where it has none"
+        default=None,
+        description="the method's own loss on the step's batch, such as a balance loss; none where it has none",
     )
-    learning_rate: float | None = Field(None, description="of this step")
+    learning_rate: float | None = Field(default=None, description="of this step")
     seconds: float = Field(description="wall seconds since training began, validation included")
 
 
