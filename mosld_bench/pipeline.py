@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mosld_bench import display
-from mosld_bench.inputs import contamination
+from mosld_bench.inputs.overlap_cache import cached_overlaps
 from mosld_bench.records import published
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.record import Record
@@ -43,7 +43,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     records = []
     with ProgressDisplay(plan.hours(order), console) as progress, closing(executor):
         outcomes = executor.run(order, progress)
-        if study.train:  # a report needs the overlaps; they are searched while the workers get ready
+        if study.trains:  # a report needs the overlaps; they are searched while the workers get ready
             find_overlaps(study, workspace, inputs.loader.files, lambda: inputs.loader)
         for outcome in outcomes:
             store.write(outcome)
@@ -86,15 +86,15 @@ def find_overlaps(
     """
     assert study.train is not None, "a study that trains nothing has no training sets"
     general = {study.general.task: max(study.general.items)} if study.general else {}
-    return contamination.cached(
+    return cached_overlaps(
         Store(workspace.results),
         study.name,
         loader,
         files,
         train_on=study.in_domain + tuple(general),
         evaluated=study.in_domain + study.out_of_domain,
-        most=dict.fromkeys(study.in_domain, study.train.task_items) | general,
-        seed=study.train.split_seed,
+        train_items=dict.fromkeys(study.in_domain, study.train.task_items) | general,
+        split_seed=study.train.split_seed,
         scored=study.evaluate,
     )
 
@@ -122,7 +122,7 @@ def _print_failures(failed: Sequence[Record], store: Store, console: Console) ->
 
 
 def _print_results(study: Study, workspace: Workspace, path: Path, console: Console) -> None:
-    if study.train:
+    if study.trains:
         console.print(display.results_table(path.parent / "tables" / "main.csv"))
     for line in (*printed_slips(study, workspace), f"report: {path}"):
         console.print(line, soft_wrap=True)

@@ -37,10 +37,10 @@ def check(plan: Plan, task_folders: Sequence[Path], options: Options) -> Inputs:
     study = plan.study
     local = options.inline(study) or options.address is None
     gpus = local_gpus(options.gpus) if local else 0
-    if gpus and study.train:
+    if gpus and study.trains:
         _check_memory(plan, study.resources.gpus_per_trial)
     loader = _load_tasks(plan, task_folders, options)
-    return Inputs(gpus, loader, _find_weights(plan, options) if study.train else {})
+    return Inputs(gpus, loader, _find_weights(plan, options) if study.trains else {})
 
 
 def local_gpus(asked: int | None) -> int:
@@ -68,7 +68,8 @@ def _check_memory(plan: Plan, gpus_per_trial: float) -> None:
 
 def _load_tasks(plan: Plan, task_folders: Sequence[Path], options: Options) -> TaskLoader:
     """Load every task once, and of each that trains an item, which a worker would stumble over later."""
-    from mosld_bench.inputs.tasks import TaskLoader, examples
+    from mosld_bench.inputs.items import examples
+    from mosld_bench.inputs.tasks import TaskLoader
 
     loader = TaskLoader(task_folders, options.data_root, plan.study.name)
     for name in plan.study.tasks:

@@ -16,7 +16,8 @@ from mosld_bench.records.record import Outcome
 from mosld_bench.run.options import Options
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import PlannedTrial
-from mosld_bench.trial.execute import Progress, Session, WorkerConfig, execute, failed
+from mosld_bench.trial.execute import execute, failed
+from mosld_bench.trial.session import Progress, Session, WorkerConfig
 
 TRIES = 2  # a trial whose worker died is tried once more, on a new worker
 POLL_SECONDS = 0.5  # between two looks at what running trials tell, where none ends

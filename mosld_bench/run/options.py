@@ -35,4 +35,4 @@ class Options:
 
     def inline(self, study: Study) -> bool:
         """Whether the trials of ``study`` run in this process: as asked for, or as they only count parameters."""
-        return self.executor == "inline" or study.train is None
+        return self.executor == "inline" or not study.trains

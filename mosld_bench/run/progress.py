@@ -17,7 +17,7 @@ from rich.table import Table
 from mosld_bench.cost.estimate import side_by_side
 from mosld_bench.records.record import Record
 from mosld_bench.spec.trial import Domain
-from mosld_bench.trial.execute import Progress
+from mosld_bench.trial.session import Progress
 
 
 class Running(NamedTuple):

@@ -20,7 +20,8 @@ from mosld_bench.records.record import Outcome
 from mosld_bench.run.checks import local_gpus
 from mosld_bench.run.executor import Ended, RunWatcher, WorkerDeath, dispatch
 from mosld_bench.spec.trial import Fit, PlannedTrial, Resources, Trial
-from mosld_bench.trial.execute import Progress, Session, WorkerConfig, execute, failed
+from mosld_bench.trial.execute import execute, failed
+from mosld_bench.trial.session import Progress, Session, WorkerConfig
 
 _QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 

@@ -33,7 +33,7 @@ from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Fit, ModelSpec
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.device import Clock, PeakMemory
-from mosld_bench.trial.execute import WorkerConfig
+from mosld_bench.trial.session import WorkerConfig
 from tests.conftest import REPOSITORY, bench
 from tests.support import models
 from tests.support.runs import run_inline

@@ -12,7 +12,7 @@ from mosld_bench.run import InlineExecutor, Options, make_executor
 from mosld_bench.run.executor import POLL_SECONDS, Ended, WorkerDeath, dispatch
 from mosld_bench.run.ray_executor import RayExecutor
 from mosld_bench.spec.trial import Fit, PlannedTrial, TrainSpec
-from mosld_bench.trial.execute import Progress
+from mosld_bench.trial.session import Progress
 from tests.support.synthetic import RECIPES, make_study, make_trials
 
 FIT = Fit(target=None, trainable=1, total=2, residual=None, params={})

@@ -56,6 +56,7 @@ def test_items_and_adapter_beside_the_record_reproduce_its_score(tiny: Path) -> 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from mosld_bench.inputs.items import Request
     from mosld_bench.trial.packed_scoring import score_plain
 
     _, planned, config = prepare(tiny, recipes=["mosld"], frozen_base=False)
@@ -70,8 +71,8 @@ def test_items_and_adapter_beside_the_record_reproduce_its_score(tiny: Path) -> 
     row = rows[rows["task"] == "copy"].iloc[3]
     item: dict[str, Any] = items(20, "abcdefg")[3]
     context = tokenizer(f"{item['question']}?")["input_ids"]
-    requests = [(context, tokenizer(f" {option}")["input_ids"]) for option in item["options"]]
-    values = [value for value, _ in score_plain(model, requests, 0, 512)]
+    requests = [Request(context, tokenizer(f" {option}")["input_ids"]) for option in item["options"]]
+    values = [value for value, _ in score_plain(model, requests, pad=0, tokens=512)]
     assert list(row["logliks"]) == pytest.approx(values, abs=1e-4)
     assert row["item"] == "a3"
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from mosld_bench.records.record import Record
 from mosld_bench.run import ProgressDisplay, progress
 from mosld_bench.spec.trial import Trial
-from mosld_bench.trial.execute import Progress, failed
+from mosld_bench.trial.execute import failed
+from mosld_bench.trial.session import Progress
 from tests.support.synthetic import RECIPES, make_record, make_study, make_trials
 
 STUDY = make_study(seeds=[0, 1, 2, 3])

@@ -14,7 +14,7 @@ from mosld_bench.run import InlineExecutor, ProgressDisplay, make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import PlannedTrial
 from mosld_bench.spec.workspace import Workspace
-from mosld_bench.trial.execute import WorkerConfig
+from mosld_bench.trial.session import WorkerConfig
 
 
 class Prepared(NamedTuple):
