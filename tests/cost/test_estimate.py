@@ -21,7 +21,7 @@ from mosld_bench.inputs.models import load_config
 from mosld_bench.methods import registry
 from mosld_bench.methods.fit import fit_budget
 from mosld_bench.methods.live import copy_sharing_weights, unshare_trainable
-from mosld_bench.run import plan as planning
+from mosld_bench.run import make_plan
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
@@ -256,7 +256,7 @@ def test_hours_on_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(meters, "cores", lambda: 2)
     workspace = Workspace(REPOSITORY, REPOSITORY)
     changes = {"recipes": ["lora"], "seeds": [0, 1, 2, 3], "frozen_base": False}
-    plan = planning.make(Study.load(workspace.study_file("smollm2"), changes), workspace)
+    plan = make_plan(Study.load(workspace.study_file("smollm2"), changes), workspace)
     flops = sum(price.flops or 0 for price in plan.prices if price)
     hours = flops / 2 / (REACHED["bfloat16"] * 200e9) / 3600  # four equal trials, two at a time
     said = display.plan_sentences(plan, 8, 80e9, {"bfloat16": 200e9}.__getitem__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mosld_bench import display
-from mosld_bench.run import plan as planning
+from mosld_bench.run import make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 def test_the_longest_trials_start_first_and_the_order_is_always_the_same(tiny: Path) -> None:
     """Without prices: what trains nothing last. With them: falling, model by model, and every trial once."""
     study = Study.load(tiny / "reports" / "tiny" / "study.yaml", {"seeds": [0, 1]})
-    plan = planning.make(study, Workspace(tiny, tiny))
-    ordered = plan.longest_first(plan.jobs)
+    plan = make_plan(study, Workspace(tiny, tiny))
+    ordered = plan.longest_first(plan.planned)
     assert [trial.recipe.name for trial, _ in ordered] == ["lora"] * 2 + ["mosld"] * 2 + ["base"]
     for task in ("copy", "count", "other"):
         path = tiny / "tasks" / f"{task}.yaml"
@@ -31,26 +31,26 @@ def test_the_longest_trials_start_first_and_the_order_is_always_the_same(tiny: P
         tiny / "reports" / "tiny" / "study.yaml",
         {"settings": ["single", "mixture"], "train.epochs": 1, "models": [{"name": str(tiny / "model")}]},
     )
-    plan = planning.make(study, Workspace(tiny, tiny))
-    hours = {trial.id: price.hours or 0 for (trial, _), price in zip(plan.jobs, plan.prices, strict=True) if price}
-    ordered = plan.longest_first(plan.jobs)
-    found = [hours[trial.id] for trial, _ in ordered]
-    assert found == sorted(found, reverse=True) != [hours[trial.id] for trial, _ in plan.jobs]
-    assert {trial.id for trial, _ in ordered} == {trial.id for trial, _ in plan.jobs}
-    assert plan.longest_first(ordered) == plan.longest_first(plan.jobs)
-    assert plan.longest_first(plan.jobs[::3]) == [one for one in ordered if one in plan.jobs[::3]]
-    assert plan.hours(plan.jobs[:2]) == {trial.id: hours[trial.id] for trial, _ in plan.jobs[:2]}
+    plan = make_plan(study, Workspace(tiny, tiny))
+    hours = {trial.id: price.hours or 0 for (trial, _), price in zip(plan.planned, plan.prices, strict=True) if price}
+    ordered = plan.longest_first(plan.planned)
+    falling = [hours[trial.id] for trial, _ in ordered]
+    assert falling == sorted(falling, reverse=True) != [hours[trial.id] for trial, _ in plan.planned]
+    assert {trial.id for trial, _ in ordered} == {trial.id for trial, _ in plan.planned}
+    assert plan.longest_first(ordered) == plan.longest_first(plan.planned)
+    assert plan.longest_first(plan.planned[::3]) == [member for member in ordered if member in plan.planned[::3]]
+    assert plan.hours(plan.planned[:2]) == {trial.id: hours[trial.id] for trial, _ in plan.planned[:2]}
 
 
 def test_a_model_without_a_price_is_planned_and_ordered() -> None:
     """A state-space model has no heads of attention: nothing is known of its memory, and nothing stops."""
     workspace = Workspace.find(REPOSITORY)
     study = Study.load(workspace.study_file("embedded"), {"recipes": ["lora", "full"], "seeds": [0]})
-    plan = planning.make(study, workspace)
+    plan = make_plan(study, workspace)
     other = dataclasses.replace(plan, configs=dict.fromkeys(plan.configs, config("mamba")))
-    assert other.prices == [None] * len(plan.jobs)
-    assert set(other.hours(plan.jobs).values()) == {0}
-    assert {trial.id for trial, _ in other.longest_first(other.jobs)} == {trial.id for trial, _ in plan.jobs}
+    assert other.prices == [None] * len(plan.planned)
+    assert set(other.hours(plan.planned).values()) == {0}
+    assert {trial.id for trial, _ in other.longest_first(other.planned)} == {trial.id for trial, _ in plan.planned}
     assert other.refusals(1) == []
-    (said,) = display.plan_sentences(other, 8, 80e9)
-    assert said.startswith("No estimate of time and memory")
+    (sentence,) = display.plan_sentences(other, 8, 80e9)
+    assert sentence.startswith("No estimate of time and memory")

@@ -14,11 +14,11 @@ from pypdf import PdfReader
 
 from mosld_bench.errors import ResourceError
 from mosld_bench.records.store import load
-from mosld_bench.run import ray_executor as launch
-from mosld_bench.trial.execute import execute
-from mosld_bench.trial.session import Session
+from mosld_bench.run.checks import local_gpus
+from mosld_bench.run.ray_executor import worker_count
+from mosld_bench.spec.trial import Resources
 from tests.conftest import REPOSITORY, bench
-from tests.support.runs import prepare
+from tests.support.runs import prepare, run_inline
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -57,20 +57,18 @@ def test_ray_gives_the_same_numbers_and_survives_a_dead_worker(tiny: Path) -> No
     )
     recipe = (tiny / "methods" / "lora.yaml").read_text().replace("method: peft", "method: kamikaze")
     (tiny / "methods" / "dies.yaml").write_text(recipe)
-    done = bench(
-        "run", "tiny", "--methods", "lora,dies", "--plugin", "kamikaze", "--root", str(tiny), "--cpus", "2",
-        cwd=tiny, PYTHONPATH=f"{tiny}:{REPOSITORY}",
-    )  # fmt: skip
+    words = ("run", "tiny", "--methods", "lora,dies", "--plugin", "kamikaze", "--root", str(tiny), "--cpus", "2")
+    path = f"{tiny}:{REPOSITORY}"
+    done = bench(*words, cwd=tiny, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "its worker died" in done.stdout
     assert "report:" in done.stdout
     frame = load(tiny / "results", "tiny").set_index(["recipe", "task"])["value"]
     assert frame.loc["dies"].to_dict() == frame.loc["lora"].to_dict()
-    _, jobs, around = prepare(tiny, recipes=["lora"], frozen_base=False)
-    inline = execute(jobs[0][0], Session(around), jobs[0][1]).record
-    assert {m.task: m.value for m in inline.metrics} == frame.loc["lora"].to_dict()
-    again = bench("run", "tiny", "--methods", "lora,dies", "--plugin", "kamikaze", "--root", str(tiny), cwd=tiny,
-                  PYTHONPATH=f"{tiny}:{REPOSITORY}")  # fmt: skip
+    _, planned, config = prepare(tiny, recipes=["lora"], frozen_base=False)
+    (inline,) = run_inline(planned, config, tiny / "inline")
+    assert {metric.task: metric.value for metric in inline.record.metrics} == frame.loc["lora"].to_dict()
+    again = bench(*words, cwd=tiny, PYTHONPATH=path)
     assert "3 recorded, 0 to run" in again.stdout
     text = "".join(page.extract_text() for page in PdfReader(tiny / "reports" / "tiny" / "report.pdf").pages)
     assert "LoRA" in text
@@ -85,12 +83,21 @@ def test_ray_gives_the_same_numbers_and_survives_a_dead_worker(tiny: Path) -> No
 
 def test_more_gpus_than_there_are_is_an_error_at_once() -> None:
     with pytest.raises(ResourceError, match=r"--gpus 512 was asked for, but this machine has \d+ CUDA device"):
-        launch.check_gpus(512)
+        local_gpus(512)
 
 
-def test_slots() -> None:
-    assert launch.slots_of(8, 64, launch.Pool(), 100) == 8
-    assert launch.slots_of(2, 64, launch.Pool(gpus_per_trial=0.25), 100) == 8
-    assert launch.slots_of(0, 4, launch.Pool(cpus_per_trial=2), 100) == 2
-    assert launch.slots_of(0, 4, launch.Pool(), 3) == 3
-    assert launch.slots_of(0, 1, launch.Pool(cpus_per_trial=2), 3) == 1
+@pytest.mark.parametrize(
+    ("gpus", "cpus", "per_trial", "trials", "workers"),
+    [
+        (8, 64, {}, 100, 8),
+        (2, 64, {"gpus_per_trial": 0.25}, 100, 8),
+        (0, 4, {"cpus_per_trial": 2}, 100, 2),
+        (0, 4, {}, 3, 3),
+        (0, 1, {"cpus_per_trial": 2}, 3, 1),  # slower than asked for, and better than not at all
+    ],
+)
+def test_as_many_workers_as_the_devices_hold(
+    gpus: int, cpus: int, per_trial: dict[str, float], trials: int, workers: int
+) -> None:
+    resources = Resources.model_validate(per_trial)
+    assert worker_count(resources, gpus=gpus, cpus=cpus, trials=trials) == workers

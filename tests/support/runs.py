@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from mosld_bench.inputs.models import load_config
-from mosld_bench.methods.fit import fit_budget
-from mosld_bench.run.progress import ProgressDisplay
-from mosld_bench.spec.recipe import load_recipes
+from mosld_bench.records.record import Outcome
+from mosld_bench.records.store import Store
+from mosld_bench.run import InlineExecutor, ProgressDisplay, make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import PlannedTrial
 from mosld_bench.spec.workspace import Workspace
@@ -28,17 +27,31 @@ class Prepared(NamedTuple):
 
 def prepare(root: Path, **overrides: Any) -> Prepared:
     """The study ``tiny`` of the workspace ``root``, with ``overrides`` of its keys; adapters are kept."""
-    study = Study.load(root / "reports" / "tiny" / "study.yaml", overrides)
     workspace = Workspace(root, root)
-    model = load_config(study.models[0])
-    recipes = load_recipes(workspace.methods)
-    planned = [
-        PlannedTrial(trial, fit_budget(trial.recipe, model, trial.budget, trial.tolerance, recipes))
-        for trial in study.plan(workspace)
-    ]
-    return Prepared(study, planned, WorkerConfig((str(workspace.tasks),), study.resources, save_adapter=True))
+    study = Study.load(root / "reports" / "tiny" / "study.yaml", overrides)
+    config = WorkerConfig(task_folders=(str(workspace.tasks),), resources=study.resources, save_adapter=True)
+    return Prepared(study, make_plan(study, workspace).planned, config)
 
 
 def silent(planned: Iterable[PlannedTrial]) -> ProgressDisplay:
     """A display of ``planned`` that prints nothing."""
     return ProgressDisplay(dict.fromkeys((trial.id for trial, _ in planned), 0.0), Console(quiet=True))
+
+
+def run_inline(planned: Sequence[PlannedTrial], config: WorkerConfig, results: Path) -> list[Outcome]:
+    """Run ``planned`` in this process and write the outcomes below ``results``, as the pipeline does."""
+    store, outcomes = Store(results), []
+    for outcome in InlineExecutor(config).run(planned, silent(planned)):
+        store.write(outcome)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def timeless(value: object) -> object:
+    """A record's content with its times and its memory, which are never the same, set to zero."""
+    if isinstance(value, dict):
+        return {
+            key: 0 if key in {"started", "peak_memory_bytes"} or "second" in key else timeless(content)
+            for key, content in value.items()
+        }
+    return [timeless(content) for content in value] if isinstance(value, list) else value

@@ -14,7 +14,7 @@ from mosld_bench.records.record import Record
 from mosld_bench.spec.trial import ModelSpec
 from mosld_bench.trial.execute import execute
 from mosld_bench.trial.session import Session
-from tests.support.runs import prepare
+from tests.support.runs import prepare, timeless
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -42,16 +42,6 @@ def test_same_trial_same_numbers_and_the_base_model_is_loaded_once(tiny: Path, m
         assert [metric.value for metric in record.metrics] == [metric.value for metric in repeated.metrics]
         assert losses(record) == losses(repeated)
         assert bool(losses(record)) == bool(record.trial.train_on)
-
-
-def timeless(value: object) -> object:
-    """A record's content with its times and its memory, which are never the same, set to zero."""
-    if isinstance(value, dict):
-        return {
-            key: 0 if key in {"started", "peak_memory_bytes"} or "second" in key else timeless(item)
-            for key, item in value.items()
-        }
-    return [timeless(item) for item in value] if isinstance(value, list) else value
 
 
 def test_what_a_trial_leaves_does_not_grow_with_the_number_of_trials(tiny: Path) -> None:
