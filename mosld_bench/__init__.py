@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mosld_bench.methods.contract import check_method
     from mosld_bench.methods.fit import fit_budget
     from mosld_bench.methods.registry import get, register
+    from mosld_bench.records.frame import load
     from mosld_bench.records.record import Record
-    from mosld_bench.records.store import load
     from mosld_bench.report.build import build_report
     from mosld_bench.spec.recipe import Recipe
     from mosld_bench.spec.study import Study
@@ -33,7 +33,7 @@ _HOME = {
     "execute": "trial.execute",
     "Recipe": "spec.recipe",
     "Record": "records.record",
-    "load": "records.store",
+    "load": "records.frame",
     "Method": "methods.base",
     "get": "methods.registry",
     "register": "methods.registry",
