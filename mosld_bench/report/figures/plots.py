@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from mosld_bench.format import short_count
 from mosld_bench.report import stats
-from mosld_bench.report.analysis import Analysis, Comparison, Row
+from mosld_bench.report.analysis import Analysis, Comparison
 from mosld_bench.report.figures import sweep as axis
 from mosld_bench.report.figures.style import (
     COLUMN,
@@ -30,12 +30,12 @@ from mosld_bench.report.figures.style import (
     spread_told,
     style,
 )
+from mosld_bench.report.labels import setting_label
+from mosld_bench.report.rows import Row
 from mosld_bench.report.sections import profile as profile_section
-from mosld_bench.report.sections.results import KINDS
-from mosld_bench.report.table import setting_label
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.trial import Condition
+from mosld_bench.spec.trial import Condition, Domain
 
 
 def draw_all(analysis: Analysis) -> list[Plot | str]:
@@ -47,12 +47,12 @@ def draw_all(analysis: Analysis) -> list[Plot | str]:
 
 def size(analysis: Analysis) -> Plot | str:
     """Accuracy against trainable parameters: a row of panels for every setting, in- and out-of-domain."""
-    amounts = min((row.block.general for row in analysis.trained), default=0)
+    amounts = min((row.condition.general for row in analysis.trained), default=0)
     scored = [row for row in analysis.trained if row.score is not None and row.trainable]
-    rows = [row for row in scored if row.block.general == amounts]
+    rows = [row for row in scored if row.condition.general == amounts]
     if not rows:
         return "No trained row has all of its in-domain tasks yet, so nothing is drawn against size."
-    kinds = ["in_domain", *(["out_of_domain"] if analysis.study.out_of_domain else [])]
+    kinds = analysis.domains
     settings = [setting for setting in analysis.settings if any(row.setting == setting for row in rows)]
     figure = Figure(figsize=(PAGE, 1.85 * len(settings) + 0.55), layout="constrained")
     grid = figure.subplots(len(settings), len(kinds), squeeze=False, sharex=True, sharey="col")
@@ -64,7 +64,7 @@ def size(analysis: Analysis) -> Plot | str:
         for axes, kind in zip(grid[i], kinds, strict=True):
             here = [row for row in rows if row.setting == setting]
             _size_panel(axes, here, kind, recipes, step)
-            axes.set_title(f"{KINDS[kind]}, {setting_label(setting)}")
+            axes.set_title(f"{kind.label}, {setting_label(setting)}")
             if i == len(settings) - 1:
                 axes.set_xlabel("Trainable parameters")
         grid[i][0].set_ylabel(f"Mean {analysis.measure} (%)")
@@ -83,14 +83,14 @@ def size(analysis: Analysis) -> Plot | str:
     return Plot("size", f"{analysis.measure} against size", caption, figure, wide=True)
 
 
-def _size_panel(axes: Axes, rows: Sequence[Row], kind: str, recipes: Sequence[Recipe], step: float) -> None:
+def _size_panel(axes: Axes, rows: Sequence[Row], kind: Domain, recipes: Sequence[Recipe], step: float) -> None:
     """The points of one panel, those of a budget ``step`` decades apart."""
     look = looks(recipes)
     names = [recipe.name for recipe in recipes if any(row.recipe.name == recipe.name for row in rows)]
     dodged = [name for name in names if any(row.matched for row in rows if row.recipe.name == name)]
-    models = list(dict.fromkeys(row.block.model for row in rows))
+    models = list(dict.fromkeys(row.condition.model for row in rows))
     for name, model in product(names, models):
-        here = [row for row in rows if (row.recipe.name, row.block.model) == (name, model)]
+        here = [row for row in rows if (row.recipe.name, row.condition.model) == (name, model)]
         own = sorted(here, key=lambda row: row.trainable or 0)
         points = [(row.trainable or 0, *row.mean_sd(kind)) for row in own]
         known = [(x, mean, bar(sd)) for x, mean, sd in points if mean is not None]
@@ -267,7 +267,7 @@ def _first_blocks(analysis: Analysis) -> list[tuple[Condition, list[Row]]]:
     """For every setting its first block (size-matched, if one is), with the unmatched `full` beside it."""
     chosen: dict[str, tuple[Condition, list[Row]]] = {}
     for block, rows in analysis.blocks():
-        alike = [row for row in analysis.trained if row.block == block._replace(budget=NATIVE) and row not in rows]
+        alike = [row for row in analysis.trained if row.condition == block._replace(budget=NATIVE) and row not in rows]
         full = [row for row in alike if row.recipe.method == "full"]
         with_records = [row for row in full + rows if row.records]
         if with_records:
@@ -282,16 +282,16 @@ def settings(analysis: Analysis) -> Plot | str:
         (row, other)
         for row in analysis.trained
         for other in analysis.trained
-        if (row.setting, other.block) == ("mixture", row.block._replace(setting="single"))
+        if (row.setting, other.condition) == ("mixture", row.condition._replace(setting="single"))
         and row.recipe.name == other.recipe.name
         and row.records
         and other.records
     ]
     if not pairs:
         return "Mixture and single training are not compared: the records hold one of the two settings only."
-    blocks = [block for block, _ in analysis.blocks() if any(row.block == block for row, _ in pairs)]
+    blocks = [block for block, _ in analysis.blocks() if any(row.condition == block for row, _ in pairs)]
     shown = blocks[0], blocks[0]._replace(budget=NATIVE)
-    pairs = [pair for pair in pairs if pair[0].block in shown]
+    pairs = [pair for pair in pairs if pair[0].condition in shown]
     figure = Figure(figsize=(PAGE, 2.15), layout="constrained")
     axes = figure.subplots()
     look = looks(analysis.recipes)

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import Formatter, MaxNLocator
 
-from mosld_bench.report.analysis import Row
-from mosld_bench.report.table import short_label
+from mosld_bench.report.labels import short_label
+from mosld_bench.report.rows import Row
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import Condition
 

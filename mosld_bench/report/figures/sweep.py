@@ -6,10 +6,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mosld_bench.report.analysis import Analysis, Row
+from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.style import PAGE, Plot, bar, legend, looks, percent_axis, spread_told
-from mosld_bench.report.sections.results import KINDS
-from mosld_bench.report.table import plain, setting_label
+from mosld_bench.report.labels import parameter_label, setting_label
+from mosld_bench.report.rows import Row
 from mosld_bench.spec.budget import Rank
 from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.trial import canonical
@@ -29,11 +29,11 @@ def along(analysis: Analysis) -> Plot | str:
                 "name": "",
                 "params": {k: v for k, v in row.recipe.params.items() if k not in _MOVED[axis]},
             }
-            apart = row.block._replace(**_MERGED.get(axis, {}))
+            apart = row.condition._replace(**_MERGED.get(axis, {}))
             curves.setdefault(canonical([apart, family]), []).append((place, row))
     if not curves:
         return f"Nothing is drawn along the axis {_AXES[axis]}: no row on it has all of its in-domain tasks yet."
-    kinds = [kind for kind in ("in_domain", "out_of_domain") if getattr(analysis.study, kind)]
+    kinds = analysis.domains
     settings = [s for s in analysis.settings if any(points[0][1].setting == s for points in curves.values())]
     figure = Figure(figsize=(PAGE, 1.75 * len(settings) + 0.55), layout="constrained")
     grid = figure.subplots(len(settings), len(kinds), squeeze=False, sharex=True, sharey="col")
@@ -55,7 +55,7 @@ def along(analysis: Analysis) -> Plot | str:
             )  # fmt: skip
     for setting, panels in zip(settings, grid, strict=True):
         for axes, kind in zip(panels, kinds, strict=True):
-            axes.set_title(f"{KINDS[kind]}, {setting_label(setting)}")
+            axes.set_title(f"{kind.label}, {setting_label(setting)}")
             axes.set_xticks(range(len(places)), [_place_label(analysis, place, axis) for place in places])
             axes.set_xlim(-0.4, len(places) - 0.6)
             percent_axis(axes)
@@ -87,16 +87,16 @@ _MOVED |= {axis: set() for axis in _AXES if axis not in _MOVED}
 def _place(row: Row, axis: str) -> Any:
     """Where a row stands on an axis; None for a row that the axis does not order."""
     if axis == "general":
-        return row.block.general
+        return row.condition.general
     if axis == "rank":
         return row.budget.rank if isinstance(row.budget, Rank) else None
     if axis == "model":
         size = next((record.size for record in row.records if record.size), None)
-        return (size.total - size.trainable, row.block.model) if size and row.ranked else None
+        return (size.total - size.trainable, row.condition.model) if size and row.ranked else None
     if row.recipe.method != "mixture":
         return None
     point = Coordinates.of(row.recipe.params)
-    return point.dropout if axis == "dropout" else plain(point.experts)
+    return point.dropout if axis == "dropout" else parameter_label(point.experts)
 
 
 def _place_label(analysis: Analysis, place: Any, axis: str) -> str:
