@@ -21,8 +21,8 @@ from mosld_bench.errors import BenchError
 from mosld_bench.records.store import Sources
 from mosld_bench.report.analysis import Analysis, gather
 from mosld_bench.report.document import Block
-from mosld_bench.report.figures import plots
-from mosld_bench.report.figures import style as looks
+from mosld_bench.report.figures import draw_all
+from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.sections import body as sections
 from mosld_bench.report.sections.summary import summary
 from mosld_bench.report.table import Table
@@ -42,21 +42,21 @@ def build_report(study: Study, trials: Sequence[Trial], sources: Sources, folder
     set the document.
     """
     analysis = gather(study, trials, sources)
-    figures = plots.draw_all(analysis)
+    figures = draw_all(analysis)
     document = compose(analysis, figures)
     _write_tables(document, _fresh(folder / "tables", (".csv", ".tex")))
-    drawn = [figure for figure in figures if isinstance(figure, looks.Plot)]
+    drawn = [figure for figure in figures if isinstance(figure, Plot)]
     picture_folder = _fresh(folder / "figures", (".pdf", ".png"))
     for figure in drawn:
-        looks.save(figure, picture_folder)
+        figure.write(picture_folder)
     return _typeset(document, drawn, folder / "report.pdf", _latest(analysis))
 
 
-def compose(analysis: Analysis, figures: Sequence[looks.Plot | str]) -> dict[str, Any]:
+def compose(analysis: Analysis, figures: Sequence[Plot | str]) -> dict[str, Any]:
     """The document as plain data: what `report.typ` sets."""
-    drawn = [figure for figure in figures if isinstance(figure, looks.Plot)]
+    drawn = [figure for figure in figures if isinstance(figure, Plot)]
     absent = [figure for figure in figures if isinstance(figure, str) and figure]
-    results = [(figure.name, figure.tells) for figure in drawn if figure.section == "Results"]
+    results = [(figure.name, figure.shows) for figure in drawn if figure.section == "Results"]
     told = sections.figures_paragraph(results, absent)
     parts = [part for make in sections.SECTIONS if (part := make(analysis))]
     for part in parts:
@@ -84,7 +84,7 @@ def _draft(analysis: Analysis) -> str | None:
     return f"DRAFT: {' and '.join(parts)} {verb} from {tree}; no commit reproduces {them}."
 
 
-def _figure(plot: looks.Plot) -> Block:
+def _figure(plot: Plot) -> Block:
     width, height = plot.figure.get_size_inches()
     return {
         "kind": "figure",
@@ -113,14 +113,14 @@ def _fresh(folder: Path, endings: tuple[str, ...]) -> Path:
     return folder
 
 
-def _typeset(document: Mapping[str, Any], drawn: Sequence[looks.Plot], target: Path, made: datetime) -> Path:
+def _typeset(document: Mapping[str, Any], drawn: Sequence[Plot], target: Path, made: datetime) -> Path:
     """Set the document aside and move the PDF to its place when it is whole."""
     import typst
 
     with tempfile.TemporaryDirectory(prefix="mosld-report-") as temporary:
         aside = Path(temporary)
         for plot in drawn:
-            looks.save_svg(plot, aside / f"{plot.name}.svg", FACE)
+            plot.write_svg(aside / f"{plot.name}.svg", FACE)
         plain = polished(json.loads(json.dumps(document, default=lambda table: table.data(), ensure_ascii=False)))
         (aside / "report.json").write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
         shutil.copyfile(_TEMPLATE, aside / "report.typ")

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from mosld_bench.records.record import Outcome
 from mosld_bench.records.store import Store
 from mosld_bench.report.analysis import Analysis, gather
-from mosld_bench.report.figures.plots import draw_all
-from mosld_bench.report.figures.style import Plot, percent_axis
+from mosld_bench.report.figures import draw_all
+from mosld_bench.report.figures.plot import Plot
+from mosld_bench.report.figures.style import percent_axis
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Trial
