@@ -13,19 +13,19 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mosld_bench.errors import BenchError
 from mosld_bench.records.store import Sources
-from mosld_bench.report.analysis import Analysis, gather
-from mosld_bench.report.document import Block
+from mosld_bench.report.analysis import Analysis, analyse
+from mosld_bench.report.document import Document, FigureBlock
 from mosld_bench.report.figures import draw_all
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.sections import body as sections
 from mosld_bench.report.sections.summary import summary
-from mosld_bench.report.table import Table
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Trial
 
@@ -41,10 +41,12 @@ def build_report(study: Study, trials: Sequence[Trial], sources: Sources, folder
     `Store.sources` gives. Raises BenchError where no record of the plan's protocol is finished, or where typst cannot
     set the document.
     """
-    analysis = gather(study, trials, sources)
+    analysis = analyse(study, trials, sources)
     figures = draw_all(analysis)
     document = compose(analysis, figures)
-    _write_tables(document, _fresh(folder / "tables", (".csv", ".tex")))
+    table_folder = _fresh(folder / "tables", (".csv", ".tex"))
+    for table in document.tables:
+        table.write(table_folder)
     drawn = [figure for figure in figures if isinstance(figure, Plot)]
     picture_folder = _fresh(folder / "figures", (".pdf", ".png"))
     for figure in drawn:
@@ -52,25 +54,24 @@ def build_report(study: Study, trials: Sequence[Trial], sources: Sources, folder
     return _typeset(document, drawn, folder / "report.pdf", _latest(analysis))
 
 
-def compose(analysis: Analysis, figures: Sequence[Plot | str]) -> dict[str, Any]:
+def compose(analysis: Analysis, figures: Sequence[Plot | str]) -> Document:
     """The document as plain data: what `report.typ` sets."""
     drawn = [figure for figure in figures if isinstance(figure, Plot)]
     absent = [figure for figure in figures if isinstance(figure, str) and figure]
     results = [(figure.name, figure.shows) for figure in drawn if figure.section == "Results"]
     told = sections.figures_paragraph(results, absent)
-    parts = [part for make in sections.SECTIONS if (part := make(analysis))]
-    for part in parts:
-        part["blocks"] += [told] if part["title"] == "Results" else []
-        part["blocks"] += [_figure(figure) for figure in drawn if figure.section == part["title"]]
-    return {
-        "title": analysis.study.question,
-        "study": analysis.study.name,
-        "face": FACE,
-        "span": _dates(analysis),
-        "summary": summary(analysis),
-        "draft": _draft(analysis),
-        "sections": parts,
-    }
+    parts = []
+    for part in (part for make in sections.SECTIONS if (part := make(analysis))):
+        pictures = [_figure(figure) for figure in drawn if figure.section == part.title]
+        parts.append(replace(part, blocks=(*part.blocks, *([told] if part.title == "Results" else []), *pictures)))
+    return Document(
+        title=analysis.study.question,
+        study=analysis.study.name,
+        span=_dates(analysis),
+        summary=tuple(summary(analysis)),
+        draft=_draft(analysis),
+        sections=tuple(parts),
+    )
 
 
 def _draft(analysis: Analysis) -> str | None:
@@ -84,24 +85,9 @@ def _draft(analysis: Analysis) -> str | None:
     return f"DRAFT: {' and '.join(parts)} {verb} from {tree}; no commit reproduces {them}."
 
 
-def _figure(plot: Plot) -> Block:
+def _figure(plot: Plot) -> FigureBlock:
     width, height = plot.figure.get_size_inches()
-    return {
-        "kind": "figure",
-        "name": plot.name,
-        "path": f"{plot.name}.svg",
-        "caption": plot.caption,
-        "wide": plot.wide,
-        "width": float(width),
-        "height": float(height),
-    }
-
-
-def _write_tables(document: Mapping[str, Any], folder: Path) -> None:
-    for part in document["sections"]:
-        for block in part["blocks"]:
-            if isinstance(block, Table):
-                block.write(folder)
+    return FigureBlock(plot.name, f"{plot.name}.svg", plot.caption, plot.wide, float(width), float(height))
 
 
 def _fresh(folder: Path, endings: tuple[str, ...]) -> Path:
@@ -113,7 +99,7 @@ def _fresh(folder: Path, endings: tuple[str, ...]) -> Path:
     return folder
 
 
-def _typeset(document: Mapping[str, Any], drawn: Sequence[Plot], target: Path, made: datetime) -> Path:
+def _typeset(document: Document, drawn: Sequence[Plot], target: Path, made: datetime) -> Path:
     """Set the document aside and move the PDF to its place when it is whole."""
     import typst
 
@@ -121,7 +107,7 @@ def _typeset(document: Mapping[str, Any], drawn: Sequence[Plot], target: Path, m
         aside = Path(temporary)
         for plot in drawn:
             plot.write_svg(aside / f"{plot.name}.svg", FACE)
-        plain = polished(json.loads(json.dumps(document, default=lambda table: table.data(), ensure_ascii=False)))
+        plain = polished({"face": FACE, **document.data()})
         (aside / "report.json").write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
         shutil.copyfile(_TEMPLATE, aside / "report.typ")
         given: dict[str, Any] = {"root": str(aside), "ignore_system_fonts": True}
@@ -131,7 +117,7 @@ def _typeset(document: Mapping[str, Any], drawn: Sequence[Plot], target: Path, m
             when = int(made.timestamp())
             typst.compile(source, output=sheet, sys_inputs={"size": size}, timestamp=when, **given)
         except typst.TypstError as error:
-            raise BenchError(f"typst cannot set the report of study {document['study']}: {error}") from error
+            raise BenchError(f"typst cannot set the report of study {document.study}: {error}") from error
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(aside / "report.pdf", target)
     return target

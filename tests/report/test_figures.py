@@ -9,18 +9,18 @@ from matplotlib.figure import Figure
 
 from mosld_bench.records.record import Outcome
 from mosld_bench.records.store import Store
-from mosld_bench.report.analysis import Analysis, gather
+from mosld_bench.report.analysis import Analysis, analyse
 from mosld_bench.report.figures import draw_all
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import percent_axis
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import Trial
+from mosld_bench.spec.trial import Domain, Trial
 from tests.support.synthetic import RECIPES, make_record, make_study, make_trials, task_configs
 
 
 def analysis_of(root: Path, study: Study, trials: list[Trial]) -> Analysis:
-    return gather(study, trials, Store(root / "results").sources(study, task_configs()))
+    return analyse(study, trials, Store(root / "results").sources(study, task_configs()))
 
 
 def uneven(root: Path) -> tuple[Study, list[Trial]]:
@@ -61,7 +61,7 @@ def test_figures_of_rows_of_a_study(tmp_path: Path) -> None:
     for column in (0, 1):  # mixture above single: one scale, or a gap of 0.1 points fills a panel
         panels = drawn["size"].figure.axes[column::2]
         assert len({axes.get_ylim() for axes in panels}) == 1 < len(panels)
-        means = [row.mean_sd(kind)[0] for row in analysis.trained for kind in [("in_domain", "out_of_domain")[column]]]
+        means = [row.mean_sd(kind)[0] for row in analysis.trained for kind in [tuple(Domain)[column]]]
         low, high = panels[0].get_ylim()
         assert all(low < mean < high for mean in means if mean is not None)
 

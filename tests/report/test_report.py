@@ -19,13 +19,14 @@ from pypdf import PdfReader
 from mosld_bench.errors import BadFileError, BenchError
 from mosld_bench.records.record import Outcome, Point, Record
 from mosld_bench.records.store import Store, load
-from mosld_bench.report.analysis import Analysis, gather
+from mosld_bench.report.analysis import Analysis, analyse
 from mosld_bench.report.build import SIZES, _body_size, build_report, polished
+from mosld_bench.report.labels import percent
 from mosld_bench.report.sections.summary import summary
-from mosld_bench.report.table import percent, tex_text
+from mosld_bench.report.table import tex_text
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import Condition, ModelSpec, PlannedTrial, Trial
+from mosld_bench.spec.trial import Condition, Domain, ModelSpec, PlannedTrial, Trial
 from tests.support.synthetic import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,
@@ -57,7 +58,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def evidence_of(root: Path, study: Study, trials: list[Trial]) -> Analysis:
-    return gather(study, trials, Store(root / "results").sources(study, TASKS))
+    return analyse(study, trials, Store(root / "results").sources(study, TASKS))
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def test_means_by_hand(tmp_path: Path) -> None:
     mixture, single = found["mixture"], found["single"]
     assert mixture.by_seed() == pytest.approx({0: 0.6, 1: 0.7})
     assert mixture.mean_sd() == pytest.approx((0.65, 0.1 / 2**0.5))
-    assert mixture.mean_sd("out_of_domain") == pytest.approx((0.35, 0.1 / 2**0.5))
+    assert mixture.mean_sd(Domain.OUT) == pytest.approx((0.35, 0.1 / 2**0.5))
     # Seed 1 lacks the model of task b: no in-domain mean, and no out-of-domain mean over half of the models.
     assert single.by_seed() == pytest.approx({0: 0.7})
     assert single.mean_sd() == (pytest.approx(0.7), None)

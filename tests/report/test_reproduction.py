@@ -13,7 +13,7 @@ from mosld_bench.records import published
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.record import Outcome
 from mosld_bench.records.store import Store
-from mosld_bench.report.analysis import Analysis, gather
+from mosld_bench.report.analysis import Analysis, analyse
 from mosld_bench.report.sections.contamination import overlap_section
 from mosld_bench.report.sections.reproduction import Reproduced, reproduced, reproduction
 from mosld_bench.spec.study import Study
@@ -49,7 +49,7 @@ def analysis(root: Path, one: Study, shift: dict[str, float]) -> Analysis:
         values = {task: LORA[task] + SPREAD[trial.seed] + move for task in SIX}
         Store(root).write(Outcome(make_record(trial, one, values=values)))
     tasks = {task: {"metadata": {"title": task.upper()}} for task in SIX}
-    return gather(one, trials, Store(root).sources(one, tasks, PAPER))
+    return analyse(one, trials, Store(root).sources(one, tasks, PAPER))
 
 
 def found(one: Analysis) -> dict[tuple[str, str], Reproduced]:
@@ -84,12 +84,12 @@ def test_a_printed_average_that_is_a_slip_is_taken_from_its_scores(tmp_path: Pat
     trials = make_trials(one, [RECIPES["lora"], RECIPES["mosld"]])
     for trial in trials:
         Store(tmp_path).write(Outcome(make_record(trial, one)))
-    made = gather(one, trials, Store(tmp_path).sources(one, {}, PAPER))
+    made = analyse(one, trials, Store(tmp_path).sources(one, {}, PAPER))
     assert found(made)["mosld", "average"].published == pytest.approx(0.5493, abs=6e-5)
     assert found(made)["lora", "average"].published == pytest.approx(0.5247, abs=1e-9)
     section = reproduction(made)
     assert section is not None
-    differing = next(block for block in section["blocks"] if getattr(block, "name", "") == "protocol-differences")
+    differing = next(block for block in section.blocks if getattr(block, "name", "") == "protocol-differences")
     fields = set(differing.frame["field"])
     assert "in_domain" not in fields  # these four are Table 3's own
     assert {"optimizer", "prompt", "MCTEST, train / test"} - fields == {"MCTEST, train / test"}
@@ -105,7 +105,7 @@ def test_verdicts_without_a_test(tmp_path: Path) -> None:
     one = study()
     trials = make_trials(one, [RECIPES["lora"], RECIPES["mosld"]])
     Store(tmp_path / "c").write(Outcome(make_record(trials[0], one)))
-    rows = found(gather(one, trials, Store(tmp_path / "c").sources(one, {}, PAPER)))
+    rows = found(analyse(one, trials, Store(tmp_path / "c").sources(one, {}, PAPER)))
     assert rows["mosld", "race"].verdict == "no record"
     assert rows["mosld", "race"].ours is None
 
@@ -121,7 +121,7 @@ def test_the_section_tells_differences_and_slips_and_is_absent_without_a_publish
     made = analysis(tmp_path, study(), {"lora": 0.0, "mosld": 0.0})
     section = reproduction(made)
     assert section is not None
-    text = str(section["blocks"])
+    text = str(section.blocks)
     for part in (
         "Of 14 printed scores",
         "train.batch_size",
@@ -143,7 +143,7 @@ def test_overlap_section(tmp_path: Path) -> None:
     ]  # fmt: skip
     section = overlap_section(replace(made, overlaps=tuple(pairs)))
     assert section is not None
-    assert "MCTEST with RACE (3.5 %)" in str(section["blocks"])
+    assert "MCTEST with RACE (3.5 %)" in str(section.blocks)
     clean = overlap_section(replace(made, overlaps=tuple(pairs[:2])))
     assert clean is not None
-    assert "No test item is shared" in str(clean["blocks"])
+    assert "No test item is shared" in str(clean.blocks)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mosld_bench.report.analysis import Analysis, Row
+from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.style import recipe_styles
-from mosld_bench.report.table import short_label
+from mosld_bench.report.labels import short_label
+from mosld_bench.report.rows import Row
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import Condition
@@ -30,7 +31,7 @@ def first_blocks(analysis: Analysis) -> list[Panel]:
     """
     panels: dict[str, Panel] = {}
     for condition, rows in analysis.blocks():
-        native = [r for r in analysis.trained if r.block == condition._replace(budget=NATIVE) and r not in rows]
+        native = [r for r in analysis.trained if r.condition == condition._replace(budget=NATIVE) and r not in rows]
         full = [row for row in native if row.recipe.method == "full"]
         recorded = [row for row in full + rows if row.records]
         if recorded:

@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mosld_bench.report import stats
-from mosld_bench.report.analysis import Analysis, Row
+from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.panels import legend, offset, wrapped
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, percent_axis, recipe_styles
+from mosld_bench.report.rows import Row
 from mosld_bench.spec.budget import NATIVE
 
 _MOST_UPRIGHT = 9  # tasks; the titles of more are turned
@@ -30,8 +31,9 @@ def draw(analysis: Analysis) -> Plot | str:
     pairs = _pairs(analysis)
     if not pairs:
         return "Mixture and single training are not compared: the records hold one of the two settings only."
-    first = next(block for block, _ in analysis.blocks() if any(pair.mixture.block == block for pair in pairs))
-    pairs = [pair for pair in pairs if pair.mixture.block in (first, first._replace(budget=NATIVE))]
+    conditions = {pair.mixture.condition for pair in pairs}
+    first = next(condition for condition, _ in analysis.blocks() if condition in conditions)
+    pairs = [pair for pair in pairs if pair.mixture.condition in (first, first._replace(budget=NATIVE))]
     figure = Figure(figsize=(PAGE_INCHES, 2.15), layout="constrained")
     axes = figure.subplots()
     _draw_pairs(axes, analysis, pairs)
@@ -54,7 +56,7 @@ def _pairs(analysis: Analysis) -> list[_Pair]:
         _Pair(row, other)
         for row in recorded
         for other in recorded
-        if (row.setting, other.block) == ("mixture", row.block._replace(setting="single"))
+        if (row.setting, other.condition) == ("mixture", row.condition._replace(setting="single"))
         and row.recipe.name == other.recipe.name
     ]
 

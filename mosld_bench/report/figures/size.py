@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from mosld_bench.format import short_count
-from mosld_bench.report.analysis import Analysis, Row
+from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.panels import legend, points_and_bars
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, Point, percent_axis, recipe_styles
-from mosld_bench.report.table import setting_label
+from mosld_bench.report.labels import setting_label
+from mosld_bench.report.rows import Row
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import Domain
 
@@ -25,7 +26,7 @@ def draw(analysis: Analysis) -> Plot | str:
     rows = _rows(analysis)
     if not rows:
         return "No trained row has all of its in-domain tasks yet, so nothing is drawn against size."
-    domains = [Domain.IN, *([Domain.OUT] if analysis.study.out_of_domain else [])]
+    domains = analysis.domains
     settings = [setting for setting in analysis.settings if any(row.setting == setting for row in rows)]
     figure = Figure(figsize=(PAGE_INCHES, 1.85 * len(settings) + 0.55), layout="constrained")
     grid = figure.subplots(len(settings), len(domains), squeeze=False, sharex=True, sharey="col")
@@ -56,9 +57,9 @@ def draw(analysis: Analysis) -> Plot | str:
 
 def _rows(analysis: Analysis) -> list[Row]:
     """The rows with a size and an in-domain mean, of the smallest amount of general data that the study mixes in."""
-    least = min((row.block.general for row in analysis.trained), default=0)
+    least = min((row.condition.general for row in analysis.trained), default=0)
     scored = [row for row in analysis.trained if row.score is not None and row.trainable]
-    return [row for row in scored if row.block.general == least]
+    return [row for row in scored if row.condition.general == least]
 
 
 def _panel(axes: Axes, rows: Sequence[Row], domain: Domain, recipes: Sequence[Recipe], step_decades: float) -> None:
@@ -66,9 +67,9 @@ def _panel(axes: Axes, rows: Sequence[Row], domain: Domain, recipes: Sequence[Re
     styles = recipe_styles(recipes)
     names = [recipe.name for recipe in recipes if any(row.recipe.name == recipe.name for row in rows)]
     spread = [name for name in names if any(row.matched for row in rows if row.recipe.name == name)]
-    models = list(dict.fromkeys(row.block.model for row in rows))
+    models = list(dict.fromkeys(row.condition.model for row in rows))
     for name, model in product(names, models):
-        of_curve = [row for row in rows if (row.recipe.name, row.block.model) == (name, model)]
+        of_curve = [row for row in rows if (row.recipe.name, row.condition.model) == (name, model)]
         steps = spread.index(name) - (len(spread) - 1) / 2 if name in spread else 0
         points = []
         for row in sorted(of_curve, key=lambda row: row.trainable or 0):

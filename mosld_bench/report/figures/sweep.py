@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from mosld_bench.report.analysis import Analysis, Row
+from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.panels import legend, points_and_bars
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import PAGE_INCHES, Point, percent_axis, recipe_styles
-from mosld_bench.report.table import plain, setting_label
+from mosld_bench.report.labels import parameter_label, setting_label
+from mosld_bench.report.rows import Row
 from mosld_bench.spec.budget import Rank
 from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.trial import Domain, canonical
+from mosld_bench.spec.trial import canonical
 
 
 def draw(analysis: Analysis) -> Plot | str | None:
@@ -31,7 +32,7 @@ def draw(analysis: Analysis) -> Plot | str | None:
     if not curves:
         return f"Nothing is drawn along the axis {sweep.label}: no row on it has all of its in-domain tasks yet."
     values = sorted({stop.value for curve in curves for stop in curve})
-    domains = [domain for domain in Domain if getattr(analysis.study, domain)]
+    domains = analysis.domains
     settings = [setting for setting in analysis.settings if any(curve[0].row.setting == setting for curve in curves)]
     figure = Figure(figsize=(PAGE_INCHES, 1.75 * len(settings) + 0.55), layout="constrained")
     grid = figure.subplots(len(settings), len(domains), squeeze=False, sharex=True, sharey="col")
@@ -74,7 +75,7 @@ def _curves(analysis: Analysis, sweep: Sweep) -> list[list[_Stop]]:
         if value is not None and row.score is not None:
             params = {key: param for key, param in row.recipe.params.items() if key not in sweep.params}
             recipe = {**row.recipe.identity, "name": "", "params": params}
-            condition = row.block._replace(**sweep.condition)
+            condition = row.condition._replace(**sweep.condition)
             curves.setdefault(canonical([condition, recipe]), []).append(_Stop(value, row))
     return [sorted(curve, key=lambda stop: stop.value) for curve in curves.values()]
 
@@ -103,7 +104,7 @@ class Sweep:
 def _model_size(row: Row) -> tuple[int, str] | None:
     """Parameters of the base model, and its name."""
     size = next((record.size for record in row.records if record.size), None)
-    return (size.total - size.trainable, row.block.model) if size and row.ranked else None
+    return (size.total - size.trainable, row.condition.model) if size and row.ranked else None
 
 
 def _model_name(analysis: Analysis, value: tuple[int, str]) -> str:
@@ -124,12 +125,12 @@ def _dropout(row: Row) -> float | None:
 
 
 def _experts(row: Row) -> str | None:
-    return plain(point.experts) if (point := _coordinates(row)) else None
+    return parameter_label(point.experts) if (point := _coordinates(row)) else None
 
 
 #: By the name that a study gives as its ``axis``.
 SWEEPS = {
-    "general": Sweep("number of general items mixed in", lambda row: row.block.general, condition={"general": 0}),
+    "general": Sweep("number of general items mixed in", lambda row: row.condition.general, condition={"general": 0}),
     "rank": Sweep("rank", _rank, condition={"budget": ""}),
     "model": Sweep("base model", _model_size, _model_name, condition={"model": ""}),
     "dropout": Sweep("dropout ratio", _dropout, params=frozenset({"dropout", "dropout_on"})),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mosld_bench.report.analysis import Analysis, Row
+from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.panels import (
     Panel,
     first_blocks,
@@ -28,6 +28,7 @@ from mosld_bench.report.figures.style import (
     percent_axis,
     recipe_styles,
 )
+from mosld_bench.report.rows import Row
 
 _MOST_TASKS = 24
 _MOST_UPRIGHT = 10  # tasks; the titles of more are turned

@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mosld_bench.report import stats
-from mosld_bench.report.analysis import Analysis, Row
+from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.panels import first_blocks, legend, panel_label
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import PAGE_INCHES, RecipeStyle, recipe_styles
+from mosld_bench.report.rows import Row
 
 _ABSENT = "Training curves are not drawn: no record has one."
 _MARKERS_A_CURVE = 6  # about; more would hide the line
@@ -61,7 +62,7 @@ def draw(analysis: Analysis) -> Plot | str:
 
 
 def _draw_curve(axes: Axes, points: list[CurvePoint], style: RecipeStyle, *, place: int, places: int) -> None:
-    """The range as a band, the mean as a line; each recipe's markers (``place`` of ``places``) begin at another step."""
+    """The range as a band, the mean as a line; markers begin at another step for each ``place`` of ``places``."""
     steps = [point.step for point in points]
     lows, highs = [point.low for point in points], [point.high for point in points]
     axes.fill_between(steps, lows, highs, color=style.colour, alpha=0.12, linewidth=0)

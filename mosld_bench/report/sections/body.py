@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mosld_bench.format import counted, listed
-from mosld_bench.report import table as tabular
-from mosld_bench.report.analysis import ALPHA, Analysis, Row
-from mosld_bench.report.document import Block, Section, bullets, machine, paragraph, run, section
+from mosld_bench.report import labels
+from mosld_bench.report.analysis import ALPHA, Analysis
+from mosld_bench.report.document import Block, Code, Run, Section, bullets, paragraph, section
+from mosld_bench.report.labels import hardware_label
+from mosld_bench.report.rows import Row
 from mosld_bench.report.sections import cost as costs
 from mosld_bench.report.sections import results as tables
 from mosld_bench.report.sections.contamination import overlap_section
 from mosld_bench.report.sections.profile import profile_section
 from mosld_bench.report.sections.protocol import methods, protocol
 from mosld_bench.report.sections.reproduction import reproduction
+from mosld_bench.spec.trial import Domain
 
 RISE = 0.05  # of the validation loss above its lowest: more than it moves by from one validation to the next
 
@@ -32,10 +35,10 @@ def results(analysis: Analysis) -> Section | None:
     return section(
         "Results",
         paragraph(
-            run("main", "ref"),
+            Run("main", "ref"),
             " gives every row",
             ", and " if differences else "",
-            run("differences" if differences else "", "ref"),
+            Run("differences" if differences else "", "ref"),
             f" the differences to {analysis.reference}." if differences else ".",
         ),
         bullets(_reading(analysis)),
@@ -44,8 +47,8 @@ def results(analysis: Analysis) -> Section | None:
         or paragraph(
             f"No block holds {analysis.reference} beside another row with a common seed, so no differences are given."
         ),
-        paragraph(run("What the tests cover. ", "bold"), _coverage(analysis)),
-        paragraph(run("Length of training. ", "bold"), length) if (length := _length(analysis)) else None,
+        paragraph(Run("What the tests cover. ", "bold"), _coverage(analysis)),
+        paragraph(Run("Length of training. ", "bold"), length) if (length := _length(analysis)) else None,
         tables.other_metrics(analysis),
     )
 
@@ -65,8 +68,8 @@ def _reading(analysis: Analysis) -> list[str]:
             else "no two rows have two seeds in common, so nothing is tested"
         )
         sentences.append(
-            f"{tabular.block_label(block)}: in-domain means run from {tabular.percent(ordered[0].score)} % "
-            f"({ordered[0].recipe.title}) to {tabular.percent(ordered[-1].score)} % ({ordered[-1].recipe.title}); "
+            f"{labels.block_label(block)}: in-domain means run from {labels.percent(ordered[0].score)} % "
+            f"({ordered[0].recipe.title}) to {labels.percent(ordered[-1].score)} % ({ordered[-1].recipe.title}); "
             f"{text}{f', {untested} not tested' if tested and untested else ''}.{_guessed(analysis, scored)}"
         )
     return sentences or ["No block has two rows of equal size or rank with all their in-domain tasks."]
@@ -91,10 +94,10 @@ def _coverage(analysis: Analysis) -> str:
         "was picked by looking, which makes tests against it lean towards a difference."
     )
     spans = []
-    for what, name in (("in_domain", "in-domain"), ("out_of_domain", "out-of-domain")):
-        if errors := analysis.item_errors(what):
-            low, high = tabular.percent(min(errors)), tabular.percent(max(errors))
-            spans.append(f"{low if low == high else f'{low} to {high}'} points for one {name} mean")
+    for domain in Domain:
+        if errors := analysis.item_errors(domain):
+            low, high = labels.percent(min(errors)), labels.percent(max(errors))
+            spans.append(f"{low if low == high else f'{low} to {high}'} points for one {domain.label.lower()} mean")
     if spans:
         text += (
             f" The standard error over items is {listed(spans)}; rows are scored on the same items, so part of it "
@@ -157,7 +160,7 @@ def cost(analysis: Analysis) -> Section:
     """Time and memory, and the budget audit."""
     if analysis.study.train is None:
         return section("Parameters", costs.audit(analysis))
-    hardware = listed(_distinct(machine(record.meta_info.get("hardware")) for record in analysis.records))
+    hardware = listed(_distinct(hardware_label(record.meta_info.get("hardware")) for record in analysis.records))
     return section(
         "Cost and size",
         paragraph(
@@ -171,9 +174,9 @@ def cost(analysis: Analysis) -> Section:
 
 def figures_paragraph(drawn: Sequence[tuple[str, str]], absent: Sequence[str]) -> Block:
     """What each figure (name, what it tells) shows, and why others are not there."""
-    runs: list[str | dict[str, str]] = [run("Figures. ", "bold")]
+    runs: list[str | Run] = [Run("Figures. ", "bold")]
     for i, (name, tells) in enumerate(drawn):
-        runs += ["; " if i else "", run(name, "ref"), f" shows {tells}"]
+        runs += ["; " if i else "", Run(name, "ref"), f" shows {tells}"]
     return paragraph(*runs, ". " if drawn else "", " ".join(absent))
 
 
@@ -208,7 +211,7 @@ def provenance(analysis: Analysis) -> Section:
     elif any(meta.get("dirty") is None for meta in metas):
         items.append("Whether the working tree was clean is not known for all records.")
     items += [f"Versions: {text}." for text in versions if text]
-    items.append(f"Hardware: {'; '.join(_distinct(machine(meta.get('hardware')) for meta in metas))}.")
+    items.append(f"Hardware: {'; '.join(_distinct(hardware_label(meta.get('hardware')) for meta in metas))}.")
     if started:
         items.append(
             f"Run from {started[0][:10]} to {started[-1][:10]} (UTC), {hours:.1f} hours in all trials together."
@@ -224,10 +227,7 @@ def provenance(analysis: Analysis) -> Section:
         "Provenance",
         bullets(items),
         paragraph("The records were made by the commands below; repeated, they run what is missing."),
-        {
-            "kind": "code",
-            "lines": [*checkout, *commands, f"mosld-bench report {study.name}"],
-        },
+        Code((*checkout, *commands, f"mosld-bench report {study.name}")),
     )
 
 

@@ -8,19 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 import pandas as pd
 
 from mosld_bench.records.record import EvalInfo, Record
-from mosld_bench.report.analysis import Analysis, Row
-from mosld_bench.report.table import (
-    MISSING,
-    Cell,
-    Column,
-    Line,
-    Table,
-    beside,
-    block_label,
-    count,
-    setting_label,
-    titled,
-)
+from mosld_bench.report.analysis import Analysis
+from mosld_bench.report.labels import MISSING, block_label, count, row_title, setting_label, suffix
+from mosld_bench.report.rows import Row
+from mosld_bench.report.table import Cell, Column, Line, Table
 from mosld_bench.spec.budget import Native
 from mosld_bench.spec.trial import Condition
 
@@ -46,20 +37,20 @@ def cost(analysis: Analysis) -> Table:
     printed = _printed(analysis)
     for row in (row for row in _by_block(analysis) if row.records):
         means = {key: _average(map(read, row.records)) for key, read in COSTS.items()}
-        if row.block in printed and not row.frozen and row.block != last:
-            lines.append(Line((Cell(block_label(row.block)),), ruled=bool(lines)))
-            last = row.block
+        if row.condition in printed and not row.frozen and row.condition != last:
+            lines.append(Line((Cell(block_label(row.condition)),), ruled=bool(lines)))
+            last = row.condition
         texts = [MISSING if value is None else f"{value:,.{digits}f}" for value, digits in
                  zip(means.values(), (1, 0, 1, 1, 1, 0), strict=True)]  # fmt: skip
-        if row.block in printed:
-            lines.append(Line(tuple(Cell(text) for text in (titled(row.recipe.title, row.block), *texts))))
+        if row.condition in printed:
+            lines.append(Line(tuple(Cell(text) for text in (row_title(row.recipe.title, row.condition), *texts))))
         numbers.append(
             {
                 "recipe": row.recipe.name,
                 "setting": row.setting,
                 "budget": row.budget,
-                "model": row.block.model or None,
-                "general_items": row.block.general,
+                "model": row.condition.model or None,
+                "general_items": row.condition.general,
                 "trials": len(row.records),
                 **means,
             }
@@ -84,7 +75,7 @@ def _printed(analysis: Analysis) -> set[Condition]:
     if len(blocks) > 3:
         longest = [block for block in blocks if block.setting == analysis.settings[-1]]
         blocks = [block for block in longest if block == longest[0] or isinstance(block.budget, Native)]
-    return {*blocks, *(row.block for row in analysis.frozen)}
+    return {*blocks, *(row.condition for row in analysis.frozen)}
 
 
 def _by_block(analysis: Analysis) -> list[Row]:
@@ -102,10 +93,10 @@ def audit(analysis: Analysis) -> Table:
     numbers = []
     seen: set[tuple[str, str, str]] = set()
     last = None
-    order = {row.block: place for place, row in enumerate(reversed(analysis.trained))}
-    for row in sorted(analysis.trained, key=lambda row: (not row.matched, not row.ranked, -order[row.block])):
+    order = {row.condition: place for place, row in enumerate(reversed(analysis.trained))}
+    for row in sorted(analysis.trained, key=lambda row: (not row.matched, not row.ranked, -order[row.condition])):
         size = next((record.size for record in row.records if record.size), None)
-        here = (row.budget, row.block.model)
+        here = (row.budget, row.condition.model)
         if analysis.study.train and not row.matched and any(other.matched for other in analysis.trained):
             continue  # what has no target needs no audit; its size is in the main table
         if size is None or (row.recipe.name, *here) in seen:
@@ -116,7 +107,7 @@ def audit(analysis: Analysis) -> Table:
             asked = f", target {count(size.target)}" if size.target and row.budget != str(size.target) else ""
             what = f"Budget {row.budget.label}{asked}" if row.matched else f"Equal {row.budget.label}"
             what = what if row.ranked else "Not matched in size"
-            lines.append(Line((Cell(what + beside(row.block._replace(general=0))),), ruled=bool(lines)))
+            lines.append(Line((Cell(what + suffix(row.condition._replace(general=0))),), ruled=bool(lines)))
             last = here
         share = size.trainable / size.total if size.total else None
         texts = (
@@ -131,7 +122,7 @@ def audit(analysis: Analysis) -> Table:
             {
                 "recipe": row.recipe.name,
                 "budget": row.budget,
-                "model": row.block.model or None,
+                "model": row.condition.model or None,
                 "target": size.target,
                 "trainable_parameters": size.trainable,
                 "residual": size.residual,

@@ -11,8 +11,9 @@ import pandas as pd
 from mosld_bench.format import counted, digits, listed
 from mosld_bench.records.profile import Entry, Phase, Profile, Spread, spread
 from mosld_bench.report.analysis import Analysis
-from mosld_bench.report.document import Section, machine, paragraph, run, section
-from mosld_bench.report.table import MISSING, Cell, Column, Line, Table, count
+from mosld_bench.report.document import Run, Section, paragraph, section
+from mosld_bench.report.labels import MISSING, count, hardware_label
+from mosld_bench.report.table import Cell, Column, Line, Table
 
 TITLE = "Cost at inference and in training"
 
@@ -27,14 +28,15 @@ def profile_section(analysis: Analysis) -> Section | None:
     return section(
         TITLE,
         paragraph(
-            run("profile", "ref"),
+            Run("profile", "ref"),
             " and ",
-            run("relative-time", "ref"),
+            Run("relative-time", "ref"),
             f" compare {counted(len(entries) - 1, 'method')} with the frozen base on {_measured_model(profile)}: "
-            f"measured in turns in one process, {counted(profile.load.rounds, 'round')}, on {machine(hardware, '')}.",
+            f"measured in turns in one process, {counted(profile.load.rounds, 'round')}, on "
+            f"{hardware_label(hardware, '')}.",
             f" Left out, as the recipe was changed since: {counted(left_out, 'row')}." if left_out else "",
             " The command: " if command else "",
-            run(str(command or ""), "mono"),
+            Run(str(command or ""), "mono"),
         ),
         _table(profile, entries),
     )

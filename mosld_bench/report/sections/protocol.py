@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from mosld_bench.format import listed
-from mosld_bench.report import table as tabular
+from mosld_bench.report import labels
 from mosld_bench.report.analysis import Analysis
-from mosld_bench.report.document import Block, Section, bullets, paragraph, run, section
+from mosld_bench.report.document import Block, Equation, Run, Section, bullets, paragraph, section
 from mosld_bench.report.table import Cell, Column, Line, Table
 from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.trial import TrainSpec
+from mosld_bench.spec.trial import Domain, TrainSpec
 
 
 def methods(analysis: Analysis) -> Section:
@@ -31,13 +31,13 @@ def methods(analysis: Analysis) -> Section:
                 "through the same code: two of them differ in coordinates that the table gives and, at "
                 "equal size, in rank, and in nothing else. An adapted linear layer computes"
             ),
-            {"kind": "equation", "name": "mixture"},
+            Equation("mixture"),
             paragraph(
-                "with frozen ", run("W", "italic"), " and trained down-projections ", run("A", "italic"),
-                ", up-projections ", run("B", "italic"), " and router; ", run("g", "italic"),
+                "with frozen ", Run("W", "italic"), " and trained down-projections ", Run("A", "italic"),
+                ", up-projections ", Run("B", "italic"), " and router; ", Run("g", "italic"),
                 " is the softmax over the experts, or over the top k of them, renormalised where the "
                 "table says so. Sharing down means one ",
-                run("A", "italic"), " for all experts of a layer, sharing up one ", run("B", "italic"),
+                Run("A", "italic"), " for all experts of a layer, sharing up one ", Run("B", "italic"),
                 ". Experts are given by depth, from the first layers to the last.",
             ),
             _mixture_table(mixtures),
@@ -47,7 +47,7 @@ def methods(analysis: Analysis) -> Section:
     for recipe in recipes:
         source = f" [{recipe.paper}]" if recipe.paper else ""
         text = recipe.about or f"The method {recipe.method} with the settings of the recipe {recipe.name}."
-        blocks.append(paragraph(run(f"{recipe.title}. ", "bold"), text + source))
+        blocks.append(paragraph(Run(f"{recipe.title}. ", "bold"), text + source))
     deviations: dict[str, list[str]] = {}
     for recipe in recipes:
         for deviation in recipe.deviations:
@@ -56,7 +56,7 @@ def methods(analysis: Analysis) -> Section:
     for text, titles in deviations.items():
         together.setdefault(listed(titles), []).append(text)
     if together:
-        blocks.append(paragraph(run("Deviations from the papers. ", "bold")))
+        blocks.append(paragraph(Run("Deviations from the papers. ", "bold")))
         blocks.append(bullets(f"{titles}: {' '.join(texts)}" for titles, texts in together.items()))
     return section("Methods", *blocks)
 
@@ -70,7 +70,7 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
         texts = {
             "Method": recipe.title,
             "Shared": {"none": "–"}.get(point.share, point.share),
-            "Experts": tabular.plain(point.experts),
+            "Experts": labels.parameter_label(point.experts),
             "Routing": "dense"
             if point.top_k is None
             else f"top {point.top_k}"
@@ -82,7 +82,7 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
         }
         lines.append(Line(tuple(map(Cell, texts.values()))))
         numbers.append({"recipe": recipe.name, **texts})
-    modules = {tabular.plain(recipe.params.get("target_modules")) for recipe in recipes}
+    modules = {labels.parameter_label(recipe.params.get("target_modules")) for recipe in recipes}
     alphas = {(point.r, point.lora_alpha) for point in (Coordinates.of(recipe.params) for recipe in recipes)}
     shared = [f"Adapted modules: {modules.pop()}."] if len(modules) == 1 else []
     if len(alphas) == 1:
@@ -96,7 +96,9 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
 def _other_table(recipes: Sequence[Recipe]) -> Table:
     lines, numbers = [], []
     for recipe in recipes:
-        params = "; ".join(f"{key.replace('_', ' ')} {tabular.plain(value)}" for key, value in recipe.params.items())
+        params = "; ".join(
+            f"{key.replace('_', ' ')} {labels.parameter_label(value)}" for key, value in recipe.params.items()
+        )
         scale = f"{recipe.learning_rate_scale:g}"
         lines.append(Line((Cell(recipe.title), Cell(recipe.method), Cell(params or "–"), Cell(scale))))
         numbers.append({"recipe": recipe.name, "method": recipe.method, "params": params, "learning_rate_scale": scale})
@@ -107,7 +109,7 @@ def _other_table(recipes: Sequence[Recipe]) -> Table:
 def protocol(analysis: Analysis) -> Section:
     """Model, tasks, training and scoring, and what is equal for all rows and what not."""
     study, train = analysis.study, analysis.study.train
-    models = run("Model. " if len(study.models) == 1 else "Models. ", "bold"), f"{_models(analysis)}. "
+    models = Run("Model. " if len(study.models) == 1 else "Models. ", "bold"), f"{_models(analysis)}. "
     if train is None:
         return section("Protocol", paragraph(study.about) if study.about else None, paragraph(*models))
     length = f"{train.steps:,} steps" if train.steps else f"{train.epochs:g} epochs"
@@ -117,7 +119,7 @@ def protocol(analysis: Analysis) -> Section:
         "Protocol",
         paragraph(study.about) if study.about else None,
         paragraph(
-            *models, run("Training. ", "bold"),
+            *models, Run("Training. ", "bold"),
             f"{length} in batches of {train.batch_size} examples by {_optimizer(analysis)}, peak learning rate "
             f"{train.learning_rate:g} (times the recipe's factor), {train.schedule} schedule after "
             f"{train.warmup_steps} warm-up steps{_at_most(train)}, weight decay {train.weight_decay:g}, {clip}. "
@@ -125,15 +127,15 @@ def protocol(analysis: Analysis) -> Section:
             f"{_precision(train)}. {100 * train.validation_fraction:g} % of each training split is held out for "
             "the validation loss and never trained on. "
             f"{_sampled(analysis)}",
-            run("Seeds. ", "bold"), _seeds(analysis),
-            run("Scoring. ", "bold"),
+            Run("Seeds. ", "bold"), _seeds(analysis),
+            Run("Scoring. ", "bold"),
             "The primary metric of each task, as lm-eval defines it, on "
             + (f"a fixed sample of at most {limit} items a task." if limit else "all items of the task.")
             + _prompts(analysis),
         ),
         _task_table(analysis),
-        paragraph(run("What is equal. ", "bold"), _fairness(analysis)),
-        paragraph(run("What is not. ", "bold"), _confounders(analysis)),
+        paragraph(Run("What is equal. ", "bold"), _fairness(analysis)),
+        paragraph(Run("What is not. ", "bold"), _confounders(analysis)),
     )  # fmt: skip
 
 
@@ -217,7 +219,8 @@ def _task_table(analysis: Analysis) -> Table:
     numbers, last = [], ""
     for task in _by_kind(analysis):
         metric, inside = analysis.metric(task), task in analysis.study.in_domain
-        role = "In-domain" if inside else "Out-of-domain"
+        domain = Domain.IN if inside else Domain.OUT
+        role = domain.label
         heading = f"{role}, {analysis.kind(task)}" if analysis.kind(task) else role
         if heading != last:
             lines.append(Line((Cell(heading),), ruled=bool(last) and not last.startswith(role)))
@@ -225,11 +228,11 @@ def _task_table(analysis: Analysis) -> Table:
         train, validation = sizes.get(task, (None, None))
         texts = [
             analysis.title(task),
-            tabular.count(train),
-            tabular.count(validation),
-            tabular.count(metric.items if metric else None),
-            tabular.percent(metric.chance if metric else None),
-            metric.metric.removesuffix(",none") if metric else tabular.MISSING,
+            labels.count(train),
+            labels.count(validation),
+            labels.count(metric.items if metric else None),
+            labels.percent(metric.chance if metric else None),
+            metric.metric.removesuffix(",none") if metric else labels.MISSING,
         ]
         lines.append(Line(tuple(map(Cell, texts))))
         numbers.append(
@@ -237,7 +240,7 @@ def _task_table(analysis: Analysis) -> Table:
                 "task": task,
                 "title": analysis.title(task),
                 "kind": analysis.kind(task),
-                "role": "in_domain" if inside else "out_of_domain",
+                "role": domain.value,
                 "train_items": train,
                 "validation_items": validation,
                 "test_items": metric.items if metric else None,
@@ -298,7 +301,7 @@ def _confounders(analysis: Analysis) -> str:
     unmatched = list(dict.fromkeys(row.recipe.title for row in analysis.trained if not row.ranked))
     ranks = any(row.ranked and not row.matched for row in analysis.trained)
     modules = {
-        recipe.title: tabular.plain(recipe.params["target_modules"])
+        recipe.title: labels.parameter_label(recipe.params["target_modules"])
         for recipe in recipes
         if "target_modules" in recipe.params
     }

@@ -17,12 +17,13 @@ import pandas as pd
 
 from mosld_bench.records import published
 from mosld_bench.records.published import AVERAGE, Protocol
-from mosld_bench.report import stats
-from mosld_bench.report import table as tabular
-from mosld_bench.report.analysis import Analysis, Row
-from mosld_bench.report.document import Block, Section, bullets, paragraph, run, section
+from mosld_bench.report import labels, stats
+from mosld_bench.report.analysis import Analysis
+from mosld_bench.report.document import Block, Run, Section, bullets, paragraph, section
+from mosld_bench.report.rows import Row
 from mosld_bench.report.table import Cell, Column, Line, Table
 from mosld_bench.spec.budget import Native, Rank
+from mosld_bench.spec.trial import Domain
 
 _SEEDS = 3  # of every printed mean
 _KNOWN_TO = 5  # items; what is held out is rounded, to whole passages where questions share one
@@ -69,7 +70,7 @@ def reproduction(analysis: Analysis) -> Section | None:
         ),
         *tables,
         _differences(analysis, facts),
-        paragraph(run("Slips of the printed tables. ", "bold"), "Averages above are those of the printed scores.")
+        paragraph(Run("Slips of the printed tables. ", "bold"), "Averages above are those of the printed scores.")
         if slips
         else None,
         bullets(slips) if slips else None,
@@ -94,7 +95,7 @@ def reproduced(analysis: Analysis, facts: Protocol) -> Iterator[Reproduced]:
                 line["task"] in benchmarks or (line["task"] == AVERAGE and tasks == set(benchmarks))
             ):
                 continue
-            what = "in_domain" if line["task"] == AVERAGE else benchmarks[line["task"]]
+            what: Domain | str = Domain.IN if line["task"] == AVERAGE else benchmarks[line["task"]]
             if line["task"] == AVERAGE:
                 line["accuracy"] = means.get((line["recipe"], line["setting"]), line["accuracy"])
             yield _one(analysis, facts, row, what, name, line, rank, same_model)
@@ -111,8 +112,8 @@ def _row(analysis: Analysis, facts: Protocol, line: dict[str, Any], rank: int) -
         for row in analysis.trained
         if (row.recipe.name, row.setting) == (line["recipe"], line["setting"])
         and _at_rank(row, rank)
-        and row.block.model in ("", wanted)
-        and row.block.general == 0
+        and row.condition.model in ("", wanted)
+        and row.condition.general == 0
     ]
     return next(iter(rows), None), wanted in names
 
@@ -128,7 +129,7 @@ def _one(
     analysis: Analysis,
     facts: Protocol,
     row: Row,
-    what: str,
+    what: Domain | str,
     table: str,
     line: dict[str, Any],
     rank: int,
@@ -140,7 +141,7 @@ def _one(
     low = high = None
     if gap is not None and sd is not None:
         seeds = stats.t_half_width(sd * math.sqrt(1 / len(values) + 1 / _SEEDS), len(values) - 1)
-        tasks = analysis.study.in_domain if what == "in_domain" else (what,)
+        tasks = analysis.tasks_in(what) if isinstance(what, Domain) else (what,)
         items = sum(_item_variance(analysis, facts, task, printed) for task in tasks) / len(tasks) ** 2
         half = math.hypot(seeds, 1.96 * math.sqrt(items))
         low, high = gap - half, gap + half
@@ -187,15 +188,15 @@ def _averages(analysis: Analysis, found: list[Reproduced]) -> Table:
     shown = [one for one in found if one.task == AVERAGE] or found
     shown = sorted(shown, key=lambda one: (analysis.settings.index(one.setting), one.model, one.rank))
     for one in shown:
-        heading = tabular.setting_label(one.setting).capitalize()
+        heading = labels.setting_label(one.setting).capitalize()
         heading += f", rank {one.rank}" if several["rank"] else ""
         heading += f", {one.model}" if several["model"] else ""
         if heading != last:
             lines.append(Line((Cell(heading),), ruled=bool(lines)))
             last = heading
         what = titles[one.recipe] + ("" if one.task == AVERAGE else f", {_title(analysis, one.task)}")
-        texts = [what, f"{100 * one.published:.2f}", tabular.percent(one.ours), tabular.percent(one.gap, sign=True)]
-        span = tabular.MISSING if one.low is None else f"{tabular.interval(one.low, one.high)}"
+        texts = [what, f"{100 * one.published:.2f}", labels.percent(one.ours), labels.percent(one.gap, sign=True)]
+        span = labels.MISSING if one.low is None else f"{labels.interval(one.low, one.high)}"
         lines.append(Line(tuple(map(Cell, (*texts, span, one.verdict)))))
     columns = (
         Column("Method", "left"),
@@ -227,14 +228,14 @@ def _by_task(analysis: Analysis, found: list[Reproduced]) -> Table | None:
     order = sorted(with_tasks.items(), key=lambda item: analysis.settings.index(item[0][0]))
     for (setting, recipe, _, _), by_task in order:
         if setting != last:
-            lines.append(Line((Cell(tabular.setting_label(setting).capitalize()),), ruled=bool(lines)))
+            lines.append(Line((Cell(labels.setting_label(setting).capitalize()),), ruled=bool(lines)))
             last = setting
         cells = [Cell(titles[recipe])]
         for task in tasks:
             here = by_task.get(task)
             outside = here is not None and here.verdict in {"above", "below"}
             cells.append(
-                Cell(tabular.percent(here.gap, sign=True) if here else tabular.MISSING, mark="*" if outside else "")
+                Cell(labels.percent(here.gap, sign=True) if here else labels.MISSING, mark="*" if outside else "")
             )
         lines.append(Line(tuple(cells)))
     return Table(
@@ -264,12 +265,12 @@ def _counts(analysis: Analysis, facts: Protocol) -> Table:
         paper = same_model and (isinstance(row.budget, Native) or row.budget == Rank(f"r{published.RANK}"))
         theirs, theirs_forward = printed.get(row.recipe.name, (None, None)) if paper else (None, None)
         digits, forward = published.as_printed(size.trainable), published.billions(size.total)
-        same = {None: tabular.MISSING, digits: "digits agree"}.get(theirs, "digits differ")
+        same = {None: labels.MISSING, digits: "digits agree"}.get(theirs, "digits differ")
         if theirs == published.billions(size.trainable):
             same = "agrees"
         if theirs_forward and abs(float(theirs_forward) - float(forward)) > 0.0011:  # both are rounded
             same += ", forward differs"
-        shown = [f"{text} B" if text else tabular.MISSING for text in (theirs, forward, theirs_forward)]
+        shown = [f"{text} B" if text else labels.MISSING for text in (theirs, forward, theirs_forward)]
         texts = (row.recipe.title, f"{size.trainable:,}", *shown, same)
         lines.append(Line(tuple(map(Cell, texts))))
         numbers.append(
@@ -313,7 +314,7 @@ def _differences(analysis: Analysis, facts: Protocol) -> Table | None:
         asked |= facts.tables.get(name, {})
     asked["models"] = [facts.models[name] for name in asked["models"]]
     study = analysis.study.model_dump(mode="json") | {"models": [model.name for model in analysis.study.models]}
-    study |= {part: [analysis.benchmark(task) for task in study[part]] for part in ("in_domain", "out_of_domain")}
+    study |= {part: [analysis.benchmark(task) for task in study[part]] for part in Domain}
     study["seeds"] = len(study["seeds"])
     found: list[tuple[str, Any, Any]] = []
     for key, wanted in asked.items():

@@ -7,21 +7,12 @@ from typing import Any
 import pandas as pd
 
 from mosld_bench.format import listed
-from mosld_bench.report import table as tabular
-from mosld_bench.report.analysis import Analysis, Comparison, Row
-from mosld_bench.report.table import (
-    MISSING,
-    Cell,
-    Column,
-    Line,
-    Table,
-    block_label,
-    count,
-    interval,
-    p_value,
-    percent,
-    score,
-)
+from mosld_bench.report import labels
+from mosld_bench.report.analysis import Analysis, Comparison
+from mosld_bench.report.labels import MISSING, block_label, count, interval, p_value, percent
+from mosld_bench.report.rows import Row
+from mosld_bench.report.table import Cell, Column, Line, Table, score_cell
+from mosld_bench.spec.trial import Domain
 
 
 def main(analysis: Analysis) -> list[Table]:
@@ -73,21 +64,21 @@ def _paged(
     turned = any(len(analysis.title(task)) > 9 for task in inside + outside) and len(inside + outside) > 4
     columns = [Column("Method", "left"), Column("n"), Column("Trainable")] if means else [Column("Method", "left")]
     for group, part, what in (
-        ("In-domain", inside, "in_domain"),
-        ("Out-of-domain", outside, "out_of_domain"),
+        (Domain.IN.label, inside, Domain.IN),
+        (Domain.OUT.label, outside, Domain.OUT),
     ):
         columns += [Column(analysis.title(task), turned=turned, group=group) for task in part]
-        if means and getattr(analysis.study, what):
+        if means and analysis.tasks_in(what):
             columns.append(Column("Mean", group=group))
     top = [_chance_line(analysis, tasks, means)]
     top += [_line(analysis, row, tasks, means) for row in analysis.frozen]
     pages: list[list[Line]] = [top]
     for block, rows in analysis.blocks():
         best = analysis.best(block)
-        tied = set(map(id, analysis.tied(block))) if means else set()
+        tied = {row.key for row in analysis.tied(block)} if means else set()
         lines = [Line((Cell(block_label(block)),), ruled=True)]
         lines += [
-            _line(analysis, row, tasks, means, best is row and means, "†" if id(row) in tied else "") for row in rows
+            _line(analysis, row, tasks, means, best is row and means, "†" if row.key in tied else "") for row in rows
         ]
         if len(pages[-1]) + len(lines) > _LONGEST:
             pages.append([])
@@ -115,23 +106,23 @@ def _line(
     best: bool = False,
     mark: str = "",
 ) -> Line:
-    cells = [Cell(tabular.titled(row.recipe.title, row.block), bold=best)]
+    cells = [Cell(labels.row_title(row.recipe.title, row.condition), bold=best)]
     if means:
         cells += [Cell(str(len(row.by_seed())) if row.records else "0"), Cell(count(row.trainable))]
-    for part, what in zip(tasks, ("in_domain", "out_of_domain"), strict=True):
+    for part, what in zip(tasks, Domain, strict=True):
         cells += [Cell(percent(row.mean_sd(task)[0])) for task in part]
-        if means and getattr(analysis.study, what):
-            inside = what == "in_domain"
-            cells.append(score(row.mean_sd(what), best and inside, mark if inside else ""))
+        if means and analysis.tasks_in(what):
+            inside = what is Domain.IN
+            cells.append(score_cell(*row.mean_sd(what), bold=best and inside, mark=mark if inside else ""))
     return Line(tuple(cells))
 
 
 def _chance_line(analysis: Analysis, tasks: tuple[list[str], list[str]], means: bool) -> Line:
     cells = [Cell("Chance")] + ([Cell(""), Cell("")] if means else [])
-    for part, what in zip(tasks, ("in_domain", "out_of_domain"), strict=True):
+    for part, what in zip(tasks, Domain, strict=True):
         cells += [Cell(percent(analysis.chance([task]))) for task in part]
-        if means and getattr(analysis.study, what):
-            cells.append(Cell(percent(analysis.chance(getattr(analysis.study, what)))))
+        if means and analysis.tasks_in(what):
+            cells.append(Cell(percent(analysis.chance(analysis.tasks_in(what)))))
     return Line(tuple(cells))
 
 
@@ -160,7 +151,7 @@ def _notes(analysis: Analysis) -> tuple[str, ...]:
 def _main_frame(analysis: Analysis) -> pd.DataFrame:
     rows = []
     for row in analysis.rows:
-        inside, outside = row.mean_sd(), row.mean_sd("out_of_domain")
+        inside, outside = row.mean_sd(), row.mean_sd(Domain.OUT)
         rows.append(
             {
                 "recipe": row.recipe.name,
@@ -184,14 +175,14 @@ def _main_frame(analysis: Analysis) -> pd.DataFrame:
 
 def _axes(analysis: Analysis, row: Row) -> dict[str, Any]:
     """The columns that tell blocks apart where a study has several models or amounts of general data."""
-    model = {"model": row.block.model} if len(analysis.study.models) > 1 else {}
-    return model | ({"general_items": row.block.general} if analysis.study.general else {})
+    model = {"model": row.condition.model} if len(analysis.study.models) > 1 else {}
+    return model | ({"general_items": row.condition.general} if analysis.study.general else {})
 
 
 def other_metrics(analysis: Analysis) -> Table | None:
     """The two means under the other metrics that all tasks share, beside the primary; None where there are none."""
     names = analysis.other_metrics()
-    kinds = [kind for kind in KINDS if getattr(analysis.study, kind)]
+    kinds = [kind for kind in Domain if analysis.tasks_in(kind)]
     if not names:
         return None
     lines, numbers = [], []
@@ -205,8 +196,8 @@ def other_metrics(analysis: Analysis) -> Table | None:
                for end, value in zip(("", "_sd"), pair, strict=True)}  # fmt: skip
         key = {"recipe": row.recipe.name, "setting": row.setting, "budget": row.budget, **_axes(analysis, row)}
         numbers.append({**key, "seeds": len(row.by_seed()), **own})
-        title = tabular.titled(row.recipe.title, row.block)
-        return Line((Cell(title), Cell(str(len(row.by_seed()))), *map(score, means.values())))
+        title = labels.row_title(row.recipe.title, row.condition)
+        return Line((Cell(title), Cell(str(len(row.by_seed()))), *(score_cell(*pair) for pair in means.values())))
 
     lines += [line(row) for row in analysis.frozen if row.records]
     for block, rows in analysis.blocks():
@@ -218,7 +209,7 @@ def other_metrics(analysis: Analysis) -> Table | None:
         "other-metrics",
         f"Means (%) under what the definitions of all tasks measure beside their primary metric, {heads[0]}; one "
         f"standard deviation over seeds.{norm}",
-        (Column("Method", "left"), Column("n"), *(Column(head, group=KINDS[kind]) for kind in kinds for head in heads)),
+        (Column("Method", "left"), Column("n"), *(Column(head, group=kind.label) for kind in kinds for head in heads)),
         tuple(lines),
         pd.DataFrame(numbers),
         tuple(filter(None, (_other_best(analysis, name) for name in names))),
@@ -238,25 +229,25 @@ def _other_best(analysis: Analysis, metric: str) -> str:
         if best := analysis.best(block):
             other = max(analysis.contenders(block), key=under)
             if under(other) > under(best):  # and no tie
-                found.append(f"{other.recipe.title} and not {best.recipe.title} ({tabular.short_label(block)})")
+                found.append(f"{other.recipe.title} and not {best.recipe.title} ({labels.short_label(block)})")
     name = metric.removesuffix(",none")
     return f"Highest in-domain under {name}, of the rows with the most seeds: {listed(found)}." if found else ""
 
 
 def differences(analysis: Analysis) -> Table | None:
     """Every row minus the reference of its block, in- and out-of-domain; None where there is no such pair."""
-    kinds = [kind for kind in KINDS if getattr(analysis.study, kind)]
+    kinds = [kind for kind in Domain if analysis.tasks_in(kind)]
     lines: list[Line] = []
     numbers = []
     for block, rows in analysis.blocks():
-        found = {kind: {id(c.row): c for c in analysis.against_reference(block, kind)} for kind in kinds}
-        present = [row for row in rows if any(id(row) in found[kind] for kind in kinds)]
+        found = {kind: {c.row.key: c for c in analysis.against_reference(block, kind)} for kind in kinds}
+        present = [row for row in rows if any(row.key in found[kind] for kind in kinds)]
         if present:
             lines.append(Line((Cell(block_label(block)),), ruled=bool(lines)))
         for row in present:
             texts = [row.recipe.title]
             for kind in kinds:
-                comparison = found[kind].get(id(row))
+                comparison = found[kind].get(row.key)
                 texts += _difference_texts(comparison)
                 numbers += [_difference_numbers(comparison, kind)] if comparison else []
             lines.append(Line(tuple(map(Cell, texts))))
@@ -271,7 +262,7 @@ def differences(analysis: Analysis) -> Table | None:
     )
     columns = [Column("Method", "left")]
     for kind in kinds:
-        columns += [Column("difference", group=KINDS[kind]), Column("p", group=KINDS[kind])]
+        columns += [Column("difference", group=kind.label), Column("p", group=kind.label)]
     return Table(
         "differences",
         f"Mean {analysis.measure} minus that of {analysis.reference} in the same setting and at the same budget, in "
@@ -282,9 +273,6 @@ def differences(analysis: Analysis) -> Table | None:
     )
 
 
-KINDS = {"in_domain": "In-domain", "out_of_domain": "Out-of-domain"}
-
-
 def _difference_texts(comparison: Comparison | None) -> list[str]:
     if comparison is None:
         return [MISSING, MISSING]
@@ -293,15 +281,15 @@ def _difference_texts(comparison: Comparison | None) -> list[str]:
     return [percent(delta.mean, sign=True) + span, p_value(comparison.adjusted)]
 
 
-def _difference_numbers(comparison: Comparison, kind: str) -> dict[str, Any]:
+def _difference_numbers(comparison: Comparison, kind: Domain) -> dict[str, Any]:
     row, delta = comparison.row, comparison.difference
     return {
         "recipe": row.recipe.name,
         "reference": comparison.other.recipe.name,
         "setting": row.setting,
         "budget": row.budget,
-        "model": row.block.model or None,
-        "general_items": row.block.general,
+        "model": row.condition.model or None,
+        "general_items": row.condition.general,
         "mean_of": kind,
         "pairs": delta.pairs,
         "difference": delta.mean,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mosld_bench.format import counted, listed
-from mosld_bench.report import table as tabular
-from mosld_bench.report.analysis import Analysis, Comparison, Row
+from mosld_bench.report import labels
+from mosld_bench.report.analysis import Analysis, Comparison
+from mosld_bench.report.rows import Row
 from mosld_bench.spec.budget import Rank
-from mosld_bench.spec.trial import Condition
+from mosld_bench.spec.trial import Condition, Domain
 
 
 def summary(analysis: Analysis) -> list[str]:
@@ -31,16 +32,16 @@ def summary(analysis: Analysis) -> list[str]:
         sentences += [_best_sentence(analysis, block), _outside_sentence(analysis, block)]
     rest = [(block, best) for block in blocks if block not in told and (best := analysis.best(block))]
     if rest:
-        highest = [f"{best.recipe.title} ({tabular.short_label(block)}: {_spelled(best)})" for block, best in rest]
+        highest = [f"{best.recipe.title} ({labels.short_label(block)}: {_spelled(best)})" for block, best in rest]
         sentences.append(f"Elsewhere the highest in-domain mean is that of {listed(highest)}.")
     if not blocks:
         sentences.append(_unmatched_sentence(analysis))
     chance = analysis.chance(study.in_domain)
-    beside = f" (chance: {tabular.percent(chance)} %)" if chance is not None else ""
+    beside = f" (chance: {labels.percent(chance)} %)" if chance is not None else ""
     for row in analysis.frozen:
         if row.score is not None:
-            name = f"frozen base{tabular.beside(row.block)}".replace(", ", " ")
-            sentences.append(f"The {name} scores {tabular.percent(row.score)} % in-domain{beside}.")
+            name = f"frozen base{labels.suffix(row.condition)}".replace(", ", " ")
+            sentences.append(f"The {name} scores {labels.percent(row.score)} % in-domain{beside}.")
     if analysis.missing:
         sentences.append(
             f"{len(analysis.missing)} of {len(analysis.trials)} planned trials have no record, so the "
@@ -73,8 +74,8 @@ def _counts(analysis: Analysis) -> list[str]:
 def _best_sentence(analysis: Analysis, block: Condition) -> str:
     best = analysis.best(block)
     assert best is not None
-    at = f"{block.budget.label}{tabular.beside(block)}"
-    where = f"In the {tabular.setting_label(block.setting)} setting at {at}"
+    at = f"{block.budget.label}{labels.suffix(block)}"
+    where = f"In the {labels.setting_label(block.setting)} setting at {at}"
     others = [row for row in analysis.scored(block) if row is not best]
     seeds = counted(len(best.by_seed()), "seed")
     among = f" of those with {seeds}" if any(len(row.by_seed()) < len(best.by_seed()) for row in others) else ""
@@ -111,11 +112,11 @@ def _tests(analysis: Analysis, block: Condition, seeds: str, others: int) -> str
         text = f" {seeds.capitalize()} do not separate it from {rest}."
     if untested:
         text += f" Not tested, for want of a second seed in common: {listed([r.recipe.title for r in untested])}."
-    rows = set(map(id, untested))
-    found = [c for c in analysis.against_best(block) if id(c.row) in rows and c.difference.mean > 0]
+    keys = {row.key for row in untested}
+    found = [c for c in analysis.against_best(block) if c.row.key in keys and c.difference.mean > 0]
     if found:  # the means of such rows are over other seeds and would not tell
         ahead = [
-            f"{c.row.recipe.title} (by {tabular.percent(c.difference.mean)} points, n = {c.difference.pairs})"
+            f"{c.row.recipe.title} (by {labels.percent(c.difference.mean)} points, n = {c.difference.pairs})"
             for c in found
         ]
         text += f" Higher on the seeds in common: {listed(ahead)}."
@@ -124,7 +125,7 @@ def _tests(analysis: Analysis, block: Condition, seeds: str, others: int) -> str
 
 def _outside_sentence(analysis: Analysis, block: Condition) -> str:
     """Where the best row of a block stands out-of-domain; picked in-domain, so this is no second search."""
-    best, what = analysis.best(block), "out_of_domain"
+    best, what = analysis.best(block), Domain.OUT
     if best is None or best.mean_sd(what)[0] is None:
         return ""
     found = [c for c in analysis.against_reference(block, what) if c.row is best]
@@ -132,25 +133,25 @@ def _outside_sentence(analysis: Analysis, block: Condition) -> str:
     return f"Out-of-domain it has {_spelled(best, what)}{beside}"
 
 
-def _spelled(row: Row, what: str = "in_domain") -> str:
+def _spelled(row: Row, what: Domain = Domain.IN) -> str:
     mean, sd = row.mean_sd(what)
-    spread = "" if sd is None else f" ± {tabular.percent(sd)}"
-    return f"{tabular.percent(mean)}{spread} % (n = {len(row.by_seed(what))})"
+    spread = "" if sd is None else f" ± {labels.percent(sd)}"
+    return f"{labels.percent(mean)}{spread} % (n = {len(row.by_seed(what))})"
 
 
 def _margin(comparison: Comparison) -> str:
     delta = comparison.difference
     side = "above" if delta.mean >= 0 else "below"
-    text = f"{tabular.percent(abs(delta.mean))} points {side} {comparison.other.recipe.title}"
+    text = f"{labels.percent(abs(delta.mean))} points {side} {comparison.other.recipe.title}"
     if delta.low is None:
         seeds = "the one seed that both have" if delta.pairs == 1 else "every common seed alike"
         return f"{text} on {seeds}, which gives no interval."
-    text += f" (95 % interval {tabular.interval(delta.low, delta.high)})"
+    text += f" (95 % interval {labels.interval(delta.low, delta.high)})"
     if delta.includes_zero:
         return text + ", a margin inside the noise between seeds."
     if comparison.separated:
         return text + ", more than the noise between seeds explains."
-    p = tabular.p_value(comparison.adjusted)
+    p = labels.p_value(comparison.adjusted)
     return f"{text}, which does not hold up after correction for the number of methods (p = {p})."
 
 
@@ -161,6 +162,6 @@ def _unmatched_sentence(analysis: Analysis) -> str:
     best = max(rows, key=lambda row: row.score or 0.0)
     return (
         f"No rows are matched in size or rank; the highest in-domain mean is that of {best.recipe.title} "
-        f"({tabular.setting_label(best.setting)}{tabular.beside(best.block)}), "
-        f"{_spelled(best)}, with {tabular.count(best.trainable)} trainable parameters."
+        f"({labels.setting_label(best.setting)}{labels.suffix(best.condition)}), "
+        f"{_spelled(best)}, with {labels.count(best.trainable)} trainable parameters."
     )
