@@ -14,7 +14,7 @@ from rich.table import Table
 from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price
 from mosld_bench.format import digits, short_count
-from mosld_bench.records.profile import Entry, Profile, Timed
+from mosld_bench.records.profile import Entry, Phase, Profile
 from mosld_bench.run.plan import Plan
 from mosld_bench.spec.trial import Condition, PlannedTrial
 
@@ -152,10 +152,10 @@ def _columns(profile: Profile, counts: bool, few: bool) -> list[tuple[str, Calla
     def count(value: int) -> str:
         return short_count(value) if counts else f"{value:,}"
 
-    def rate(what: Timed) -> Callable[[Entry], str]:
+    def rate(what: Phase) -> Callable[[Entry], str]:
         return lambda entry: digits(found.median) if (found := profile.rate(entry, what)) else ""
 
-    def times(what: Timed) -> Callable[[Entry], str]:
+    def times(what: Phase) -> Callable[[Entry], str]:
         def cell(entry: Entry) -> str:
             found = profile.relative(entry, what)
             if not found:

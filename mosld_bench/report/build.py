@@ -13,8 +13,8 @@ from pathlib import Path
 from mosld_bench.records.store import Sources
 from mosld_bench.report.analysis import Analysis, analyse
 from mosld_bench.report.compose import compose, latest_start
-from mosld_bench.report.figures.plots import draw_all
-from mosld_bench.report.figures.style import Plot, save
+from mosld_bench.report.figures import draw_all
+from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.typeset import typeset
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Trial
@@ -43,7 +43,7 @@ def write_report(analysis: Analysis, folder: Path) -> Path:
         table.write(table_folder)
     figure_folder = _emptied(folder / "figures", (".pdf", ".png"))
     for plot in plots:
-        save(plot, figure_folder)
+        plot.write(figure_folder)
     pdf = folder / "report.pdf"
     typeset(document, plots, pdf, date=latest_start(analysis))
     return pdf

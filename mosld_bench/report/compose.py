@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Document, FigureBlock, Paragraph, Run, Section, paragraph
-from mosld_bench.report.figures.style import Plot
+from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.sections import SECTIONS
 from mosld_bench.report.sections.summary import summary
 
@@ -41,7 +41,7 @@ def _figures_paragraph(plots: Sequence[Plot], absent: Sequence[str]) -> Paragrap
     """What each figure shows, and why others are not there."""
     runs: list[str | Run] = [Run("Figures. ", "bold")]
     for i, plot in enumerate(plots):
-        runs += ["; " if i else "", Run(plot.name, "ref"), f" shows {plot.tells}"]
+        runs += ["; " if i else "", Run(plot.name, "ref"), f" shows {plot.shows}"]
     return paragraph(*runs, ". " if plots else "", " ".join(absent))
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mosld_bench.errors import BenchError
 from mosld_bench.report.document import Document
-from mosld_bench.report.figures.style import Plot, save_svg
+from mosld_bench.report.figures.plot import Plot
 
 FACE = "Libertinus Serif"  # typst carries it
 SIZES = ("9.5", "9.3", "9.1", "8.9", "8.7")  # of the body text, in points
@@ -34,7 +34,7 @@ def typeset(document: Document, plots: Sequence[Plot], target: Path, *, date: da
     with tempfile.TemporaryDirectory(prefix="mosld-report-") as temporary:
         folder = Path(temporary)
         for plot in plots:
-            save_svg(plot, folder / f"{plot.name}.svg", FACE)
+            plot.write_svg(folder / f"{plot.name}.svg", FACE)
         text = json.dumps(polished({"face": FACE, **document.data()}), ensure_ascii=False)
         (folder / "report.json").write_text(text, encoding="utf-8")
         shutil.copyfile(_TEMPLATE, folder / "report.typ")
