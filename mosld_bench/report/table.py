@@ -82,7 +82,7 @@ class Table:
             "name": self.name,
             "caption": self.caption,
             "columns": [asdict(column) for column in self.columns],
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [{"cells": [asdict(cell) for cell in row.cells], "ruled": row.ruled} for row in self.rows],
             "notes": list(self.notes),
             "wide": self.wide,
         }
