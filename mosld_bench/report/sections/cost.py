@@ -21,7 +21,7 @@ from mosld_bench.spec.trial import Condition, Fit
 
 def cost(analysis: Analysis) -> Section:
     """Time and memory, and the budget audit."""
-    if analysis.study.train is None:
+    if not analysis.study.trains:
         return section("Parameters", audit_table(analysis))
     machines = dict.fromkeys(hardware_label(record.meta_info.get("hardware")) for record in analysis.records)
     audit = audit_table(analysis)
@@ -175,7 +175,7 @@ def _audited(analysis: Analysis) -> list[tuple[tuple[str, str], Row, Fit]]:
     Where rows of the study are matched in size, those without a target need no audit: the main table has their size.
     """
     trained = analysis.trained
-    skip_unmatched = analysis.study.train is not None and any(row.matched for row in trained)
+    skip_unmatched = analysis.study.trains and any(row.matched for row in trained)
     place = {row.condition: -i for i, row in enumerate(reversed(trained))}
     audited: dict[tuple[str, str, str], tuple[tuple[str, str], Row, Fit]] = {}
     for row in sorted(trained, key=lambda row: (not row.matched, not row.ranked, place[row.condition])):
