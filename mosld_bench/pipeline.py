@@ -13,8 +13,9 @@ from rich.console import Console
 from mosld_bench import display
 from mosld_bench.errors import BenchError, ResourceError
 from mosld_bench.inputs import contamination
-from mosld_bench.records import published
 from mosld_bench.records.overlap import Overlap
+from mosld_bench.records.published import Published
+from mosld_bench.records.slips import slips
 from mosld_bench.records.store import Store
 from mosld_bench.run.plan import Plan
 from mosld_bench.spec.study import Study
@@ -121,7 +122,7 @@ def report(
 
     files = TaskFiles.scan((workspace.tasks, *include_paths))
     tasks = {task: files.config(task) or {} for task in study.tasks}
-    paper = published.load(workspace.published) if study.published else None
+    paper = Published.load(workspace.published) if study.published else None
     return build_report(
         study,
         trials if trials is not None else study.plan(workspace, include_paths),
@@ -244,5 +245,5 @@ def said_of_published(study: Study, workspace: Workspace) -> list[str]:
     """The slips of the printed tables that a study redoes."""
     if not study.published:
         return []
-    found = [slip for slip in published.slips(published.load(workspace.published)) if slip.file[:-4] in study.published]
-    return [f"slip in the paper: {slip.what}" for slip in found]
+    found = [slip for slip in slips(Published.load(workspace.published)) if slip.name in study.published]
+    return [f"slip in the paper: {slip.sentence}" for slip in found]
