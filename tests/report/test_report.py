@@ -20,10 +20,11 @@ from mosld_bench.errors import BadFileError, BenchError
 from mosld_bench.records.record import Outcome, Point, Record
 from mosld_bench.records.store import Store, load
 from mosld_bench.report.analysis import Analysis, analyse
-from mosld_bench.report.build import SIZES, _body_size, build_report, polished
+from mosld_bench.report.build import build_report
 from mosld_bench.report.labels import percent
 from mosld_bench.report.sections.summary import summary
 from mosld_bench.report.table import tex_text
+from mosld_bench.report.typeset import SIZES, End, body_size, polished
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Condition, Domain, ModelSpec, PlannedTrial, Trial
@@ -521,10 +522,10 @@ def test_printed_numbers() -> None:
 
 def test_length_of_the_report() -> None:
     """Smaller type only where it saves a nearly empty last page."""
-    assert _body_size(lambda size: (3, 0.9)) == SIZES[0]
-    assert _body_size(lambda size: (4, 0.1) if size in SIZES[:2] else (3, 0.9)) == SIZES[2]
+    assert body_size(lambda size: End(3, 0.9)) == SIZES[0]
+    assert body_size(lambda size: End(4, 0.1) if size in SIZES[:2] else End(3, 0.9)) == SIZES[2]
     asked: list[str] = []
-    assert _body_size(lambda size: (asked.append(size), (4, 0.1))[1]) == SIZES[0]
+    assert body_size(lambda size: (asked.append(size), End(4, 0.1))[1]) == SIZES[0]
     assert asked == [SIZES[0], SIZES[-1]]  # a long report takes seconds to set: it is not tried in every size
 
 
