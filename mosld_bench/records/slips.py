@@ -51,7 +51,7 @@ def slips(published: Published, counts: Mapping[str, int] | None = None) -> list
 
     ``counts`` are exact numbers of trainable parameters by recipe, `parameter_counts` if not given.
     """
-    found = []
+    every: list[Slip] = []
     for name in TABLES:
         clauses = [*_averages(published, name), *_cells(published, name)]
         if name == PARAMETERS_TABLE:
@@ -59,8 +59,8 @@ def slips(published: Published, counts: Mapping[str, int] | None = None) -> list
             clauses += [*_parameters_averages(published), *_trainable(published, exact), *_forward(published, exact)]
         if name == "table7_scaling":
             clauses.append("prints LoRA's results at 7B in the row of MoLoRA; MoLoRA's own are in Table 1.")
-        found += [Slip(name, f"{table_number(name)} {clause}") for clause in clauses]
-    return found
+        every += [Slip(name, f"{table_number(name)} {clause}") for clause in clauses]
+    return every
 
 
 def _averages(published: Published, name: str) -> Iterator[str]:

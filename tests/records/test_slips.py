@@ -36,9 +36,9 @@ def test_slips() -> None:
         ("Table 6", ["76.70", "arc_easy", "76.60"], "table6_rank"),
         ("Table 7", ["LoRA's results at 7B", "MoLoRA"], "table7_scaling"),
     ]
-    found = slips(PAPER)
-    assert [(slip.number, slip.name) for slip in found] == [(number, name) for number, _, name in expected]
-    for slip, (number, parts, _) in zip(found, expected, strict=True):
+    computed = slips(PAPER)
+    assert [(slip.number, slip.name) for slip in computed] == [(number, name) for number, _, name in expected]
+    for slip, (number, parts, _) in zip(computed, expected, strict=True):
         assert slip.sentence.startswith(f"{number} prints ")
         assert slip.sentence.endswith(".")
         assert all(part in slip.sentence for part in parts), slip.sentence
@@ -98,5 +98,5 @@ def test_rounding_is_no_slip(copy: Path) -> None:
 
 def test_counts_as_an_argument() -> None:
     counts = {**parameter_counts(), "mosld": 13_893_633 + 10**7}
-    found = [slip.sentence for slip in slips(PAPER, counts)]
-    assert any("1.389 B" in sentence and "23,893,633" in sentence for sentence in found)
+    texts = [slip.sentence for slip in slips(PAPER, counts)]
+    assert any("1.389 B" in sentence and "23,893,633" in sentence for sentence in texts)
