@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mosld_bench.format import digits, short_count
-from mosld_bench.records.profile import Entry, Profile, Phase
+from mosld_bench.records.profile import Entry, Phase, Profile
 
 
 def profile_table(profile: Profile, width: int = 160) -> Table:

@@ -103,7 +103,7 @@ class RecipeStyle:
         )
 
     def draw_interval(self, axes: Axes, *, y: float, low: float | None, middle: float, high: float | None) -> None:
-        """A marker at ``middle`` and a line from ``low`` to ``high``, where there is an interval, on the height ``y``."""
+        """A marker at ``middle``, on the height ``y``, and a line from ``low`` to ``high`` where both are given."""
         if low is not None and high is not None:
             axes.plot([low, high], [y, y], color=self.colour, linewidth=1.2)
         axes.plot(middle, y, marker=self.marker, color=self.colour, markersize=4.5)
