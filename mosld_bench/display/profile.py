@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mosld_bench.format import digits, short_count
-from mosld_bench.records.profile import Entry, Profile, Timed
+from mosld_bench.records.profile import Entry, Phase, Profile
 
 
 def profile_table(profile: Profile, width: int = 160) -> Table:
@@ -72,14 +72,14 @@ def _columns(profile: Profile, *, short: bool, ranges: bool) -> list[_Column]:
     def count(value: int) -> str:
         return short_count(value) if short else f"{value:,}"
 
-    def rate(timed: Timed) -> Callable[[Entry], str]:
+    def rate(timed: Phase) -> Callable[[Entry], str]:
         def cell(entry: Entry) -> str:
             spread = profile.rate(entry, timed)
             return digits(spread.median) if spread else ""
 
         return cell
 
-    def times(timed: Timed) -> Callable[[Entry], str]:
+    def times(timed: Phase) -> Callable[[Entry], str]:
         def cell(entry: Entry) -> str:
             spread = profile.relative(entry, timed)
             if not spread:
