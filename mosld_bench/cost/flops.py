@@ -71,7 +71,8 @@ def _prompt(model: nn.Module, tokens: int) -> None:
 
 
 def _step(method: Method, model: nn.Module, tokens: int, answer: int) -> None:
-    from mosld_bench.trial.train import Encoded, answer_loss
+    from mosld_bench.inputs.items import Encoded
+    from mosld_bench.trial.train import answer_loss
 
     method.before_step(model)
     loss, extra = answer_loss(model, [Encoded("", [0] * tokens, answer)], 0), method.aux_loss(model)

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from mosld_bench.cost.flops import attached, flops
 from mosld_bench.cost.memory import ANSWER_SHARE, Shape, UnknownShapeError, memory_of
 from mosld_bench.errors import BenchError, ModelError, ResourceError, UnknownNameError
+from mosld_bench.inputs.items import Encoded
 from mosld_bench.inputs.models import load_base, load_config
 from mosld_bench.methods import registry
 from mosld_bench.methods.fit import base_size, fit_budget
-from mosld_bench.methods.live import checkpoint_layers, copy_sharing_weights, unshare_trainable
+from mosld_bench.methods.live import attached_copy, checkpoint_layers, copy_sharing_weights
 from mosld_bench.records.profile import Entry, Profile, Workload
 from mosld_bench.records.provenance import meta_info, now
 from mosld_bench.spec.budget import NATIVE
@@ -32,7 +33,7 @@ from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Fit, ModelSpec, PlannedTrial, TrainSpec
 from mosld_bench.trial.device import Clock, PeakMemory, available, release, resident
-from mosld_bench.trial.train import Encoded, make_optimizer, optimizer_step
+from mosld_bench.trial.train import make_optimizer, optimizer_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -255,11 +256,8 @@ def stored(model: nn.Module) -> int:
 
 def _turn(bench: _Bench, job: _Job) -> dict[str, Any]:
     """Build one recipe's model and measure it once: field of Entry -> value."""
-    torch.manual_seed(0)
     method = registry.get(job.recipe.method)
-    model = method.attach(copy_sharing_weights(bench.base), job.fit.params)
-    unshare_trainable(model, bench.base)
-    model.to(bench.device)
+    model = attached_copy(method, bench.base, job.fit.params, seed=0).model
     used = {parameter.data_ptr() for parameter in model.parameters()}
     beside = sum(p.nbytes for p in bench.base.parameters() if p.data_ptr() not in used)  # kept, but not by this model
     found: dict[str, Any] = {}
@@ -278,13 +276,13 @@ def _train(bench: _Bench, job: _Job, model: nn.Module, method: Any, beside: int)
     load, spec = bench.load, bench.spec
     batch = [Encoded("", row, load.answer_tokens) for row in bench.ids[: load.batch].tolist()]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    stepper = make_optimizer(job.recipe.optimizer, trained, 0.0, spec.weight_decay)
+    stepper = make_optimizer(job.recipe.optimizer, trained, learning_rate=0.0, weight_decay=spec.weight_decay)
     if spec.gradient_checkpointing:
         checkpoint_layers(model, True)
     model.train()
 
     def step() -> None:
-        optimizer_step(model, method, batch, spec, stepper, 0)
+        optimizer_step(model, method, batch, spec=spec, optimizer=stepper, pad=0)
 
     release(bench.device)
     before = beside if bench.device != "cpu" else resident()

@@ -16,11 +16,12 @@ from mosld_bench import display
 from mosld_bench.cost.estimate import REACHED, VALIDATIONS, Price, TaskSize, fits, price, summary, task_sizes
 from mosld_bench.cost.memory import Shape, UnknownShapeError, memory_of
 from mosld_bench.errors import BadFileError
+from mosld_bench.inputs.items import Encoded
 from mosld_bench.inputs.models import load_config
 from mosld_bench.methods import registry
 from mosld_bench.methods.fit import fit_budget
 from mosld_bench.methods.live import copy_sharing_weights, unshare_trainable
-from mosld_bench.run import plan as planning
+from mosld_bench.run import make_plan
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
@@ -220,7 +221,7 @@ def test_the_formula_of_activations_agrees_with_autograd(recipe: str, dtype: str
             kept[storage.data_ptr()] = (storage.nbytes(), tensor)
         return tensor
 
-    batch = [train.Encoded("a", ids, 1) for ids in torch.randint(0, 1000, (16, 64)).tolist()]
+    batch = [Encoded("a", ids, 1) for ids in torch.randint(0, 1000, (16, 64)).tolist()]
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
         train.answer_loss(model, batch, 0)
@@ -241,7 +242,7 @@ def test_checkpointing_keeps_no_copy_of_the_weights() -> None:
     model = build(LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
                               vocab_size=60)).requires_grad_(True)  # fmt: skip
     model.lm_head.__class__ = Watched  # type: ignore[union-attr]
-    items = [train.Encoded("a", [3, 4, 5], 1)] * 2
+    items = [Encoded("a", [3, 4, 5], 1)] * 2
     for kept in (False, True):
         spec = TrainSpec(steps=1, batch_size=2, dtype="bfloat16", gradient_checkpointing=kept)
         train.train(
@@ -255,7 +256,7 @@ def test_hours_on_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(meters, "cores", lambda: 2)
     workspace = Workspace(REPOSITORY, REPOSITORY)
     changes = {"recipes": ["lora"], "seeds": [0, 1, 2, 3], "frozen_base": False}
-    plan = planning.make(Study.load(workspace.study_file("smollm2"), changes), workspace)
+    plan = make_plan(Study.load(workspace.study_file("smollm2"), changes), workspace)
     flops = sum(price.flops or 0 for price in plan.prices if price)
     hours = flops / 2 / (REACHED["bfloat16"] * 200e9) / 3600  # four equal trials, two at a time
     said = display.plan_sentences(plan, 8, 80e9, {"bfloat16": 200e9}.__getitem__)

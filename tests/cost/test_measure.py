@@ -27,17 +27,16 @@ from mosld_bench.methods import registry
 from mosld_bench.methods.live import copy_sharing_weights
 from mosld_bench.records.profile import Entry, Flops, Profile
 from mosld_bench.records.store import Store
-from mosld_bench.run import plan as planning
-from mosld_bench.run import ray_executor as launch
-from mosld_bench.run.progress import ProgressDisplay
+from mosld_bench.run import Plan, make_plan
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Fit, ModelSpec
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.device import Clock, PeakMemory
-from mosld_bench.trial.execute import WorkerConfig
+from mosld_bench.trial.session import WorkerConfig
 from tests.conftest import REPOSITORY, bench
 from tests.support import models
+from tests.support.runs import run_inline
 
 RECIPES = load_recipes(REPOSITORY / "methods")
 MAIN = [name for name, recipe in RECIPES.items() if recipe.group == "main"]
@@ -236,23 +235,22 @@ def test_command_and_its_file(tmp_path: Path) -> None:
     assert (wrong.returncode, wrong.stderr) == (2, "mosld-bench: --rounds takes 1 or more; given: 0.\n")
 
 
-def plan(root: Path, **overrides: Any) -> planning.Plan:
+def plan(root: Path, **overrides: Any) -> Plan:
     workspace = Workspace(root, root)
     study = Study.load(root / "reports" / "tiny" / "study.yaml", overrides)
-    return planning.make(measure.narrowed(study), workspace)
+    return make_plan(measure.narrowed(study), workspace)
 
 
-def measured(plan: planning.Plan, options: Options) -> Profile:
-    return measure.profile(plan.study, plan.jobs, plan.configs[plan.study.models[0].name], options)
+def measured(plan: Plan, options: Options) -> Profile:
+    return measure.profile(plan.study, plan.planned, plan.configs[plan.study.models[0].name], options)
 
 
 def test_section_of_the_report_comes_and_goes_with_the_file(tiny: Path) -> None:
     """Of a model whose weights are not there: what is measured depends on its shape alone."""
     study, workspace = Study.load(tiny / "reports" / "tiny" / "study.yaml"), Workspace(tiny, tiny)
-    planned = planning.make(study, workspace)
+    planned = make_plan(study, workspace)
     around = WorkerConfig((str(workspace.tasks),), study.resources)
-    board = ProgressDisplay(planned.hours(planned.jobs), Console(quiet=True))
-    launch.run_inline(planned.jobs, around, workspace.results, board)
+    run_inline(planned.planned, around, workspace.results)
     (tiny / "model" / "model.safetensors").rename(tiny / "elsewhere")
     with pytest.raises(ModelError, match="Or give --random-weights"):
         measured(plan(tiny), Options(SMALL, "cpu"))

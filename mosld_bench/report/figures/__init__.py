@@ -32,6 +32,6 @@ def draw_all(analysis: Analysis) -> list[Plot | str]:
     A study that trains nothing has the profile's alone.
     """
     with report_style():
-        asked = [FIGURES[name](analysis) for name in analysis.study.figures] if analysis.study.train else []
+        asked = [FIGURES[name](analysis) for name in analysis.study.figures] if analysis.study.trains else []
         drawn = [*asked, relative_time.draw(analysis)]
     return [figure for figure in drawn if figure is not None]

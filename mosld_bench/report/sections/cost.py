@@ -21,7 +21,7 @@ from mosld_bench.spec.trial import Condition, Fit
 
 def cost(analysis: Analysis) -> Section:
     """Time and memory, and the budget audit."""
-    if analysis.study.train is None:
+    if not analysis.study.trains:
         return section("Parameters", audit_table(analysis))
     machines = dict.fromkeys(hardware_label(record.meta_info.get("hardware")) for record in analysis.records)
     audit = audit_table(analysis)

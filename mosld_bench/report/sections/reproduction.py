@@ -42,7 +42,7 @@ def reproduction(analysis: Analysis) -> Section | None:
         ),
         _averages(analysis, scores) if scores else None,
         _by_task(analysis, scores),
-        _counts(analysis, published) if study.train is None else None,
+        _counts(analysis, published) if not study.trains else None,
         _differences(analysis, published),
         paragraph(Run("Slips of the printed tables. ", "bold"), "Averages above are those of the printed scores.")
         if sentences

@@ -14,7 +14,7 @@ from mosld_bench.spec.trial import Condition, Domain
 
 def summary(analysis: Analysis) -> list[str]:
     """The abstract: scale, best rows, untrained models, gaps; of a study that trains nothing, the parameter counts."""
-    if analysis.study.train is None:
+    if not analysis.study.trains:
         return _parameters(analysis)
     sentences = (_scale(analysis), *_best_rows(analysis), *_frozen(analysis), _gaps(analysis))
     return [sentence for sentence in sentences if sentence]

@@ -18,7 +18,7 @@ RISE = 0.05  # of the validation loss above its lowest: more than it moves by fr
 
 def results(analysis: Analysis) -> Section | None:
     """The main table, how to read it, and the differences to the study's reference; None without training."""
-    if analysis.study.train is None:
+    if not analysis.study.trains:
         return None
     differences = differences_table(analysis)
     length = _length_of_training(analysis)

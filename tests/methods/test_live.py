@@ -1,0 +1,36 @@
+"""A method on a copy of the base model: what trains is the copy's own, in float32, and the base stays as it is."""
+
+from __future__ import annotations
+
+import torch
+
+from mosld_bench.methods import registry
+from mosld_bench.methods.live import attached_copy
+from tests.support.models import build, config
+
+LORA = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]}
+
+
+def test_what_trains_is_float32_whatever_the_dtype_of_the_model() -> None:
+    base = build(config(layers=2)).to(torch.bfloat16)
+    full = attached_copy(registry.get("full"), base, {}, seed=0)
+    assert {p.dtype for p in full.unshared} == {torch.float32}
+    assert {id(p) for p in full.unshared} == {id(p) for p in full.model.parameters()}
+    assert {p.dtype for p in base.parameters()} == {torch.bfloat16}
+    lora = attached_copy(registry.get("peft"), base, LORA, seed=0)
+    assert lora.unshared == []
+    assert {p.dtype for p in lora.model.parameters() if p.requires_grad} == {torch.float32}
+
+
+def test_a_copy_shares_what_does_not_train_and_its_seed_fixes_the_rest() -> None:
+    base = build(config(layers=2))
+    first, again, other = (attached_copy(registry.get("peft"), base, LORA, seed=seed).model for seed in (1, 1, 2))
+    shared = {p.data_ptr() for p in base.parameters()}
+    assert {p.data_ptr() for p in first.parameters() if not p.requires_grad} == shared
+    assert not any(p.requires_grad for p in base.parameters())
+
+    def initial(model: torch.nn.Module) -> torch.Tensor:
+        return torch.cat([p.flatten() for p in model.parameters() if p.requires_grad])
+
+    assert torch.equal(initial(first), initial(again))
+    assert not torch.equal(initial(first), initial(other))

@@ -1,0 +1,50 @@
+"""The registry: how a method is found by name, and which mistakes are named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from mosld_bench.errors import BenchError, UnknownNameError
+from mosld_bench.methods import registry
+from mosld_bench.methods.base import Method
+from mosld_bench.spec.recipe import load_recipes
+from tests.conftest import REPOSITORY
+
+
+class Loud(Method):
+    """A method that leaves the model as it is."""
+
+    def attach(self, model: Any, params: Mapping[str, Any]) -> Any:
+        return model
+
+
+def test_every_recipe_of_the_repository_names_a_method() -> None:
+    for recipe in load_recipes(REPOSITORY / "methods").values():
+        assert isinstance(registry.get(recipe.method), Method)
+
+
+def test_mistakes_are_named() -> None:
+    assert set(registry.names()) >= {"base", "full", "peft", "mixture", "mixlora"}
+    with pytest.raises(UnknownNameError, match="no method named 'mixtur'\\. Did you mean 'mixture'"):
+        registry.get("mixtur")
+    with pytest.raises(BenchError, match="cannot be loaded"):
+        registry.get("no.such.module:Class")
+    with pytest.raises(BenchError, match="not a subclass"):
+        registry.get("pathlib:Path")
+    with pytest.raises(BenchError, match="cannot be imported"):
+        registry.load_plugin("no_such_plugin")
+
+
+def test_a_method_is_found_by_its_class_and_registered_once_under_a_name() -> None:
+    assert isinstance(registry.get("tests.methods.test_registry:Loud"), Loud)
+    registry.register("loud")(Loud)
+    registry.register("loud")(Loud)
+    try:
+        assert isinstance(registry.get("loud"), Loud)
+        with pytest.raises(BenchError, match="Two methods want the name 'loud'"):
+            registry.register("loud")(type("Other", (Loud,), {}))
+    finally:
+        registry._registered.pop("loud")
