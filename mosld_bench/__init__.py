@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench._version import __version__ as __version__
-from mosld_bench.compat.peft_registration import register_with_peft
+from mosld_bench.compat.peft import register_with_peft
 
 if TYPE_CHECKING:
     from mosld_bench.errors import BenchError
