@@ -395,7 +395,7 @@ def methods_check(recipe: str, plugin: Plugin = None, root: Root = None) -> None
 
     _plugins(plugin)
     one = _recipe(recipe, root)
-    for line in check_method(get(one.method), one.params, one.knob):
+    for line in check_method(get(one.method), one.params, knob=one.knob):
         console.print(line)
 
 

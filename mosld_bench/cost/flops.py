@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from mosld_bench.methods.base import Method
-from mosld_bench.methods.fit import empty_model
+from mosld_bench.methods.count import empty_model
 from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.records.profile import Flops
 

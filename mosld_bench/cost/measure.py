@@ -22,8 +22,7 @@ from mosld_bench.cost.flops import attached, flops
 from mosld_bench.cost.memory import ANSWER_SHARE, Shape, UnknownShapeError, memory_of
 from mosld_bench.errors import BenchError, ModelError, ResourceError, UnknownNameError
 from mosld_bench.inputs.models import load_base, load_config
-from mosld_bench.methods import registry
-from mosld_bench.methods.fit import base_size, fit_budget
+from mosld_bench.methods import base_size, fit_budget, registry
 from mosld_bench.methods.live import checkpoint_layers, copy_sharing_weights, unshare_trainable
 from mosld_bench.records.profile import Entry, Profile, Workload
 from mosld_bench.records.provenance import meta_info, now

@@ -96,7 +96,7 @@ def make(
 ) -> Plan:
     """Plan ``study`` and solve every budget, each once. Reads configurations, no weights and no data."""
     from mosld_bench.inputs.models import load_config
-    from mosld_bench.methods.fit import Counts, fit_budget
+    from mosld_bench.methods import Counts, fit_budget
 
     for name in study.published:
         if name not in published.FILES:
@@ -110,7 +110,14 @@ def make(
         key = (trial.recipe.name, trial.budget, trial.model.name)
         if key not in seen:
             name = trial.model.name
-            seen[key] = fit_budget(trial.recipe, configs[name], trial.budget, trial.tolerance, recipes, counts[name])
+            seen[key] = fit_budget(
+                trial.recipe,
+                configs[name],
+                trial.budget,
+                tolerance=trial.tolerance,
+                recipes=recipes,
+                counts=counts[name],
+            )
         jobs.append(PlannedTrial(trial, seen[key]))
     files = TaskFiles.scan((workspace.tasks, *include_paths))
     return Plan(study, jobs, configs, pricing.task_sizes(files, study.tasks))

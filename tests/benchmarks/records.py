@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mosld_bench.inputs.models import load_config
+from mosld_bench.methods import Counts, count_trainable, registry
 from mosld_bench.methods import fit as budget
-from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method
 from mosld_bench.records.record import Point, Record
 from mosld_bench.records.store import Store, load
@@ -61,9 +61,9 @@ def _plan(rounds: int) -> Row:
     cells = [(recipes[name], text) for name in ("lora", "mola", "mosld") for text in ("0.1%", "0.2%", "lora-r16")]
 
     def ours() -> None:
-        counts = budget.Counts(config)
+        counts = Counts(config)
         for recipe, text in cells:
-            budget.fit_budget(recipe, config, text, 0.01, recipes, counts)
+            budget.fit_budget(recipe, config, text, recipes=recipes, counts=counts)
 
     def plain() -> None:
         for recipe, text in cells:
@@ -71,7 +71,7 @@ def _plan(rounds: int) -> Row:
             target = budget.target_of(text, config, recipes)
 
             def count(value: int, method: Method = method, recipe: Recipe = recipe) -> int:
-                return budget.count_trainable(method, config, method.at(recipe.params, value))
+                return count_trainable(method, config, method.at(recipe.params, value))
 
             budget._largest_below(count, target)
 

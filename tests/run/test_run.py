@@ -53,7 +53,10 @@ def parts(root: Path, **overrides: object) -> tuple[Study, list[PlannedTrial], W
     workspace = Workspace(root, root)
     config = load_config(study.models[0])
     recipes = load_recipes(workspace.methods)
-    jobs = [(t, fit_budget(t.recipe, config, t.budget, t.tolerance, recipes)) for t in study.plan(workspace)]
+    jobs = [
+        (t, fit_budget(t.recipe, config, t.budget, tolerance=t.tolerance, recipes=recipes))
+        for t in study.plan(workspace)
+    ]
     return study, jobs, WorkerConfig((str(workspace.tasks),), study.resources, save_adapter=True)
 
 
@@ -475,7 +478,7 @@ def test_every_recipe_keeps_the_contract(name: str) -> None:
     from mosld_bench.spec.recipe import load_recipes
 
     recipe = load_recipes(REPOSITORY / "methods")[name]
-    assert len(check_method(registry.get(recipe.method), recipe.params, recipe.knob)) == 8
+    assert len(check_method(registry.get(recipe.method), recipe.params, knob=recipe.knob)) == 8
 
 
 def test_more_gpus_than_there_are_is_an_error_at_once() -> None:
