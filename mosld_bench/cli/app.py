@@ -270,7 +270,14 @@ def profile(
     one = measure.narrowed(Study.load(workspace.study_file(study), given), budget)
     _plugins(plugin)
     planned = planning.make(one, workspace, tuple(include_path or ()), model_root)
-    options = measure.Options(load, device, dtype, random_weights, model_root, command_line())
+    options = measure.Options(
+        load,
+        device=device,
+        dtype=dtype,
+        random_weights=random_weights,
+        model_root=model_root,
+        command=command_line(),
+    )
     found = measure.profile(
         one,
         planned.jobs,

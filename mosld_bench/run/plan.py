@@ -46,7 +46,7 @@ class Plan:
                 except UnknownShapeError:
                     known[key] = None
                 else:
-                    known[key] = pricing.price(trial, fit, shape, self.sizes, _checkpoints(trial))
+                    known[key] = pricing.price(trial, fit, shape, self.sizes, checkpoints=_checkpoints(trial))
             found.append(known.get(key))
         return found
 
@@ -83,7 +83,7 @@ class Plan:
 
     def refusals(self, gpu_bytes: float) -> list[str]:
         """Why trials do not fit a GPU of ``gpu_bytes``, each reason once."""
-        whys = (pricing.fits(price, gpu_bytes) for price in self.prices if price)
+        whys = (pricing.why_too_large(price, gpu_bytes) for price in self.prices if price)
         return list(dict.fromkeys(why for why in whys if why))
 
 
