@@ -1,5 +1,5 @@
 """`python -m mosld_bench` is `mosld-bench`."""
 
-from mosld_bench.cli.app import main
+from mosld_bench.cli import main
 
 main()

@@ -11,12 +11,15 @@ class BenchError(Exception):
 
 
 class UnknownNameError(BenchError):
-    """A name that is not there, with the nearest ones that are."""
+    """A name that is not there, with the nearest ones that are.
+
+    ``kind``: what the name is of, as in "There is no recipe named"; ``hint``: a sentence on where the names are from.
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = sorted(known)
         near = get_close_matches(name, known, n=3, cutoff=0.5)
-        guess = f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+        guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         shown = ", ".join(known[:30]) + (f" and {len(known) - 30} more" if len(known) > 30 else "")
         super().__init__(
             f"There is no {kind} named {name!r}.{guess} Known: {shown or 'none'}.{' ' + hint if hint else ''}"
@@ -28,7 +31,7 @@ class BadFileError(BenchError):
 
 
 class BudgetError(BenchError):
-    """A trainable-parameter budget that a recipe cannot meet."""
+    """A text that is no budget, or a budget that a recipe cannot meet."""
 
 
 class ModelError(BenchError):
@@ -44,12 +47,15 @@ class ResourceError(BenchError):
 
 
 class OutOfMemoryError(ResourceError):
-    """A device whose memory did not suffice for work that it was at."""
+    """A device whose memory did not suffice for its work."""
 
 
-def fetch_hint(what: str, option: str) -> str:
-    """How to get what is missing. ``what``: arguments of `mosld-bench fetch`; ``option``: where its folder is given."""
+def fetch_hint(arguments: str, option: str) -> str:
+    """How to get a model or data that is missing, as a sentence that an error ends with.
+
+    ``arguments``: those of `mosld-bench fetch`; ``option``: that of the other commands which takes the fetched folder.
+    """
     return (
-        f"Get it with 'mosld-bench fetch {what} --to DIR' on a machine with network, carry DIR here, and give "
+        f"Get it with 'mosld-bench fetch {arguments} --to DIR' on a machine with network, carry DIR here, and give "
         f"{option} DIR."
     )

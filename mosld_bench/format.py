@@ -1,4 +1,4 @@
-"""Lists and small numbers in words."""
+"""Lists and numbers as sentences, tables and axes have them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 
 def listed(items: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
+    """'a', 'a and b', 'a, b and c'; 'none' where there is nothing."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"
 
 
-def counted(n: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """'no seeds', 'one seed', 'ten seeds', '11 seeds'."""
     words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-    return f"{words[n] if n < len(words) else n} {noun}{'' if n == 1 else 's'}"
+    return f"{words[count] if count < len(words) else count} {noun}{'' if count == 1 else 's'}"
 
 
 def short_count(value: float) -> str:
-    """60000 -> '60k', 1500000 -> '1.5M'."""
+    """Three significant digits and a unit: 60000 -> '60k', 1500000 -> '1.5M'."""
     for unit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= unit:
             return f"{value / unit:.3g}{letter}"
@@ -24,5 +25,5 @@ def short_count(value: float) -> str:
 
 
 def digits(value: float) -> str:
-    """Three significant digits and no exponent."""
+    """Three significant digits and no exponent: 0.01234 -> '0.0123', 12345.6 -> '12,346'."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

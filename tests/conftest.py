@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -62,27 +63,23 @@ train: {{steps: 4, batch_size: 4, learning_rate: 1.0e-2, max_length: 64}}
 """
 
 
-def write_task(folder: Path, name: str, items: list[dict[str, object]], trains: bool = True) -> None:
+def write_task(folder: Path, name: str, items: Sequence[Mapping[str, object]], trains: bool = True) -> None:
+    """Define the task ``name`` in ``folder`` over ``items``, its split of training (if any) and of test alike."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     (folder / f"{name}.yaml").write_text(TASK.format(name=name, training="training_split: train" if trains else ""))
 
 
 def items(count: int, letters: str) -> list[dict[str, object]]:
-    """Which letter came first: options of one and of two letters."""
-    made = []
+    """``count`` items that ask which letter came first; the options have one and two letters."""
+    rows: list[dict[str, object]] = []
     for index in range(count):
         first, second = letters[index % len(letters)], letters[(index * 3 + 1) % len(letters)]
         options = [first, second + "x", "no"]
-        made.append(
-            {
-                "id": f"{letters[0]}{index}",
-                "question": f"{first}{second}{index}",
-                "options": options,
-                "answer": 0,
-            }
+        rows.append(
+            {"id": f"{letters[0]}{index}", "question": f"{first}{second}{index}", "options": options, "answer": 0}
         )
-    return made
+    return rows
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +128,7 @@ def tracked(*folders: str) -> list[str]:
 
 
 def bench(*words: str, cwd: Path | None = None, timeout: int = 240, **env: str) -> subprocess.CompletedProcess[str]:
-    """The real command line, in a process of its own."""
+    """What ``mosld-bench words`` did, in a process of its own with ``env`` added to this one's; seconds of time-out."""
     return subprocess.run(
         [sys.executable, "-m", "mosld_bench", *words],
         capture_output=True, text=True, cwd=cwd, timeout=timeout, env={**os.environ, **env},

@@ -1,4 +1,7 @@
-"""The command line: parse, call, print."""
+"""The command line: parse, call, print. One file a command.
+
+Heavy imports happen inside the commands, so that help and listings are fast.
+"""
 
 from __future__ import annotations
 

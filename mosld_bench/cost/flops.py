@@ -24,11 +24,12 @@ import torch
 from torch import nn
 
 from mosld_bench.compat.peft import is_plain_lora, prompt_parameters
+from mosld_bench.inputs import Encoded
 from mosld_bench.methods.base import Method
 from mosld_bench.methods.count import empty_model
 from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.records.profile import Flops
-from mosld_bench.trial.train import Encoded, answer_loss
+from mosld_bench.trial import answer_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

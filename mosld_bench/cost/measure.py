@@ -21,7 +21,7 @@ from mosld_bench.cost.flops import attached_on_meta, flops
 from mosld_bench.cost.memory import ANSWER_TOKEN_SHARE, Shape, UnknownShapeError, memory_of
 from mosld_bench.cost.turn import Bench, Turn, take_turn
 from mosld_bench.errors import BenchError, ModelError, ResourceError, UnknownNameError
-from mosld_bench.inputs.models import load_base, load_config
+from mosld_bench.inputs import load_base, load_config
 from mosld_bench.methods import base_size, fit_budget, registry
 from mosld_bench.methods.live import copy_sharing_weights
 from mosld_bench.records.profile import Entry, Profile, Workload
@@ -30,7 +30,7 @@ from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Fit, ModelSpec, PlannedTrial, TrainSpec
-from mosld_bench.trial.device import available, release
+from mosld_bench.trial import available, release
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

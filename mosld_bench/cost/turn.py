@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mosld_bench.inputs import Encoded
 from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method
-from mosld_bench.methods.live import checkpoint_layers, copy_sharing_weights, unshare_trainable
+from mosld_bench.methods.live import attached_copy, checkpoint_layers
 from mosld_bench.records.profile import Workload
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import Fit, TrainSpec
-from mosld_bench.trial.device import Clock, PeakMemory, release, resident
-from mosld_bench.trial.train import Encoded, make_optimizer, optimizer_step
+from mosld_bench.trial import Clock, PeakMemory, make_optimizer, optimizer_step, release, resident
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,8 @@ class Turn(NamedTuple):
 
 def take_turn(bench: Bench, recipe: Recipe, fit: Fit) -> Turn:
     """Build the model of ``recipe`` as ``fit`` sizes it, and measure it once."""
-    torch.manual_seed(0)
     method = registry.get(recipe.method)
-    model = method.attach(copy_sharing_weights(bench.base), fit.params)
-    unshare_trainable(model, bench.base)
-    model.to(bench.device)
+    model = attached_copy(method, bench.base, fit.params, seed=0).model
     used = {parameter.data_ptr() for parameter in model.parameters()}
     beside = sum(p.nbytes for p in bench.base.parameters() if p.data_ptr() not in used)  # kept, but not by this model
     step, peak = None, None
@@ -71,13 +68,13 @@ def _train(bench: Bench, model: nn.Module, method: Method, *, optimizer: str, be
     load, spec = bench.load, bench.spec
     batch = [Encoded("", row, load.answer_tokens) for row in bench.ids[: load.batch].tolist()]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    stepper = make_optimizer(optimizer, trained, 0.0, spec.weight_decay)
+    stepper = make_optimizer(optimizer, trained, learning_rate=0.0, weight_decay=spec.weight_decay)
     if spec.gradient_checkpointing:
         checkpoint_layers(model, True)
     model.train()
 
     def step() -> None:
-        optimizer_step(model, method, batch, spec, stepper, 0)
+        optimizer_step(model, method, batch, spec=spec, optimizer=stepper, pad=0)
 
     release(bench.device)
     before = beside if bench.device != "cpu" else resident()

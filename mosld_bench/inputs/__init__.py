@@ -1,1 +1,55 @@
-"""What a trial reads: base models and task items, where they are and how they get here."""
+"""What a trial reads: base models and task items, where they are and how they get here.
+
+The names that other packages use; each is loaded when it is asked for, since some of them import lm-eval. `fetch_model`
+and `fetch_data` are functions of the modules of their name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mosld_bench.inputs.contamination import overlaps as overlaps
+    from mosld_bench.inputs.items import Encoded as Encoded
+    from mosld_bench.inputs.items import Example as Example
+    from mosld_bench.inputs.items import Request as Request
+    from mosld_bench.inputs.items import encode_pairs as encode_pairs
+    from mosld_bench.inputs.items import examples as examples
+    from mosld_bench.inputs.items import passages as passages
+    from mosld_bench.inputs.items import sample as sample
+    from mosld_bench.inputs.items import split as split
+    from mosld_bench.inputs.items import training_docs as training_docs
+    from mosld_bench.inputs.models import ensure_weights as ensure_weights
+    from mosld_bench.inputs.models import load_base as load_base
+    from mosld_bench.inputs.models import load_config as load_config
+    from mosld_bench.inputs.models import load_tokenizer as load_tokenizer
+    from mosld_bench.inputs.models import weights_source as weights_source
+    from mosld_bench.inputs.overlap_cache import cached_overlaps as cached_overlaps
+    from mosld_bench.inputs.tasks import TaskLoader as TaskLoader
+
+_MODULES = {
+    "cached_overlaps": "overlap_cache",
+    "overlaps": "contamination",
+    "Encoded": "items",
+    "Example": "items",
+    "Request": "items",
+    "encode_pairs": "items",
+    "examples": "items",
+    "passages": "items",
+    "sample": "items",
+    "split": "items",
+    "training_docs": "items",
+    "ensure_weights": "models",
+    "load_base": "models",
+    "load_config": "models",
+    "load_tokenizer": "models",
+    "weights_source": "models",
+    "TaskLoader": "tasks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -20,24 +20,21 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice, repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosld_bench.errors import BadFileError
-from mosld_bench.records.overlap import SHORTEST, Overlap, Overlaps
-from mosld_bench.records.store import Store
-from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.inputs.items import Example, draw, example, examples, sample
+from mosld_bench.records.overlap import SHORTEST, Overlap
 from mosld_bench.spec.trial import EvaluateSpec
 
 if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
 
-N = 13
+N = 13  # words of a run
 _WORD = re.compile(r"[^\W_]+")
 _CHUNK = 1000  # training items hashed at a time
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -49,44 +46,43 @@ def overlaps(
     loader: TaskLoader,
     train_on: Sequence[str],
     evaluated: Sequence[str],
-    most: Mapping[str, int | None] | None = None,
-    seed: int = 0,
+    *,
+    train_items: Mapping[str, int | None] | None = None,
+    split_seed: int = 0,
     scored: EvaluateSpec | None = None,
 ) -> list[Overlap]:
     """Every training set against every evaluation set, in the order given; each task is rendered once a role.
 
-    ``most``: training set -> how many of its items are trained on, drawn with ``seed``; all where it has none.
-    ``scored``: which evaluation items are scored; all by default.
+    ``train_items``: training set -> how many of its items are trained on, drawn with ``split_seed``; a set that is not
+    in it, or has None, is read whole. ``scored``: which evaluation items are scored; all by default.
 
     Raises UnknownNameError or DataError for a task that cannot be loaded, and DataError for one of ``train_on``
     without a training split.
     """
-    from mosld_bench.inputs import tasks
-
     scored = scored or EvaluateSpec()
     index = Index({name: _evaluation_texts(loader.get(name), scored) for name in evaluated})
-    found = []
+    rows: list[Overlap] = []
     for name in train_on:
         task = loader.get(name)
-        drawn = tasks.draw(task, (most or {}).get(name), seed)
-        found += index.against(name, (_text(task, item) for item in tasks.examples(task, drawn)))
-    return found
+        indices = draw(task, (train_items or {}).get(name), split_seed)
+        rows += index.against(name, (_text(task, item) for item in examples(task, indices)))
+    return rows
 
 
 def _evaluation_texts(task: Any, scored: EvaluateSpec) -> Iterator[str]:
-    from mosld_bench.inputs import tasks
-
     docs = task.eval_docs
-    return (_text(task, tasks.example(task, docs[i])) for i in tasks.sample(task, scored.limit, scored.sample_seed))
+    return (_text(task, example(task, docs[i])) for i in sample(task, scored.limit, scored.sample_seed))
 
 
-def _text(task: Any, item: Any) -> str:
+def _text(task: Any, item: Example) -> str:
+    """What is compared of an item: prompt and right answer, without the task's description."""
     context: str = item.context.removeprefix(task.config.description or "")
     return f"{context}{item.answer}"
 
 
 def words(text: str) -> list[str]:
-    """
+    """The words of ``text``, as they are compared.
+
     >>> words("Don't stop: 3 µm_a")
     ['don', 't', 'stop', '3', 'µm', 'a']
     """
@@ -104,25 +100,25 @@ class Index:
             raise ValueError(f"A run must have at least one word, not {n}.")
         self.n, self.names = n, tuple(evaluated)
         vocabulary: defaultdict[str, int] = defaultdict(count(1).__next__)  # 0 is for words of training sets only
-        read, tasks = [], []
-        for place, texts in enumerate(evaluated.values()):
+        items, tasks = [], []
+        for task, texts in enumerate(evaluated.values()):
             for text in texts:
-                read.append(_numbers(map(vocabulary.__getitem__, words(text))))
-                tasks.append(place)
-        self.items, self.task_of = read, np.array(tasks, np.int64)
+                items.append(_numbers(map(vocabulary.__getitem__, words(text))))
+                tasks.append(task)
+        self.items, self.task_of = items, np.array(tasks, np.int64)
         self.sizes = np.bincount(self.task_of, minlength=len(self.names))
         self.vocabulary = dict(vocabulary)
         self.texts: dict[bytes, list[int]] = {}  # all words of an item -> the items that have just these
-        for i, item in enumerate(read):
+        for i, item in enumerate(items):
             if len(item):
                 self.texts.setdefault(item.tobytes(), []).append(i)
-        lengths = np.array([self._run(item) for item in read], np.int64)
+        lengths = np.array([self._run_length(item) for item in items], np.int64)
         self.runs = {
             int(length): _Runs(self, int(length), np.flatnonzero(lengths == length))
             for length in np.unique(lengths[lengths > 0])
         }
 
-    def _run(self, item: _Words) -> int:
+    def _run_length(self, item: _Words) -> int:
         """Words of the runs by which the item is compared; 0 where only its whole text counts."""
         return self.n if len(item) >= self.n else len(item) if len(item) >= SHORTEST else 0
 
@@ -131,16 +127,16 @@ class Index:
         hits = {length: np.zeros(len(runs.keys), np.int64) for length, runs in self.runs.items()}
         exact = np.zeros(len(self.items), bool)
         train_items = 0
-        coming = iter(texts)
-        while chunk := list(islice(coming, _CHUNK)):
-            read = [_numbers(map(self.vocabulary.get, words(text), repeat(0))) for text in chunk]
-            train_items += len(read)
-            for item in read:
+        remaining = iter(texts)
+        while chunk := list(islice(remaining, _CHUNK)):
+            items = [_numbers(map(self.vocabulary.get, words(text), repeat(0))) for text in chunk]
+            train_items += len(items)
+            for item in items:
                 exact[self.texts.get(item.tobytes(), [])] = True
             for length, runs in self.runs.items():
-                runs.count(read, hits[length])
-        wording = _wording(train_items)
-        kept = {length: (seen > 0) & (seen <= wording) for length, seen in hits.items()}
+                runs.count(items, hits[length])
+        limit = _content_limit(train_items)
+        kept = {length: (seen > 0) & (seen <= limit) for length, seen in hits.items()}
         shared = exact.copy()
         for length, runs in self.runs.items():
             shared[runs.items[kept[length][runs.which]]] = True
@@ -150,12 +146,12 @@ class Index:
                 evaluated=name,
                 n=self.n,
                 train_items=train_items,
-                items=int(self.sizes[place]),
-                shared=int(shared[self.task_of == place].sum()),
-                exact=int(exact[self.task_of == place].sum()),
-                example=self._example(np.flatnonzero(shared & (self.task_of == place)), kept),
+                items=int(self.sizes[task]),
+                shared=int(shared[self.task_of == task].sum()),
+                exact=int(exact[self.task_of == task].sum()),
+                example=self._example(np.flatnonzero(shared & (self.task_of == task)), kept),
             )
-            for place, name in enumerate(self.names)
+            for task, name in enumerate(self.names)
         ]
 
     def _example(self, shared: NDArray[np.int64], kept: dict[int, NDArray[np.bool_]]) -> str:
@@ -163,50 +159,54 @@ class Index:
         if len(shared) == 0:
             return ""
         item = self.items[shared[0]]
-        length, start = self._run(item), 0
+        length, start = self._run_length(item), 0
         if length:
             runs = self.runs[length]
             keys, _ = _hashes([item], length)
             start = int(np.argmax(np.isin(keys, runs.keys[kept[length]])))
-        spelled = {number: word for word, number in self.vocabulary.items()}
-        return " ".join(spelled[number] for number in item[start : start + (length or self.n)].tolist())
+        spelling = {number: word for word, number in self.vocabulary.items()}
+        return " ".join(spelling[number] for number in item[start : start + (length or self.n)].tolist())
 
 
 class _Runs:
     """The runs of one length: ``keys`` are their hashes, sorted; run ``which[i]`` is in item ``items[i]``."""
 
-    def __init__(self, index: Index, length: int, chosen: NDArray[np.int64]) -> None:
+    def __init__(self, index: Index, length: int, items: NDArray[np.int64]) -> None:
+        """``items``: the numbers of the evaluation items that are compared by runs of ``length`` words."""
         self.length = length
-        hashes, places = _hashes([index.items[i] for i in chosen], length)
+        hashes, places = _hashes([index.items[i] for i in items], length)
         order = np.lexsort((places, hashes))
         hashes, places = hashes[order], places[order]
         first = _changes(hashes) | _changes(places)  # a run that an item has twice counts once
-        hashes, items = hashes[first], chosen[places[first]]
+        hashes, items = hashes[first], items[places[first]]
         # Items are numbered task by task, so the items of one task that share a run are neighbours.
         group = np.cumsum(_changes(hashes) | _changes(index.task_of[items])) - 1
-        content = np.bincount(group)[group] <= _wording(index.sizes)[index.task_of[items]]
+        content = np.bincount(group)[group] <= _content_limit(index.sizes)[index.task_of[items]]
         self.items = items[content].astype(np.int32)
         self.keys, self.which = np.unique(hashes[content], return_inverse=True)
         self.which = self.which.astype(np.int32)
 
-    def count(self, read: list[_Words], hits: NDArray[np.int64]) -> None:
-        """Add to ``hits``, for every run, the number of items of ``read`` that have it."""
-        hashes, places = _hashes(read, self.length)
+    def count(self, items: list[_Words], hits: NDArray[np.int64]) -> None:
+        """Add to ``hits``, for every run, the number of training ``items`` that have it."""
+        hashes, places = _hashes(items, self.length)
         if len(self.keys) == 0 or len(hashes) == 0:
             return
-        found = np.minimum(np.searchsorted(self.keys, hashes), len(self.keys) - 1)
-        equal = self.keys[found] == hashes
-        once = np.unique(places[equal] * len(self.keys) + found[equal])
-        np.add.at(hits, once % len(self.keys), 1)
+        nearest = np.minimum(np.searchsorted(self.keys, hashes), len(self.keys) - 1)
+        equal = self.keys[nearest] == hashes
+        once_an_item = np.unique(places[equal] * len(self.keys) + nearest[equal])
+        np.add.at(hits, once_an_item % len(self.keys), 1)
 
 
-def _wording(items: Any) -> Any:
-    """The most items of a set in which a run is content: a tenth, and ten where a set is so small that a tenth of
-    it may be the questions on one passage."""
+def _content_limit(items: Any) -> Any:
+    """In how many of a set's ``items`` a run may be before it is the task's wording: a tenth, or ten if that is more.
+
+    Ten, because in a small set a tenth may be the questions on one passage.
+    """
     return np.maximum(10, items // 10)
 
 
 def _numbers(numbers: Iterable[int]) -> _Words:
+    """The words of an item as numbers of the vocabulary."""
     return np.fromiter(numbers, np.uint32)
 
 
@@ -235,40 +235,3 @@ def _hashes(items: list[_Words], length: int) -> tuple[_Hashes, NDArray[np.int64
     left = np.repeat(np.cumsum(sizes), sizes)[:starts] - np.arange(starts)  # words to the end of the item
     within = left >= length
     return hashes[within], np.repeat(np.arange(len(items)), sizes)[:starts][within]
-
-
-def cached(
-    store: Store,
-    study: str,
-    loader: Callable[[], TaskLoader],
-    files: TaskFiles,
-    *,
-    train_on: Sequence[str],
-    evaluated: Sequence[str],
-    most: Mapping[str, int | None] | None = None,
-    seed: int = 0,
-    scored: EvaluateSpec | None = None,
-) -> tuple[Overlap, ...]:
-    """`overlaps`, from the store where they were computed from the same tasks; else computed and written there.
-
-    The same tasks are those with equal digests (`TaskFiles.digest`: definition and local data); a data set of the
-    hub that changes under an unchanged definition goes unnoticed. ``loader`` makes the loader where one is needed, as
-    importing lm-eval takes seconds.
-    """
-    key = {
-        "version": 3,
-        "n": N,
-        "most": dict(most or {}),
-        "seed": seed,
-        "train_on": list(train_on),
-        "evaluated": list(evaluated),
-        "scored": (scored or EvaluateSpec()).model_dump(),
-        "digests": {name: files.digest(name) for name in (*train_on, *evaluated)},
-    }
-    with suppress(BadFileError):  # a damaged file is made again
-        known = store.overlaps(study)
-        if known is not None and known.key == key:
-            return known.overlaps
-    made = Overlaps(key=key, overlaps=tuple(overlaps(loader(), train_on, evaluated, most, seed, scored)))
-    store.write_overlaps(study, made)
-    return made.overlaps

@@ -16,14 +16,17 @@ import yaml
 CARD, ORIGINAL = "README.md", "README.hub.md"
 
 
-def restore(folder: Path) -> None:
+def restore_card(folder: Path) -> None:
     """Put the hub's own card back, if it was trimmed."""
     if (folder / ORIGINAL).is_file():
         (folder / ORIGINAL).replace(folder / CARD)
 
 
-def trim(folder: Path, files: Sequence[str]) -> None:
-    """Take the configurations off the card that need other data than ``files`` (relative paths)."""
+def trim_card(folder: Path, files: Sequence[str]) -> None:
+    """Take the configurations off the card that need other data than ``files`` (paths relative to ``folder``).
+
+    The card as it was stays beside it (`ORIGINAL`); a folder without a card, or with a card that lists none, is left.
+    """
     path = folder / CARD
     if not path.is_file():
         return
@@ -32,17 +35,17 @@ def trim(folder: Path, files: Sequence[str]) -> None:
     configs = content.get("configs")
     if not isinstance(configs, list):
         return
-    kept = [one for one in configs if all(any(fnmatchcase(f, glob) for f in files) for glob in _globs(one))]
+    kept = [config for config in configs if all(any(fnmatchcase(f, glob) for f in files) for glob in _globs(config))]
     if len(kept) == len(configs):
         return
-    names = {one.get("config_name", "default") for one in kept}
-    told = content.get("dataset_info")
-    told = [told] if isinstance(told, dict) else told or []
-    infos = [info for info in told if info.get("config_name", "default") in names]
-    left = {key: value for key, value in content.items() if key not in {"configs", "dataset_info"}}
-    left |= ({"configs": kept} if kept else {}) | ({"dataset_info": infos} if infos else {})
+    names = {config.get("config_name", "default") for config in kept}
+    infos = content.get("dataset_info")
+    infos = [infos] if isinstance(infos, dict) else infos or []
+    kept_infos = [info for info in infos if info.get("config_name", "default") in names]
+    trimmed = {key: value for key, value in content.items() if key not in {"configs", "dataset_info"}}
+    trimmed |= ({"configs": kept} if kept else {}) | ({"dataset_info": kept_infos} if kept_infos else {})
     path.replace(folder / ORIGINAL)
-    path.write_text(f"---\n{yaml.safe_dump(left, sort_keys=False, allow_unicode=True)}---{rest}", encoding="utf-8")
+    path.write_text(f"---\n{yaml.safe_dump(trimmed, sort_keys=False, allow_unicode=True)}---{rest}", encoding="utf-8")
 
 
 def glob_of(leaf: str) -> str:
@@ -68,10 +71,10 @@ def _globs(config: Any) -> Iterator[str]:
         yield f"{config['data_dir']}/*"
     waiting = [config.get("data_files")]
     while waiting:
-        one = waiting.pop()
-        if isinstance(one, list):
-            waiting += one
-        elif isinstance(one, dict):
-            waiting += [one["path"]] if "path" in one else list(one.values())
-        elif one is not None:
-            yield glob_of(str(one))
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += [value["path"]] if "path" in value else list(value.values())
+        elif value is not None:
+            yield glob_of(str(value))

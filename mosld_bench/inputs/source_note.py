@@ -12,20 +12,20 @@ NOTE = "provenance.json"
 DATA_SOURCE = "hub:datasets/"  # how the source of a data set begins
 
 
-def noted(folder: Path) -> dict[str, Any]:
-    """What is noted beside a fetched model or data set; empty for a folder that somebody made by hand."""
+def read_note(folder: Path) -> dict[str, Any]:
+    """The note in the folder of a fetched model or data set; empty for a folder that somebody made by hand."""
     file = folder / NOTE
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
-def note(folder: Path, content: dict[str, Any]) -> None:
-    """Leave the note in ``folder``: ``source``, ``revision`` and what else is to be known of it."""
+def write_note(folder: Path, content: dict[str, Any]) -> None:
+    """Leave a note in ``folder``: its ``source``, ``revision``, and whatever else belongs to where it came from."""
     (folder / NOTE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def holds_data(folder: Path) -> bool:
     """Whether ``fetch`` has put a data set there."""
-    return str(noted(folder).get("source", "")).startswith(DATA_SOURCE)
+    return str(read_note(folder).get("source", "")).startswith(DATA_SOURCE)
 
 
 def check_revision(folder: Path, revision: str | None, error: type[BenchError]) -> None:
@@ -33,10 +33,10 @@ def check_revision(folder: Path, revision: str | None, error: type[BenchError]) 
 
     What came from a package stands for no revision, and is none that was asked for.
     """
-    about = noted(folder)
-    if revision is None or not about or about.get("revision") == revision:
+    content = read_note(folder)
+    if revision is None or not content or content.get("revision") == revision:
         return
-    what = f"the revision {about['revision']!r}" if "revision" in about else about.get("source", "no revision")
+    held = f"the revision {content['revision']!r}" if "revision" in content else content.get("source", "no revision")
     raise error(
-        f"{folder} holds {what}, but {revision!r} is asked for. Remove the folder, or fetch to another one by --to."
+        f"{folder} holds {held}, but {revision!r} is asked for. Remove the folder, or fetch to another one by --to."
     )

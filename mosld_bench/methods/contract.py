@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mosld_bench.errors import BenchError
 from mosld_bench.methods.base import Method
 from mosld_bench.methods.count import count_trainable, empty_model
-from mosld_bench.methods.live import copy_sharing_weights, unshare_trainable
+from mosld_bench.methods.live import attached_copy, copy_sharing_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -41,10 +41,7 @@ class _Subject:
 
     def attach(self, seed: int = 0) -> nn.Module:
         """A copy of the base model with the method on it, its own parameters drawn with ``seed``."""
-        torch.manual_seed(seed)
-        model = self.method.attach(copy_sharing_weights(self.base), self.params)
-        unshare_trainable(model, self.base)
-        return model
+        return attached_copy(self.method, self.base, self.params, seed=seed).model
 
     def logits(self, model: nn.Module) -> Tensor:
         """(texts, tokens, vocabulary), without dropout."""

@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from mosld_bench.methods.base import Method
+
+
+class AttachedModel(NamedTuple):
+    """A model with a method attached, and those of its parameters that are copies of the base model's (full tuning).
+
+    These are float32 and are cast back to the dtype of the base model before it is scored.
+    """
+
+    model: nn.Module
+    unshared: list[nn.Parameter]
+
+
+def attached_copy(method: Method, base: nn.Module, params: Mapping[str, Any], *, seed: int) -> AttachedModel:
+    """The model that a trial trains: ``method`` at ``params`` on a copy of ``base``, on the device of ``base``.
+
+    The copy shares every weight that does not train, so that it costs no more memory than what trains. Initial values
+    come from torch's global generator, which is seeded with ``seed`` and goes on from there.
+    """
+    import torch
+
+    torch.manual_seed(seed)
+    model = method.attach(copy_sharing_weights(base), params)
+    unshared = unshare_trainable(model, base)
+    return AttachedModel(model.to(next(base.parameters()).device), unshared)
 
 
 def copy_sharing_weights(base: nn.Module) -> nn.Module:

@@ -8,16 +8,17 @@ from pydantic import Field
 
 from mosld_bench.spec.yaml_file import Strict
 
-SHORTEST = 8  # words; below, only an exact item counts
+#: Words of the shortest run that counts as shared text; of a shorter item only an exact copy counts.
+SHORTEST = 8
 
 
 class Overlap(Strict):
     """What one evaluation set shares with one training set. A task with itself: its training with its test split."""
 
-    train: str
-    evaluated: str
+    train: str = Field(description="the task whose training set it is")
+    evaluated: str = Field(description="the task whose evaluation set it is")
     n: int = Field(description="words of a run")
-    train_items: int
+    train_items: int = Field(description="items of the training set")
     items: int = Field(description="evaluation items that are scored")
     shared: int = Field(description="evaluation items that share a run of n words with a training item, or are exact")
     exact: int = Field(description="evaluation items whose whole text is a training item's whole text")
@@ -25,7 +26,7 @@ class Overlap(Strict):
 
 
 class Overlaps(Strict):
-    """The overlaps of a study, and what they were computed from: as long as the key is the same, so are they."""
+    """The overlaps of a study, as its overlap.json holds them."""
 
-    key: dict[str, Any]
-    overlaps: tuple[Overlap, ...]
+    key: dict[str, Any] = Field(description="what they were computed from: while it stays the same, so do they")
+    overlaps: tuple[Overlap, ...] = Field(description="every training set against every evaluation set")

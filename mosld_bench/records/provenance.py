@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from mosld_bench._version import __version__
 
+#: Distributions whose versions a record notes.
 _PACKAGES = (
     "torch",
     "transformers",
@@ -25,7 +26,49 @@ _PACKAGES = (
     "tokenizers",
     "safetensors",
 )
+
+#: The checkout that this package lies in, where it lies in one.
 _ROOT = Path(__file__).parents[2]
+
+#: What numbers come from, as git's path specifications.
+_SOURCES = ("mosld_bench", "methods", "tasks", "pyproject.toml", ":(glob)reports/*/study.yaml")
+
+
+class CodeState(TypedDict):
+    """The state of the checkout that the code runs from."""
+
+    commit: Annotated[str | None, "hash of the checkout's commit; null where there is none"]
+    dirty: Annotated[bool | None, "whether code or declarations differ from that commit"]
+
+
+class Hardware(TypedDict):
+    """What a process ran on."""
+
+    cpu: Annotated[str, "name of its model"]
+    cores: Annotated[int | None, "logical cores of the machine"]
+    memory_bytes: Annotated[int | None, "memory of the machine"]
+    gpu: Annotated[str | None, "name of its model; null where a CPU did the work"]
+    threads: Annotated[int, "threads that torch used in the process"]
+
+
+class MetaInfo(CodeState):
+    """What numbers came from, of a trial or a profile."""
+
+    versions: Annotated[dict[str, str], "package -> version"]
+    hardware: Hardware
+    started: Annotated[str, "when, ISO 8601 in UTC"]
+    seconds: Annotated[float, "wall seconds of all of it"]
+    python: Annotated[str, "version"]
+    platform: Annotated[str, "operating system and its version"]
+    command: Annotated[str | None, "the command line, absolute paths cut to their last part"]
+
+
+class TrialMetaInfo(MetaInfo, total=False):
+    """What the numbers of a trial came from."""
+
+    loading_seconds: Annotated[float, "wall seconds until training or scoring began"]
+    weights: Annotated[dict[str, Any] | None, "where the base model's weights are from, if that is noted"]
+    taken_from: Annotated[str, "the study whose record of the same trial this is a copy of"]
 
 
 def now() -> str:
@@ -33,44 +76,43 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _git(*words: str) -> str | None:
+def _git(*arguments: str) -> str | None:
+    """What git prints, asked about the checkout; None where there is no git, or it fails or does not answer."""
     try:
-        done = subprocess.run(["git", "-C", str(_ROOT), *words], capture_output=True, text=True, timeout=10)
+        process = subprocess.run(["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-#: What numbers come from, as git's path specifications.
-_DECLARING = ("mosld_bench", "methods", "tasks", "pyproject.toml", ":(glob)reports/*/study.yaml")
+    return process.stdout.strip() if process.returncode == 0 else None
 
 
 @cache
-def code_state() -> dict[str, Any]:
+def code_state() -> CodeState:
     """``commit`` and ``dirty`` of the checkout that this package runs from; None each where git does not tell.
 
-    Dirty means that code or declarations differ from the commit, so nobody else can repeat the numbers. As they were
-    when this process first asked: see `Session`.
+    Dirty means that code or declarations differ from the commit, so nobody else can repeat the numbers. Both are as
+    they were when this process first asked: the checkout may move on while it runs.
     """
     if _git("ls-files", "--error-unmatch", str(Path(__file__))) is None:
         return {"commit": None, "dirty": None}
-    changed = _git("status", "--porcelain", "--", *_DECLARING)
+    changed = _git("status", "--porcelain", "--", *_SOURCES)
     return {"commit": _git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
 
 
 @cache
 def versions() -> dict[str, str]:
-    found = {"mosld_bench": __version__}
+    """Package -> version, of this package and of those that numbers may depend on, where they are installed."""
+    installed = {"mosld_bench": __version__}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 @cache
 def _cpu() -> str:
+    """The name of the CPU's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -78,8 +120,8 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def hardware(device: str) -> dict[str, Any]:
-    """CPU, cores, memory in bytes, threads of this process, and the GPU if ``device`` is one."""
+def hardware(device: str) -> Hardware:
+    """CPU, cores, memory in bytes, torch's threads in this process, and the GPU if ``device`` is one."""
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
@@ -93,8 +135,11 @@ def hardware(device: str) -> dict[str, Any]:
 
 
 def meta_info(started: str, seconds: float, device: str, command: str | None) -> dict[str, Any]:
-    """The record's ``meta_info``: see the keys."""
-    return {
+    """The ``meta_info`` of a record or a profile, with the keys of `MetaInfo`.
+
+    ``started``: see `now`; ``seconds``: wall seconds since; ``device``: torch's name; ``command``: see `command_line`.
+    """
+    info: MetaInfo = {
         **code_state(),
         "versions": versions(),
         "hardware": hardware(device),
@@ -104,10 +149,11 @@ def meta_info(started: str, seconds: float, device: str, command: str | None) ->
         "platform": platform.platform(),
         "command": command,
     }
+    return dict(info)
 
 
 def command_line() -> str:
-    """The command as typed, absolute paths cut to their last part: where things lie says nothing to others."""
+    """The command as it was typed, absolute paths cut to their last part: where files lie says nothing to others."""
     import shlex
 
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]

@@ -1,4 +1,7 @@
-"""Records: what came out of a trial, as data. `store.py` says where they lie and writes them."""
+"""Records: what came out of a trial, as data. `store.py` says where they lie and writes them.
+
+`results/README.md` describes every field; a test holds it to the descriptions that stand here.
+"""
 
 from __future__ import annotations
 
@@ -18,76 +21,89 @@ if TYPE_CHECKING:
 class Metric(Strict):
     """One number of one task, under lm-eval's name."""
 
-    task: str
-    role: Domain
+    task: str = Field(description="the task that was scored")
+    role: Domain = Field(description="whether the study trains on the task (in_domain) or only scores it")
     metric: str = Field(description="lm-eval's name with its filter: acc,none")
-    value: float
-    stderr: float | None = Field(description="standard error over items, None where there is none")
-    items: int
-    chance: float | None = Field(description="expected score of a uniform guess, None where undefined")
+    value: float = Field(description="the score itself; of accuracies a share, 0 to 1")
+    stderr: float | None = Field(description="standard error over items, none where lm-eval gives none")
+    items: int = Field(description="items that were scored")
+    chance: float | None = Field(description="expected score of a uniform guess, none where undefined")
     primary: bool = Field(description="whether the tables show this metric for the task")
-    higher_is_better: bool = True
+    higher_is_better: bool = Field(True, description="whether a larger value is a better one")
 
 
 @pydantic_dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Point:
-    """One point of a training curve. Slim: a study's records hold hundreds each."""
+    """One point of a training curve: one optimiser step. Slim, since a record holds hundreds."""
 
-    step: int
-    loss: float | None = Field(None, description="mean answer loss of the step's batch, nats a token")
-    validation_loss: float | None = None
-    aux_loss: float | None = None
-    learning_rate: float | None = None
-    seconds: float
+    step: int = Field(description="optimiser steps taken, this one included")
+    loss: float | None = Field(default=None, description="mean answer loss of the step's batch, nats a token")
+    validation_loss: float | None = Field(
+        default=None,
+        description="mean answer loss of the held-out items after the step, nats a token, where it was taken",
+    )
+    aux_loss: float | None = Field(
+        default=None,
+        description="the method's own loss on the step's batch, such as a balance loss; none where it has none",
+    )
+    learning_rate: float | None = Field(default=None, description="of this step")
+    seconds: float = Field(description="wall seconds since training began, validation included")
 
 
 class TrainInfo(Strict):
-    """What training took. Times are wall seconds, memory is bytes."""
+    """What training took. Times are wall seconds."""
 
-    steps: int
+    steps: int = Field(description="optimiser steps taken")
     examples: int = Field(description="examples seen, repetitions counted")
     exposures: dict[str, float] = Field(description="task -> how often each of its training items was seen")
-    train_items: dict[str, int]
-    validation_items: dict[str, int]
+    train_items: dict[str, int] = Field(description="task -> items that were trained on")
+    validation_items: dict[str, int] = Field(description="task -> items that the validation loss is taken over")
     tokens: int = Field(description="tokens seen, padding left out")
-    padding_share: float
-    seconds: float
-    tokens_per_second: float
-    learning_rate: float
-    final_validation_loss: float | None
-    curve: tuple[Point, ...]
+    padding_share: float = Field(description="of the tokens computed, those that are padding: 0 to 1")
+    seconds: float = Field(description="wall seconds of training, validation left out")
+    tokens_per_second: float = Field(description="tokens / seconds")
+    learning_rate: float = Field(description="peak, the recipe's learning_rate_scale applied")
+    final_validation_loss: float | None = Field(
+        description="mean answer loss of the held-out items at the end, nats a token; none without such items"
+    )
+    curve: tuple[Point, ...] = Field(description="the training curve, in the order of steps")
 
 
 class EvalInfo(Strict):
-    seconds: float
-    requests: int
+    """What scoring took."""
+
+    seconds: float = Field(description="wall seconds of scoring every task")
+    requests: int = Field(description="continuations that were scored, one for every option of an item")
     tokens_plain: int = Field(description="tokens that scoring every request by itself would compute")
     tokens_computed: int = Field(description="tokens computed, shared prefixes once")
-    packed: bool
+    packed: bool = Field(description="whether shared prefixes were computed once; false where the model cannot")
 
 
 class Record(Strict):
     """A finished or failed trial, with all that a report needs."""
 
-    schema_version: Literal[1] = 1
-    trial: Trial
-    trial_id: str
-    status: Literal["finished", "failed"]
-    size: Fit | None = None
-    train_info: TrainInfo | None = None
-    eval_info: EvalInfo | None = None
-    metrics: tuple[Metric, ...] = ()
-    peak_memory_bytes: int | None = None
-    meta_info: dict[str, Any] = Field(
-        default_factory=dict, description="see provenance.meta_info; loading_seconds: until training or scoring began"
+    schema_version: Literal[1] = Field(1, description="of this format")
+    trial: Trial = Field(description="what was asked")
+    trial_id: str = Field(description="of the trial, as its folder is named")
+    status: Literal["finished", "failed"] = Field(description="finished in a record.json, failed in a failure.json")
+    size: Fit | None = Field(None, description="the recipe's size; none where the trial failed")
+    train_info: TrainInfo | None = Field(None, description="none where nothing was trained")
+    eval_info: EvalInfo | None = Field(None, description="none where nothing was scored")
+    metrics: tuple[Metric, ...] = Field((), description="every number of every task, in the order of scoring")
+    peak_memory_bytes: int | None = Field(
+        None, description="peak of the process's resident memory, or of what torch allocated on the GPU"
     )
+    meta_info: dict[str, Any] = Field(default_factory=dict, description="what the numbers came from")
     error: str | None = Field(None, description="the traceback, where the trial failed")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A record with what lies beside it; travels from a worker to the driver, which alone writes (`Store.write`)."""
+    """A record with what lies beside it; travels from a worker to the driver, which alone writes (`Store.write`).
+
+    ``items``: a row an item that was scored. ``adapter``: file name -> content, as PEFT's save_pretrained writes it.
+    """
 
     record: Record
     items: pd.DataFrame | None = None
-    adapter: dict[str, bytes] | None = None  # file name -> content
+    adapter: dict[str, bytes] | None = None

@@ -3,7 +3,7 @@
 results/STUDY/TRIAL/record.json      the numbers, the trial, the provenance; there only when the trial finished
 results/STUDY/TRIAL/items.parquet    per-item outcomes
 results/STUDY/TRIAL/adapter/         if asked for, what PEFT's save_pretrained writes
-results/STUDY/TRIAL/failure.json     instead of record.json, where the trial failed
+results/STUDY/TRIAL/failure.json     the record of a failure, where the trial failed when it was last run
 results/STUDY/overlap.json           what evaluation sets share with training sets
 results/STUDY/profile.json           what `mosld-bench profile` measured
 """
@@ -38,11 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sources:
-    """All that a report is made of beside the study and its plan."""
+    """All that a report is made of beside the study and its plan.
+
+    ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error.
+    """
 
     records: tuple[Record, ...] = ()
-    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # task -> its resolved definition
-    failures: Mapping[str, str] = field(default_factory=dict)  # trial id -> the last line of its error
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
     overlaps: tuple[Overlap, ...] = ()
     profile: Profile | None = None
     published: Published | None = None
@@ -59,7 +62,7 @@ class Store:
         return self.results / trial.study / trial.id
 
     def failure_file(self, trial: Trial) -> Path:
-        """Where the whole error of a failed trial lies."""
+        """Where the record of a failed trial lies, with its whole error."""
         return self.folder(trial) / "failure.json"
 
     def profile_file(self, study: str) -> Path:
@@ -72,7 +75,7 @@ class Store:
     def write(self, outcome: Outcome) -> Path:
         """Write everything aside, rename ``record.json`` last. Returns the trial's folder.
 
-        A finished record replaces what was there; a failed one leaves ``failure.json`` and nothing else.
+        A finished record replaces what was there; a failed one leaves ``failure.json`` and touches nothing else.
         """
         folder = self.folder(outcome.record.trial)
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,10 +94,12 @@ class Store:
         return folder
 
     def finished(self, planned: PlannedTrial) -> dict[str, Any] | None:
-        """The ``meta_info`` of the trial's record, if it has one of the size that is planned now.
+        """The ``meta_info`` of the trial's record; None where it has none of the size that is planned now.
 
-        A budget may be named after another recipe, and that recipe may have changed. Raises BadFileError for a file
-        that is no record.
+        A budget may be named after another recipe, and that recipe may have changed. The record is not validated
+        whole: a resumed run asks this of every trial.
+
+        Raises BadFileError for a file that is no record.
         """
         path = self.folder(planned.trial) / "record.json"
         if not path.exists():
@@ -102,15 +107,15 @@ class Store:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             size, meta = content["size"], dict(content["meta_info"])
-            same = _is_size(planned, size["target"], size["params"])
+            matches = _is_size(planned, size["target"], size["params"])
         except (ValueError, KeyError, TypeError) as error:
             raise _no_record(path, f"{type(error).__name__}: {error}") from error
-        return meta if same else None
+        return meta if matches else None
 
     def elsewhere(self, planned: PlannedTrial) -> Iterator[Record]:
         """Records of the same trial in other studies, at the size that is planned now.
 
-        What cannot be read is left out: it is for a run of its own study to say so.
+        What cannot be read is left out: a run of the study that it belongs to reports it.
         """
         for path in sorted(self.results.glob(f"*/{planned.trial.id}/record.json")):
             with suppress(BadFileError):
@@ -120,7 +125,10 @@ class Store:
                     yield record
 
     def take(self, trial: Trial, record: Record) -> None:
-        """Make ``record``, of the same trial in another study, this study's own, with all that lies beside it."""
+        """Copy ``record``, of the same trial in another study, and all that lies beside it to the folder of ``trial``.
+
+        The copy notes the other study as ``taken_from``.
+        """
         source, target = self.folder(record.trial), self.folder(trial)
         shutil.rmtree(target, ignore_errors=True)  # a failure, or a record of another size
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("record.json", "failure.json", ".*"))
@@ -137,7 +145,10 @@ class Store:
             yield _read_record(path)
 
     def failures(self, study: str) -> dict[str, str]:
-        """Trial id -> the last line of its error, of every trial that failed when it was last run."""
+        """Trial id -> the last line of its error, of every trial that failed when it was last run.
+
+        Raises BadFileError for a file that is no record.
+        """
         errors = {}
         for path in sorted(self.results.glob(f"{study}/*/failure.json")):
             error = _read_record(path).error or ""
@@ -145,7 +156,7 @@ class Store:
         return errors
 
     def overlaps(self, study: str) -> Overlaps | None:
-        """What a run of the study has found; None where none did. Raises BadFileError for a file that is another."""
+        """The overlaps of the study; None where no run has noted any. Raises BadFileError for a file without any."""
         path = self._overlap_file(study)
         if not path.is_file():
             return None
@@ -160,7 +171,7 @@ class Store:
         self._write(self._overlap_file(study), f"{text}\n".encode())
 
     def profile(self, study: str) -> Profile | None:
-        """The study's profile; None where none was made. Raises BadFileError for a file that is something else."""
+        """The study's profile; None where none was made. Raises BadFileError for a file that holds none."""
         path = self.profile_file(study)
         if not path.is_file():
             return None
@@ -181,7 +192,12 @@ class Store:
     def sources(
         self, study: Study, tasks: Mapping[str, Mapping[str, Any]], published: Published | None = None
     ) -> Sources:
-        """All that a report of ``study`` is made of; of the overlaps those of tasks that the study has now."""
+        """All that a report of ``study`` is made of; of the overlaps those of tasks that the study has now.
+
+        ``tasks``: task -> its resolved definition; ``published``: the tables that it is compared with.
+
+        Raises BadFileError for a file that is no record, profile or overlaps.
+        """
         noted = self.overlaps(study.name)
         overlaps = noted.overlaps if noted else ()
         with _no_garbage_collection():
@@ -201,13 +217,18 @@ class Store:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, whatever happens meanwhile."""
+    """Write a file whole or not at all, whatever happens meanwhile. Its folder must be there."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+        aside = Path(file.name)
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            aside.unlink()
+            raise
+    aside.chmod(0o644)
+    aside.replace(path)
 
 
 def _is_size(planned: PlannedTrial, target: int | None, params: dict[str, Any]) -> bool:
@@ -215,13 +236,14 @@ def _is_size(planned: PlannedTrial, target: int | None, params: dict[str, Any]) 
     return target == planned.fit.target and params == planned.fit.model_dump(mode="json")["params"]
 
 
-def _no_record(path: Path, why: str) -> BadFileError:
+def _no_record(path: Path, reason: str) -> BadFileError:
     return BadFileError(
-        f"{path} is no record of this version ({why}). Move its folder away; `run` makes the trial again."
+        f"{path} is no record of this version ({reason}). Move its folder away; `run` makes the trial again."
     )
 
 
 def _read_record(path: Path) -> Record:
+    """The record in a file. Raises BadFileError, with the first problem, where there is none."""
     try:
         return Record.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -232,7 +254,7 @@ def _read_record(path: Path) -> Record:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Python's collector walks all that was read again and again, ever longer, though none of it is garbage."""
+    """Switch Python's garbage collector off: it walks all that was read again and again, and none of it is garbage."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -247,6 +269,8 @@ def load(results: Path, study: str | None = None) -> pd.DataFrame:
 
     One pass: every ``record.json`` is opened once, and nothing beside it is. A trial that only counted parameters has
     one row without task and metric. Columns of the trial are repeated in each of its rows; ``record`` is the Record.
+
+    Raises BadFileError for a file that is no record.
     """
     import pandas as pd
 
@@ -256,6 +280,7 @@ def load(results: Path, study: str | None = None) -> pd.DataFrame:
 
 
 def _rows(record: Record) -> list[dict[str, Any]]:
+    """The rows of `load` that a record gives: one a metric, or one where nothing was scored."""
     trial, size, train = record.trial, record.size, record.train_info
     assert size is not None
     common = {

@@ -1,1 +1,27 @@
-"""Many trials: the plan, what is missing, where it runs, what the user sees."""
+"""Many trials: the plan, what is missing, where it runs, what the user sees.
+
+This is the package's door. Importing it loads neither torch nor Ray: `make_executor` imports Ray where it is asked for.
+"""
+
+from __future__ import annotations
+
+from mosld_bench.run.checks import check
+from mosld_bench.run.executor import Executor, InlineExecutor, RunWatcher, make_executor
+from mosld_bench.run.options import Options
+from mosld_bench.run.plan import Plan, make_plan
+from mosld_bench.run.progress import ProgressDisplay
+from mosld_bench.run.reuse import Missing, missing
+
+__all__ = [
+    "Executor",
+    "InlineExecutor",
+    "Missing",
+    "Options",
+    "Plan",
+    "ProgressDisplay",
+    "RunWatcher",
+    "check",
+    "make_executor",
+    "make_plan",
+    "missing",
+]

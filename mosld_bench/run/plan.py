@@ -1,4 +1,4 @@
-"""What a study will run and what that will take: its trials with their budgets solved, priced, as one prints them."""
+"""What a study will run and what that will take: its trials with their budgets solved, each with an estimate."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mosld_bench.cost import estimate as pricing
-from mosld_bench.cost.estimate import Price
+from mosld_bench.cost import estimate
+from mosld_bench.cost.estimate import Price, TaskSize
 from mosld_bench.cost.memory import Shape, UnknownShapeError
 from mosld_bench.errors import UnknownNameError
 from mosld_bench.methods import registry
@@ -26,75 +26,94 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials of a study, each with its fitted budget."""
+    """A study's trials, each with its fitted budget, and what is needed to estimate their cost."""
 
     study: Study
-    jobs: list[PlannedTrial]
+    planned: list[PlannedTrial]
+    """In the study's order."""
     configs: dict[str, PreTrainedConfig]
-    sizes: dict[str, pricing.TaskSize | None]
+    """Base model -> its configuration."""
+    sizes: dict[str, TaskSize | None]
+    """Task -> its size; None where its definition gives none."""
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The trials without their fitted budgets, in the study's order."""
+        return [trial for trial, _ in self.planned]
 
     @cached_property
     def prices(self) -> list[Price | None]:
-        """What each trial will take; None where nothing is trained or scored, or the model is of another kind."""
+        """The estimate of each of `planned`; None where nothing is trained or scored, or the model is no transformer.
+
+        Computed once for the seeds of a recipe and condition, which cost the same.
+        """
         known: dict[tuple[str, Condition, tuple[str, ...]], Price | None] = {}
-        found: list[Price | None] = []
-        for trial, fit in self.jobs:
+        prices: list[Price | None] = []
+        for trial, fit in self.planned:
             key = trial.recipe.name, trial.condition, trial.train_on
             if trial.train is not None and key not in known:
-                try:
-                    shape = Shape.of(self.configs[trial.model.name])
-                except UnknownShapeError:
-                    known[key] = None
-                else:
-                    known[key] = pricing.price(trial, fit, shape, self.sizes, checkpoints=_checkpoints(trial))
-            found.append(known.get(key))
-        return found
+                known[key] = self._price(trial, fit)
+            prices.append(known.get(key))
+        return prices
 
-    def longest_first(self, jobs: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-        """``jobs`` of this plan by falling price, so that no worker is left alone with a long trial at the end.
+    def _price(self, trial: Trial, fit: Fit) -> Price | None:
+        try:
+            shape = Shape.of(self.configs[trial.model.name])
+        except UnknownShapeError:
+            return None
+        checkpoints = registry.get(trial.recipe.method).checkpoints(trial.recipe.params)
+        return estimate.price(trial, fit, shape, self.sizes, checkpoints=checkpoints)
+
+    def longest_first(self, planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
+        """``planned`` of this plan by falling price, so that no worker is left alone with a long trial at the end.
 
         Model by model, the dearest first, since a worker keeps one base model at a time. Equals and trials without a
         price stay in their order, what trains nothing behind them.
         """
-        hours = self.hours(jobs)
+        hours = self.hours(planned)
         dearest: dict[str, float] = {}
-        for trial, _ in jobs:
+        for trial, _ in planned:
             dearest[trial.model.name] = max(dearest.get(trial.model.name, 0.0), hours[trial.id])
         models = sorted(dearest, key=lambda name: -dearest[name])
-        return sorted(jobs, key=lambda job: (models.index(job[0].model.name), -hours[job[0].id], not job[0].train_on))
 
-    def hours(self, jobs: Sequence[PlannedTrial]) -> dict[str, float]:
-        """Trial of ``jobs`` -> its estimated GPU-hours, 0 where there is no estimate."""
-        known = {trial.id: price.hours for (trial, _), price in zip(self.jobs, self.prices, strict=True) if price}
-        return {trial.id: known.get(trial.id) or 0.0 for trial, _ in jobs}
+        def rank(member: PlannedTrial) -> tuple[int, float, bool]:
+            trial = member.trial
+            return models.index(trial.model.name), -hours[trial.id], not trial.train_on
+
+        return sorted(planned, key=rank)
+
+    def hours(self, planned: Sequence[PlannedTrial]) -> dict[str, float]:
+        """Trial id of ``planned`` -> its estimated GPU-hours, 0 where there is no estimate."""
+        known = {trial.id: price.hours for (trial, _), price in zip(self.planned, self.prices, strict=True) if price}
+        return {trial.id: known.get(trial.id) or 0.0 for trial, _ in planned}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every trial as plain data."""
-        found = []
-        for (trial, fit), price in zip(self.jobs, self.prices, strict=True):
+        """Every trial as plain data, memory in bytes and GPU-hours as estimated: the output of `plan --json`."""
+        rows = []
+        for (trial, fit), price in zip(self.planned, self.prices, strict=True):
             row = {
                 "id": trial.id, "recipe": trial.recipe.name, "setting": trial.setting, "train_on": trial.train_on,
                 "budget": trial.budget, "model": trial.model.name, "seed": trial.seed, "protocol": trial.protocol,
                 "general_items": trial.condition.general, **fit.model_dump(),
                 "memory_bytes": price.memory.total if price else None, "gpu_hours": price.hours if price else None,
             }  # fmt: skip
-            found.append(row)
-        return found
+            rows.append(row)
+        return rows
 
     def refusals(self, gpu_bytes: float) -> list[str]:
-        """Why trials do not fit a GPU of ``gpu_bytes``, each reason once."""
-        whys = (pricing.why_too_large(price, gpu_bytes) for price in self.prices if price)
-        return list(dict.fromkeys(why for why in whys if why))
+        """Why trials do not fit a GPU of ``gpu_bytes``: a sentence a recipe and model, each once."""
+        reasons = (estimate.why_too_large(price, gpu_bytes) for price in self.prices if price)
+        return list(dict.fromkeys(reason for reason in reasons if reason))
 
 
-def _checkpoints(trial: Trial) -> bool:
-    return registry.get(trial.recipe.method).checkpoints(trial.recipe.params)
-
-
-def make(
-    study: Study, workspace: Workspace, include_paths: tuple[Path, ...] = (), model_root: Path | None = None
+def make_plan(
+    study: Study, workspace: Workspace, *, include_paths: tuple[Path, ...] = (), model_root: Path | None = None
 ) -> Plan:
-    """Plan ``study`` and solve every budget, each once. Reads configurations, no weights and no data."""
+    """Plan ``study`` and solve every budget, each once. Reads configurations, no weights and no data.
+
+    Raises UnknownNameError for a recipe, task or published table that is not there, ModelError for a model without a
+    configuration, BudgetError for a budget that a recipe cannot meet, and BadFileError for a malformed file.
+    """
     from mosld_bench.inputs.models import load_config
     from mosld_bench.methods import Counts, fit_budget
 
@@ -104,20 +123,20 @@ def make(
     recipes = load_recipes(workspace.methods)
     configs = {model.name: load_config(model, model_root) for model in study.models}
     counts = {name: Counts(config) for name, config in configs.items()}
-    seen: dict[tuple[str, str, str], Fit] = {}
-    jobs: list[PlannedTrial] = []
+    fits: dict[tuple[str, str, str], Fit] = {}
+    planned: list[PlannedTrial] = []
     for trial in study.plan(workspace, include_paths):
-        key = (trial.recipe.name, trial.budget, trial.model.name)
-        if key not in seen:
-            name = trial.model.name
-            seen[key] = fit_budget(
+        model = trial.model.name
+        key = (trial.recipe.name, trial.budget, model)
+        if key not in fits:
+            fits[key] = fit_budget(
                 trial.recipe,
-                configs[name],
+                configs[model],
                 trial.budget,
                 tolerance=trial.tolerance,
                 recipes=recipes,
-                counts=counts[name],
+                counts=counts[model],
             )
-        jobs.append(PlannedTrial(trial, seen[key]))
+        planned.append(PlannedTrial(trial, fits[key]))
     files = TaskFiles.scan((workspace.tasks, *include_paths))
-    return Plan(study, jobs, configs, pricing.task_sizes(files, study.tasks))
+    return Plan(study, planned, configs, estimate.task_sizes(files, study.tasks))

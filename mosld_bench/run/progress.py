@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from statistics import fmean
 from types import TracebackType
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.live import Live
@@ -15,26 +16,45 @@ from rich.table import Table
 
 from mosld_bench.cost.estimate import side_by_side
 from mosld_bench.records.record import Record
-from mosld_bench.trial.execute import Progress
+from mosld_bench.spec.trial import Domain
+from mosld_bench.trial.session import Progress
+
+
+class Running(NamedTuple):
+    """A trial that runs: where it is, and when it was first heard of, in seconds of the monotonic clock."""
+
+    progress: Progress
+    since: float
+
+
+class Done(NamedTuple):
+    """A trial that ended: its id, what came out in words, and its wall time in seconds."""
+
+    trial: str
+    result: str
+    seconds: float
 
 
 class ProgressDisplay:
-    """Shows running and finished trials. Use as a context manager.
+    """Shows running and finished trials, and estimates the time that is left. Use as a context manager.
 
-    ``hours``: trial to come -> what it is estimated to take, on whatever machine; 0 where there is no estimate.
+    ``hours``: id of a trial to come -> GPU-hours that it is estimated to take; 0 where there is no estimate. Only their
+    proportions count: the pace of this machine is measured.
     """
 
     def __init__(self, hours: Mapping[str, float], console: Console) -> None:
         self.total, self.console = len(hours), console
         self.done = self.failed = 0
-        self.started = time.monotonic()
-        usual = fmean(known) if (known := [one for one in hours.values() if one]) else 1.0
-        self._left = {trial: one or usual for trial, one in hours.items()}  # estimated hours of what is not done
-        self._hours = self._seconds = 0.0  # of the trials that are done: estimated, and measured
+        self._started = time.monotonic()
+        estimates = [estimate for estimate in hours.values() if estimate]
+        mean = fmean(estimates) if estimates else 1.0
+        self._left = {trial: estimate or mean for trial, estimate in hours.items()}  # GPU-hours of what is not done
+        self._done_hours = self._done_seconds = 0.0  # of the trials that are done: estimated, and measured
         self._workers = 0  # the most that were seen to run side by side
-        self._running: dict[str, tuple[Progress, float]] = {}
-        self._finished: deque[tuple[str, str, float]] = deque(maxlen=5)
-        self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
+        self._running: dict[str, Running] = {}
+        self._last_done: deque[Done] = deque(maxlen=5)
+        live = console.is_terminal and bool(hours)
+        self._live = Live(console=console, refresh_per_second=2, transient=True) if live else None
 
     def __enter__(self) -> ProgressDisplay:
         if self._live:
@@ -48,53 +68,51 @@ class ProgressDisplay:
             self._live.stop()
 
     def say(self, line: str) -> None:
+        """Print a line above the table."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, progress: Progress) -> None:
-        """Note where a running trial is."""
-        old = self._running.get(progress.trial)
-        since = old[1] if old else time.monotonic()
-        self._running[progress.trial] = (progress, since)
+        """Note where a running trial is; without a terminal, print its phase where it is a new one."""
+        before = self._running.get(progress.trial)
+        self._running[progress.trial] = Running(progress, before.since if before else time.monotonic())
         self._workers = max(self._workers, len(self._running))
         if self._live:
             self._live.update(self._table())
-        elif old is None or old[0].phase != progress.phase:
+        elif before is None or before.progress.phase != progress.phase:
             self.say(f"  {progress.trial}: {progress.phase}")
 
     def finish(self, record: Record) -> None:
-        """Note that a trial ended."""
-        _, since = self._running.pop(record.trial_id, (None, self.started))
+        """Note that a trial ended, and print its result."""
+        running = self._running.pop(record.trial_id, None)
+        since = running.since if running else self._started
         seconds = float(record.meta_info.get("seconds", time.monotonic() - since))
-        self.done += 1
-        self.failed += record.status == "failed"
-        accuracy = _in_domain_mean(record)
         hours = self._left.pop(record.trial_id)
-        if record.status == "failed":
-            last = (record.error or "").strip().splitlines()[-1:]
-            outcome = f"FAILED: {last[0] if last else 'unknown'}"
-        else:
-            outcome = f"in-domain {accuracy:.1%}" if accuracy is not None else "finished"
-            self._hours, self._seconds = self._hours + hours, self._seconds + seconds
-        self._finished.append((record.trial_id, outcome, seconds))
-        self.say(f"[{self.done}/{self.total}] {record.trial_id}  {outcome}  {seconds:.1f} s  left {self.time_left()}")
+        failed = record.status == "failed"
+        self.done += 1
+        self.failed += failed
+        if not failed:  # a failure tells nothing of the pace
+            self._done_hours, self._done_seconds = self._done_hours + hours, self._done_seconds + seconds
+        result = _result(record)
+        self._last_done.append(Done(record.trial_id, result, seconds))
+        self.say(f"[{self.done}/{self.total}] {record.trial_id}  {result}  {seconds:.1f} s  left {self.time_left()}")
         if self._live:
             self._live.update(self._table())
 
     def time_left(self) -> str:
-        """Wall time to go: the estimates of what is left, at the pace of what is done; ? before that."""
-        if not self._hours:
+        """Wall time to go as H:MM:SS: the estimates of what is left, at the pace of what is done; ? before that."""
+        if not self._done_hours:
             return "?"
-        now, pace = time.monotonic(), self._seconds / self._hours
-        spent = {trial: now - since for trial, (_, since) in self._running.items()}
-        left = (max(0.0, hours * pace - spent.get(trial, 0.0)) for trial, hours in self._left.items())
+        now, seconds_per_hour = time.monotonic(), self._done_seconds / self._done_hours
+        spent = {trial: now - running.since for trial, running in self._running.items()}
+        left = (max(0.0, hours * seconds_per_hour - spent.get(trial, 0.0)) for trial, hours in self._left.items())
         return str(timedelta(seconds=round(side_by_side(left, max(1, self._workers)))))
 
     def _table(self) -> Table:
         table = Table(title=f"{self.done} of {self.total} trials done, {self.failed} failed, left {self.time_left()}")
         for column in ("trial", "state", "step", "loss", "time"):
             table.add_column(column, justify="left" if column in {"trial", "state"} else "right")
-        for trial, outcome, seconds in self._finished:
-            table.add_row(trial, outcome, "", "", f"{seconds:.0f} s", style="dim")
+        for done in self._last_done:
+            table.add_row(done.trial, done.result, "", "", f"{done.seconds:.0f} s", style="dim")
         for progress, since in self._running.values():
             table.add_row(
                 progress.trial,
@@ -106,7 +124,16 @@ class ProgressDisplay:
         return table
 
 
+def _result(record: Record) -> str:
+    """What came out of a trial, in a few words: its in-domain mean, or the last line of its error."""
+    if record.status == "failed":
+        last = (record.error or "").strip().splitlines()[-1:]
+        return f"FAILED: {last[0] if last else 'unknown'}"
+    accuracy = _in_domain_mean(record)
+    return "finished" if accuracy is None else f"in-domain {accuracy:.1%}"
+
+
 def _in_domain_mean(record: Record) -> float | None:
-    """Mean of the primary metrics over the trial's in-domain tasks."""
-    values = [metric.value for metric in record.metrics if metric.primary and metric.role == "in_domain"]
+    """Mean of the primary metrics over the trial's in-domain tasks; None where it was scored on none."""
+    values = [metric.value for metric in record.metrics if metric.primary and metric.role == Domain.IN]
     return sum(values) / len(values) if values else None

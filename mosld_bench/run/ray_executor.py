@@ -1,7 +1,7 @@
-"""Trials on Ray: which are missing, where they go, what happens when a worker dies. The only module that imports ray.
+"""Trials on Ray. The only module that imports ray.
 
 A worker is an actor that keeps one process, its base model and its tasks for many trials. It receives trials as plain
-data and sends outcomes back; the driver alone writes, so a trial is recorded once, and only when it finished.
+data and sends outcomes back. `executor.dispatch` says who runs what, and what happens when a worker dies.
 """
 
 from __future__ import annotations
@@ -10,223 +10,174 @@ import os
 import signal
 import threading
 import traceback
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from mosld_bench.errors import ResourceError
 from mosld_bench.records.record import Outcome
-from mosld_bench.records.store import Store
-from mosld_bench.run.progress import ProgressDisplay
-from mosld_bench.spec.trial import Fit, PlannedTrial, Trial
-from mosld_bench.trial.execute import Progress, Session, WorkerConfig, execute, failed
+from mosld_bench.run.checks import local_gpus
+from mosld_bench.run.executor import Ended, RunWatcher, WorkerDeath, dispatch
+from mosld_bench.spec.trial import Fit, PlannedTrial, Resources, Trial
+from mosld_bench.trial.execute import execute, failed
+from mosld_bench.trial.session import Progress, Session, WorkerConfig
 
-_TRIES = 2  # a trial whose worker died is tried once more, on a new worker
-_POLL = 0.5  # seconds
-
-
-@dataclass(frozen=True)
-class Pool:
-    """What may be used. None: what there is."""
-
-    gpus: int | None = None
-    cpus: int | None = None
-    gpus_per_trial: float = 1.0
-    cpus_per_trial: float = 1.0
-    address: str | None = None
+_QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
-def launch(
-    jobs: Sequence[PlannedTrial],
-    around: WorkerConfig,
-    pool: Pool,
-    results: Path,
-    board: ProgressDisplay,
-    begin: Callable[[], None] = lambda: None,
-) -> list[Outcome]:
-    """Run ``jobs`` on Ray, in their order, and write each outcome as it comes. Safe to kill and to repeat.
+class RayExecutor:
+    """Trials side by side, on this machine or on a Ray cluster. Safe to kill and to repeat."""
 
-    ``begin`` is called once the devices are there, while the workers get ready. Raises ResourceError before that, where
-    they are not.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
+    def __init__(
+        self, config: WorkerConfig, *, gpus: int | None = None, cpus: int | None = None, address: str | None = None
+    ) -> None:
+        """``gpus``, ``cpus``: what may be used, None for all there is. ``address``: a cluster; None for this machine.
 
-    gpus, cpus = _start(ray, pool)
-    if threading.current_thread() is threading.main_thread():  # Ray has set a handler that aborts the process
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the end of a cluster's job is an interruption
-    try:
-        slots = slots_of(gpus, cpus, pool, len(jobs))
-        options = {
-            "num_gpus": pool.gpus_per_trial if gpus else 0,
-            "num_cpus": min(pool.cpus_per_trial, cpus / slots),
-            "max_concurrency": 2,  # the second thread answers `progress` while the first one runs a trial
-        }
-        around = replace(around, device="cuda" if gpus else "cpu")
-        return _drive(ray, list(jobs), around, options, slots, results, board, begin)
-    finally:
-        ray.shutdown()
+        ``config.resources`` says what a trial takes; ``config.device`` is set by what there is.
+        """
+        self._config, self._gpus, self._cpus, self._address = config, gpus, cpus, address
+        self._ray: Any = None
 
+    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher) -> Iterator[Outcome]:
+        """See `Executor.run`. Nothing is started where there is nothing to run."""
+        if not planned:
+            return iter(())
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
 
-def run_inline(
-    jobs: Sequence[PlannedTrial], around: WorkerConfig, results: Path, board: ProgressDisplay
-) -> list[Outcome]:
-    """The same without Ray, one after another in this process: for debugging."""
-    session = Session(around)
-    outcomes = []
-    for trial, fit in jobs:
-        outcomes.append(execute(trial, session, fit, board.show))
-        Store(results).write(outcomes[-1])
-        board.finish(outcomes[-1].record)
-    return outcomes
+        self._ray = ray
+        gpus, cpus = self._start() if self._address is None else self._join(self._address)
+        if threading.current_thread() is threading.main_thread():  # Ray has set a handler that aborts the process
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # the end of a cluster's job is an interruption
+        pool = RayPool(ray, self._config, gpus=gpus, cpus=cpus, trials=len(planned))
+        return dispatch(planned, pool, watcher)
 
+    def close(self) -> None:
+        """End all workers, and Ray itself where it was started here."""
+        if self._ray is not None:
+            self._ray.shutdown()
 
-def slots_of(gpus: float, cpus: float, pool: Pool, jobs: int) -> int:
-    """How many trials run side by side."""
-    room = gpus / pool.gpus_per_trial if gpus else cpus / pool.cpus_per_trial
-    return max(1, min(jobs, int(room + 1e-9)))
+    def _start(self) -> tuple[float, float]:
+        """Start Ray on this machine. Returns (GPUs, CPUs) to use."""
+        from mosld_bench.trial.device import cores
 
-
-def check_gpus(asked: int | None) -> int:
-    """GPUs of this machine to use. Raises ResourceError where fewer are there than asked for."""
-    import torch
-
-    found = torch.cuda.device_count()
-    if asked is not None and asked > found:
-        raise ResourceError(
-            f"--gpus {asked} was asked for, but this machine has {found} CUDA device(s). Ask for at most {found}, or "
-            f"join a cluster with --ray-address."
-        )
-    return found if asked is None else asked
-
-
-def _start(ray: Any, pool: Pool) -> tuple[float, float]:
-    """Start or join Ray. Returns (GPUs, CPUs) to use."""
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if pool.address is None:
-        from mosld_bench.trial import device as meters
-
-        gpus, cpus = check_gpus(pool.gpus), pool.cpus or meters.cores()
-        ray.init(address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, **quiet)
+        gpus, cpus = local_gpus(self._gpus), self._cpus or cores()
+        self._ray.init(address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, **_QUIET)
         return gpus, cpus
-    try:
-        ray.init(address=pool.address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ResourceError(
-            f"No Ray cluster answers at --ray-address {pool.address}: {error}. If it is up, it may ask for a token: "
-            f"set RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its head node."
-        ) from error
-    there = ray.cluster_resources()
-    gpus, cpus = there.get("GPU", 0), there.get("CPU", 0)
-    for name, asked, found in (("--gpus", pool.gpus, gpus), ("--cpus", pool.cpus, cpus)):
-        if asked is not None and asked > found:
-            ray.shutdown()
-            raise ResourceError(f"{name} {asked} was asked for, but the Ray cluster has {found:g}.")
-    return (gpus if pool.gpus is None else pool.gpus), (cpus if pool.cpus is None else pool.cpus)
+
+    def _join(self, address: str) -> tuple[float, float]:
+        """Join a Ray cluster. Returns (GPUs, CPUs) to use."""
+        try:
+            self._ray.init(address=address, **_QUIET)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ResourceError(
+                f"No Ray cluster answers at --ray-address {address}: {error}. If it is up, it may ask for a token: "
+                f"set RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its head node."
+            ) from error
+        present = self._ray.cluster_resources()
+        gpus, cpus = present.get("GPU", 0), present.get("CPU", 0)
+        for option, asked, there in (("--gpus", self._gpus, gpus), ("--cpus", self._cpus, cpus)):
+            if asked is not None and asked > there:
+                raise ResourceError(f"{option} {asked} was asked for, but the Ray cluster has {there:g}.")
+        return (gpus if self._gpus is None else self._gpus), (cpus if self._cpus is None else self._cpus)
 
 
-class Worker:
-    """Lives in a Ray actor: a session, and what the running trial last said."""
+def worker_count(resources: Resources, *, gpus: float, cpus: float, trials: int) -> int:
+    """How many of ``trials`` run side by side: as many as the GPUs hold or, where there are none, the CPUs."""
+    room = gpus / resources.gpus_per_trial if gpus else cpus / resources.cpus_per_trial
+    return max(1, min(trials, int(room + 1e-9)))
 
-    def __init__(self, around: WorkerConfig, threads: int) -> None:
+
+class RayPool:
+    """Workers as Ray actors: a `WorkerPool`."""
+
+    def __init__(self, ray: Any, config: WorkerConfig, *, gpus: float, cpus: float, trials: int) -> None:
+        """``ray``: the module, connected. ``gpus`` and ``cpus``: what all workers together may use."""
+        self.size = worker_count(config.resources, gpus=gpus, cpus=cpus, trials=trials)
+        self.failures_spoil_workers = bool(gpus)
+        cpus_per_worker = min(config.resources.cpus_per_trial, cpus / self.size)
+        self._ray = ray
+        self._arguments = replace(config, device="cuda" if gpus else "cpu"), max(1, int(cpus_per_worker))
+        self._actor = ray.remote(RayWorker).options(
+            num_gpus=config.resources.gpus_per_trial if gpus else 0,
+            num_cpus=cpus_per_worker,
+            max_concurrency=2,  # the second thread answers `progress` while the first one runs a trial
+        )
+        self._numbers = count()
+        self._actors: dict[int, Any] = {}
+        self._running: dict[Any, int] = {}  # what Ray will answer with an outcome -> its worker
+        self._asked: dict[Any, int] = {}  # what Ray will answer with a progress -> its worker
+
+    def start(self) -> int:
+        """See `WorkerPool.start`."""
+        worker = next(self._numbers)
+        self._actors[worker] = self._actor.remote(*self._arguments)
+        return worker
+
+    def stop(self, worker: int) -> None:
+        """See `WorkerPool.stop`."""
+        self._ray.kill(self._actors.pop(worker))
+
+    def submit(self, worker: int, planned: PlannedTrial) -> None:
+        """See `WorkerPool.submit`."""
+        self._running[self._actors[worker].run.remote(*planned)] = worker
+
+    def wait(self, timeout_seconds: float) -> list[Ended]:
+        """See `WorkerPool.wait`; one trial at most, so that its worker is fed before the next is looked at."""
+        answers, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout_seconds)
+        return [Ended(self._running.pop(answer), self._result(answer)) for answer in answers]
+
+    def _result(self, answer: Any) -> Outcome | WorkerDeath:
+        try:
+            outcome: Outcome = self._ray.get(answer)
+        except self._ray.exceptions.RayError as error:
+            return WorkerDeath(type(error).__name__, str(error))
+        return outcome
+
+    def progress(self) -> list[tuple[int, Progress]]:
+        """See `WorkerPool.progress`: takes the answers that are there, and asks every busy worker again."""
+        told = []
+        answers = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)[0] if self._asked else []
+        for answer in answers:
+            worker = self._asked.pop(answer)
+            try:
+                progress = self._ray.get(answer)
+            except self._ray.exceptions.RayError:
+                continue  # the death of a worker shows in its trial
+            if progress is not None:
+                told.append((worker, progress))
+        waiting = set(self._asked.values())
+        for worker in self._running.values():
+            if worker not in waiting:
+                self._asked[self._actors[worker].progress.remote()] = worker
+        return told
+
+
+class RayWorker:
+    """Lives in a Ray actor: a session, and what the running trial last told."""
+
+    def __init__(self, config: WorkerConfig, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
         self._session: Session | None = None
-        self._around = around
+        self._config = config
         self._last: Progress | None = None
 
     def run(self, trial: Trial, fit: Fit) -> Outcome:
+        """Run a trial; the first one makes the session."""
         if self._session is None:
             try:
-                self._session = Session(self._around)
+                self._session = Session(self._config)
             except Exception:  # a plug-in or a folder that this node lacks: it concerns the trial, the worker lives
                 return failed(trial, traceback.format_exc(), {})
         return execute(trial, self._session, fit, self._note)
 
     def progress(self) -> Progress | None:
+        """Where the running trial is, or where the last one was; None before the first."""
         return self._last
 
     def _note(self, progress: Progress) -> None:
         self._last = progress
-
-
-def _drive(
-    ray: Any,
-    jobs: list[PlannedTrial],
-    around: WorkerConfig,
-    options: dict[str, Any],
-    slots: int,
-    results: Path,
-    board: ProgressDisplay,
-    begin: Callable[[], None],
-) -> list[Outcome]:
-    """Feed workers until every job has an outcome."""
-    actor = ray.remote(Worker)
-    threads = max(1, int(options["num_cpus"]))
-
-    def hire() -> Any:
-        return actor.options(**options).remote(around, threads)
-
-    def replaced(worker: Any) -> Any:
-        ray.kill(worker)  # if it lives, it holds what the next one needs
-        return hire()
-
-    waiting = deque((job, 1) for job in jobs)
-    idle = [hire() for _ in range(slots)]
-    busy: dict[Any, tuple[Any, PlannedTrial, int]] = {}
-    asked: dict[Any, Any] = {}
-    outcomes: list[Outcome] = []
-
-    def feed() -> None:
-        while waiting and idle:
-            worker = idle.pop()
-            job, attempt = waiting.popleft()
-            busy[worker.run.remote(*job)] = (worker, job, attempt)
-
-    feed()
-    begin()
-    while busy:
-        done, _ = ray.wait(list(busy), num_returns=1, timeout=_POLL)
-        for finished in done:
-            worker, job, attempt = busy.pop(finished)
-            try:
-                outcome = ray.get(finished)
-                # After an error of the device a process is of no use: it would fail every trial that is left.
-                spent = around.device == "cuda" and outcome.record.status == "failed"
-                idle.append(replaced(worker) if spent else worker)
-            except ray.exceptions.RayError as error:
-                idle.append(replaced(worker))
-                if attempt < _TRIES:
-                    board.say(f"{job[0].id}: its worker died ({type(error).__name__}); trying once more")
-                    waiting.append((job, attempt + 1))
-                    feed()
-                    continue
-                outcome = failed(job[0], f"The worker died {_TRIES} times: {error}", {})
-            feed()  # first: the worker trains on while this process writes
-            Store(results).write(outcome)
-            outcomes.append(outcome)
-            board.finish(outcome.record)
-        _watch(ray, busy, asked, board)
-    return outcomes
-
-
-def _watch(
-    ray: Any, busy: dict[Any, tuple[Any, PlannedTrial, int]], asked: dict[Any, Any], board: ProgressDisplay
-) -> None:
-    """Show what busy workers said since the last look, and ask them again; never waits."""
-    answers, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0) if asked else ([], [])
-    for answer in answers:
-        worker = asked.pop(answer)
-        try:
-            progress = ray.get(answer)
-        except ray.exceptions.RayError:
-            continue  # the death of a worker shows in its trial
-        if progress and any(w is worker and job[0].id == progress.trial for w, job, _ in busy.values()):
-            board.show(progress)
-    for worker, _, _ in busy.values():
-        if all(worker is not other for other in asked.values()):
-            asked[worker.progress.remote()] = worker

@@ -18,21 +18,23 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
 class Budget(str):
-    """A budget as it was written; its subclasses are the kinds that there are.
+    """The text of a budget. Every value is of one of the subclasses, which are the kinds that there are.
+
+    Trainable parameters are what is counted; see `mosld_bench.methods.fit` for how a recipe is brought to a size.
 
     >>> Budget.parse("lora-r8").label, Budget.parse("250k").parameters
     ('size of lora at rank 8', 250000)
     """
 
-    #: How it is spelt.
+    #: The spelling of this kind, which the whole text has to match.
     pattern: ClassVar[re.Pattern[str]]
 
-    #: Whether it asks for a number of trainable parameters, so that rows under it are of equal size.
+    #: Whether this kind asks for a number of trainable parameters, so that recipes under it are of equal size.
     sets_size: ClassVar[bool] = True
 
     @staticmethod
     def parse(text: str) -> Budget:
-        """The budget that ``text`` spells. Raises BudgetError, with what is allowed, for any other text."""
+        """The budget that ``text`` spells, equal to it. Raises BudgetError, with what is allowed, for any other."""
         for kind in (Native, Rank, Count, Share, SizeOf):
             if kind.pattern.fullmatch(text):
                 return kind(text)
@@ -43,17 +45,17 @@ class Budget(str):
 
     @property
     def label(self) -> str:
-        """In words, as a heading or a caption has it."""
+        """The budget in words, as a heading or a caption has it."""
         raise NotImplementedError
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Read from text, written as text: a record holds a budget as it was asked for."""
-        return core_schema.no_info_after_validator_function(_parsed, core_schema.str_schema(strict=False))
+        """For pydantic: read from text, written as text, so that a record holds a budget as it was asked for."""
+        return core_schema.no_info_after_validator_function(_validated, core_schema.str_schema(strict=False))
 
 
 class Native(Budget):
-    """The recipe at the size that its file gives."""
+    """Every recipe at the size that its file gives it: native."""
 
     pattern = re.compile("native")
     sets_size = False
@@ -64,13 +66,14 @@ class Native(Budget):
 
 
 class Rank(Budget):
-    """A rank for every recipe, and whatever size comes of it."""
+    """One rank for every recipe, whatever size comes of it: r8."""
 
     pattern = re.compile(r"r([0-9]+)")
     sets_size = False
 
     @property
     def rank(self) -> int:
+        """What every recipe's ``r`` becomes."""
         return int(self[1:])
 
     @property
@@ -79,12 +82,13 @@ class Rank(Budget):
 
 
 class Count(Budget):
-    """A number of trainable parameters."""
+    """A number of trainable parameters: 60000, 250k, 1.5m."""
 
     pattern = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmbKMB]?)")
 
     @property
     def parameters(self) -> int:
+        """The number."""
         number, unit = _groups(self.pattern, self)
         return round(float(number) * _UNITS[unit.lower()])
 
@@ -94,7 +98,7 @@ class Count(Budget):
 
 
 class Share(Budget):
-    """A share of the base model's parameters, in per cent."""
+    """A share of the base model's parameters, in per cent: 0.5%."""
 
     pattern = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
 
@@ -109,16 +113,18 @@ class Share(Budget):
 
 
 class SizeOf(Budget):
-    """The trainable parameters of another recipe at a rank."""
+    """The trainable parameters of another recipe at a rank: lora-r8."""
 
     pattern = re.compile(r"([a-z0-9][a-z0-9._-]*)-r([0-9]+)")
 
     @property
     def recipe(self) -> str:
+        """The name of the other recipe."""
         return _groups(self.pattern, self)[0]
 
     @property
     def rank(self) -> int:
+        """The rank that the other recipe is counted at."""
         return int(_groups(self.pattern, self)[1])
 
     @property
@@ -126,17 +132,20 @@ class SizeOf(Budget):
         return f"size of {self.recipe} at rank {self.rank}"
 
 
+#: The only budget of its kind.
 NATIVE = Native("native")
 
 
 def _groups(pattern: re.Pattern[str], text: str) -> tuple[str, ...]:
+    """The groups of a kind's pattern in its text. Raises BudgetError where it does not match."""
     match = pattern.fullmatch(text)
     if match is None:  # made by its class and not by Budget.parse
         raise BudgetError(f"{text!r} is no budget of this kind.")
     return match.groups()
 
 
-def _parsed(text: str) -> Budget:
+def _validated(text: str) -> Budget:
+    """As `Budget.parse`; raises ValueError, which pydantic turns into a problem of the field."""
     try:
         return Budget.parse(text)
     except BudgetError as error:

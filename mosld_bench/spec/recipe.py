@@ -7,7 +7,7 @@ params: {dropout: 0.1, dropout_on: weight}
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,20 +17,22 @@ from mosld_bench.errors import UnknownNameError
 from mosld_bench.spec.yaml_file import Strict, parse, read_including
 
 Optimizer = Literal["adamw", "adafactor"]
+
+#: Every optimiser that a recipe may name.
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 
 
 class Recipe(Strict):
     """A named setting of a method: what `--methods` selects and what a row of a table is."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="that of its file")
     title: str = Field(description="as printed in tables")
     method: str = Field(description="a registered method, or module:Class")
     paper: str = Field("", description="where the method is from")
     about: str = Field("", description="one or two sentences for the report's method section")
-    group: Literal["main", "ablation"] = "main"
+    group: Literal["main", "ablation"] = Field("main", description="`--methods all` selects main")
     order: int = Field(100, description="place among the rows of a table; equals go by name")
-    params: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies a default
+    params: dict[str, Any] = Field({}, description="the method's own settings, such as rank, experts and dropout")
     knob: str | None = Field(None, description="the field that the budget turns, where the method leaves it open")
     learning_rate_scale: float = Field(1.0, gt=0, description="multiplies the study's learning rate")
     optimizer: Optimizer = Field("adamw", description="adafactor keeps next to no state")
@@ -49,17 +51,17 @@ class Recipe(Strict):
 
 
 def load_recipes(folder: Path) -> dict[str, Recipe]:
-    """Every recipe of a folder by name, in the order of the tables."""
+    """Every recipe of a folder by name, in the order of the tables. Raises BadFileError."""
     recipes = [Recipe.load(path) for path in folder.glob("*.yaml")]
-    return {recipe.name: recipe for recipe in sorted(recipes, key=lambda one: (one.order, one.name))}
+    return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: (recipe.order, recipe.name))}
 
 
-def select(recipes: dict[str, Recipe], wanted: Sequence[str]) -> list[Recipe]:
+def select(recipes: Mapping[str, Recipe], wanted: Sequence[str]) -> list[Recipe]:
     """``all`` is every recipe of the group main; otherwise names, in the order given. Raises UnknownNameError."""
     chosen: dict[str, Recipe] = {}
     for name in wanted:
         if name == "all":
-            chosen |= {n: r for n, r in recipes.items() if r.group == "main"}
+            chosen |= {recipe.name: recipe for recipe in recipes.values() if recipe.group == "main"}
         elif name in recipes:
             chosen[name] = recipes[name]
         else:

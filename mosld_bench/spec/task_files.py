@@ -1,6 +1,6 @@
 """The files of task definitions: which there are, what they contain, and a digest of all that they read.
 
-Light on purpose (no lm-eval, no torch), since planning needs it. The tasks themselves are built in ``tasks.py``.
+Light on purpose (no lm-eval, no torch), since planning needs it. `inputs/tasks.py` builds the tasks themselves.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _Loader.add_constructor("!function", lambda loader, node: f"!function {node.valu
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """The mapping in a file; empty where it holds something else, which is for lm-eval to report."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.YAMLError as error:
@@ -62,43 +63,51 @@ def leaves(value: Any) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """Task name -> the YAML that defines it, over several folders; a later folder wins.
+    """The task definitions of some folders, as they stand in their files.
 
-    `scan` raises DataError where a folder is not there, or two files in one define the same task.
+    ``paths``: task name -> the YAML file that defines it. Tasks that lm-eval brings along are not among them.
     """
 
     paths: dict[str, Path]
 
     @classmethod
     def scan(cls, folders: tuple[Path, ...]) -> TaskFiles:
-        found: dict[str, Path] = {}
+        """The definitions in and below ``folders``; where two folders define a task, the later one wins.
+
+        Raises DataError where a folder is not there, or two files in one define the same task.
+        """
+        paths: dict[str, Path] = {}
         for folder in folders:
             if not folder.is_dir():
                 raise DataError(f"{folder} is not a folder; --include-path takes a folder of lm-eval task files.")
-            here: dict[str, Path] = {}
+            in_folder: dict[str, Path] = {}
             for path in sorted(folder.rglob("*.yaml")):  # what lm-eval reads
                 task = _read(path).get("task")
                 if not isinstance(task, str):
                     continue
-                if task in here:
-                    raise DataError(f"{here[task]} and {path} both define the task {task!r}. Rename one of them.")
-                here[task] = path
-            found |= here
-        return cls(found)
+                if task in in_folder:
+                    raise DataError(f"{in_folder[task]} and {path} both define the task {task!r}. Rename one of them.")
+                in_folder[task] = path
+            paths |= in_folder
+        return cls(paths)
 
     def config(self, task: str) -> dict[str, Any] | None:
-        """The definition with its includes resolved, or None for a task that is not in these folders."""
+        """The definition with its includes resolved, or None for a task that is not in these folders.
+
+        A function of the definition's Python is its name, as text: ``!function helper.text``.
+        """
         return self._resolved(self.paths[task])[0] if task in self.paths else None
 
     def _resolved(self, path: Path) -> tuple[dict[str, Any], list[Path]]:
-        own, read = _read(path), [path]
-        merged: dict[str, Any] = {}
-        include = own.pop("include", None)
+        """The content of a file with its includes resolved, and every file that was read for it."""
+        content, files = _read(path), [path]
+        included: dict[str, Any] = {}
+        include = content.pop("include", None)
         for name in [include] if isinstance(include, str) else include or []:
-            base, files = self._resolved(path.parent / name)
-            merged |= base
-            read = files + read
-        return {**merged, **own}, read
+            base, base_files = self._resolved(path.parent / name)
+            included |= base
+            files = base_files + files
+        return {**included, **content}, files
 
     def digest(self, task: str) -> str:
         """8 hex digits over the definition, its includes, its Python and its local data; lm-eval's version if built in.
@@ -108,14 +117,14 @@ class TaskFiles:
         if task not in self.paths:
             return f"lm-eval {version('lm-eval')}"
         path = self.paths[task]
-        config, read = self._resolved(path)
+        config, files = self._resolved(path)
         if "custom_dataset" not in config:  # lm-eval hands the metadata to such a function
             group = (config.pop("metadata", None) or {}).get("group")
             config |= {} if group is None else {"metadata": {"group": group}}
         content = hashlib.sha256(yaml.safe_dump(config, sort_keys=True).encode())
-        beside = sorted({p for file in read for p in file.parent.glob("*.py")}) if "!function" in str(config) else []
-        local = [Path(leaf) for leaf in leaves(data_files(config, path.parent))]
-        for file in beside + [leaf for leaf in local if leaf.is_file()]:
+        code = sorted({source for file in files for source in file.parent.glob("*.py")})
+        data = [Path(leaf) for leaf in leaves(data_files(config, path.parent))]
+        for file in (code if "!function" in str(config) else []) + [file for file in data if file.is_file()]:
             content.update(file.read_bytes())
         return content.hexdigest()[:8]
 

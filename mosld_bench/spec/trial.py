@@ -1,4 +1,4 @@
-"""A trial: one cell of a study, all that changes its numbers as plain data, and what its size comes to."""
+"""Trials: all that changes the numbers of one run, as plain data, and the size that its budget comes to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from mosld_bench.spec.budget import Budget
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.yaml_file import Strict
 
-VALIDATIONS = 5  # how often a trial takes the validation loss at most, the end included
+#: How often a trial takes the validation loss at most, the end included.
+VALIDATIONS = 5
+
+#: mixture: trained on all in-domain tasks together; single: on one of them; frozen: not trained, scored; counted:
+#: neither trained nor scored, only its parameters are counted.
 Setting = Literal["mixture", "single", "frozen", "counted"]
 
 
@@ -30,44 +34,52 @@ class Domain(StrEnum):
 
 
 class ModelSpec(Strict):
-    """The base model: ``embedded``, a hub id, or a folder."""
+    """The base model."""
 
-    name: str
-    revision: str | None = None
+    name: str = Field(description="embedded, a hub id, or a folder")
+    revision: str | None = Field(
+        None, description="commit of the hub's repository; of the embedded model a digest of its weights"
+    )
 
 
 class GeneralData(Strict):
     """Items of a task that are mixed into the training items and never scored."""
 
-    task: str
-    items: int = Field(gt=0, description="a sample of its training split, fixed by train.split_seed")
+    task: str = Field(description="the task whose items they are")
+    items: int = Field(gt=0, description="how many: a sample of its training split, fixed by train.split_seed")
 
 
 class TrainSpec(Strict):
     """How every trial of the study trains: one protocol for all recipes."""
 
     steps: int | None = Field(None, gt=0, description="optimiser steps; give either steps or epochs")
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, description="passes over the training items, in place of steps")
     batch_size: int = Field(16, gt=0, description="examples an optimiser step")
-    learning_rate: float = Field(3e-4, gt=0, description="peak")
-    warmup_steps: int = Field(0, ge=0)
+    learning_rate: float = Field(3e-4, gt=0, description="peak, before a recipe's learning_rate_scale")
+    warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises linearly from zero")
     warmup_limit: float = Field(1.0, ge=0, le=1, description="share of the steps that warm-up takes at most")
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="how the learning rate goes on after warm-up: down to zero, or unchanged"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="decoupled, as AdamW's")
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; none for no clipping")
     task_items: int | None = Field(None, gt=0, description="most items of a task's training split, a fixed sample")
     max_length: int = Field(256, gt=8, description="tokens; longer prompts lose their beginning")
     micro_tokens: int = Field(
         8192, gt=0, description="most padded tokens a micro-batch; balance losses are means over one, dropout is drawn"
     )
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = False
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the base model's weights and of arithmetic on them"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="whether the backward pass computes layers again instead of keeping what they made"
+    )
     validation_fraction: float = Field(0.1, ge=0, lt=1, description="of every training split, never trained on")
     validation_items: int = Field(200, ge=0, description="most items a task that the validation loss is taken over")
-    split_seed: int = 0
+    split_seed: int = Field(0, description="draws the held-out items and every fixed sample of training items")
 
     @model_validator(mode="after")
-    def _one_length(self) -> TrainSpec:
+    def _require_one_length(self) -> TrainSpec:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of steps and epochs")
         return self
@@ -77,14 +89,14 @@ class EvaluateSpec(Strict):
     """How every trial is scored."""
 
     limit: int | None = Field(None, gt=0, description="items a task: a sample fixed by sample_seed; none for all")
-    sample_seed: int = 0
+    sample_seed: int = Field(0, description="draws the items where there is a limit")
 
 
 class Resources(Strict):
     """What a trial takes. Part of no identity: these change the time, not the numbers."""
 
-    cpus_per_trial: float = Field(1, gt=0)
-    gpus_per_trial: float = Field(1, gt=0)
+    cpus_per_trial: float = Field(1, gt=0, description="cores")
+    gpus_per_trial: float = Field(1, gt=0, description="GPUs, where there are any; 0.5 puts two trials on one")
     score_tokens: int = Field(8192, gt=0, description="most padded tokens a scoring batch")
     score_width: int = Field(256, gt=0, description="most tokens of a prefix tree; attention costs its square")
 
@@ -100,63 +112,77 @@ def digest(content: Any) -> str:
 
 
 class Condition(NamedTuple):
-    """What the rows of a block share; only they are compared with each other."""
+    """What trials have to share so that their scores are compared: a table has one block of rows a condition."""
 
     setting: str
     budget: Budget
     model: str = ""
-    general: int = 0  # items of general data mixed in
+
+    #: Items of general data that are mixed in.
+    general: int = 0
 
 
 class Trial(Strict):
-    """One cell of a study: all that changes its numbers, as plain data."""
+    """One recipe in one setting at one budget with one seed: all that changes its numbers, as plain data."""
 
-    study: str
+    study: str = Field(description="the study that the record lies under; part of no identity")
     recipe: Recipe
-    setting: Setting
-    train_on: tuple[str, ...]
+    setting: Setting = Field(
+        description="trained on all in-domain tasks (mixture) or on one of them (single), only scored (frozen), or "
+        "neither (counted)"
+    )
+    train_on: tuple[str, ...] = Field(description="tasks that it is trained on")
     in_domain: tuple[str, ...] = Field(description="in-domain tasks that this trial is scored on")
-    out_of_domain: tuple[str, ...]
+    out_of_domain: tuple[str, ...] = Field(description="tasks that it is scored on without training on them")
     task_digests: dict[str, str] = Field(description="task -> digest of its definition and local data")
-    model: ModelSpec
-    budget: Budget
-    tolerance: float
-    seed: int
+    model: ModelSpec = Field(description="the base model")
+    budget: Budget = Field(
+        description="what gives the recipe its size: native, a count (250k), a share of the base model (0.5%), a rank "
+        "(r8), or another recipe's size (lora-r8)"
+    )
+    tolerance: float = Field(description="how far the size may be from the budget, as a share of the budget")
+    seed: int = Field(description="of the adapter's initialisation, the order of the items and dropout")
     train: TrainSpec | None = Field(description="none for a trial that only counts parameters")
     evaluate: EvaluateSpec
-    general: GeneralData | None = None
+    general: GeneralData | None = Field(None, description="items mixed into the training items and never scored")
     protocol: str = Field(description="digest of what all trials of a model share; only equals are compared")
 
     @property
     def id(self) -> str:
-        """Readable slug and 8 hex digits, the same on every machine."""
-        own = self.model_dump(mode="json", exclude={"study"}, exclude_defaults=True) | {"recipe": self.recipe.identity}
+        """A readable name and 8 hex digits over all that changes the numbers; the same on every machine.
+
+        What is at its default is left out, so that a new field changes no id.
+        """
+        content = self.model_dump(mode="json", exclude={"study"}, exclude_defaults=True)
+        content["recipe"] = self.recipe.identity
         tasks = f"-{self.train_on[0]}" if self.setting == "single" else ""
         general = f"-g{self.general.items}" if self.general else ""
         budget = self.budget.replace("%", "pct")
-        return f"{self.recipe.name}-{self.setting}{tasks}{general}-{budget}-s{self.seed}-{digest(own)}"
+        return f"{self.recipe.name}-{self.setting}{tasks}{general}-{budget}-s{self.seed}-{digest(content)}"
 
     @property
     def condition(self) -> Condition:
+        """The block of a table that its row stands in."""
         return Condition(self.setting, self.budget, self.model.name, self.general.items if self.general else 0)
 
     @property
     def scored_on(self) -> tuple[str, ...]:
+        """The tasks that it is scored on, the in-domain ones first."""
         return self.in_domain + self.out_of_domain
 
 
 class Fit(Strict):
-    """What the budget solver promised and the built model has."""
+    """The size of a trial: what the budget asks for, and what the solver came to and the built model has."""
 
-    target: int | None
-    trainable: int
+    target: int | None = Field(description="trainable parameters that the budget asks for; none where it sets no size")
+    trainable: int = Field(description="trainable parameters of the built model")
     total: int = Field(description="all parameters, trainable and frozen")
-    residual: float | None = Field(description="(trainable - target) / target")
+    residual: float | None = Field(description="(trainable - target) / target; none without a target")
     params: dict[str, Any] = Field(description="the method's params after the budget was fitted")
 
 
 class PlannedTrial(NamedTuple):
-    """A trial and what its budget comes to: all that a worker needs to know of it."""
+    """A trial and the size that its budget comes to: all that a worker needs to know of it."""
 
     trial: Trial
     fit: Fit

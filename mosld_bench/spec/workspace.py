@@ -1,8 +1,8 @@
 """Where the four folders are: methods/ and tasks/ (what goes in), results/ and reports/ (what comes out).
 
-Looked up in this order: the folder given by ``--root``; the current folder, if it has ``methods`` and ``tasks``; the
-checkout that the package lies in (an editable install); the copies that a wheel carries. In the last case
-``results`` and ``reports`` are made in the current folder and studies are read from both.
+`Workspace.find` looks in this order: the folder given by ``--root``; the current folder, if it has ``methods`` and
+``tasks``; the checkout that the package lies in (an editable install); the copies that a wheel carries. In the last
+case ``results`` and ``reports`` are made in the current folder and studies are read from both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ _INPUTS = ("methods", "tasks")
 
 @dataclass(frozen=True)
 class Workspace:
-    """Read declarations from ``inputs``, write records and reports to ``outputs``."""
+    """The folders of a call: declarations are read from ``inputs``, records and reports written to ``outputs``.
+
+    Both are the same folder but for an installed wheel, whose declarations lie within the package.
+    """
 
     inputs: Path
     outputs: Path
@@ -40,14 +43,17 @@ class Workspace:
 
     @property
     def methods(self) -> Path:
+        """The recipes, one YAML file each."""
         return self.inputs / "methods"
 
     @property
     def tasks(self) -> Path:
+        """The task definitions, in lm-eval's YAML."""
         return self.inputs / "tasks"
 
     @property
     def results(self) -> Path:
+        """The records: the folder of a `Store`."""
         return self.outputs / "results"
 
     @property
@@ -57,18 +63,19 @@ class Workspace:
 
     @property
     def reports(self) -> Path:
+        """The studies and their reports, one folder a study."""
         return self.outputs / "reports"
 
     def studies(self) -> dict[str, Path]:
         """Name -> study.yaml, for every study in reach; one of the user's own wins over a bundled one."""
-        found: dict[str, Path] = {}
+        files: dict[str, Path] = {}
         for base in (self.inputs, self.outputs):
             for path in sorted((base / "reports").glob("*/study.yaml")):
-                found[path.parent.name] = path
-        return found
+                files[path.parent.name] = path
+        return files
 
     def study_file(self, name: str) -> Path:
-        """The study.yaml of a study given by name or by path. Raises UnknownNameError."""
+        """The study.yaml of a study given by name, by its folder or by the file. Raises UnknownNameError."""
         path = Path(name)
         if path.suffix in {".yaml", ".yml"} and path.is_file():
             return path

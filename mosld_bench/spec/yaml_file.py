@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from mosld_bench.errors import BadFileError, UnknownNameError
 
@@ -36,28 +37,34 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def read_including(path: Path, merged: tuple[str, ...], replaces: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A YAML file on top of the one that it includes: key by key, and within the keys ``merged`` too.
 
-    Raises BadFileError where the included file includes another: one level is all that a reader can follow.
+    ``replaces``: see `layered`.
+
+    Raises BadFileError where a file cannot be read, and where the included file includes another: one level is all
+    that a reader can follow.
     """
-    own = read_yaml(path)
-    include = own.pop("include", None)
+    content = read_yaml(path)
+    include = content.pop("include", None)
     if include is None:
-        return own
+        return content
     base = read_yaml(path.parent / str(include))
     if "include" in base:
         raise BadFileError(f"{path} includes {include}, which includes again; one level is allowed.")
     changes: dict[tuple[str, ...], Any] = {}
-    for key, value in own.items():
-        inner = value if key in merged and isinstance(value, dict) else None
-        changes |= {(key,): value} if inner is None else {(key, name): one for name, one in inner.items()}
+    for key, value in content.items():
+        if key in merged and isinstance(value, dict):
+            changes |= {(key, inner_key): inner_value for inner_key, inner_value in value.items()}
+        else:
+            changes[(key,)] = value
     return layered(base, changes, replaces or {})
 
 
 def layered(
     base: dict[str, Any], changes: Mapping[tuple[str, ...], Any], replaces: Mapping[str, str]
 ) -> dict[str, Any]:
-    """``base`` with ``changes`` (path of keys -> value) on top.
+    """``base`` with ``changes`` (path of keys -> value) on top; ``base`` itself stays as it is.
 
-    ``replaces``: dotted path of a change -> that of what goes out of ``base``.
+    ``replaces``: dotted path of a change -> dotted path of the key that such a change removes from ``base``, since the
+    two exclude each other.
 
     Raises UnknownNameError for a key within what is no mapping.
     """
@@ -65,14 +72,15 @@ def layered(
     for path in changes:
         if other := replaces.get(".".join(map(str, path))):
             *parents, last = other.split(".")
-            _within(content, parents, other).pop(last, None)
+            _mapping_at(content, parents, other).pop(last, None)
     for path, value in changes.items():
         *parents, last = path
-        _within(content, parents, ".".join(map(str, path)))[last] = value
+        _mapping_at(content, parents, ".".join(map(str, path)))[last] = value
     return content
 
 
-def _within(content: dict[str, Any], parents: list[str], key: str) -> dict[str, Any]:
+def _mapping_at(content: dict[str, Any], parents: list[str], key: str) -> dict[str, Any]:
+    """The mapping below the keys ``parents``, made where it is missing. ``key`` is named where there is no mapping."""
     for parent in parents:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
@@ -81,29 +89,35 @@ def _within(content: dict[str, Any], parents: list[str], key: str) -> dict[str, 
 
 
 def parse(model: type[T], where: Path | str, content: dict[str, Any]) -> T:
-    """Validate ``content``; every problem goes into one BadFileError that names file and key."""
+    """``content`` as a ``model``. ``where`` is named in the error: a file, or a part of one.
+
+    Raises BadFileError with every problem of the content, each with its key.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            *parents, last = map(str, problem["loc"] or ("",))
-            if problem["type"] == "extra_forbidden":
-                place = f"It stands in {'.'.join(parents)}." if parents else ""
-                lines.append(str(UnknownNameError("key", last, _keys(model, problem["loc"]), place)))
-            else:
-                key = ".".join((*parents, last))
-                given = "" if problem["type"] == "missing" else f" (given: {problem.get('input')!r})"
-                lines.append(f"{key or 'file'}: {problem['msg'].removeprefix('Value error, ')}{given}")
+        lines = [_explained(problem, model) for problem in error.errors()]
         raise BadFileError(f"{where} has {len(lines)} problem(s):\n  " + "\n  ".join(lines)) from None
 
 
-def _keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    for part in (one for one in location[:-1] if isinstance(one, str)):  # not the places in a list
+def _explained(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    """One of pydantic's problems as a line that names the key, and the nearest keys to one that is unknown."""
+    *parents, last = map(str, problem["loc"] or ("",))
+    if problem["type"] == "extra_forbidden":
+        place = f"It stands in {'.'.join(parents)}." if parents else ""
+        return str(UnknownNameError("key", last, _known_keys(model, problem["loc"]), place))
+    key = ".".join((*parents, last))
+    given = "" if problem["type"] == "missing" else f" (given: {problem.get('input')!r})"
+    return f"{key or 'file'}: {problem['msg'].removeprefix('Value error, ')}{given}"
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that are allowed beside the one at ``location``; none where a field there holds no model."""
+    for part in (part for part in location[:-1] if isinstance(part, str)):  # not the positions in a list
         field = model.model_fields.get(part)
-        inner = (field.annotation, *get_args(field.annotation)) if field else ()
-        models = [one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)]
+        annotations = (field.annotation, *get_args(field.annotation)) if field else ()
+        models = [kind for kind in annotations if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if not models:
             return []
         model = models[0]
-    return [name for name in model.model_fields if name != "name"]
+    return [name for name in model.model_fields if name != "name"]  # a name is that of the file or folder

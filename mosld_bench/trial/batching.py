@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-FORWARD = 64  # what a forward costs beside its tokens, in tokens
+FORWARD_OVERHEAD_TOKENS = 64  # what a forward costs beside its tokens
 
 
 def cut(lengths: Sequence[int], tokens: int) -> list[slice]:
     """Batches of sequences whose ``lengths`` fall, of at most ``tokens`` with their padding (or of one sequence).
 
     A batch costs its padded tokens and a fixed price for the forward itself, so that sequences of like length stay
-    together and a long one does not pad short ones.
+    together and a long one does not pad short ones. The cuts that cost least are found exactly, by dynamic programming.
     """
     best: list[tuple[int, int]] = [(0, 0)]  # for every beginning of the lengths: least cost, start of its last batch
     for end in range(1, len(lengths) + 1):
@@ -20,15 +20,15 @@ def cut(lengths: Sequence[int], tokens: int) -> list[slice]:
             padded = lengths[start] * (end - start)
             if padded > tokens and end - start > 1:
                 break
-            cost = best[start][0] + padded + FORWARD
+            cost = best[start][0] + padded + FORWARD_OVERHEAD_TOKENS
             if least is None or cost <= least[0]:
                 least = cost, start
         assert least is not None
         best.append(least)
-    found: list[slice] = []
+    batches: list[slice] = []
     end = len(lengths)
     while end:
         start = best[end][1]
-        found.append(slice(start, end))
+        batches.append(slice(start, end))
         end = start
-    return found[::-1]
+    return batches[::-1]

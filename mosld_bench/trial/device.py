@@ -1,4 +1,4 @@
-"""Meters of work on a device: how long it takes, and the most memory it holds. One code for CPU and CUDA."""
+"""What work on a device takes: time, memory, and the rate of a core. One interface for CPU and CUDA."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-_LEAST = 0.1  # seconds that a timed stretch lasts; below, the clock's own cost and the scheduler's slices show
+#: A timed stretch lasts as long at least; below, the clock's own cost and the scheduler's slices show.
+_LEAST_SECONDS = 0.1
 
 
 class Clock:
@@ -38,7 +39,7 @@ class Clock:
         last.synchronize()
         return float(first.elapsed_time(last)) / 1e3  # milliseconds
 
-    def seconds(self, work: Callable[[], object], least: float = _LEAST) -> float:
+    def seconds(self, work: Callable[[], object], least: float = _LEAST_SECONDS) -> float:
         """Seconds of one call of ``work``: of one that takes ``least`` seconds or more, else the mean of many."""
         first = self.mark()
         work()
@@ -53,9 +54,10 @@ class Clock:
 
 
 class PeakMemory:
-    """Largest memory of a stretch of work, in bytes: CUDA's own count, else resident memory sampled.
+    """Largest memory of a stretch of work: ``peak`` bytes when the block ends, by CUDA's own count, else sampled.
 
-    ``every``: seconds between two samples; a peak that is shorter may be missed.
+    On a CPU the whole process counts (`resident`). ``every``: seconds between two samples; a peak that is shorter may
+    be missed.
     """
 
     def __init__(self, device: str, every: float = 0.05) -> None:
@@ -91,7 +93,7 @@ def cores() -> int:
 
 
 def core_rate(dtype: str) -> float:
-    """FLOP/s at which one core of this machine multiplies matrices, which bounds a trial on it."""
+    """FLOP/s at which one core of this machine multiplies matrices of ``dtype``, which bounds a trial on it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

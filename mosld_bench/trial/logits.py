@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def logits_at(model: nn.Module, rows: Tensor, columns: Tensor, exact: bool = False, **inputs: Any) -> Tensor:
-    """Logits (n, vocabulary) at the n places (rows[i], columns[i]) of a batch; both are index tensors.
+def logits_at(model: nn.Module, rows: Tensor, columns: Tensor, *, exact: bool = False, **inputs: Any) -> Tensor:
+    """Logits (n, vocabulary) at the n places (rows[i], columns[i]) of a batch; both are index tensors of shape (n,).
 
     ``exact``: with the head in float32 whatever the model's dtype, for scores that are compared: in bfloat16 logits
-    near 16 are an eighth apart, and the letters of a question tie.
+    near 16 are an eighth apart, and the letters of a question tie. ``inputs`` go to the model, ``input_ids`` (rows,
+    columns) among them.
 
     A hook picks the hidden states just before the output head, so it works for every architecture that has one and
     for every adapter. Columns count from the end, so that virtual tokens put in front do not shift them.
@@ -41,8 +43,8 @@ def logits_at(model: nn.Module, rows: Tensor, columns: Tensor, exact: bool = Fal
             hook.remove()
 
 
-def padded(sequences: list[list[int]], pad: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Token ids and mask (1 for real tokens), both (sequences, longest), padded on the right."""
+def padded(sequences: Sequence[list[int]], pad: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """Token ids and mask (1 for real tokens), both (sequences, longest), padded on the right with the token ``pad``."""
     width = max(len(sequence) for sequence in sequences)
     ids = torch.tensor([s + [pad] * (width - len(s)) for s in sequences])
     mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in sequences])

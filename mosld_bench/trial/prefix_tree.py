@@ -11,29 +11,36 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-Request = tuple[list[int], list[int]]  # token ids of the context (at least one) and of the continuation
+from mosld_bench.inputs.items import Request
 
 #: What a trunk costs beside its tokens: a forward of its own, and batches that no other tree joins.
 TRUNK_OVERHEAD_TOKENS = 256
+
+
+class Place(NamedTuple):
+    """Where a tree has the answer of a request: the nodes whose logits predict its continuation, token by token."""
+
+    request: int  # index
+    nodes: list[int]
 
 
 @dataclass
 class Tree:
     """A prefix tree laid out depth first, so that a node's descendants are the run of nodes behind it."""
 
-    tokens: list[int] = field(default_factory=list)
-    depth: list[int] = field(default_factory=list)
-    end: list[int] = field(default_factory=list)  # one past the last descendant
-    places: list[tuple[int, list[int]]] = field(default_factory=list)  # request -> nodes whose logits it needs
-    _path: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)  # node -> token id
+    depth: list[int] = field(default_factory=list)  # node -> tokens between the begin of the tree and it
+    end: list[int] = field(default_factory=list)  # node -> one past its last descendant
+    places: list[Place] = field(default_factory=list)
+    _path: list[int] = field(default_factory=list)  # nodes of the request that was added last
 
-    def add(self, request: int, shared: int, fresh: Sequence[int], needed: int) -> None:
-        """Add a request's input: the first ``shared`` tokens of the one before, then ``fresh`` ones.
+    def add(self, request: int, *, shared: int, rest: Sequence[int], predicting: int) -> None:
+        """Add a request's input: the first ``shared`` tokens of the one before, then the tokens ``rest``.
 
-        The logits of its last ``needed`` nodes predict the continuation.
+        The logits of its last ``predicting`` nodes predict the continuation.
         """
         del self._path[shared:]
-        for token in fresh:
+        for token in rest:
             node = len(self.tokens)
             self.tokens.append(token)
             self.depth.append(len(self._path))
@@ -41,7 +48,7 @@ class Tree:
             self._path.append(node)
         for node in self._path:
             self.end[node] = len(self.tokens)
-        self.places.append((request, self._path[len(self._path) - needed :]))
+        self.places.append(Place(request, self._path[len(self._path) - predicting :]))
 
 
 @dataclass(frozen=True)
@@ -52,31 +59,49 @@ class Trunk:
     trees: list[Tree]
 
 
-def plant(requests: Sequence[Request], width: int, price: int = TRUNK_OVERHEAD_TOKENS) -> list[Trunk]:
+def plant(requests: Sequence[Request], width: int, overhead: int = TRUNK_OVERHEAD_TOKENS) -> list[Trunk]:
     """All requests as trees of at most ``width`` nodes (more only where a single request is longer).
 
-    The first trunk has no tokens. ``price``: how many tokens another one must save.
+    The first trunk has no tokens. ``overhead``: how many tokens another one must save.
     """
     forest = _Forest(requests, width)
     trunks = [Trunk([], [])]
-    free = 0
-    for low, high, length, _ in forest.worthwhile(price):
-        trunks[0].trees.extend(forest.trees(free, low, 0))
-        trunks.append(Trunk(forest.inputs[low][:length], list(forest.trees(low, high, length))))
-        free = high
-    trunks[0].trees.extend(forest.trees(free, len(forest.order), 0))
+    first_free = 0
+    for stretch in forest.trunks(overhead):
+        trunks[0].trees.extend(forest.trees(first_free, stretch.low, begin=0))
+        prefix = forest.inputs[stretch.low][: stretch.length]
+        trunks.append(Trunk(prefix, list(forest.trees(stretch.low, stretch.high, begin=stretch.length))))
+        first_free = stretch.high
+    trunks[0].trees.extend(forest.trees(first_free, len(forest.order), begin=0))
     return trunks
+
+
+class _TrunkStretch(NamedTuple):
+    """A possible trunk: the stretch of sorted inputs that begin with it."""
+
+    low: int  # the first input
+    high: int  # one past the last
+    length: int  # tokens of the trunk
+    saved: int  # tokens, its own and its overhead subtracted
+
+
+class _OpenStretch(NamedTuple):
+    """A stretch of sorted inputs whose end is not known yet."""
+
+    common: int  # tokens that all of them begin with
+    first: int  # the first input
+    inside: list[_TrunkStretch]  # the best trunks of its part so far
 
 
 class _Forest:
     """The sorted inputs and how long each begins like the one before it; a stretch of them is a subtree or several."""
 
     def __init__(self, requests: Sequence[Request], width: int) -> None:
-        inputs = [context + continuation[:-1] for context, continuation in requests]
+        inputs = [request.context + request.continuation[:-1] for request in requests]
         self.width = width
         self.order = sorted(range(len(requests)), key=inputs.__getitem__)
         self.inputs = [inputs[index] for index in self.order]
-        self.needed = [len(requests[index][1]) for index in self.order]
+        self.predicting = [len(requests[index].continuation) for index in self.order]
         self.common = [0, *map(_common, self.inputs, self.inputs[1:])][: len(inputs)]  # with the one before
         self._until = [0]  # nodes of the tree of all inputs up to one
         for sequence, shared in zip(self.inputs, self.common, strict=True):
@@ -86,49 +111,58 @@ class _Forest:
         """Nodes of the tree of inputs ``low`` to ``high``."""
         return self._until[high] - self._until[low] + self.common[low] if low < high else 0
 
-    def worthwhile(self, price: int) -> list[_Found]:
+    def trunks(self, overhead: int) -> list[_TrunkStretch]:
         """The trunks that save most, in order and apart from each other.
 
-        Every stretch of inputs with a common prefix is looked at, inner ones first: it becomes a trunk where that saves
-        more than the trunks inside it.
+        Every stretch of inputs with a common prefix is considered, inner ones first: it becomes a trunk where that
+        saves more than the trunks inside it.
         """
-        stretches: list[tuple[int, int, list[_Found]]] = [(0, 0, [])]  # still open: common prefix, first, trunks inside
+        open_stretches = [_OpenStretch(common=0, first=0, inside=[])]
         for index in range(1, len(self.inputs) + 1):
             common = self.common[index] if index < len(self.inputs) else 0
             first = index - 1
-            inside: list[_Found] = []
-            while stretches[-1][0] > common:
-                length, first, found = stretches.pop()
-                inside = self._better(first, index, length, found + inside, price)
-            if stretches[-1][0] < common:
-                stretches.append((common, first, inside))
+            inside: list[_TrunkStretch] = []
+            while open_stretches[-1].common > common:
+                length, first, earlier = open_stretches.pop()
+                inside = self._better(first, index, length=length, inside=earlier + inside, overhead=overhead)
+            if open_stretches[-1].common < common:
+                open_stretches.append(_OpenStretch(common, first, inside))
             else:
-                stretches[-1][2].extend(inside)
-        return stretches[0][2]
+                open_stretches[-1].inside.extend(inside)
+        return open_stretches[0].inside
 
-    def _better(self, low: int, high: int, length: int, inside: list[_Found], price: int) -> list[_Found]:
+    def _better(
+        self, low: int, high: int, *, length: int, inside: list[_TrunkStretch], overhead: int
+    ) -> list[_TrunkStretch]:
         """The trunk of a stretch, or those ``inside`` it: whichever saves more."""
-        least = max(1, price // 16)
+        least = max(1, overhead // 16)
         if length < least or self.nodes(low, high) <= self.width:
             return inside
         # Logits of a trunk are not kept: it must end before the first place that one of its requests needs.
-        length = min(length, *(len(self.inputs[i]) - self.needed[i] for i in range(low, high)))
+        length = min(length, *(len(self.inputs[i]) - self.predicting[i] for i in range(low, high)))
         if length < least:
             return inside
-        saved = self._cost(low, high, 0) - self._cost(low, high, length) - length - price
-        return [_Found(low, high, length, saved)] if saved > sum(one.saved for one in inside) else inside
+        saved = self._cost(low, high, begin=0) - self._cost(low, high, begin=length) - length - overhead
+        if saved > sum(stretch.saved for stretch in inside):
+            return [_TrunkStretch(low, high, length, saved)]
+        return inside
 
-    def _cost(self, low: int, high: int, begin: int) -> int:
+    def _cost(self, low: int, high: int, *, begin: int) -> int:
         """Nodes of all trees of a stretch."""
-        return sum(self.nodes(*ends) - begin for ends in self._cuts(low, high, begin))
+        return sum(self.nodes(first, end) - begin for first, end in self._cuts(low, high, begin))
 
-    def trees(self, low: int, high: int, begin: int) -> Iterator[Tree]:
+    def trees(self, low: int, high: int, *, begin: int) -> Iterator[Tree]:
         """Inputs ``low`` to ``high`` from token ``begin`` on."""
         for first, end in self._cuts(low, high, begin):
             tree = Tree()
-            for place in range(first, end):
-                shared = begin if place == first else self.common[place]
-                tree.add(self.order[place], shared - begin, self.inputs[place][shared:], self.needed[place])
+            for index in range(first, end):
+                shared = begin if index == first else self.common[index]
+                tree.add(
+                    self.order[index],
+                    shared=shared - begin,
+                    rest=self.inputs[index][shared:],
+                    predicting=self.predicting[index],
+                )
             yield tree
 
     def _cuts(self, low: int, high: int, begin: int) -> Iterator[tuple[int, int]]:
@@ -141,23 +175,14 @@ class _Forest:
                     break
                 end += 1
             if end < high:
-                end = min(range(low + 1, end + 1), key=lambda place: (self.common[place], -place))
+                end = min(range(low + 1, end + 1), key=lambda index: (self.common[index], -index))
             yield low, end
             low = end
 
 
-class _Found(NamedTuple):
-    """A trunk: the stretch of inputs that begin with it, its tokens, and how many others it saves."""
-
-    low: int
-    high: int
-    length: int
-    saved: int
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
     """How many tokens two inputs begin with alike."""
-    for length, (a, b) in enumerate(zip(one, other, strict=False)):
+    for length, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:
             return length
-    return min(len(one), len(other))
+    return min(len(first), len(second))

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,22 +16,30 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.evaluator import evaluate as lm_evaluate
 from torch import nn
 
-from mosld_bench.inputs.tasks import chance, primary_metric, sample
+from mosld_bench.inputs.items import Request, encode_pairs, prefix_token, sample
+from mosld_bench.inputs.tasks import chance, primary_metric
 from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.records.record import EvalInfo, Metric
-from mosld_bench.trial.packed_scoring import PackingCheck, Score, Work, score_packed, score_plain
-from mosld_bench.trial.prefix_tree import Request
+from mosld_bench.spec.trial import Domain
+from mosld_bench.trial.packed_scoring import Score, Work, score_packed, score_plain
+from mosld_bench.trial.packing_check import PackingCheck
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
+_GENERATION_BATCH = 16  # prompts a batch
+_BOOTSTRAP_SEED = 1234
+_BOOTSTRAP_ITERATIONS = 1000
+_MOST_CHARACTERS = 2000  # of a generated answer that is kept
+
 
 class PackedLM(TemplateLM):  # type: ignore[misc]
     """A Hugging Face model that is in memory already, as an lm-eval ``LM`` that scores by prefix tree.
 
-    ``packed``: None asks the model (see `packed_scoring.packs`), True or False decide. ``proof`` is what was found of
-    another model of its kind.
+    ``tokens``: most padded tokens a forward; ``width``: most tokens of a prefix tree. ``packed``: None asks the model
+    (see `packing_check.packs`), True or False decide; afterwards the attribute says what was done last. ``check`` is
+    what is known of other models of its kind. ``encoded``: (context, continuation) -> token ids, added to.
     """
 
     backend = "causal"
@@ -40,16 +48,17 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         self,
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
+        *,
         tokens: int = 8192,
         width: int = 256,
         packed: bool | None = None,
-        proof: PackingCheck | None = None,
+        check: PackingCheck | None = None,
         encoded: dict[tuple[str, str], Request] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
         self.tokens, self.width = tokens, width
-        self.forced, self.packed, self.proof = packed, bool(packed), proof or PackingCheck()
+        self.forced, self.packed, self.check = packed, bool(packed), check or PackingCheck()
         self.work = Work()
         self._encoded = encoded if encoded is not None else {}
         self._device = next(model.parameters()).device
@@ -58,17 +67,25 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def eot_token_id(self) -> int:
+        """The id of the token that ends a text."""
         return int(self.tokenizer.eos_token_id)
 
     @property
     def prefix_token_id(self) -> int:
-        return _prefix_token(self.tokenizer)
+        """The id of the token that stands for an empty context."""
+        return prefix_token(self.tokenizer)
 
     @property
     def tokenizer_name(self) -> str:
+        """The tokenizer's name, as lm-eval puts it into the names of files."""
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
+    @property
+    def _pad(self) -> int:
+        return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eot_token_id)
+
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        """Token ids of a text."""
         options = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         return list(self.tokenizer(string, **options)["input_ids"])
 
@@ -83,20 +100,18 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[Score]:
         # As lm-eval's own models do: what does not fit is cut at the beginning.
-        cut: list[Request] = []
+        fitting: list[Request] = []
         for _, context, continuation in requests:
             room = max(1, self.max_length + 1 - len(continuation))
-            cut.append((context[-room:], continuation[-self.max_length :]))
+            fitting.append(Request(context[-room:], continuation[-self.max_length :]))
         self.model.eval()
         if self.forced is None:
-            self.packed = self.proof.covers(self.model, cut, self._pad)
+            self.packed = self.check.covers(self.model, fitting, self._pad)
         if self.packed:
-            return score_packed(self.model, cut, self._pad, self.tokens, self.width, self.work)
-        return score_plain(self.model, cut, self._pad, self.tokens, self.work)
-
-    @property
-    def _pad(self) -> int:
-        return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eot_token_id)
+            return score_packed(
+                self.model, fitting, pad=self._pad, tokens=self.tokens, width=self.width, work=self.work
+            )
+        return score_plain(self.model, fitting, pad=self._pad, tokens=self.tokens, work=self.work)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
         """Log-likelihood in nats of whole texts, in windows of the model's length."""
@@ -115,65 +130,57 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
     @torch.no_grad()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """Greedy (or as the task asks) continuations up to the task's stop strings."""
-        from lm_eval.models.utils_hf import stop_sequences_criteria
-
         self.model.eval()
         answers: dict[int, str] = {}
         order = sorted(range(len(requests)), key=lambda index: -len(requests[index].args[0]))
-        for batch in _alike(order, lambda index: str(requests[index].args[1]), 16):
-            options = dict(requests[batch[0]].args[1])
-            stops = options.pop("until", [])
-            stops = [stops] if isinstance(stops, str) else list(stops)
-            room = int(options.pop("max_gen_toks", options.pop("max_new_tokens", 256)))
-            room = min(room, self.max_length // 2)  # a short model still needs a prompt
-            if not options.pop("do_sample", False):
-                options.pop("temperature", None)
-                options.pop("top_p", None)
-                options["do_sample"] = False
-            else:
-                options["do_sample"] = True
-            contexts = [self.tok_encode(requests[i].args[0])[-(self.max_length - room) :] for i in batch]
-            width = max(len(context) for context in contexts)
-            ids = torch.tensor([[self._pad] * (width - len(c)) + c for c in contexts], device=self._device)
-            mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=self._device)
-            out = self.model.generate(  # type: ignore[operator]
-                input_ids=ids, attention_mask=mask, max_new_tokens=room, pad_token_id=self._pad,
-                stopping_criteria=stop_sequences_criteria(self.tokenizer, stops, width, len(batch)), **options,
-            )  # fmt: skip
-            for index, row in zip(batch, out[:, width:].tolist(), strict=True):
-                text = self.tokenizer.decode(row, skip_special_tokens=True)
-                for stop in stops:
-                    text = text.split(stop)[0] if stop else text
-                answers[index] = text
+        for batch in _alike(order, lambda index: str(requests[index].args[1]), _GENERATION_BATCH):
+            prompts = [requests[index].args[0] for index in batch]
+            answers.update(zip(batch, self._generate(prompts, requests[batch[0]].args[1]), strict=True))
         return [answers[index] for index in range(len(requests))]
 
+    def _generate(self, prompts: list[str], options: Mapping[str, Any]) -> list[str]:
+        """The answers to ``prompts``, all with the ``options`` of a task's ``generation_kwargs``."""
+        from lm_eval.models.utils_hf import stop_sequences_criteria
 
-def encode_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[Request]:
-    """Token ids of (context, continuation) texts: encoded together and cut where the context's own encoding ends.
-
-    The rule of lm-eval's models, used for training and scoring alike: spaces at the end of the context belong to the
-    continuation, and an empty context becomes the token that begins a text, or ends one.
-    """
-    if not pairs:
-        return []
-    prefix = _prefix_token(tokenizer)
-    moved = [(c.rstrip(), c[len(c.rstrip()) :] + a) for c, a in pairs]
-    contexts = list(dict.fromkeys(context for context, _ in moved if context))
-    lengths = dict(zip(contexts, map(len, tokenizer(contexts)["input_ids"]), strict=True)) if contexts else {}
-    together = tokenizer([context + answer for context, answer in moved])["input_ids"]
-    encoded: list[Request] = []
-    for (context, _), ids in zip(moved, together, strict=True):
-        if context:
-            encoded.append((ids[: lengths[context]], ids[lengths[context] :]))
-        else:
-            body = ids[1:] if ids and ids[0] == prefix else ids
-            encoded.append(([prefix], list(body)))
-    return encoded
+        settings = _generation_settings(options, most_tokens=self.max_length // 2)  # a short model still needs a prompt
+        contexts = [self.tok_encode(prompt)[-(self.max_length - settings.new_tokens) :] for prompt in prompts]
+        width = max(len(context) for context in contexts)
+        ids = torch.tensor([[self._pad] * (width - len(c)) + c for c in contexts], device=self._device)
+        mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=self._device)
+        output = self.model.generate(  # type: ignore[operator]
+            input_ids=ids, attention_mask=mask, max_new_tokens=settings.new_tokens, pad_token_id=self._pad,
+            stopping_criteria=stop_sequences_criteria(self.tokenizer, settings.stops, width, len(prompts)),
+            **settings.options,
+        )  # fmt: skip
+        answers = []
+        for row in output[:, width:].tolist():
+            text = self.tokenizer.decode(row, skip_special_tokens=True)
+            for stop in settings.stops:
+                text = text.split(stop)[0] if stop else text
+            answers.append(text)
+        return answers
 
 
-def _prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    bos = tokenizer.bos_token_id
-    return int(bos if bos is not None else tokenizer.eos_token_id)
+class _GenerationSettings(NamedTuple):
+    """A task's ``generation_kwargs`` as transformers takes them."""
+
+    stops: list[str]
+    new_tokens: int  # most
+    options: dict[str, Any]  # for `generate`
+
+
+def _generation_settings(options: Mapping[str, Any], *, most_tokens: int) -> _GenerationSettings:
+    left = dict(options)
+    stops = left.pop("until", [])
+    stops = [stops] if isinstance(stops, str) else list(stops)
+    new_tokens = int(left.pop("max_gen_toks", left.pop("max_new_tokens", 256)))
+    if not left.pop("do_sample", False):
+        left.pop("temperature", None)
+        left.pop("top_p", None)
+        left["do_sample"] = False
+    else:
+        left["do_sample"] = True
+    return _GenerationSettings(stops, min(new_tokens, most_tokens), left)
 
 
 def _alike(order: list[int], key: Callable[[int], str], most: int) -> Iterator[list[int]]:
@@ -183,6 +190,55 @@ def _alike(order: list[int], key: Callable[[int], str], most: int) -> Iterator[l
         groups.setdefault(key(index), []).append(index)
     for group in groups.values():
         yield from (group[start : start + most] for start in range(0, len(group), most))
+
+
+class Evaluation(NamedTuple):
+    """What scoring a model came to.
+
+    ``items`` has a row per task and item: ``task, item, doc, doc_hash, prediction, target, correct, score, logliks``.
+    """
+
+    metrics: list[Metric]
+    items: pd.DataFrame
+    info: EvalInfo
+
+
+def evaluate(
+    lm: PackedLM,
+    tasks: Mapping[str, Any],
+    domains: Mapping[str, Domain],
+    *,
+    limit: int | None,
+    sample_seed: int,
+) -> Evaluation:
+    """Score ``tasks`` (name -> lm-eval task) with lm-eval: all their items, or ``limit`` drawn with ``sample_seed``.
+
+    ``domains``: task -> the part that it plays in the study. Raises FloatingPointError where the primary metric of a
+    task is no number.
+    """
+    import pandas as pd
+
+    started = time.perf_counter()
+    indices = {name: sample(task, limit, sample_seed) for name, task in tasks.items()}
+    with _same_random_state():
+        random.seed(_BOOTSTRAP_SEED)
+        np.random.seed(_BOOTSTRAP_SEED)
+        results = lm_evaluate(
+            lm, {"tasks": dict(tasks)}, samples=indices, bootstrap_iters=_BOOTSTRAP_ITERATIONS, log_samples=True
+        )
+    metrics: list[Metric] = []
+    frames: list[pd.DataFrame] = []
+    for name, task in tasks.items():
+        metrics += _metrics(name, task, results["results"][name], domain=domains[name], indices=indices[name])
+        frames.append(_item_rows(name, task, results["samples"][name]))
+    info = EvalInfo(
+        seconds=time.perf_counter() - started,
+        requests=lm.work.requests,
+        tokens_plain=lm.work.plain,
+        tokens_computed=lm.work.computed,
+        packed=lm.packed,
+    )
+    return Evaluation(metrics, pd.concat(frames, ignore_index=True), info)
 
 
 @contextmanager
@@ -197,84 +253,56 @@ def _same_random_state() -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-def evaluate(
-    lm: PackedLM,
-    tasks: Mapping[str, Any],
-    roles: Mapping[str, Literal["in_domain", "out_of_domain"]],
-    limit: int | None,
-    sample_seed: int,
-) -> tuple[list[Metric], pd.DataFrame, EvalInfo]:
-    """Score ``tasks`` (name -> lm-eval task) with lm-eval.
-
-    Returns the metrics, per-item outcomes (a row per task and item: ``task, item, doc, doc_hash, prediction, target,
-    correct, score, logliks``) and what scoring took.
-    """
-    import pandas as pd
-
-    started = time.perf_counter()
-    chosen = {name: sample(task, limit, sample_seed) for name, task in tasks.items()}
-    with _same_random_state():
-        random.seed(1234)
-        np.random.seed(1234)
-        results = lm_evaluate(lm, {"tasks": dict(tasks)}, samples=chosen, bootstrap_iters=1000, log_samples=True)
+def _metrics(
+    name: str, task: Any, results: Mapping[str, Any], *, domain: Domain, indices: Sequence[int]
+) -> list[Metric]:
+    """The metrics of one task, from lm-eval's ``results`` (``metric,filter`` -> value) on its items at ``indices``."""
+    primary, better = primary_metric(task), task.higher_is_better()
+    guess = chance(task, (task.eval_docs[index] for index in indices))
     metrics: list[Metric] = []
-    frames: list[pd.DataFrame] = []
-    for name, task in tasks.items():
-        own, first = results["results"][name], primary_metric(task)
-        better = task.higher_is_better()
-        guess = chance(task, (task.eval_docs[index] for index in chosen[name]))
-        for key, value in own.items():
-            metric, _, filtered = key.partition(",")
-            if not filtered or metric.endswith("_stderr") or not isinstance(value, int | float):
-                continue
-            if not math.isfinite(value):
-                if key == first:
-                    raise FloatingPointError(f"The task {name!r} comes to {value} under its primary metric {key}.")
-                continue
-            stderr = own.get(f"{metric}_stderr,{filtered}")
-            metrics.append(
-                Metric(
-                    task=name, role=roles[name], metric=key, value=float(value),
-                    stderr=float(stderr) if isinstance(stderr, int | float) and stderr == stderr else None,
-                    items=len(chosen[name]), chance=guess if metric in {"acc", "acc_norm"} else None,
-                    primary=key == first, higher_is_better=bool(better.get(metric, True)),
-                )
-            )  # fmt: skip
-        frames.append(_items(name, task, results["samples"][name], first))
-    info = EvalInfo(
-        seconds=time.perf_counter() - started,
-        requests=lm.work.requests,
-        tokens_plain=lm.work.plain,
-        tokens_computed=lm.work.computed,
-        packed=lm.packed,
-    )
-    return metrics, pd.concat(frames, ignore_index=True), info
+    for key, value in results.items():
+        metric, _, filtered = key.partition(",")
+        if not filtered or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        if not math.isfinite(value):
+            if key == primary:
+                raise FloatingPointError(f"The task {name!r} comes to {value} under its primary metric {key}.")
+            continue
+        stderr = results.get(f"{metric}_stderr,{filtered}")
+        metrics.append(
+            Metric(
+                task=name, role=domain, metric=key, value=float(value),
+                stderr=float(stderr) if isinstance(stderr, int | float) and stderr == stderr else None,
+                items=len(indices), chance=guess if metric in {"acc", "acc_norm"} else None,
+                primary=key == primary, higher_is_better=bool(better.get(metric, True)),
+            )
+        )  # fmt: skip
+    return metrics
 
 
-def _items(name: str, task: Any, samples: Sequence[dict[str, Any]], metric: str) -> pd.DataFrame:
-    """Per-item outcomes of one task under its primary metric."""
+def _item_rows(name: str, task: Any, samples: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Per-item outcomes of one task under its primary metric, from lm-eval's ``samples``."""
     import pandas as pd
 
-    short, _, wanted = metric.partition(",")
+    metric, _, chosen_filter = primary_metric(task).partition(",")
     choice = task.OUTPUT_TYPE == "multiple_choice"
     rows = []
     for entry in samples:
-        if entry["filter"] != wanted:
+        if entry["filter"] != chosen_filter:
             continue
         doc = entry["doc"]
-        own_id = next(
-            (doc[key] for key in ("id", "idx", "qid") if isinstance(doc.get(key), str | int)), entry["doc_id"]
-        )
+        item = next((doc[key] for key in ("id", "idx", "qid") if isinstance(doc.get(key), str | int)), entry["doc_id"])
         values = [float(response[0]) for response in entry["filtered_resps"]] if choice else []
-        score = entry.get(short)
+        answer = str(int(np.argmax(values))) if values else str(entry["filtered_resps"][0])[:_MOST_CHARACTERS]
+        score = entry.get(metric)
         rows.append(
             {
                 "task": name,
-                "item": str(own_id),
+                "item": str(item),
                 "doc": int(entry["doc_id"]),
                 "doc_hash": entry["doc_hash"][:16],
-                "prediction": str(int(np.argmax(values))) if values else str(entry["filtered_resps"][0])[:2000],
-                "target": str(entry["target"])[:2000],
+                "prediction": answer,
+                "target": str(entry["target"])[:_MOST_CHARACTERS],
                 "score": float(score) if isinstance(score, int | float) else None,
                 "correct": bool(score == 1) if choice else None,
                 "logliks": np.asarray(values, dtype=np.float32),

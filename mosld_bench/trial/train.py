@@ -12,13 +12,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mosld_bench.errors import UnknownNameError
+from mosld_bench.inputs.items import Encoded
 from mosld_bench.methods.base import Method
 from mosld_bench.records.record import Point, TrainInfo
 from mosld_bench.spec.recipe import OPTIMIZERS
@@ -28,14 +29,7 @@ from mosld_bench.trial.logits import logits_at, padded
 
 _POINTS = 200  # losses of a stored curve at most, the first and those beside a validation loss apart
 
-
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids of prompt and answer together, and how many of them are the answer's."""
-
-    task: str
-    ids: list[int]
-    answer: int
+StepWatcher = Callable[[int, int, float], None]  # is called with the step, all steps, and the loss of the step
 
 
 def train(
@@ -49,118 +43,109 @@ def train(
     seed: int,
     pad: int,
     optimizer: str = "adamw",
-    progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    progress: StepWatcher = lambda step, steps, loss: None,
 ) -> TrainInfo:
-    """Train ``model`` in place on ``examples``. ``learning_rate`` is the peak, the recipe's scale applied.
+    """Train ``model`` in place on ``examples``, with the validation loss taken over ``validation``.
 
-    ``optimizer``: ``adamw``, or ``adafactor``, whose steps are ``learning_rate`` times the spread of each matrix and
-    whose state is a row and a column of it.
+    ``learning_rate`` is the peak, the recipe's scale applied; ``seed`` fixes the order of the examples; ``pad`` is the
+    token id that fills a batch. ``optimizer``: ``adamw``, or ``adafactor``, whose steps are ``learning_rate`` times the
+    spread of each matrix and whose state is a row and a column of it. ``progress`` is called at every point of the
+    curve.
+
+    Raises FloatingPointError where a loss is no number, and UnknownNameError for another optimizer.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     steps = spec.steps or math.ceil((spec.epochs or 0) * len(examples) / spec.batch_size)
-    stepper = make_optimizer(optimizer, trained, learning_rate, spec.weight_decay)
+    stepper = make_optimizer(optimizer, trained, learning_rate=learning_rate, weight_decay=spec.weight_decay)
     order = batch_order(len(examples), spec.batch_size, seed)
-    every, noted = -(-steps // VALIDATIONS), -(-steps // _POINTS)
-    held_pieces = micro_batches(validation, spec.micro_tokens)
-    curve: list[Point] = []
-    seen: Counter[str] = Counter()
-    real = computed = 0
-    started, validating = time.perf_counter(), 0.0
+    held_out = _HeldOut(validation, spec, steps)
+    log = _Log(steps, learning_rate, progress)
 
     model.train()
     for step in range(1, steps + 1):
         batch = [examples[index] for index in next(order)]
         for group in stepper.param_groups:
-            group["lr"] = learning_rate * _schedule(step, steps, spec)
-        losses, auxiliary, padded_tokens = optimizer_step(model, method, batch, spec, stepper, pad)
-        computed += padded_tokens
-        seen.update(example.task for example in batch)
-        real += sum(len(example.ids) for example in batch)
-        held = None
-        if validation and (step == steps or step % every == 0):
-            paused = time.perf_counter()
-            held = validation_loss(model, held_pieces, pad, spec.dtype)
-            validating += time.perf_counter() - paused
-        if held is not None or step == 1 or step % noted == 0:
-            value = float(losses)
-            for what, one in (("loss", value), ("validation loss", held)):
-                if one is not None and not math.isfinite(one):
-                    raise FloatingPointError(
-                        f"The {what} became {one} at step {step} of {steps}, at a peak learning rate of "
-                        f"{learning_rate:g}."
-                    )
-            curve.append(
-                Point(
-                    step=step,
-                    loss=value,
-                    validation_loss=held,
-                    aux_loss=None if auxiliary is None else float(auxiliary),
-                    learning_rate=stepper.param_groups[0]["lr"],
-                    seconds=time.perf_counter() - started,
-                )
-            )
-            progress(step, steps, value)
-    seconds = time.perf_counter() - started - validating
-    counts = Counter(example.task for example in examples)
+            group["lr"] = learning_rate * schedule(step, steps, spec)
+        result = optimizer_step(model, method, batch, spec=spec, optimizer=stepper, pad=pad)
+        validation_loss = held_out.loss(model, pad) if held_out.due(step) else None
+        log.add(step, batch, result, validation_loss=validation_loss, learning_rate=stepper.param_groups[0]["lr"])
+    seconds = log.elapsed() - held_out.seconds
+    items = Counter(example.task for example in examples)
     return TrainInfo(
         steps=steps,
         examples=steps * spec.batch_size,
-        exposures={task: seen[task] / counts[task] for task in counts},
-        train_items=dict(counts),
+        exposures={task: log.seen[task] / items[task] for task in items},
+        train_items=dict(items),
         validation_items=dict(Counter(example.task for example in validation)),
-        tokens=real,
-        padding_share=1 - real / computed,
+        tokens=log.tokens,
+        padding_share=1 - log.tokens / log.padded_tokens,
         seconds=seconds,
-        tokens_per_second=real / seconds,
+        tokens_per_second=log.tokens / seconds,
         learning_rate=learning_rate,
-        final_validation_loss=curve[-1].validation_loss,
-        curve=tuple(curve),
+        final_validation_loss=log.curve[-1].validation_loss,
+        curve=tuple(log.curve),
     )
 
 
-def make_optimizer(name: str, trained: list[nn.Parameter], rate: float, decay: float) -> torch.optim.Optimizer:
-    """``adamw``, or ``adafactor``, which keeps next to no state. Raises UnknownNameError for another name."""
+def make_optimizer(
+    name: str, parameters: list[nn.Parameter], *, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """``adamw``, or ``adafactor`` (arXiv 1804.04235), which keeps next to no state.
+
+    Raises UnknownNameError for another name.
+    """
     if name not in OPTIMIZERS:
         raise UnknownNameError("optimizer", str(name), OPTIMIZERS, "A recipe names it.")
     if name == "adafactor":  # one matrix at a time: the fused update of all would take as much memory as it saves
         # torch's own floor under squared gradients, 1.2e-7, is above all of them in a model of 7B with clipping.
-        return torch.optim.Adafactor(trained, lr=rate, weight_decay=decay, eps=(1e-15, 1e-3), foreach=False)
-    return torch.optim.AdamW(trained, lr=rate, weight_decay=decay)
+        return torch.optim.Adafactor(
+            parameters, lr=learning_rate, weight_decay=weight_decay, eps=(1e-15, 1e-3), foreach=False
+        )
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+
+
+class StepResult(NamedTuple):
+    """What an optimiser step came to. The losses stay on the device, so that no step waits for one."""
+
+    loss: Tensor  # nats an answer token, mean over the batch; a scalar
+    aux_loss: Tensor | None  # the method's own loss, mean over the tokens of the batch; a scalar
+    padded_tokens: int  # that were computed, padding counted
 
 
 def optimizer_step(
     model: nn.Module,
     method: Method,
     batch: Sequence[Encoded],
+    *,
     spec: TrainSpec,
-    stepper: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     pad: int,
-) -> tuple[Tensor, Tensor | None, int]:
-    """One step on ``batch``. Returns its loss (nats an answer token), the method's own loss, and the padded tokens."""
+) -> StepResult:
+    """One step on ``batch``, in micro-batches of at most ``spec.micro_tokens`` padded tokens."""
     method.before_step(model)
     device = next(model.parameters()).device
-    total, tokens = sum(example.answer for example in batch), sum(len(example.ids) for example in batch)
-    losses = torch.zeros((), device=device)
+    answer_tokens, tokens = sum(example.answer for example in batch), sum(len(example.ids) for example in batch)
+    total = torch.zeros((), device=device)
     auxiliary: Tensor | None = None
-    computed = 0
+    padded_tokens = 0
     for micro in micro_batches(batch, spec.micro_tokens):
         share = sum(len(example.ids) for example in micro) / tokens  # the method's own loss is a mean over tokens
         # The cache keeps a copy of every trained weight until the forward ends: checkpointing must not pay that.
         with torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bfloat16",
                             cache_enabled=not spec.gradient_checkpointing):  # fmt: skip
-            loss = answer_loss(model, micro, pad) / total
+            loss = answer_loss(model, micro, pad) / answer_tokens
             extra = method.aux_loss(model)
-        losses += loss.detach()
+        total += loss.detach()
         if extra is not None:
             auxiliary = share * extra.detach() + (0.0 if auxiliary is None else auxiliary)
             loss = loss + share * extra
         loss.backward()  # type: ignore[no-untyped-call]
-        computed += len(micro) * max(len(example.ids) for example in micro)
+        padded_tokens += len(micro) * max(len(example.ids) for example in micro)
     if spec.gradient_clip is not None:
-        nn.utils.clip_grad_norm_([p for group in stepper.param_groups for p in group["params"]], spec.gradient_clip)
-    stepper.step()
-    stepper.zero_grad(set_to_none=True)
-    return losses, auxiliary, computed
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], spec.gradient_clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return StepResult(total, auxiliary, padded_tokens)
 
 
 def answer_loss(model: nn.Module, batch: Sequence[Encoded], pad: int) -> Tensor:
@@ -177,25 +162,17 @@ def answer_loss(model: nn.Module, batch: Sequence[Encoded], pad: int) -> Tensor:
     return F.cross_entropy(logits.float(), ids[rows, columns], reduction="sum")
 
 
-@torch.no_grad()
-def validation_loss(model: nn.Module, pieces: Sequence[Sequence[Encoded]], pad: int, dtype: str) -> float:
-    """Mean negative log-likelihood of an answer token over held-out items in micro-batches, dropout off."""
-    device = next(model.parameters()).device
-    model.eval()
-    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16", cache_enabled=False):
-        total = sum(float(answer_loss(model, micro, pad)) for micro in pieces)
-    model.train()
-    return total / sum(example.answer for micro in pieces for example in micro)
-
-
 def micro_batches(batch: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:
     """``batch`` by length, cut where it costs least; a piece takes at most ``tokens`` with its padding."""
-    items = sorted(batch, key=lambda one: -len(one.ids))
+    items = sorted(batch, key=lambda item: -len(item.ids))
     return [items[piece] for piece in cut([len(item.ids) for item in items], tokens)]
 
 
 def batch_order(count: int, size: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches of indices: a new shuffle of all examples every epoch, epochs running into each other."""
+    """Endless batches of ``size`` indices of ``count`` examples.
+
+    A new shuffle of all examples every epoch, epochs running into each other.
+    """
     generator = random.Random(seed)
     waiting: list[int] = []
     while True:
@@ -207,10 +184,84 @@ def batch_order(count: int, size: int, seed: int) -> Iterator[list[int]]:
         waiting = waiting[size:]
 
 
-def _schedule(step: int, steps: int, spec: TrainSpec) -> float:
+def schedule(step: int, steps: int, spec: TrainSpec) -> float:
     """Share of the peak learning rate at ``step`` (from 1): linear warm-up, then the study's schedule down to zero."""
     warmup = min(spec.warmup_steps, math.floor(spec.warmup_limit * steps))
     if step <= warmup:
         return step / (warmup + 1)
     done = (step - warmup - 1) / max(1, steps - warmup)
     return {"linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "constant": 1.0}[spec.schedule]
+
+
+class _HeldOut:
+    """The validation items of a trial, and when their loss is taken: `VALIDATIONS` times at most, and at the end."""
+
+    def __init__(self, items: Sequence[Encoded], spec: TrainSpec, steps: int) -> None:
+        self.pieces, self.dtype = micro_batches(items, spec.micro_tokens), spec.dtype
+        self.steps, self.every = steps, -(-steps // VALIDATIONS)
+        self.seconds = 0.0  # spent on it so far
+
+    def due(self, step: int) -> bool:
+        return bool(self.pieces) and (step == self.steps or step % self.every == 0)
+
+    @torch.no_grad()
+    def loss(self, model: nn.Module, pad: int) -> float:
+        """Mean negative log-likelihood of an answer token, in nats, dropout off."""
+        started = time.perf_counter()
+        device = next(model.parameters()).device
+        model.eval()
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16", cache_enabled=False):
+            total = sum(float(answer_loss(model, micro, pad)) for micro in self.pieces)
+        model.train()
+        self.seconds += time.perf_counter() - started
+        return total / sum(example.answer for micro in self.pieces for example in micro)
+
+
+class _Log:
+    """What is kept of a training: the curve, and how much was seen. Reads the loss only at the points of the curve."""
+
+    def __init__(self, steps: int, peak: float, progress: StepWatcher) -> None:
+        self.steps, self.every, self.peak, self.progress = steps, -(-steps // _POINTS), peak, progress
+        self.curve: list[Point] = []
+        self.seen: Counter[str] = Counter()  # task -> examples, repetitions counted
+        self.tokens = self.padded_tokens = 0
+        self.started = time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Seconds since training began."""
+        return time.perf_counter() - self.started
+
+    def add(
+        self,
+        step: int,
+        batch: Sequence[Encoded],
+        result: StepResult,
+        *,
+        validation_loss: float | None,
+        learning_rate: float,
+    ) -> None:
+        self.padded_tokens += result.padded_tokens
+        self.seen.update(example.task for example in batch)
+        self.tokens += sum(len(example.ids) for example in batch)
+        if validation_loss is None and step != 1 and step % self.every != 0:
+            return
+        loss = float(result.loss)
+        self._check_finite("loss", loss, step)
+        self._check_finite("validation loss", validation_loss, step)
+        self.curve.append(
+            Point(
+                step=step,
+                loss=loss,
+                validation_loss=validation_loss,
+                aux_loss=None if result.aux_loss is None else float(result.aux_loss),
+                learning_rate=learning_rate,
+                seconds=self.elapsed(),
+            )
+        )
+        self.progress(step, self.steps, loss)
+
+    def _check_finite(self, name: str, value: float | None, step: int) -> None:
+        if value is not None and not math.isfinite(value):
+            raise FloatingPointError(
+                f"The {name} became {value} at step {step} of {self.steps}, at a peak learning rate of {self.peak:g}."
+            )

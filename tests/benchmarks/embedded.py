@@ -19,7 +19,10 @@ COMMAND = ("run", "--methods", "all")
 
 
 def run(rounds: int, extra: Sequence[str] = ()) -> Iterator[Row]:
-    """``extra``: words that make the command shorter, to try this out. A round takes minutes."""
+    """One row: the command's wall time at both revisions.
+
+    A round takes minutes; ``extra`` are words that make the command shorter, to try the benchmark out.
+    """
     with TemporaryDirectory(prefix="mosld-embedded-") as folder:
         before = Path(folder) / "before"
         _git("worktree", "add", "--detach", str(before), BEFORE)
@@ -31,23 +34,28 @@ def run(rounds: int, extra: Sequence[str] = ()) -> Iterator[Row]:
         finally:
             _git("worktree", "remove", "--force", str(before))
     command = " ".join(("mosld-bench", *COMMAND, *extra))
-    yield faster("embedded", command, f"revision {BEFORE}", ours, other,
-                 note="wall time, from the command to the PDF")  # fmt: skip
+    yield faster(
+        "embedded", command, against=f"revision {BEFORE}", ours=ours, other=other,
+        note="wall time, from the command to the PDF",
+    )  # fmt: skip
 
 
 def _timed(checkout: Path, root: Path, extra: Sequence[str]) -> float:
-    """Seconds of the command by ``checkout``'s code, with its declarations in a fresh ``root``."""
+    """Seconds of the command by ``checkout``'s code, with its declarations in a fresh ``root``.
+
+    Raises RuntimeError where Python imports other code than that, or the command fails.
+    """
     for name in ("methods", "tasks", "reports/embedded", "results/published"):
         shutil.copytree(checkout / name, root / name)
-    own = {**os.environ, "PYTHONPATH": str(checkout)}
-    asked = [sys.executable, "-c", "import mosld_bench; print(mosld_bench.__file__)"]
-    found = subprocess.run(asked, cwd=root, env=own, capture_output=True, text=True, check=True).stdout
-    if not Path(found).is_relative_to(checkout):
-        raise RuntimeError(f"The code of {checkout} was to be measured, but {found.strip()} is what Python finds.")
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    locate = [sys.executable, "-c", "import mosld_bench; print(mosld_bench.__file__)"]
+    imported = subprocess.run(locate, cwd=root, env=environment, capture_output=True, text=True, check=True).stdout
+    if not Path(imported).is_relative_to(checkout):
+        raise RuntimeError(f"The code of {checkout} was to be measured, but {imported.strip()} is what Python imports.")
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "mosld_bench", *COMMAND, *extra, "--root", str(root)],
-        cwd=root, capture_output=True, text=True, env=own,
+        cwd=root, capture_output=True, text=True, env=environment,
     )  # fmt: skip
     seconds = time.perf_counter() - started
     if done.returncode:

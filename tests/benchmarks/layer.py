@@ -27,34 +27,51 @@ REPEATS = 20  # steps of a round, so that a round is no shorter than what a cloc
 
 
 def run(rounds: int) -> Iterator[Row]:
+    """Time and peak memory of the layer at each of :data:`SIZES`; figures are wanted of the first alone."""
     threads = real.threads()
     for width, dtype in SIZES:
-        what = f"{width} -> {width}, {TOKENS} tokens, {str(dtype).removeprefix('torch.')}, {threads} threads"
-        wanted = (width, dtype) == SIZES[0]
-        yield from _compared(f"adapter alone, {what}", width, dtype, False, rounds, ">= 4" if wanted else "", "")
-        yield from _compared(f"layer, {what}", width, dtype, True, rounds, "", "<= 1.3" if wanted else "")
-        for share_ in ("none", "down"):
+        shape = f"{width} -> {width}, {TOKENS} tokens, {str(dtype).removeprefix('torch.')}, {threads} threads"
+        first = (width, dtype) == SIZES[0]
+        yield from _compared(
+            f"adapter alone, {shape}", width=width, dtype=dtype, frozen=False, rounds=rounds,
+            than_loop=">= 4" if first else "",
+        )  # fmt: skip
+        yield from _compared(
+            f"layer, {shape}", width=width, dtype=dtype, frozen=True, rounds=rounds,
+            than_lora="<= 1.3" if first else "",
+        )  # fmt: skip
+        for shared in ("none", "down"):
             ours, wide = (
                 peak(step(layer, torch.randn(1, TOKENS, width, dtype=dtype, requires_grad=True), 1)) / 2**20
-                for layer in (mixture(width, dtype, share_), lora(width, dtype, EXPERTS * RANK))
+                for layer in (mixture(width, dtype, shared), lora(width, dtype, EXPERTS * RANK))
             )
             yield share(
-                "layer", f"peak memory of a step, {NAMED[share_]}; {what}", f"PEFT's LoRA, r {EXPERTS * RANK}",
-                [ours], [wide], "<= 1.5", unit="MiB",
+                "layer", f"peak memory of a step, {NAMED[shared]}; {shape}", against=f"PEFT's LoRA, r {EXPERTS * RANK}",
+                ours=[ours], other=[wide], wanted="<= 1.5", unit="MiB",
             )  # fmt: skip
 
 
 def _compared(
-    what: str, width: int, dtype: torch.dtype, frozen: bool, rounds: int, than_loop: str, than_lora: str
+    quantity: str,
+    *,
+    width: int,
+    dtype: torch.dtype,
+    frozen: bool,
+    rounds: int,
+    than_loop: str = "",
+    than_lora: str = "",
 ) -> Iterator[Row]:
-    """The mixture against the others. ``frozen``: with the frozen product W0 x, which all of them do alike."""
+    """The mixture against a loop and LoRA, with what is wanted of either comparison.
+
+    ``frozen``: with the frozen product W0 x, which all of them do alike.
+    """
     layers: dict[str, nn.Module] = {
-        "own A": mixture(width, dtype, "none", frozen),
-        "shared A": mixture(width, dtype, "down", frozen),
-        "loop": Loop(width, dtype, False, frozen),
-        "gather": Loop(width, dtype, True, frozen),
-        "LoRA": lora(width, dtype, RANK, frozen),
-        "wide LoRA": lora(width, dtype, EXPERTS * RANK, frozen),
+        "own A": mixture(width, dtype, "none", frozen=frozen),
+        "shared A": mixture(width, dtype, "down", frozen=frozen),
+        "loop": Loop(width, dtype, gather=False, frozen=frozen),
+        "gather": Loop(width, dtype, gather=True, frozen=frozen),
+        "LoRA": lora(width, dtype, RANK, frozen=frozen),
+        "wide LoRA": lora(width, dtype, EXPERTS * RANK, frozen=frozen),
     }
     x = torch.randn(1, TOKENS, width, dtype=dtype, requires_grad=True)
     repeats = REPEATS if width < 1000 else 2
@@ -62,47 +79,63 @@ def _compared(
     if frozen:
         ways["compiled"] = step(torch.compile(mixture(width, dtype, "down"), dynamic=True), x, repeats)
     seconds = {name: [s / repeats for s in taken] for name, taken in in_turns(ways, rounds, warm=2).items()}
-    for against, other in (("loop", "a loop over the experts"), ("gather", "the loop, each on its own tokens")):
-        wanted = than_loop if against == "loop" else ""
-        yield faster("layer", f"own A; {what}", other, seconds["own A"], seconds[against], wanted)
-    yield share("layer", f"shared A; {what}", f"LoRA, r {RANK}", seconds["shared A"], seconds["LoRA"], than_lora)
-    wide = f"LoRA, r {EXPERTS * RANK}"
-    yield share("layer", f"own A; {what}", wide, seconds["own A"], seconds["wide LoRA"])
+    for way, against, wanted in (
+        ("loop", "a loop over the experts", than_loop),
+        ("gather", "the loop, each on its own tokens", ""),
+    ):
+        yield faster(
+            "layer", f"own A; {quantity}", against=against, ours=seconds["own A"], other=seconds[way], wanted=wanted
+        )
+    yield share(
+        "layer", f"shared A; {quantity}", against=f"LoRA, r {RANK}", ours=seconds["shared A"], other=seconds["LoRA"],
+        wanted=than_lora,
+    )  # fmt: skip
+    yield share(
+        "layer", f"own A; {quantity}", against=f"LoRA, r {EXPERTS * RANK}", ours=seconds["own A"],
+        other=seconds["wide LoRA"],
+    )  # fmt: skip
     if frozen:
-        yield share("layer", f"compiled; {what}", "not compiled", seconds["compiled"], seconds["shared A"])
+        yield share(
+            "layer", f"compiled; {quantity}", against="not compiled", ours=seconds["compiled"],
+            other=seconds["shared A"],
+        )  # fmt: skip
 
 
 def step(layer: Callable[[Tensor], Tensor], x: Tensor, repeats: int) -> Callable[[], None]:
-    """Forward and backward, with the gradient of the input, as inside a model."""
+    """A function that does ``repeats`` forwards and backwards, with the gradient of the input, as inside a model."""
     slope = torch.ones_like(x)
 
     def once() -> None:
         for _ in range(repeats):
             x.grad = None
-            layer(x).backward(slope)
+            torch.autograd.backward(layer(x), slope)
 
     return once
 
 
-def mixture(width: int, dtype: torch.dtype, share_: Any, frozen: bool = True) -> MixtureLayer:
-    config = MixtureConfig(r=RANK, lora_alpha=SCALE * RANK, experts=EXPERTS, top_k=TOP_K, share=share_)
+def mixture(width: int, dtype: torch.dtype, shared: Any, *, frozen: bool = True) -> MixtureLayer:
+    """Our layer, (..., width) -> (..., width); ``shared``: ``none``, ``down`` or ``up``."""
+    config = MixtureConfig(r=RANK, lora_alpha=SCALE * RANK, experts=EXPERTS, top_k=TOP_K, share=shared)
     layer = MixtureLayer(base(width, dtype, frozen), "default", config, experts=EXPERTS, rank=RANK, alpha=SCALE * RANK)
     return layer.to(dtype).train()
 
 
 def base(width: int, dtype: torch.dtype, frozen: bool) -> nn.Linear:
-    kind = nn.Linear if frozen else Passing
-    return kind(width, width, bias=False, dtype=dtype).requires_grad_(False)
+    """The layer that is adapted; without ``frozen``, one that hands its input on and multiplies nothing."""
+    linear = nn.Linear if frozen else Passing
+    return linear(width, width, bias=False, dtype=dtype).requires_grad_(False)
 
 
 class Passing(nn.Linear):
     """In place of the frozen layer where the adapter alone is timed."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x`` itself."""
         return x
 
 
-def lora(width: int, dtype: torch.dtype, rank: int, frozen: bool = True) -> nn.Module:
+def lora(width: int, dtype: torch.dtype, rank: int, *, frozen: bool = True) -> nn.Module:
+    """PEFT's own LoRA layer of that rank."""
     layer: nn.Module = LoraLinear(
         base(width, dtype, frozen),
         "default",
@@ -114,16 +147,18 @@ def lora(width: int, dtype: torch.dtype, rank: int, frozen: bool = True) -> nn.M
 
 
 class Loop(nn.Module):
-    """The mixture as it is usually written: expert by expert, on all tokens or on those that picked it."""
+    """The mixture as it is usually written, expert by expert; with ``gather``, each on the tokens that picked it."""
 
-    def __init__(self, width: int, dtype: torch.dtype, gather: bool, frozen: bool = True) -> None:
+    def __init__(self, width: int, dtype: torch.dtype, *, gather: bool, frozen: bool = True) -> None:
         super().__init__()
-        self.base, self.gather = base(width, dtype, frozen), gather
+        self.base: nn.Linear = base(width, dtype, frozen)
+        self.gather = gather
         self.router = nn.Linear(width, EXPERTS, bias=False, dtype=dtype)
         self.down = nn.ModuleList(nn.Linear(width, RANK, bias=False, dtype=dtype) for _ in range(EXPERTS))
         self.up = nn.ModuleList(nn.Linear(RANK, width, bias=False, dtype=dtype) for _ in range(EXPERTS))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(1, tokens, width) -> (1, tokens, width)."""
         y: Tensor = self.base(x)
         gates, _ = gate(F.linear(x, self.router.weight), TOP_K, True)
         gates = gates.to(x.dtype)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from mosld_bench.run import plan as planning
+from mosld_bench.run import make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.device import resident
-from mosld_bench.trial.execute import Session, WorkerConfig, execute
+from mosld_bench.trial.execute import execute
+from mosld_bench.trial.session import Session, WorkerConfig
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, alone
 from tests.conftest import REPOSITORY
@@ -23,6 +24,7 @@ TRIALS = 3  # of a process, one after another
 
 
 def run(rounds: int) -> Iterator[Row]:
+    """The resident memory of each recipe's trials; the trials of a process stand in for ``rounds``."""
     for recipe in RECIPES:
         child = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.memory", recipe],
@@ -31,13 +33,17 @@ def run(rounds: int) -> Iterator[Row]:
         measured = json.loads(child.stdout.splitlines()[-1])
         yield alone(
             "memory", f"SmolLM2-135M, {recipe}: batch 8 of 256 tokens, float32; a trial's largest resident memory",
-            [peak / 1e9 for peak in measured["peaks"]], "GB", "<= 3",
-            f"{TRIALS} trials in one process; between them {', '.join(f'{n / 1e9:.2f}' for n in measured['rests'])} GB",
+            [peak / 1e9 for peak in measured["peaks"]], unit="GB", wanted="<= 3",
+            note=f"{TRIALS} trials in one process; "
+                 f"between them {', '.join(f'{n / 1e9:.2f}' for n in measured['rests'])} GB",
         )  # fmt: skip
 
 
 def trials(recipe: str) -> None:
-    """Trials of the study `smollm2` on stories longer than the cut-off; prints the peak of each and what remains."""
+    """Run trials of the study `smollm2` on stories longer than the cut-off.
+
+    Prints JSON: the peak resident memory of each trial and what remains resident after it, in bytes.
+    """
     real.threads()
     workspace = Workspace.find(REPOSITORY)
     changes = {
@@ -45,10 +51,10 @@ def trials(recipe: str) -> None:
         "train.steps": 2, "train.dtype": "float32", "train.max_length": 256, "train.validation_items": 8,
         "evaluate.limit": 10, "seeds": list(range(TRIALS)),
     }  # fmt: skip
-    plan = planning.make(Study.load(workspace.study_file("smollm2"), changes), workspace, ())
+    plan = make_plan(Study.load(workspace.study_file("smollm2"), changes), workspace)
     session = Session(WorkerConfig((str(workspace.tasks),), plan.study.resources, str(real.data_root())))
     peaks, rests = [], []
-    for trial, fit in plan.jobs:
+    for trial, fit in plan.planned:
         if not trial.train_on:
             continue
         record = execute(trial, session, fit).record
@@ -59,7 +65,7 @@ def trials(recipe: str) -> None:
 
 
 def peak(work: Callable[[], object]) -> int:
-    """Most bytes of tensors that ``work`` had at once beyond those there before it, as torch's profiler counts them."""
+    """The most bytes of tensors that ``work`` held at once beyond those there before it, by torch's profiler."""
     work()  # gradients and kernels' own buffers are there from now on
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
         work()

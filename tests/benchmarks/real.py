@@ -13,17 +13,19 @@ from mosld_bench.inputs.models import load_base, load_tokenizer
 from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import ModelSpec
-from mosld_bench.trial import device as meters
+from mosld_bench.trial.device import cores
 from tests.conftest import REPOSITORY
 
 TASKS = ("openbookqa", "commonsense_qa", "mctest", "arc_easy", "arc_challenge")
 
 
 def study() -> Study:
+    """The study `smollm2`, as its file has it."""
     return Study.load(REPOSITORY / "reports" / "smollm2" / "study.yaml")
 
 
 def spec() -> ModelSpec:
+    """The model of that study."""
     return study().models[0]
 
 
@@ -34,6 +36,7 @@ def smollm2(dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
 
 
 def data_root() -> Path:
+    """The folder of data sets. Raises SystemExit where the environment names none."""
     root = os.environ.get("MOSLD_BENCH_DATA_ROOT")
     if not root:
         raise SystemExit("This benchmark needs real data: set MOSLD_BENCH_DATA_ROOT to a mirror of data sets.")
@@ -41,10 +44,11 @@ def data_root() -> Path:
 
 
 def loader(*folders: Path) -> TaskLoader:
+    """A loader of the repository's tasks and those of ``folders``, with the real data."""
     return TaskLoader([REPOSITORY / "tasks", *folders], data_root())
 
 
 def threads() -> int:
-    """All cores for one model: the figures are of one trial alone on the machine."""
-    torch.set_num_threads(meters.cores())
+    """Give torch all cores, as the figures are of one trial alone on the machine; their number."""
+    torch.set_num_threads(cores())
     return torch.get_num_threads()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,8 +15,7 @@ from typing import Any
 import pytest
 
 from mosld_bench.inputs.models import load_config
-from mosld_bench.methods import Counts, count_trainable, registry
-from mosld_bench.methods import fit as budget
+from mosld_bench.methods import Counts, count_trainable, fit, registry
 from mosld_bench.methods.base import Method
 from mosld_bench.records.record import Point, Record
 from mosld_bench.records.store import Store, load
@@ -32,6 +33,7 @@ _STEPS = 200  # of a curve, as many as a record keeps
 
 
 def run(rounds: int) -> Iterator[Row]:
+    """The command line's start, a plan, then records of invented numbers in a folder of their own."""
     yield from _start(rounds)
     yield _plan(rounds)
     with TemporaryDirectory(prefix="mosld-records-") as folder:
@@ -45,9 +47,8 @@ def _start(rounds: int) -> Iterator[Row]:
     """Whole processes, the interpreter's own start included."""
     for words in (("--help",), ("methods", "ls")):
         command = [sys.executable, "-m", "mosld_bench", *words]
-        told = "mosld-bench " + " ".join(words)
-        seconds = in_turns({told: lambda command=command: _quiet(command)}, rounds)[told]  # type: ignore[misc]
-        yield alone("records", told, seconds, wanted="<= 1")
+        seconds = in_turns({"": partial(_quiet, command)}, rounds)[""]
+        yield alone("records", " ".join(("mosld-bench", *words)), seconds, wanted="<= 1")
 
 
 def _quiet(command: list[str]) -> None:
@@ -63,21 +64,23 @@ def _plan(rounds: int) -> Row:
     def ours() -> None:
         counts = Counts(config)
         for recipe, text in cells:
-            budget.fit_budget(recipe, config, text, recipes=recipes, counts=counts)
+            fit.fit_budget(recipe, config, text, recipes=recipes, counts=counts)
 
     def plain() -> None:
         for recipe, text in cells:
             method = registry.get(recipe.method)
-            target = budget.target_of(text, config, recipes)
+            target = fit.target_of(text, config, recipes)
 
             def count(value: int, method: Method = method, recipe: Recipe = recipe) -> int:
                 return count_trainable(method, config, method.at(recipe.params, value))
 
-            budget._largest_below(count, target)
+            fit._largest_below(count, target)
 
     seconds = in_turns({"ours": ours, "plain": plain}, rounds)
-    return faster("records", "nine budgets solved on a model of 7B", "bisection, a model built at every step",
-                  seconds["ours"], seconds["plain"], note="ours also spreads one more rank over the depth")  # fmt: skip
+    return faster(
+        "records", "nine budgets solved on a model of 7B", against="bisection, a model built at every step",
+        ours=seconds["ours"], other=seconds["plain"], note="ours also spreads one more rank over the depth",
+    )  # fmt: skip
 
 
 def _write(root: Path, count: int) -> tuple[Study, list[Trial]]:
@@ -97,44 +100,47 @@ def _write(root: Path, count: int) -> tuple[Study, list[Trial]]:
     return study, kept[:count]
 
 
-def _long(one: Record) -> Record:
-    """With a curve as long as those of real records, of which it is the most."""
-    if one.train_info is None:
-        return one
+def _long(record: Record) -> Record:
+    """The record with a training curve as long as real ones, of which the curve is the largest part."""
+    if record.train_info is None:
+        return record
     curve = tuple(
         Point(step=step, loss=1 / step, learning_rate=0.005 * (1 - step / _STEPS), seconds=step / 7)
         for step in range(1, _STEPS + 1)
     )
-    return one.model_copy(update={"train_info": one.train_info.model_copy(update={"curve": curve})})
+    return record.model_copy(update={"train_info": record.train_info.model_copy(update={"curve": curve})})
 
 
 def _load(root: Path, rounds: int) -> Iterator[Row]:
-    ways = {count: lambda count=count: load(root / str(count) / "results") for count in (FEW, MANY)}
-    seconds = in_turns({str(count): way for count, way in ways.items()}, rounds)
-    each = {count: [one / count for one in seconds[str(count)]] for count in (FEW, MANY)}
+    ways = {str(count): partial(load, root / str(count) / "results") for count in (FEW, MANY)}
+    seconds = in_turns(ways, rounds)
+    each = {count: [total / count for total in seconds[str(count)]] for count in (FEW, MANY)}
     size = sum(path.stat().st_size for path in root.glob(f"{FEW}/results/*/*/record.json")) / FEW
     yield share(
-        "records", f"time a record of {MANY:,}, loaded", f"of {FEW:,}", each[MANY], each[FEW], "<= 1.3",
-        f"{size / 1000:.0f} kB a record; {MANY:,} in {sorted(seconds[str(MANY)])[rounds // 2]:.1f} s",
+        "records", f"time a record of {MANY:,}, loaded", against=f"of {FEW:,}", ours=each[MANY], other=each[FEW],
+        wanted="<= 1.3",
+        note=f"{size / 1000:.0f} kB a record; {MANY:,} in {sorted(seconds[str(MANY)])[rounds // 2]:.1f} s",
     )  # fmt: skip
     opened = _opened(root / str(FEW))
-    yield alone("records", "times that a record's file is opened", [max(opened.values())], "", "<= 1",
-                f"{len(opened):,} files opened for {FEW:,} records")  # fmt: skip
+    yield alone(
+        "records", "times that a record's file is opened", [max(opened.values())], unit="", wanted="<= 1",
+        note=f"{len(opened):,} files opened for {FEW:,} records",
+    )  # fmt: skip
 
 
-def _opened(root: Path) -> dict[Path, int]:
+def _opened(root: Path) -> Counter[Path]:
     """Every file that ``load`` opens -> how often."""
-    found: dict[Path, int] = {}
+    times: Counter[Path] = Counter()
     really = Path.open
 
-    def noted(path: Path, *how: Any, **more: Any) -> Any:
-        found[path] = found.get(path, 0) + 1
-        return really(path, *how, **more)
+    def noted(path: Path, *mode: Any, **more: Any) -> Any:
+        times[path] += 1
+        return really(path, *mode, **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", noted)
         load(root / "results")
-    return found
+    return times
 
 
 def _report(root: Path, written: Mapping[int, tuple[Study, list[Trial]]], rounds: int) -> Iterator[Row]:
@@ -154,6 +160,7 @@ def _report(root: Path, written: Mapping[int, tuple[Study, list[Trial]]], rounds
     most, least = REPORTED[-1], REPORTED[0]
     yield alone("records", f"report of {most:,}", took[most], wanted="<= 20")
     yield share(
-        "records", f"time a record of {most:,}, reported", f"of {least}",
-        [one / most for one in took[most]], [one / least for one in took[least]], "<= 1.3",
+        "records", f"time a record of {most:,}, reported", against=f"of {least}",
+        ours=[seconds / most for seconds in took[most]], other=[seconds / least for seconds in took[least]],
+        wanted="<= 1.3",
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 from rich.console import Console
 
 from mosld_bench.records.record import Record
-from mosld_bench.run import plan as planning
-from mosld_bench.run import ray_executor as launch
-from mosld_bench.run.progress import ProgressDisplay
+from mosld_bench.records.store import Store
+from mosld_bench.run import ProgressDisplay, make_plan
+from mosld_bench.run.checks import local_gpus
+from mosld_bench.run.ray_executor import RayExecutor, worker_count
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
-from mosld_bench.trial import device as meters
-from mosld_bench.trial.execute import WorkerConfig
+from mosld_bench.trial.device import cores
+from mosld_bench.trial.session import WorkerConfig
 from tests.benchmarks.side_by_side import Row, alone
 from tests.conftest import REPOSITORY
 
@@ -27,20 +29,22 @@ SHORT: dict[str, Any] = {"recipes": ["lora", "mola", "mosld"], "seeds": [0, 1], 
 
 
 def run(rounds: int, whole: bool = True) -> Iterator[Row]:
-    """``whole``: the embedded default too, once, as it takes minutes."""
+    """Figures of short runs; with ``whole``, of the embedded default too, once, as it takes minutes."""
     shares, loaded = [], []
     for _ in range(rounds):
         busy, warm, _ = _launched(SHORT)
         shares.append(busy)
         loaded += warm
-    yield alone("scheduling", "a worker's second and later trials: start to first training step", loaded, "s", "<= 1",
-                f"{len(loaded)} trials of {rounds} runs; spread over the trials")  # fmt: skip
-    yield alone("scheduling", "busy share of the workers, 7 short trials", shares, "",
+    yield alone("scheduling", "a worker's second and later trials: start to first training step", loaded,
+                wanted="<= 1", note=f"{len(loaded)} trials of {rounds} runs; spread over the trials")  # fmt: skip
+    yield alone("scheduling", "busy share of the workers, 7 short trials", shares, unit="",
                 note="the start of the workers is a large part of so short a run")  # fmt: skip
     if whole:
         busy, warm, trials = _launched({})
-        yield alone("scheduling", "busy share of the workers, embedded default", [busy], "", ">= 0.85",
-                    f"one run of {trials} trials; warm ones train after {statistics.median(warm):.2f} s")  # fmt: skip
+        yield alone(
+            "scheduling", "busy share of the workers, embedded default", [busy], unit="", wanted=">= 0.85",
+            note=f"one run of {trials} trials; warm ones train after {statistics.median(warm):.2f} s",
+        )  # fmt: skip
 
 
 class _Clock(ProgressDisplay):
@@ -49,9 +53,11 @@ class _Clock(ProgressDisplay):
     began = ended = 0.0
 
     def begin(self) -> None:
+        """Ray is up and the first trial starts."""
         self.began = time.perf_counter()
 
     def finish(self, record: Record) -> None:
+        """A trial has ended; the last call counts."""
         super().finish(record)
         self.ended = time.perf_counter()
 
@@ -59,23 +65,28 @@ class _Clock(ProgressDisplay):
 def _launched(overrides: dict[str, Any]) -> tuple[float, list[float], int]:
     """(busy share of the workers since Ray is up, seconds until warm trials trained, trials)."""
     workspace = Workspace(REPOSITORY, REPOSITORY)
-    plan = planning.make(Study.load(workspace.study_file("embedded"), overrides), workspace)
+    plan = make_plan(Study.load(workspace.study_file("embedded"), overrides), workspace)
     around = WorkerConfig((str(workspace.tasks),), plan.study.resources)
-    clock = _Clock(plan.hours(plan.jobs), Console(quiet=True))
-    jobs, pool = plan.longest_first(plan.jobs), launch.Pool()
-    with TemporaryDirectory(prefix="mosld-scheduling-") as folder:
-        outcomes = launch.launch(jobs, around, pool, Path(folder), clock, begin=clock.begin)
-    records = [outcome.record for outcome in outcomes]
-    if errors := [one.error for one in records if one.status == "failed"]:
+    clock = _Clock(plan.hours(plan.planned), Console(quiet=True))
+    records = []
+    with TemporaryDirectory(prefix="mosld-scheduling-") as folder, closing(RayExecutor(around)) as executor:
+        outcomes = executor.run(plan.longest_first(plan.planned), clock)
+        clock.begin()
+        for outcome in outcomes:
+            Store(Path(folder)).write(outcome)
+            clock.finish(outcome.record)
+            records.append(outcome.record)
+    if errors := [record.error for record in records if record.status == "failed"]:
         raise RuntimeError(str(errors[0]))
-    workers = launch.slots_of(launch.check_gpus(None), meters.cores(), pool, len(jobs))
-    seconds = sum(float(one.meta_info["seconds"]) for one in records)
+    workers = worker_count(around.resources, gpus=local_gpus(None), cpus=cores(), trials=len(records))
+    seconds = sum(float(record.meta_info["seconds"]) for record in records)
     busy = seconds / ((clock.ended - clock.began) * workers)
     return busy, _warm(records, workers), len(records)
 
 
 def _warm(records: list[Record], workers: int) -> list[float]:
-    """Of the trials that train, all but the first of every worker: these load the model and the tasks."""
-    trained = [one for one in records if one.train_info]
-    trained.sort(key=lambda one: str(one.meta_info["started"]))
-    return [float(one.meta_info["loading_seconds"]) for one in trained[workers:]]
+    """Seconds of loading of the trials that train, without each worker's first, which loads model and tasks."""
+    trained = sorted(
+        (record for record in records if record.train_info), key=lambda record: str(record.meta_info["started"])
+    )
+    return [float(record.meta_info["loading_seconds"]) for record in trained[workers:]]

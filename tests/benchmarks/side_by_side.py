@@ -5,27 +5,29 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One line of the table: what was measured against what.
 
-    ``times`` is how often ours goes into the other (a speed-up, or a share of memory), its median over the rounds;
-    ``low`` and ``high`` are its smallest and largest. ``wanted`` says what it must be, as ``>= 4`` or ``<= 1.3``.
+    ``ours`` and ``other`` are medians over the rounds, in ``unit``. ``ratio`` is the median over the rounds of their
+    quotient: a speed-up, or a share of time or memory; ``low`` and ``high`` are its smallest and largest. Where nothing
+    stands beside ours, ``ratio`` is None and the two are the spread of ours. ``wanted`` says what the ratio (or ours)
+    must be, as ``>= 4`` or ``<= 1.3``.
     """
 
     benchmark: str
-    what: str
+    quantity: str
     against: str
     ours: float
     other: float | None
     unit: str
-    times: float | None
-    low: float | None
-    high: float | None
+    ratio: float | None
+    low: float
+    high: float
     rounds: int
     wanted: str = ""
     note: str = ""
@@ -36,14 +38,15 @@ class Row:
         if not self.wanted:
             return None
         sign, number = self.wanted.split()[:2]
-        value = self.ours if self.times is None else self.times
+        value = self.ours if self.ratio is None else self.ratio
         return value >= float(number) if sign == ">=" else value <= float(number)
 
     def to_dict(self) -> dict[str, object]:
+        """The fields and ``holds``, for JSON."""
         return asdict(self) | {"holds": self.holds}
 
 
-def in_turns(ways: dict[str, Callable[[], object]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
+def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int, *, warm: int = 1) -> dict[str, list[float]]:
     """Seconds that each of ``ways`` took in each round, after ``warm`` rounds that do not count."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warm + rounds):
@@ -57,32 +60,49 @@ def in_turns(ways: dict[str, Callable[[], object]], rounds: int, warm: int = 1) 
 
 
 def faster(
-    benchmark: str, what: str, against: str, ours: list[float], other: list[float], wanted: str = "", note: str = ""
+    benchmark: str,
+    quantity: str,
+    *,
+    against: str,
+    ours: Sequence[float],
+    other: Sequence[float],
+    wanted: str = "",
+    note: str = "",
 ) -> Row:
-    """How many times faster ours was, round by round."""
-    return _row(benchmark, what, against, ours, other, [b / a for a, b in zip(ours, other, strict=True)], wanted, note)
+    """How many times faster ours was, from the seconds of each round."""
+    ratios = [theirs / mine for mine, theirs in zip(ours, other, strict=True)]
+    return Row(
+        benchmark=benchmark, quantity=quantity, against=against, ours=statistics.median(ours),
+        other=statistics.median(other), unit="s", ratio=statistics.median(ratios), low=min(ratios), high=max(ratios),
+        rounds=len(ratios), wanted=wanted, note=note,
+    )  # fmt: skip
 
 
 def share(
-    benchmark: str, what: str, against: str, ours: list[float], other: list[float], wanted: str = "", note: str = "",
+    benchmark: str,
+    quantity: str,
+    *,
+    against: str,
+    ours: Sequence[float],
+    other: Sequence[float],
+    wanted: str = "",
+    note: str = "",
     unit: str = "s",
-) -> Row:  # fmt: skip
+) -> Row:
     """How much of the other ours took, round by round."""
-    quotients = [a / b for a, b in zip(ours, other, strict=True)]
-    return _row(benchmark, what, against, ours, other, quotients, wanted, note, unit)
-
-
-def alone(benchmark: str, what: str, values: list[float], unit: str = "s", wanted: str = "", note: str = "") -> Row:
-    """A figure of its own, with nothing beside it; its spread is in ``low`` and ``high``."""
-    middle = statistics.median(values)
-    return Row(benchmark, what, "", middle, None, unit, None, min(values), max(values), len(values), wanted, note)
-
-
-def _row(
-    benchmark: str, what: str, against: str, ours: list[float], other: list[float], quotients: list[float],
-    wanted: str, note: str, unit: str = "s",
-) -> Row:  # fmt: skip
+    ratios = [mine / theirs for mine, theirs in zip(ours, other, strict=True)]
     return Row(
-        benchmark, what, against, statistics.median(ours), statistics.median(other), unit,
-        statistics.median(quotients), min(quotients), max(quotients), len(quotients), wanted, note,
+        benchmark=benchmark, quantity=quantity, against=against, ours=statistics.median(ours),
+        other=statistics.median(other), unit=unit, ratio=statistics.median(ratios), low=min(ratios), high=max(ratios),
+        rounds=len(ratios), wanted=wanted, note=note,
+    )  # fmt: skip
+
+
+def alone(
+    benchmark: str, quantity: str, values: Sequence[float], *, unit: str = "s", wanted: str = "", note: str = ""
+) -> Row:
+    """A figure with nothing beside it: the median of ``values``, with its spread in ``low`` and ``high``."""
+    return Row(
+        benchmark=benchmark, quantity=quantity, against="", ours=statistics.median(values), other=None, unit=unit,
+        ratio=None, low=min(values), high=max(values), rounds=len(values), wanted=wanted, note=note,
     )  # fmt: skip

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from mosld_bench.inputs.items import Encoded
 from mosld_bench.methods import registry
 from mosld_bench.methods.live import copy_sharing_weights
 from mosld_bench.spec.trial import Resources, TrainSpec
-from mosld_bench.trial.execute import Session, WorkerConfig
-from mosld_bench.trial.train import Encoded, batch_order, train
+from mosld_bench.trial.session import Session, WorkerConfig
+from mosld_bench.trial.train import batch_order, train
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, alone, faster, in_turns
 from tests.conftest import REPOSITORY
@@ -28,12 +29,13 @@ MICRO = 512  # as the study `smollm2` has it
 
 
 def run(rounds: int) -> Iterator[Row]:
+    """Speed in float32 and bfloat16, then how far the loss curves lie apart."""
     threads = real.threads()
     items = mixture()
     spec = TrainSpec(
         steps=STEPS, batch_size=8, learning_rate=1e-3, max_length=256, validation_items=1, micro_tokens=MICRO
     )
-    words = f"LoRA r 8 on q, v; OpenBookQA, CommonsenseQA, MCTest, ARC; batch 8, cut-off 256; {threads} threads"
+    setting = f"LoRA r 8 on q, v; OpenBookQA, CommonsenseQA, MCTest, ARC; batch 8, cut-off 256; {threads} threads"
     padding: list[float] = []
 
     def ours(dtype: str = "float32") -> list[float]:
@@ -46,11 +48,14 @@ def run(rounds: int) -> Iterator[Row]:
 
     seconds = in_turns({"ours": ours, "theirs": other}, rounds)
     yield faster(
-        "training", f"SmolLM2-135M, {words}", "transformers.Trainer, float32", seconds["ours"], seconds["theirs"],
-        ">= 2.5", f"{STEPS} steps, {_tokens(items, spec):,} tokens; padding {padding[-1]:.1%}",
+        "training", f"SmolLM2-135M, {setting}", against="transformers.Trainer, float32", ours=seconds["ours"],
+        other=seconds["theirs"], wanted=">= 2.5",
+        note=f"{STEPS} steps, {_tokens(items, spec):,} tokens; padding {padding[-1]:.1%}",
     )  # fmt: skip
     seconds = in_turns({"bf16": lambda: ours("bfloat16"), "float32": ours}, rounds)
-    yield faster("training", "the same, bfloat16", "ours, float32", seconds["bf16"], seconds["float32"])
+    yield faster(
+        "training", "the same, bfloat16", against="ours, float32", ours=seconds["bf16"], other=seconds["float32"]
+    )
 
     long = spec.model_copy(update={"steps": CURVE})
     curves = {
@@ -62,15 +67,16 @@ def run(rounds: int) -> Iterator[Row]:
         gaps = [abs(a - b) for a, b in zip(curves["ours"], curves[name], strict=True)]
         last = {key: mean(curve[-10:]) for key, curve in curves.items()}
         yield alone(
-            "training", f"loss curve, ours to {name}: mean gap over {CURVE} steps", [mean(gaps)], "nats", "<= 0.02",
-            f"largest {max(gaps):.3f}; mean of the last ten {last['ours']:.3f} and {last[name]:.3f}",
+            "training", f"loss curve, ours to {name}: mean gap over {CURVE} steps", [mean(gaps)], unit="nats",
+            wanted="<= 0.02",
+            note=f"largest {max(gaps):.3f}; mean of the last ten {last['ours']:.3f} and {last[name]:.3f}",
         )  # fmt: skip
 
 
 def mixture() -> list[Encoded]:
     """The training items of the five tasks, as a trial of the study gets them, answers trained on and prompts not."""
-    around = WorkerConfig((str(REPOSITORY / "tasks"),), Resources(), str(real.data_root()))
-    session, spec = Session(around), real.study().train
+    config = WorkerConfig((str(REPOSITORY / "tasks"),), Resources(), str(real.data_root()))
+    session, spec = Session(config), real.study().train
     assert spec is not None
     spec = spec.model_copy(update={"max_length": 256, "task_items": 500})
     _, tokenizer = real.smollm2()
@@ -96,11 +102,14 @@ def _ours(items: Sequence[Encoded], spec: TrainSpec) -> Any:
 
 
 def _tokens(items: Sequence[Encoded], spec: TrainSpec) -> int:
+    """Tokens that a round trains on, padding left out."""
     order = batch_order(len(items), spec.batch_size, 0)
     return sum(len(items[index].ids) for _ in range(spec.steps or 0) for index in next(order))
 
 
-class _Losses(TrainerCallback):
+class _Losses(TrainerCallback):  # type: ignore[misc]  # transformers is untyped to mypy
+    """Keeps the loss of every step."""
+
     def __init__(self) -> None:
         self.values: list[float] = []
 
@@ -109,7 +118,9 @@ class _Losses(TrainerCallback):
             self.values.append(float(logs["loss"]))
 
 
-class _InOrder(Trainer):  # the examples in our order, so that the curves can be compared
+class _InOrder(Trainer):  # type: ignore[misc]  # transformers is untyped to mypy
+    """Takes the examples in our order, so that the curves can be compared."""
+
     def _get_train_sampler(self, *args: Any) -> Any:
         return torch.utils.data.SequentialSampler(self.train_dataset)
 

@@ -24,7 +24,7 @@ from mosld_bench.cost import (
 from mosld_bench.errors import BadFileError
 from mosld_bench.inputs.models import load_config
 from mosld_bench.methods import fit_budget
-from mosld_bench.run.plan import make
+from mosld_bench.run import make_plan
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
@@ -195,7 +195,7 @@ def test_hours_on_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(device, "cores", lambda: 2)
     workspace = Workspace(REPOSITORY, REPOSITORY)
     changes = {"recipes": ["lora"], "seeds": [0, 1, 2, 3], "frozen_base": False}
-    plan = make(Study.load(workspace.study_file("smollm2"), changes), workspace)
+    plan = make_plan(Study.load(workspace.study_file("smollm2"), changes), workspace)
     flops = sum(price.flops or 0 for price in plan.prices if price)
     hours = flops / 2 / (REACHED_SHARE["bfloat16"] * 200e9) / 3600  # four equal trials, two at a time
     sentences = display.plan_sentences(plan, 8, 80e9, {"bfloat16": 200e9}.__getitem__)

@@ -22,16 +22,16 @@ from mosld_bench.methods import registry
 from mosld_bench.methods.live import copy_sharing_weights
 from mosld_bench.records.profile import Entry, Flops, Profile
 from mosld_bench.records.store import Store
-from mosld_bench.run import plan, ray_executor
-from mosld_bench.run.progress import ProgressDisplay
+from mosld_bench.run import make_plan
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Fit, ModelSpec
 from mosld_bench.spec.workspace import Workspace
+from mosld_bench.trial import WorkerConfig
 from mosld_bench.trial.device import Clock, PeakMemory
-from mosld_bench.trial.execute import WorkerConfig
 from tests.conftest import REPOSITORY, bench
 from tests.support import models
+from tests.support.runs import run_inline
 
 RECIPES = load_recipes(REPOSITORY / "methods")
 SMALL = measure.workload(batch=2, streams=1, prompt_tokens=16, new_tokens=4, rounds=1)
@@ -189,8 +189,8 @@ def test_command_and_its_file(tmp_path: Path) -> None:
 def measured(root: Path, options: Options, **overrides: Any) -> Profile:
     """Of the workspace's study, changed by ``overrides``."""
     study = Study.load(root / "reports" / "tiny" / "study.yaml", overrides)
-    planned = plan.make(measure.narrowed(study), Workspace(root, root))
-    return measure.profile(planned.study, planned.jobs, planned.configs[planned.study.models[0].name], options)
+    plan = make_plan(measure.narrowed(study), Workspace(root, root))
+    return measure.profile(plan.study, plan.planned, plan.configs[plan.study.models[0].name], options)
 
 
 def pdf_text(path: Path) -> str:
@@ -200,10 +200,8 @@ def pdf_text(path: Path) -> str:
 def test_section_of_the_report_comes_and_goes_with_the_file(tiny: Path) -> None:
     """Of a model whose weights are not there: what is measured depends on its shape alone."""
     study, workspace = Study.load(tiny / "reports" / "tiny" / "study.yaml"), Workspace(tiny, tiny)
-    planned = plan.make(study, workspace)
     worker = WorkerConfig((str(workspace.tasks),), study.resources)
-    progress = ProgressDisplay(planned.hours(planned.jobs), Console(quiet=True))
-    ray_executor.run_inline(planned.jobs, worker, workspace.results, progress)
+    run_inline(make_plan(study, workspace).planned, worker, workspace.results)
     (tiny / "model" / "model.safetensors").rename(tiny / "elsewhere")
     with pytest.raises(ModelError, match="Or give --random-weights"):
         measured(tiny, Options(SMALL, device="cpu"))

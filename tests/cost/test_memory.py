@@ -11,7 +11,7 @@ from transformers import LlamaConfig, PreTrainedConfig
 
 from mosld_bench.cost import Memory, Shape, UnknownShapeError, memory_of
 from mosld_bench.errors import UnknownNameError
-from mosld_bench.inputs.models import load_config
+from mosld_bench.inputs import Encoded, load_config
 from mosld_bench.methods import fit_budget, registry
 from mosld_bench.methods.live import copy_sharing_weights, unshare_trainable
 from mosld_bench.spec.recipe import load_recipes
@@ -95,7 +95,7 @@ def test_the_formula_of_activations_agrees_with_autograd(recipe: str, dtype: str
             kept[storage.data_ptr()] = (storage.nbytes(), tensor)
         return tensor
 
-    batch = [train.Encoded("a", ids, 1) for ids in torch.randint(0, 1000, (16, 64)).tolist()]
+    batch = [Encoded("a", ids, 1) for ids in torch.randint(0, 1000, (16, 64)).tolist()]
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
         train.answer_loss(model, batch, 0)
@@ -117,7 +117,7 @@ def test_checkpointing_keeps_no_copy_of_the_weights() -> None:
     model = build(LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
                               vocab_size=60)).requires_grad_(True)  # fmt: skip
     model.get_submodule("lm_head").__class__ = Watched
-    items = [train.Encoded("a", [3, 4, 5], 1)] * 2
+    items = [Encoded("a", [3, 4, 5], 1)] * 2
     for kept in (False, True):
         spec = TrainSpec(steps=1, batch_size=2, dtype="bfloat16", gradient_checkpointing=kept)
         train.train(

@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import doctest
-import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mosld_bench.errors import BadFileError, DataError
-from mosld_bench.inputs import contamination as overlap
-from mosld_bench.inputs.contamination import Index, cached, overlaps
-from mosld_bench.inputs.tasks import TaskLoader, sample
+from mosld_bench.errors import DataError
+from mosld_bench.inputs import contamination
+from mosld_bench.inputs.contamination import Index, overlaps
+from mosld_bench.inputs.items import sample
+from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.records.overlap import SHORTEST, Overlap
-from mosld_bench.records.store import Store
-from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import EvaluateSpec
 from tests.conftest import REPOSITORY, write_task
+from tests.support.texts import define_tasks, sentence, task_items
 
 
-def sentence(seed: int | str, length: int = 30) -> str:
-    """Words that no other seed has."""
-    rng = random.Random(seed)
-    return " ".join(f"w{seed}x{rng.randrange(10**6)}" for _ in range(length))
-
-
-def task_items(texts: Sequence[str], answer: str = "yes") -> list[dict[str, object]]:
-    return [{"question": text, "options": [answer, "no"], "answer": 0} for text in texts]
-
-
-def write(folder: Path, **texts: Sequence[str]) -> TaskLoader:
-    for name, content in texts.items():
-        write_task(folder, name, task_items(content))
-    return TaskLoader([folder])
-
-
-def only(found: Sequence[Overlap]) -> Overlap:
-    (one,) = found
-    return one
+def only(rows: Sequence[Overlap]) -> Overlap:
+    (row,) = rows
+    return row
 
 
 def against(train: Sequence[str], evaluated: Sequence[str], n: int = 13) -> Overlap:
@@ -49,7 +31,7 @@ def against(train: Sequence[str], evaluated: Sequence[str], n: int = 13) -> Over
 
 
 def test_doctests() -> None:
-    assert doctest.testmod(overlap).failed == 0
+    assert doctest.testmod(contamination).failed == 0
 
 
 def test_a_planted_leak_is_found_exactly(tmp_path: Path) -> None:
@@ -58,7 +40,7 @@ def test_a_planted_leak_is_found_exactly(tmp_path: Path) -> None:
     for i in range(7):  # 13 words of an evaluation item inside a training item, in another case and punctuation
         leak = evaluated[3 * i].split()[4:17]
         train[i] = f"{train[i]} {', '.join(leak).upper()} {sentence(f'more{i}')}"
-    loader = write(tmp_path, train=train, clean=clean, evaluated=evaluated)
+    loader = define_tasks(tmp_path, train=train, clean=clean, evaluated=evaluated)
     leaked, other, none, _ = overlaps(loader, ["train", "clean"], ["evaluated", "clean"])
     assert (leaked.train, leaked.evaluated, leaked.n) == ("train", "evaluated", 13)
     assert (leaked.train_items, leaked.items, leaked.shared, leaked.exact) == (50, 40, 7, 0)
@@ -69,20 +51,16 @@ def test_a_planted_leak_is_found_exactly(tmp_path: Path) -> None:
 
 def test_only_items_that_are_scored_count(tmp_path: Path) -> None:
     evaluated = [sentence(f"e{i}") for i in range(40)]
-    loader = write(tmp_path, train=evaluated, evaluated=evaluated)
+    loader = define_tasks(tmp_path, train=evaluated, evaluated=evaluated)
     scored = EvaluateSpec(limit=10, sample_seed=3)
-    found = only(overlaps(loader, ["train"], ["evaluated"], scored=scored))
-    assert (found.items, found.shared, found.exact) == (10, 10, 10)
+    row = only(overlaps(loader, ["train"], ["evaluated"], scored=scored))
+    assert (row.items, row.shared, row.exact) == (10, 10, 10)
     first = sample(loader.get("evaluated"), 10, 3)[0]
-    assert found.example == " ".join(evaluated[first].split()[:13])
-    store, files = Store(tmp_path), TaskFiles.scan((tmp_path,))
-    sets = {"train_on": ["train"], "evaluated": ["evaluated"]}
-    cached(store, "study", lambda: loader, files, **sets, scored=scored)
-    assert only(cached(store, "study", lambda: loader, files, **sets)).items == 40
+    assert row.example == " ".join(evaluated[first].split()[:13])
 
 
 def test_the_description_is_no_part_of_an_item(tmp_path: Path) -> None:
-    write(tmp_path, train=[sentence("t")], evaluated=[sentence("e")])
+    define_tasks(tmp_path, train=[sentence("t")], evaluated=[sentence("e")])
     for name in ("train", "evaluated"):
         path = tmp_path / f"{name}.yaml"
         path.write_text(path.read_text() + f"description: {sentence('description')}\n")
@@ -100,9 +78,9 @@ def test_the_answer_is_part_of_an_item(tmp_path: Path) -> None:
 
 def test_an_exact_item_counts_as_both() -> None:
     same = sentence("same")
-    found = against([same.upper() + "!", sentence("t")], [same, sentence("e")])
-    assert (found.shared, found.exact) == (1, 1)
-    assert found.example == " ".join(same.split()[:13])
+    row = against([same.upper() + "!", sentence("t")], [same, sentence("e")])
+    assert (row.shared, row.exact) == (1, 1)
+    assert row.example == " ".join(same.split()[:13])
 
 
 def test_one_word_less_is_no_overlap() -> None:
@@ -146,17 +124,17 @@ def test_short_items() -> None:
     assert against(inside, [eight, seven]).shared == 1
     assert against(inside, [eight, seven]).example == eight
     assert against(inside, [seven]).shared == 0
-    found = against([seven], [eight, seven])
-    assert (found.shared, found.exact, found.example) == (1, 1, seven)
+    row = against([seven], [eight, seven])
+    assert (row.shared, row.exact, row.example) == (1, 1, seven)
     assert against(["?!", "..."], ["", "!"]).shared == 0  # no words, no content
 
 
 def test_own_training_split_against_own_test_split(mirror: Path) -> None:
     """Counted by hand with pandas: 15 of OpenBookQA's 500 test items have question and answer of a training item."""
     loader = TaskLoader([REPOSITORY / "tasks"], mirror)
-    found = only(overlaps(loader, ["openbookqa"], ["openbookqa"]))
-    assert (found.train_items, found.items, found.exact) == (4957, 500, 15)
-    assert found.shared >= found.exact
+    row = only(overlaps(loader, ["openbookqa"], ["openbookqa"]))
+    assert (row.train_items, row.items, row.exact) == (4957, 500, 15)
+    assert row.shared >= row.exact
 
 
 def test_a_task_that_cannot_be_trained_on(tmp_path: Path) -> None:
@@ -168,47 +146,6 @@ def test_a_task_that_cannot_be_trained_on(tmp_path: Path) -> None:
 def test_n_below_one() -> None:
     with pytest.raises(ValueError, match="at least one word"):
         Index({}, 0)
-
-
-def test_cache(tmp_path: Path) -> None:
-    tasks, store = tmp_path / "tasks", Store(tmp_path / "results")
-    path = tmp_path / "results" / "study" / "overlap.json"
-    texts = [sentence(f"e{i}") for i in range(4)]
-    write(tasks, train=texts[:1], evaluated=texts)
-    made = []
-
-    def loader() -> TaskLoader:
-        made.append(TaskLoader([tasks]))
-        return made[-1]
-
-    def run(**changes: Any) -> Overlap:
-        files = TaskFiles.scan((tasks,))
-        return only(cached(store, "study", loader, files, train_on=["train"], evaluated=["evaluated"], **changes))
-
-    first = run()
-    assert first.shared == 1
-    assert run() == first
-    noted = store.overlaps("study")
-    assert noted is not None
-    assert noted.overlaps == (first,)
-    assert len(made) == 1, "an unchanged study is not computed again"
-    write(tasks, train=texts[:3])
-    assert run().shared == 3, "other data, other overlap"
-    assert run(scored=EvaluateSpec(limit=2)).items == 2
-    assert len(made) == 3
-    path.write_text("{")
-    assert run().shared == 3, "a broken file is written anew"
-    assert run().shared == 3
-    assert len(made) == 4
-
-
-def test_a_file_that_holds_no_overlaps_is_named(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    assert store.overlaps("study") is None
-    (tmp_path / "study").mkdir()
-    (tmp_path / "study" / "overlap.json").write_text("[]")
-    with pytest.raises(BadFileError, match=r"overlap\.json holds no overlaps"):
-        store.overlaps("study")
 
 
 def runs(item: list[str], length: int) -> set[tuple[str, ...]]:
@@ -225,29 +162,29 @@ def naive(train: list[list[str]], evaluated: list[list[str]], n: int) -> tuple[i
         if len(item) >= n or len(item) >= SHORTEST:
             peers = [e for e in evaluated if (len(e) >= n if length == n else len(e) == length)]
             for run in runs(item, length):
-                seen = sum(run in runs(other, length) for other in train)
-                own = sum(run in runs(other, length) for other in peers)
-                if 0 < seen <= max(10, len(train) // 10) and own <= max(10, len(evaluated) // 10):
+                in_train = sum(run in runs(other, length) for other in train)
+                in_evaluated = sum(run in runs(other, length) for other in peers)
+                if 0 < in_train <= max(10, len(train) // 10) and in_evaluated <= max(10, len(evaluated) // 10):
                     counts = True
         exact += equal
         shared += equal or counts
     return shared, exact
 
 
-texts = st.lists(st.lists(st.sampled_from("abc"), max_size=14), max_size=25)
+TEXTS = st.lists(st.lists(st.sampled_from("abc"), max_size=14), max_size=25)
 
 
 @settings(max_examples=300, deadline=None)
-@given(texts, texts, texts, st.integers(1, 11))
+@given(TEXTS, TEXTS, TEXTS, st.integers(1, 11))
 def test_as_the_naive_count(train: list[list[str]], evaluated: list[list[str]], other: list[list[str]], n: int) -> None:
     joined = [[" ".join(item) for item in items] for items in (train, evaluated, other)]
     first, second = Index({"first": joined[1], "second": joined[2]}, n).against("train", joined[0])
     assert (first.shared, first.exact) == naive(train, evaluated, n)
     assert (second.shared, second.exact) == naive(train, other, n)
-    for found, items in ((first, evaluated), (second, other)):
-        assert (found.items, found.train_items) == (len(items), len(train))
-        assert bool(found.example) == (found.shared > 0)
-        if found.example:
-            example = found.example.split()
+    for row, items in ((first, evaluated), (second, other)):
+        assert (row.items, row.train_items) == (len(items), len(train))
+        assert bool(row.example) == (row.shared > 0)
+        if row.example:
+            example = row.example.split()
             assert any(tuple(example) in runs(item, len(example)) for item in train)
             assert any(tuple(example) in runs(item, len(example)) for item in items)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mosld_bench.errors import DataError, ModelError
-from mosld_bench.inputs.fetch_data import Part, fetch_data
+from mosld_bench.inputs.fetch_data import Part, _complete, fetch_data
 from mosld_bench.inputs.fetch_model import fetch_model
 from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.spec.task_files import TaskFiles
@@ -28,14 +28,13 @@ configs:
 ---
 About the data: nothing --- or little.
 """
-Calls = list[dict[str, Any]]
 
 
 class Hub:
     """Repositories as path -> text; breaks after ``breaks`` files, and is out of reach when ``down``."""
 
     def __init__(self, repositories: Mapping[str, Mapping[str, str]]) -> None:
-        self.repositories, self.calls = dict(repositories), Calls()
+        self.repositories, self.calls = dict(repositories), list[dict[str, Any]]()
         self.breaks, self.down = 0, False
 
     def download(self, name: str, local_dir: Path, allow_patterns: list[str], **options: Any) -> None:
@@ -44,8 +43,8 @@ class Hub:
             if any(local_dir.iterdir()) and not options.get("dry_run"):
                 return  # as the client does: what is there has to do
             raise ConnectionError("no route")
-        chosen = [p for p in self.repositories[name] if any(fnmatch(p, pattern) for pattern in allow_patterns)]
-        for number, path in enumerate([] if options.get("dry_run") else chosen, 1):
+        paths = [p for p in self.repositories[name] if any(fnmatch(p, pattern) for pattern in allow_patterns)]
+        for number, path in enumerate([] if options.get("dry_run") else paths, 1):
             (local_dir / path).parent.mkdir(parents=True, exist_ok=True)
             (local_dir / path).write_text(self.repositories[name][path])
             if number == self.breaks:
@@ -54,11 +53,17 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Hub]:
-    def serve(**repositories: Mapping[str, str]) -> Hub:
-        made = Hub({name.replace("__", "/"): dict.fromkeys(files, "") | dict(files) if isinstance(files, dict)
-                    else dict.fromkeys(files, "") for name, files in repositories.items()})  # fmt: skip
-        monkeypatch.setattr("huggingface_hub.snapshot_download", made.download)
-        return made
+    """Serve repositories, named ORGANISATION__NAME, as path -> text or as paths of empty files."""
+
+    def serve(**repositories: Mapping[str, str] | Sequence[str]) -> Hub:
+        server = Hub(
+            {
+                name.replace("__", "/"): files if isinstance(files, Mapping) else dict.fromkeys(files, "")
+                for name, files in repositories.items()
+            }
+        )
+        monkeypatch.setattr("huggingface_hub.snapshot_download", server.download)
+        return server
 
     return serve
 
@@ -80,8 +85,8 @@ def test_the_folder_of_the_name_and_no_other(tmp_path: Path, hub: Callable[..., 
     assert fetch_data({"a": definition(dataset_kwargs={"revision": "v2"})}, tmp_path) == [tmp_path / "some" / "set"]
     assert below(tmp_path) == {f"some/set/{name}" for name in [*MAIN, "provenance.json"]}
     assert (served.calls[0]["repo_type"], served.calls[0]["revision"]) == ("dataset", "v2")
-    noted = json.loads((tmp_path / "some" / "set" / "provenance.json").read_text())
-    assert noted == {"source": "hub:datasets/some/set", "revision": "v2", "patterns": ["data/*", "main/*"]}
+    note = json.loads((tmp_path / "some" / "set" / "provenance.json").read_text())
+    assert note == {"source": "hub:datasets/some/set", "revision": "v2", "patterns": ["data/*", "main/*"]}
 
 
 def test_a_data_set_is_asked_for_once_for_all_its_tasks(tmp_path: Path, hub: Callable[..., Hub]) -> None:
@@ -89,26 +94,28 @@ def test_a_data_set_is_asked_for_once_for_all_its_tasks(tmp_path: Path, hub: Cal
     arc = [f"ARC-{kind}/{split}-0.parquet" for kind in ("Easy", "Challenge") for split in ("train", "test")]
     mctest = [f"mc{n}/{split}-0.parquet" for n in (160, 500) for split in ("train", "validation", "test")]
     served = hub(allenai__ai2_arc=arc, sagnikrayc__mctest=[*mctest, "mc500/more.json"])
-    said: list[str] = []
-    fetch_data({task: FILES.config(task) for task in tasks}, tmp_path, said.append)
+    lines: list[str] = []
+    fetch_data({task: FILES.config(task) for task in tasks}, tmp_path, lines.append)
     assert [call["name"] for call in served.calls] == ["allenai/ai2_arc", "sagnikrayc/mctest"]
     assert {"ARC-Easy/*", "ARC-Challenge/*", "README.md"} <= set(served.calls[0]["patterns"])
-    assert set(served.calls[1]["patterns"]) == {"README.md", *Part.of("mctest", FILES.config("mctest") or {}).patterns}
+    part = Part.of("mctest", FILES.config("mctest") or {})
+    assert part is not None
+    assert set(served.calls[1]["patterns"]) == {"README.md", *part.patterns}
     assert below(tmp_path / "allenai" / "ai2_arc") == {*arc, "provenance.json"}
     assert below(tmp_path / "sagnikrayc" / "mctest") == {*mctest, "provenance.json"}
-    fetch_data({task: FILES.config(task) for task in tasks}, tmp_path, said.append)
+    fetch_data({task: FILES.config(task) for task in tasks}, tmp_path, lines.append)
     assert len(served.calls) == 2
-    assert "allenai/ai2_arc is there" in said
+    assert "allenai/ai2_arc is there" in lines
 
 
 def test_without_a_name_or_where_the_name_is_no_folder_all_that_could_be_data(
     tmp_path: Path, hub: Callable[..., Hub]
 ) -> None:
     hub(some__set=["README.md", "x.parquet", "deep/y.jsonl", "z.csv", "weights.bin", "code.py"])
-    fetch_data({"a": definition(name=None)}, tmp_path / "one")
-    fetch_data({"a": definition()}, tmp_path / "two")
-    wanted = {"README.md", "x.parquet", "deep/y.jsonl", "z.csv", "provenance.json"}
-    assert below(tmp_path / "one" / "some" / "set") == below(tmp_path / "two" / "some" / "set") == wanted
+    fetch_data({"a": definition(name=None)}, tmp_path / "without")
+    fetch_data({"a": definition()}, tmp_path / "with")
+    files = {"README.md", "x.parquet", "deep/y.jsonl", "z.csv", "provenance.json"}
+    assert below(tmp_path / "without" / "some" / "set") == below(tmp_path / "with" / "some" / "set") == files
 
 
 def test_what_a_folder_lacks_is_added(tmp_path: Path, hub: Callable[..., Hub]) -> None:
@@ -141,12 +148,10 @@ def test_a_mirror_made_by_hand_is_taken_as_it_is_or_completed(tmp_path: Path, hu
 
 
 def test_a_mirror_made_by_hand_lacks_what_is_not_in_it_and_nothing_else(mirror: Path, hub: Callable[..., Hub]) -> None:
-    from mosld_bench.inputs.fetch_data import _complete
-
     parts = [Part.of(task, FILES.config(task) or {}) for task in FILES.paths]
-    ours = [part for part in parts if part is not None and (mirror / part.dataset).is_dir()]
-    assert len(ours) >= 6
-    lacking = {part.task for part in ours if not _complete(mirror / part.dataset, part)}
+    mirrored = [part for part in parts if part is not None and (mirror / part.dataset).is_dir()]
+    assert len(mirrored) >= 6
+    lacking = {part.task for part in mirrored if not _complete(mirror / part.dataset, part)}
     assert lacking == {"dialogsum"}  # its training split is not there
 
 
@@ -199,11 +204,12 @@ def test_two_things_cannot_share_a_folder(tmp_path: Path, hub: Callable[..., Hub
 
 
 def test_what_is_not_on_the_hub_is_not_asked_for(tmp_path: Path, hub: Callable[..., Hub]) -> None:
-    served, said = hub(), list[str]()
+    served, lines = hub(), list[str]()
     local = [definition("json"), definition(str(tmp_path)), definition(custom_dataset="!function x.y")]
-    assert fetch_data({str(n): one for n, one in enumerate(local)} | {"gsm8k": None}, tmp_path, said.append) == []
+    tasks = {str(n): config for n, config in enumerate(local)} | {"gsm8k": None}
+    assert fetch_data(tasks, tmp_path, lines.append) == []
     assert served.calls == []
-    assert said == ["gsm8k is built into lm-eval and not among the task files: its data are not fetched"]
+    assert lines == ["gsm8k is built into lm-eval and not among the task files: its data are not fetched"]
 
 
 def test_a_fetched_part_of_a_data_set_loads(

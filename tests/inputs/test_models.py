@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mosld_bench.errors import ModelError
-from mosld_bench.inputs.models import ensure_weights, load_base, load_config, load_tokenizer
+from mosld_bench.inputs.models import ensure_weights, find, load_base, load_config, load_tokenizer
 from mosld_bench.methods import base_size, fit_budget
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.trial import ModelSpec
@@ -67,3 +67,11 @@ def test_weights_and_tokenizer_never_come_from_a_shape(load: Callable[[ModelSpec
         ModelError, match=r"fetch --model NousResearch/Llama-2-7b-hf --to DIR' .* give --model-root DIR"
     ):
         load(LLAMA2_7B)
+
+
+def test_model_folders_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        find(str(tmp_path))
+    with pytest.raises(ModelError, match="no model folder"):
+        find("./nowhere")
+    assert find("some/model") == "some/model"

@@ -1,21 +1,45 @@
-"""A method on a model in memory: what it shares with the base, and what it owns."""
+"""A method on a copy of the base model: what trains is the copy's own, in float32, and the base stays as it is."""
 
 from __future__ import annotations
 
 import torch
 
 from mosld_bench.methods import registry
-from mosld_bench.methods.live import copy_sharing_weights, unshare_trainable
-from mosld_bench.spec.recipe import load_recipes
-from tests.conftest import REPOSITORY
+from mosld_bench.methods.live import attached_copy, copy_sharing_weights, unshare_trainable
 from tests.support.models import build, config
+
+LORA = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]}
+
+
+def test_what_trains_is_float32_whatever_the_dtype_of_the_model() -> None:
+    base = build(config(layers=2)).to(torch.bfloat16)
+    full = attached_copy(registry.get("full"), base, {}, seed=0)
+    assert {p.dtype for p in full.unshared} == {torch.float32}
+    assert {id(p) for p in full.unshared} == {id(p) for p in full.model.parameters()}
+    assert {p.dtype for p in base.parameters()} == {torch.bfloat16}
+    lora = attached_copy(registry.get("peft"), base, LORA, seed=0)
+    assert lora.unshared == []
+    assert {p.dtype for p in lora.model.parameters() if p.requires_grad} == {torch.float32}
+
+
+def test_a_copy_shares_what_does_not_train_and_its_seed_fixes_the_rest() -> None:
+    base = build(config(layers=2))
+    first, again, other = (attached_copy(registry.get("peft"), base, LORA, seed=seed).model for seed in (1, 1, 2))
+    shared = {p.data_ptr() for p in base.parameters()}
+    assert {p.data_ptr() for p in first.parameters() if not p.requires_grad} == shared
+    assert not any(p.requires_grad for p in base.parameters())
+
+    def initial(model: torch.nn.Module) -> torch.Tensor:
+        return torch.cat([p.flatten() for p in model.parameters() if p.requires_grad])
+
+    assert torch.equal(initial(first), initial(again))
+    assert not torch.equal(initial(first), initial(other))
 
 
 def test_copies_share_memory_until_trained() -> None:
     base = build(config())
-    lora = load_recipes(REPOSITORY / "methods")["lora"]
     before = {n: p.clone() for n, p in base.named_parameters()}
-    adapted = registry.get("peft").attach(copy_sharing_weights(base), lora.params)
+    adapted = registry.get("peft").attach(copy_sharing_weights(base), LORA)
     unshare_trainable(adapted, base)
     frozen = [p for p in adapted.parameters() if not p.requires_grad]
     assert {p.data_ptr() for p in frozen} == {p.data_ptr() for p in base.parameters()}

@@ -1,4 +1,4 @@
-"""Methods by name: what pyproject.toml names is there, and what cannot be had is refused with the remedy."""
+"""The registry: how a method is found by name, and which mistakes are named."""
 
 from __future__ import annotations
 
@@ -8,16 +8,28 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
-from torch import nn
 
 from mosld_bench import methods
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods import Method, registry
+from mosld_bench.spec.recipe import load_recipes
 from tests.conftest import REPOSITORY
 
 ENTRY_POINTS: dict[str, str] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["entry-points"][
     "mosld_bench.methods"
 ]
+
+
+class Loud(Method):
+    """A method that leaves the model as it is."""
+
+    def attach(self, model: Any, params: Mapping[str, Any]) -> Any:
+        return model
+
+
+def test_every_recipe_of_the_repository_names_a_method() -> None:
+    for recipe in load_recipes(REPOSITORY / "methods").values():
+        assert isinstance(registry.get(recipe.method), Method)
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
@@ -40,28 +52,25 @@ def test_a_class_by_its_place() -> None:
     assert type(registry.get("mosld_bench.methods.builtin:FullMethod")) is methods.FullMethod
 
 
-def test_what_is_no_method_is_refused() -> None:
-    with pytest.raises(BenchError, match=r"is not a subclass of mosld_bench\.Method"):
-        registry.get("collections:OrderedDict")
-    with pytest.raises(BenchError, match="cannot be loaded: ModuleNotFoundError"):
-        registry.get("no_such_module:Method")
-    with pytest.raises(UnknownNameError, match="Did you mean 'mixlora'"):
-        registry.get("mixlra")
+def test_mistakes_are_named() -> None:
+    assert set(registry.names()) >= {"base", "full", "peft", "mixture", "mixlora"}
+    with pytest.raises(UnknownNameError, match="no method named 'mixtur'\\. Did you mean 'mixture'"):
+        registry.get("mixtur")
+    with pytest.raises(BenchError, match="cannot be loaded"):
+        registry.get("no.such.module:Class")
+    with pytest.raises(BenchError, match="not a subclass"):
+        registry.get("pathlib:Path")
+    with pytest.raises(BenchError, match="cannot be imported"):
+        registry.load_plugin("no_such_plugin")
 
 
-def test_two_classes_cannot_have_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
-
-    class First(Method):
-        def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
-            return model
-
-    class Second(First):
-        pass
-
-    assert registry.register("mine")(First) is First
-    assert registry.register("mine")(First) is First  # a module that is imported again
-    assert registry.names()["mine"].endswith(":test_two_classes_cannot_have_one_name.<locals>.First")
-    assert type(registry.get("mine")) is First
-    with pytest.raises(BenchError, match="Two methods want the name 'mine'"):
-        registry.register("mine")(Second)
+def test_a_method_is_found_by_its_class_and_registered_once_under_a_name() -> None:
+    assert isinstance(registry.get("tests.methods.test_registry:Loud"), Loud)
+    registry.register("loud")(Loud)
+    registry.register("loud")(Loud)
+    try:
+        assert isinstance(registry.get("loud"), Loud)
+        with pytest.raises(BenchError, match="Two methods want the name 'loud'"):
+            registry.register("loud")(type("Other", (Loud,), {}))
+    finally:
+        registry._registered.pop("loud")

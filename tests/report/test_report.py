@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -17,9 +16,9 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from pypdf import PdfReader
 
-from mosld_bench.errors import BadFileError, BenchError
+from mosld_bench.errors import BenchError
 from mosld_bench.records.record import Outcome, Point, Record
-from mosld_bench.records.store import Store, load
+from mosld_bench.records.store import Store
 from mosld_bench.report.analysis import Analysis, gather
 from mosld_bench.report.build import SIZES, _body_size, build_report, polished
 from mosld_bench.report.figures.plots import draw_all
@@ -28,7 +27,7 @@ from mosld_bench.report.sections.summary import summary
 from mosld_bench.report.table import percent, tex_text
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import Condition, ModelSpec, PlannedTrial, Trial
+from mosld_bench.spec.trial import Condition, ModelSpec, Trial
 from tests.support.synthetic import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,
@@ -422,23 +421,6 @@ def test_best_and_tied(tmp_path: Path) -> None:
     assert not re.search(r"LoRA &.*\\dag", tex)
 
 
-def test_records_are_read_in_one_pass_and_nothing_beside_them_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study, trials = make_records(tmp_path, recipes=("base", "lora", "mosld"))
-    for path in sorted((tmp_path / "results").glob("*/*/record.json")):
-        (path.parent / "items.parquet").write_bytes(b"not to be read")
-    opened: list[Path] = []
-    really = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, *how, **more: (opened.append(path), really(path, *how, **more))[1])
-    frame = load(tmp_path / "results", study.name)
-    monkeypatch.undo()
-    assert frame["trial"].nunique() == len(trials)
-    assert opened == sorted((tmp_path / "results").glob("*/*/record.json"))
-    for path, one in zip(opened, frame.drop_duplicates("trial")["record"], strict=True):  # nothing is lost on the way
-        assert (Store(tmp_path / "copy").write(Outcome(one)) / "record.json").read_bytes() == path.read_bytes()
-
-
 def test_dirty_is_a_draft(tmp_path: Path) -> None:
     study, trials = make_records(tmp_path, recipes=("base", "lora", "mosld"), seeds=(0,), dirty=True)
     text = text_of(build(tmp_path, study, trials))
@@ -544,25 +526,6 @@ def test_rows_of_several_models_are_told_apart_in_every_table(tmp_path: Path) ->
     build(tmp_path, study, trials, {})
     for name in ("main", "tasks-1"):
         assert [row["model"] for row in rows_of(tmp_path / "out" / "tables" / f"{name}.csv")] == ["embedded", "other"]
-
-
-def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
-    _, trials = make_records(tmp_path, ("lora", "mosld"))
-    path = tmp_path / "results" / trials[0].study / trials[0].id / "record.json"
-    content = json.loads(path.read_text())
-    for broken, why in (
-        (path.read_text()[:100], "Invalid JSON"),
-        (json.dumps({**content, "schema_version": 2}), "schema_version: Input should be 1"),
-        (json.dumps({**content, "trial_id": None}), "trial_id: Input should be a valid string"),
-    ):
-        path.write_text(broken)
-        with pytest.raises(BadFileError, match=rf"record\.json is no record of this version \({re.escape(why)}"):
-            load(tmp_path / "results")
-    path.write_text("{")
-    size = make_record(trials[0], make_study()).size
-    assert size is not None
-    with pytest.raises(BadFileError, match=r"record\.json is no record of this version \(JSONDecodeError"):
-        Store(tmp_path / "results").finished(PlannedTrial(trials[0], size))
 
 
 def test_printed_numbers() -> None:

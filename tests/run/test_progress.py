@@ -8,41 +8,85 @@ import pytest
 from rich.console import Console
 
 from mosld_bench.records.record import Record
-from mosld_bench.run import progress as board
+from mosld_bench.run import ProgressDisplay, progress
 from mosld_bench.spec.trial import Trial
-from mosld_bench.trial.execute import Progress, failed
+from mosld_bench.trial.execute import failed
+from mosld_bench.trial.session import Progress
 from tests.support.synthetic import RECIPES, make_record, make_study, make_trials
 
 STUDY = make_study(seeds=[0, 1, 2, 3])
 LONG, FIRST, SECOND, UNPRICED = make_trials(STUDY, [RECIPES["lora"]])[:4]
+HOURS = {LONG.id: 5.0, FIRST.id: 1.0, SECOND.id: 3.0, UNPRICED.id: 0.0}
 
 
-def done(trial: Trial, seconds: float) -> Record:
-    made = make_record(trial, STUDY)
-    return made.model_copy(update={"meta_info": {**made.meta_info, "seconds": seconds}})
+class Clock:
+    """In place of the module `time`: shows the seconds that a test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(progress, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def record_of(trial: Trial, seconds: float) -> Record:
+    record = make_record(trial, STUDY)
+    return record.model_copy(update={"meta_info": {**record.meta_info, "seconds": seconds}})
 
 
 def test_time_left_goes_by_what_trials_are_estimated_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers. A long trial comes first; one has no estimate and counts as the mean of the others, 3 hours."""
-    now = [0.0]
-    monkeypatch.setattr(board.time, "monotonic", lambda: now[0])
-    said = io.StringIO()
-    shown = board.ProgressDisplay(
-        {LONG.id: 5, FIRST.id: 1, SECOND.id: 3, UNPRICED.id: 0}, Console(file=said, width=200)
-    )
+    clock, output = Clock(monkeypatch), io.StringIO()
+    display = ProgressDisplay(HOURS, Console(file=output, width=200))
     for trial in (LONG, FIRST):
-        shown.show(Progress(trial.id, "training"))
-    assert shown.time_left() == "?"
-    now[0] = 1000.0
-    shown.finish(done(FIRST, 1000))  # 1,000 s an hour: 4,000 s of the long one beside 3,000 and 3,000 of the others
-    assert shown.time_left() == "1:40:00"
-    shown.show(Progress(SECOND.id, "training"))
-    now[0] = 4000.0
-    shown.finish(done(SECOND, 3000))  # 1,000 s of the long one on one worker, 3,000 of the last on the other
-    assert shown.time_left() == "0:50:00"
-    shown.show(Progress(UNPRICED.id, "training"))
-    shown.finish(failed(UNPRICED, "Traceback\nOops: early", {}).record)  # says nothing of the pace
-    assert shown.time_left() == "0:16:40"
-    now[0] = 9000.0
-    assert shown.time_left() == "0:00:00"  # the long one is late
-    assert f"[3/4] {UNPRICED.id}  FAILED: Oops: early" in said.getvalue()
+        display.show(Progress(trial.id, "training"))
+    assert display.time_left() == "?"
+    clock.now = 1000.0
+    display.finish(record_of(FIRST, 1000))  # 1,000 s an hour: 4,000 s of the long one beside 3,000 and 3,000 of others
+    assert display.time_left() == "1:40:00"
+    display.show(Progress(SECOND.id, "training"))
+    clock.now = 4000.0
+    display.finish(record_of(SECOND, 3000))  # 1,000 s of the long one on one worker, 3,000 of the last on the other
+    assert display.time_left() == "0:50:00"
+    display.show(Progress(UNPRICED.id, "training"))
+    display.finish(failed(UNPRICED, "Traceback\nOops: early", {}).record)  # tells nothing of the pace
+    assert display.time_left() == "0:16:40"
+    clock.now = 9000.0
+    assert display.time_left() == "0:00:00"  # the long one is late
+    assert f"[3/4] {UNPRICED.id}  FAILED: Oops: early" in output.getvalue()
+
+
+def test_without_a_terminal_every_phase_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    output = io.StringIO()
+    with ProgressDisplay(HOURS, Console(file=output, width=200)) as display:
+        for step in range(3):
+            display.show(Progress(FIRST.id, "training", step, 3, 1.25))
+        display.show(Progress(FIRST.id, "scoring"))
+        display.finish(record_of(FIRST, 12.0))
+    first, second, third = output.getvalue().splitlines()
+    assert (first, second) == (f"  {FIRST.id}: training", f"  {FIRST.id}: scoring")
+    assert third.startswith(f"[1/4] {FIRST.id}  in-domain ")
+    assert "  12.0 s  left " in third
+
+
+def test_a_terminal_has_a_table_of_what_runs_and_what_ended_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, output = Clock(monkeypatch), io.StringIO()
+    display = ProgressDisplay(HOURS, Console(file=output, width=200, force_terminal=True))
+    display.show(Progress(LONG.id, "training", 7, 90, 1.25))
+    display.finish(failed(FIRST, "Oops", {"seconds": 3.0}).record)
+    clock.now = 42.0
+    printer = Console(file=io.StringIO(), width=200, record=True)
+    printer.print(display._table())
+    text = " ".join(printer.export_text().replace("│", " ").split())
+    assert "1 of 4 trials done, 1 failed, left ?" in text
+    assert f"{FIRST.id} FAILED: Oops 3 s" in text
+    assert f"{LONG.id} training 7/90 1.250 42 s" in text
+
+
+def test_where_nothing_runs_a_terminal_shows_nothing() -> None:
+    output = io.StringIO()
+    with ProgressDisplay({}, Console(file=output, force_terminal=True)):
+        pass
+    assert output.getvalue() == ""

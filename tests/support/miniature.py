@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-ITEMS = 12  # a split
+ITEMS = 12  # of a split
 
+#: An item: column -> value.
 Row = dict[str, Any]
+#: What makes the item of an index.
 Make = Callable[[int], Row]
 
 NAMES = ("Ada", "Ben", "Cleo", "Dan")
@@ -54,15 +56,18 @@ def arc(index: int) -> Row:
 
 
 def openbookqa(index: int) -> Row:
+    """Four options under letters."""
     return {"id": f"{index}-1", "question_stem": _question(index), **_choices(index)}
 
 
 def commonsense_qa(index: int) -> Row:
+    """Five options, and the concept that the question is about."""
     concept = THINGS[index % len(THINGS)]
     return {"id": f"{index:032x}", "question": _question(index), "question_concept": concept, **_choices(index, 5)}
 
 
 def race(index: int) -> Row:
+    """An article and a question on it, with four options."""
     _, _, places, right = _scene(index)
     return {
         "example_id": f"middle{index}.txt", "article": _story(index), "answer": "ABCD"[right],
@@ -71,6 +76,7 @@ def race(index: int) -> Row:
 
 
 def mctest(index: int) -> Row:
+    """Four questions to a story; options are columns of a record."""
     _, _, places, right = _scene(index)
     return {
         "idx": {"story": f"mc160.{index // 4}", "question": index % 4}, "question": _question(index),
@@ -80,6 +86,7 @@ def mctest(index: int) -> Row:
 
 
 def mmlu(index: int) -> Row:
+    """The answer is the place of the right option, from 0."""
     _, _, places, right = _scene(index)
     return {"question": _question(index), "subject": "household", "choices": places, "answer": right}
 
@@ -87,16 +94,17 @@ def mmlu(index: int) -> Row:
 def gsm8k(index: int) -> Row:
     """Now and then a sum above a thousand, written with a comma, and an empty line in the working."""
     name, thing, _, _ = _scene(index)
-    one, other = index + 2, 1000 if index % 5 == 1 else 3
+    first, more = index + 2, 1000 if index % 5 == 1 else 3
     gap = "\n\n" if index % 6 == 2 else "\n"
     return {
-        "question": f"{name} has {one} {thing}s and gets {other} more. How many {thing}s does {name} have?",
-        "answer": f"{name} has {one} {thing}s.{gap}Then there are {one}+{other}=<<{one}+{other}={one + other}>>"
-        f"{one + other} {thing}s.\n#### {one + other:,}",
+        "question": f"{name} has {first} {thing}s and gets {more} more. How many {thing}s does {name} have?",
+        "answer": f"{name} has {first} {thing}s.{gap}Then there are {first}+{more}=<<{first}+{more}={first + more}>>"
+        f"{first + more} {thing}s.\n#### {first + more:,}",
     }
 
 
 def sst2(index: int) -> Row:
+    """A sentence with the space at its end that the data set has, and 1 where it is positive."""
     positive = index % 2
     return {
         "idx": index,
@@ -106,14 +114,15 @@ def sst2(index: int) -> Row:
 
 
 def dialogsum(index: int, name: str, summary: int = 0) -> Row:
+    """A dialogue with the first, second or third of its summaries (``summary``: 0 to 2)."""
     _, thing, places, right = _scene(index)
     place = places[right]
-    said = (f"#Person2# tells #Person1# where the {thing} is.", f"The {thing} is in the {place}.",
-            f"#Person1# looks for a {thing}.")  # fmt: skip
+    summaries = (f"#Person2# tells #Person1# where the {thing} is.", f"The {thing} is in the {place}.",
+                 f"#Person1# looks for a {thing}.")  # fmt: skip
     return {
         "id": name,
         "dialogue": f"#Person1#: Where is my {thing}?\n#Person2#: It is in the {place}.",
-        "summary": said[summary],
+        "summary": summaries[summary],
         "topic": "lost things",
     }
 
@@ -127,6 +136,7 @@ def _three_references(index: int) -> Row:
 
 
 def openorca(index: int) -> Row:
+    """An instruction, every other one under a system prompt."""
     return {
         "id": f"flan.{index}",
         "system_prompt": "" if index % 2 else "You are a helpful assistant.",
@@ -146,7 +156,7 @@ _MCTEST = _schema(
     answer_options=pa.struct([(letter, TEXT) for letter in "ABCD"]), answer=TEXT, question_is_multiple=pa.bool_(),
 )  # fmt: skip
 
-#: data set -> its columns, and configuration -> split -> what makes an item.
+#: Data set -> its columns, and configuration -> split -> what makes an item.
 DATA: dict[str, tuple[pa.Schema, dict[str, dict[str, Make]]]] = {
     "allenai/ai2_arc": (
         _ARC,
@@ -198,7 +208,7 @@ DATA: dict[str, tuple[pa.Schema, dict[str, dict[str, Make]]]] = {
 def build(root: Path) -> Path:
     """Write all of :data:`DATA` below ``root``, each data set as ORGANISATION/DATASET; no split shares an item."""
     for name, (schema, configs) in DATA.items():
-        described = []
+        descriptions: list[dict[str, Any]] = []
         for config, splits in configs.items():
             folder = "data" if config == "default" else config
             (root / name / folder).mkdir(parents=True)
@@ -208,9 +218,9 @@ def build(root: Path) -> Path:
                     pa.Table.from_pylist(rows, schema), root / name / folder / f"{split}-00000-of-00001.parquet"
                 )
             files = [{"split": split, "path": f"{folder}/{split}-*"} for split in splits]
-            described.append({"config_name": config, "data_files": files})
-        if len(described) > 1:
-            described[0]["default"] = True
-        front = yaml.safe_dump({"configs": described}, sort_keys=False)
+            descriptions.append({"config_name": config, "data_files": files})
+        if len(descriptions) > 1:
+            descriptions[0]["default"] = True
+        front = yaml.safe_dump({"configs": descriptions}, sort_keys=False)
         (root / name / "README.md").write_text(f"---\n{front}---\nInvented items for tests.\n")
     return root

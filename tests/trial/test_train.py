@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,24 +14,28 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mosld_bench.errors import UnknownNameError
+from mosld_bench.inputs.items import Encoded, Request
 from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method
+from mosld_bench.methods.live import checkpoint_layers
+from mosld_bench.records.record import TrainInfo
 from mosld_bench.spec.trial import VALIDATIONS, TrainSpec
 from mosld_bench.trial.packed_scoring import score_plain
 from mosld_bench.trial.train import (
-    Encoded,
-    _schedule,
     answer_loss,
     batch_order,
     make_optimizer,
     micro_batches,
     optimizer_step,
+    schedule,
     train,
 )
+from mosld_bench.tuners.mixture.routing import RoutedLayer
 from tests.support.models import build, config
 
 
 def encoded(count: int = 24, seed: int = 0) -> list[Encoded]:
+    """Items of two tasks in turns, with prompts and answers of random ids and lengths."""
     rng = random.Random(seed)
     return [
         Encoded(f"t{index % 2}", [rng.randint(3, 40) for _ in range(rng.randint(4, 30))], rng.randint(1, 3))
@@ -39,8 +43,21 @@ def encoded(count: int = 24, seed: int = 0) -> list[Encoded]:
     ]
 
 
-def trained(tokens: int, recipe: str = "lora", **spec: object) -> tuple[nn.Module, object]:
-    params = {
+class Trained(NamedTuple):
+    """A model after training, and what training it took."""
+
+    model: nn.Module
+    info: TrainInfo
+
+    @property
+    def losses(self) -> list[float | None]:
+        """The loss at every point of the curve."""
+        return [point.loss for point in self.info.curve]
+
+
+def trained(micro_tokens: int, recipe: str = "lora", **spec: Any) -> Trained:
+    """A model of two layers trained on :func:`encoded` items; ``spec``: fields of TrainSpec that differ."""
+    params: dict[str, Any] = {
         "lora": {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]},
         "mosld": {"r": 2, "experts": 3, "share": "down", "top_k": 2, "dropout": 0.2, "dropout_on": "weight",
                   "target_modules": ["q_proj", "v_proj"]},
@@ -48,18 +65,18 @@ def trained(tokens: int, recipe: str = "lora", **spec: object) -> tuple[nn.Modul
     method = registry.get("peft" if recipe == "lora" else "mixture")
     torch.manual_seed(0)
     model = method.attach(build(config(layers=2)), params)
-    options = TrainSpec(**{"steps": 6, "batch_size": 8, "learning_rate": 1e-2, "micro_tokens": tokens} | spec)
+    defaults: dict[str, Any] = {"steps": 6, "batch_size": 8, "learning_rate": 1e-2, "micro_tokens": micro_tokens}
     info = train(
         model,
         method,
         examples=encoded(),
         validation=encoded(6, seed=1),
-        spec=options,
+        spec=TrainSpec(**defaults | spec),
         learning_rate=1e-2,
         seed=3,
         pad=0,
     )
-    return model, info
+    return Trained(model, info)
 
 
 def test_loss_is_the_mean_over_answer_tokens_by_definition() -> None:
@@ -74,29 +91,31 @@ def test_loss_is_the_mean_over_answer_tokens_by_definition() -> None:
 @pytest.mark.parametrize("recipe", ["lora", "mosld"])
 def test_micro_batches_change_nothing_but_rounding(recipe: str) -> None:
     """One forward for the whole batch, or one an example: the same training, weight dropout included."""
-    whole, one = trained(10_000, recipe)
-    cut, other = trained(1, recipe)
-    for (name, a), b in zip(whole.named_parameters(), cut.parameters(), strict=True):
+    whole, cut = trained(10_000, recipe), trained(1, recipe)
+    for (name, a), b in zip(whole.model.named_parameters(), cut.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-4, msg=name)
-    assert [p.loss for p in one.curve] == pytest.approx([p.loss for p in other.curve], rel=1e-3)
+    assert whole.losses == pytest.approx(cut.losses, rel=1e-3)
 
 
 def test_info_adds_up() -> None:
-    _, info = trained(64)
+    info = trained(64).info
     assert (info.steps, info.examples) == (6, 48)
     assert info.train_items == {"t0": 12, "t1": 12}
     assert info.validation_items == {"t0": 3, "t1": 3}
     assert info.exposures == {"t0": 2.0, "t1": 2.0}  # 48 examples are two epochs of 24
     assert 0 <= info.padding_share < 0.5
     assert info.curve[-1].validation_loss == info.final_validation_loss
-    assert info.curve[0].loss > info.curve[-1].loss
+    first, last = info.curve[0].loss, info.curve[-1].loss
+    assert first is not None
+    assert last is not None
+    assert first > last
     assert [p.step for p in info.curve] == sorted({p.step for p in info.curve})
 
 
 @pytest.mark.parametrize("steps", [3, 9, 12, 199, 201])
 def test_a_curve_has_no_more_points_than_it_may(steps: int) -> None:
     """Curves of a study are compared by step, and `plan` prices the validation losses."""
-    _, info = trained(10_000, steps=steps)
+    info = trained(10_000, steps=steps).info
     validated = [point.step for point in info.curve if point.validation_loss is not None]
     assert validated[-1] == steps
     assert min(steps, VALIDATIONS) / 2 < len(validated) <= VALIDATIONS
@@ -104,9 +123,9 @@ def test_a_curve_has_no_more_points_than_it_may(steps: int) -> None:
 
 
 def test_same_seed_same_examples_whatever_the_method() -> None:
-    one, other = batch_order(10, 4, seed=7), batch_order(10, 4, seed=7)
-    batches = [next(one) for _ in range(5)]
-    assert batches == [next(other) for _ in range(5)]
+    first, second = batch_order(10, 4, seed=7), batch_order(10, 4, seed=7)
+    batches = [next(first) for _ in range(5)]
+    assert batches == [next(second) for _ in range(5)]
     assert sorted(index for batch in batches for index in batch) == sorted(2 * list(range(10)))
     assert batches != [next(batch_order(10, 4, seed=8)) for _ in range(5)]
 
@@ -127,17 +146,17 @@ def test_long_examples_do_not_pad_short_ones() -> None:
 
 def test_schedules() -> None:
     spec = TrainSpec(steps=10, warmup_steps=2, schedule="linear")
-    shares = [_schedule(step, 10, spec) for step in range(1, 11)]
+    shares = [schedule(step, 10, spec) for step in range(1, 11)]
     assert shares == pytest.approx([1 / 3, 2 / 3, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
-    assert _schedule(6, 10, TrainSpec(steps=10, schedule="cosine")) == pytest.approx(0.5)
-    assert _schedule(9, 10, TrainSpec(steps=10, schedule="constant")) == 1
+    assert schedule(6, 10, TrainSpec(steps=10, schedule="cosine")) == pytest.approx(0.5)
+    assert schedule(9, 10, TrainSpec(steps=10, schedule="constant")) == 1
 
 
 def test_a_loss_that_is_no_number_stops_the_trial() -> None:
     method = registry.get("full")
     model = method.attach(build(config(layers=1)), {})
     with torch.no_grad():
-        model.lm_head.weight.fill_(float("nan"))
+        model.get_parameter("lm_head.weight").fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="loss became nan at step"):
         train(
             model, method, examples=encoded(), validation=[], spec=TrainSpec(steps=3), learning_rate=1e-2, seed=0, pad=0
@@ -148,12 +167,13 @@ def test_an_update_that_breaks_the_model_stops_the_trial() -> None:
     """The training loss is that of before the update, so the validation loss is what the last one shows in."""
     method = registry.get("full")
     model = method.attach(build(config(layers=1)), {})
-    model.lm_head.weight.register_hook(lambda gradient: gradient * float("nan"))
+    head = model.get_parameter("lm_head.weight")
+    head.register_hook(lambda gradient: gradient * float("nan"))  # type: ignore[no-untyped-call]
     options = TrainSpec(steps=1, gradient_clip=None)
     with pytest.raises(FloatingPointError, match="validation loss became nan at step 1 of 1"):
         train(model, method, examples=encoded(), validation=encoded(4), spec=options, learning_rate=1e-2, seed=0, pad=0)
     with pytest.raises(FloatingPointError, match="log-likelihoods that are no numbers"):
-        score_plain(model, [([3, 4], [5])], 0, 64)
+        score_plain(model, [Request([3, 4], [5])], pad=0, tokens=64)
 
 
 def test_the_balance_loss_counts_every_token_once() -> None:
@@ -164,72 +184,75 @@ def test_the_balance_loss_counts_every_token_once() -> None:
             return model
 
         def aux_loss(self, model: nn.Module) -> torch.Tensor:
-            return model.seen.float().mean()
+            return seen[-1].float().mean()
 
+    seen: list[torch.Tensor] = []
     model = build(config(layers=1)).requires_grad_(True)
     model.register_forward_pre_hook(
-        lambda module, args, given: setattr(module, "seen", given["input_ids"][given["attention_mask"].bool()]),
+        lambda module, args, inputs: seen.append(inputs["input_ids"][inputs["attention_mask"].bool()]),
         with_kwargs=True,
     )
     items = encoded(7)
-    every = [token for item in items for token in item.ids]
+    ids = [token for item in items for token in item.ids]
     for tokens in (10_000, 60, 1):
         spec = TrainSpec(steps=1, micro_tokens=tokens)
-        stepper = make_optimizer("adamw", list(model.parameters()), 0.0, 0.0)
-        _, extra, _ = optimizer_step(model, Balanced(), items, spec, stepper, 0)
-        assert float(extra) == pytest.approx(sum(every) / len(every), rel=1e-5)  # type: ignore[arg-type]
+        optimizer = make_optimizer("adamw", list(model.parameters()), learning_rate=0.0, weight_decay=0.0)
+        result = optimizer_step(model, Balanced(), items, spec=spec, optimizer=optimizer, pad=0)
+        assert result.aux_loss is not None
+        assert float(result.aux_loss) == pytest.approx(sum(ids) / len(ids), rel=1e-5)
 
 
 def test_bfloat16_and_checkpointing_follow_the_float32_curve() -> None:
-    _, exact = trained(512)
-    _, rough = trained(512, dtype="bfloat16")
-    assert [p.loss for p in rough.curve] == pytest.approx([p.loss for p in exact.curve], rel=0.05)
+    assert trained(512, dtype="bfloat16").losses == pytest.approx(trained(512).losses, rel=0.05)
+
+
+def gradient(parameter: nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 @pytest.mark.parametrize("recipe", ["mixlora", "mosld"])
 def test_checkpointing_leaves_no_graph_behind(recipe: str) -> None:
     """The forward that checkpointing repeats must not leave balance losses: each would hold a layer's activations."""
-    from mosld_bench.methods.live import checkpoint_layers
-    from mosld_bench.tuners.mixture.routing import RoutedLayer
-
     method = registry.get("mixture" if recipe == "mosld" else "mixlora")
-    params = {"r": 2, "experts": 3, "top_k": 2, "balance_coef": 0.1}
+    params: dict[str, Any] = {"r": 2, "experts": 3, "top_k": 2, "balance_coef": 0.1}
     params |= {"share": "down", "target_modules": ["q_proj", "v_proj"]} if recipe == "mosld" else {}
-    gradients = []
+    gradients: list[dict[str, torch.Tensor]] = []
     for checkpointed in (False, True):
         torch.manual_seed(0)
         model = method.attach(build(config(layers=2)), params)
         if checkpointed:
             checkpoint_layers(model, True)
         model.train()
-        (answer_loss(model, encoded(4), 0) + method.aux_loss(model)).backward()
+        loss, balance = answer_loss(model, encoded(4), 0), method.aux_loss(model)
+        assert balance is not None
+        (loss + balance).backward()  # type: ignore[no-untyped-call]
         routed = [module for module in model.modules() if isinstance(module, RoutedLayer)]
         assert len(routed) >= 2
         assert all(module.balance is None for module in routed)
-        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
-    assert any("router" in name and p.grad.abs().sum() > 0 for name, p in model.named_parameters() if p.requires_grad)
+        gradients.append({name: gradient(p) for name, p in model.named_parameters() if p.requires_grad})
+    kept, repeated = gradients
+    assert all(torch.allclose(kept[name], repeated[name], atol=1e-6) for name in kept)
+    assert any("router" in name and gradient.abs().sum() > 0 for name, gradient in repeated.items())
 
 
 def test_warm_up_takes_no_more_than_its_share() -> None:
     spec = TrainSpec(steps=50, warmup_steps=100, warmup_limit=0.1)
-    rates = [_schedule(step, 50, spec) for step in range(1, 51)]
+    rates = [schedule(step, 50, spec) for step in range(1, 51)]
     assert rates.index(max(rates)) == 5
     assert rates[-1] < 0.05
 
 
 def test_adafactor_by_its_equations() -> None:
     """Two steps on one matrix against arXiv 1804.04235, algorithm 4, at the small gradients of a large model."""
-    from mosld_bench.trial.train import make_optimizer
-
     torch.manual_seed(0)
     weight = nn.Parameter(torch.randn(4, 3, dtype=torch.float64))
     gradients = [1e-6 * torch.randn(4, 3, dtype=torch.float64) for _ in range(2)]
     x, rows, columns = weight.detach().clone(), torch.zeros(4).double(), torch.zeros(3).double()
-    stepper = make_optimizer("adafactor", [weight], 1e-2, 0.0)
+    optimizer = make_optimizer("adafactor", [weight], learning_rate=1e-2, weight_decay=0.0)
     for t, g in enumerate(gradients, 1):
         weight.grad = g.clone()
-        stepper.step()
+        optimizer.step()
         decay = 1 - t**-0.8
         rows = decay * rows + (1 - decay) * (g**2).mean(1)
         columns = decay * columns + (1 - decay) * (g**2).mean(0)
@@ -238,34 +261,24 @@ def test_adafactor_by_its_equations() -> None:
         update = update / max(1.0, update.pow(2).mean().sqrt().item())
         x = x - max(1e-3, x.pow(2).mean().sqrt().item()) * min(1e-2, t**-0.5) * update
     assert torch.allclose(weight.detach(), x, atol=1e-9)
-    state = sum(v.numel() for v in stepper.state[weight].values() if isinstance(v, torch.Tensor) and v.numel() > 1)
+    state = sum(v.numel() for v in optimizer.state[weight].values() if isinstance(v, torch.Tensor) and v.numel() > 1)
     assert state == 4 + 3
-
-
-def test_what_trains_is_float32_whatever_the_dtype_of_the_model() -> None:
-    from mosld_bench.methods.live import copy_sharing_weights, unshare_trainable
-
-    base = build(config(layers=2)).to(torch.bfloat16)
-    model = registry.get("full").attach(copy_sharing_weights(base), {})
-    owned = unshare_trainable(model, base)
-    assert {p.dtype for p in owned} == {torch.float32}
-    assert {id(p) for p in owned} == {id(p) for p in model.parameters()}
-    assert {p.dtype for p in base.parameters()} == {torch.bfloat16}
-    lora = registry.get("peft").attach(
-        copy_sharing_weights(base), {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]}
-    )
-    assert unshare_trainable(lora, base) == []
-    assert {p.dtype for p in lora.parameters() if p.requires_grad} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", ["adamax", "", 512])
 def test_an_unknown_optimizer_is_refused(name: str) -> None:
     """A number that slipped into its place had trained with AdamW."""
     with pytest.raises(UnknownNameError, match=r"no optimizer named .* Known: adafactor, adamw"):
-        make_optimizer(name, [nn.Parameter(torch.zeros(2))], 1e-3, 0.0)
+        make_optimizer(name, [nn.Parameter(torch.zeros(2))], learning_rate=1e-3, weight_decay=0.0)
 
 
 def test_what_training_is_given_is_named() -> None:
     """Nothing behind the model and the method can slip into another's place."""
-    kinds = {name: parameter.kind for name, parameter in inspect.signature(train).parameters.items()}
-    assert [name for name, kind in kinds.items() if kind is not inspect.Parameter.KEYWORD_ONLY] == ["model", "method"]
+
+    def positional(function: Callable[..., object]) -> list[str]:
+        parameters = inspect.signature(function).parameters.values()
+        return [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
+
+    assert positional(train) == ["model", "method"]
+    assert positional(optimizer_step) == ["model", "method", "batch"]
+    assert positional(make_optimizer) == ["name", "parameters"]

@@ -1,4 +1,4 @@
-"""What the repository keeps as its evidence: reports follow from records, and the README's tables from reports."""
+"""What the repository keeps as its evidence: reports follow from records, and the pages' tables from reports."""
 
 from __future__ import annotations
 
@@ -39,31 +39,33 @@ def test_the_tables_of_a_kept_report_follow_from_its_records(study: str, tmp_pat
         shutil.copy(REPOSITORY / path, tmp_path / path)
     done = bench("report", study, "--root", str(tmp_path), HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
-    made = {path.name: path for path in (tmp_path / "reports" / study / "tables").iterdir()}
+    rebuilt = {path.name: path for path in (tmp_path / "reports" / study / "tables").iterdir()}
     kept = {path.name: path for path in (REPOSITORY / "reports" / study / "tables").iterdir()}
-    assert made.keys() == kept.keys()
+    assert rebuilt.keys() == kept.keys()
     for name, table in kept.items():
-        assert made[name].read_text(encoding="utf-8") == table.read_text(encoding="utf-8"), name
+        assert rebuilt[name].read_text(encoding="utf-8") == table.read_text(encoding="utf-8"), name
 
 
-def test_the_tables_of_the_readme_are_those_of_the_reports() -> None:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    start = "| method | trainable parameters | "
-    heads = {"embedded": start + "in-domain |", "smollm2": start + "seeds |"}
+@pytest.mark.parametrize(
+    ("study", "page", "columns"),
+    [("embedded", "README.md", "in-domain |"), ("smollm2", "reports/smollm2/README.md", "seeds | in-domain |")],
+)
+def test_the_table_of_a_page_is_that_of_the_report(study: str, page: str, columns: str) -> None:
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    head = f"| method | trainable parameters | {columns} out-of-domain |"
+    table = text[text.index(head) :].split("\n\n")[0].splitlines()[2:]
+    with (REPOSITORY / "reports" / study / "tables" / "main.csv").open(encoding="utf-8") as file:
+        rows = {row["recipe"]: row for row in csv.DictReader(file) if row["setting"] in {"frozen", "mixture"}}
+    assert len(table) == len(rows)
     titles = {"Frozen base": "base", "Full fine-tuning": "full"}
-    for study, head in heads.items():
-        table = text[text.index(head) :].split("\n\n")[0].splitlines()[2:]
-        with (REPOSITORY / "reports" / study / "tables" / "main.csv").open(encoding="utf-8") as file:
-            rows = {row["recipe"]: row for row in csv.DictReader(file) if row["setting"] in {"frozen", "mixture"}}
-        assert len(table) == len(rows)
-        for line in table:
-            title, trainable, *seeds, inside, outside = (cell.strip() for cell in line.strip("|").split("|"))
-            row = rows[titles.get(title, title.lower())]
-            assert trainable == f"{int(row['trainable_parameters'] or 0):,}", line
-            assert seeds in ([], [row["seeds"]]), line
-            assert (inside, outside) == (_shown(row, "in_domain"), _shown(row, "out_of_domain")), line
+    for line in table:
+        title, trainable, *seeds, inside, outside = (cell.strip() for cell in line.strip("|").split("|"))
+        row = rows[titles.get(title, title.lower())]
+        assert trainable == f"{int(row['trainable_parameters'] or 0):,}", line
+        assert seeds in ([], [row["seeds"]]), line
+        assert (inside, outside) == (_shown(row, "in_domain"), _shown(row, "out_of_domain")), line
 
 
-def _shown(row: dict[str, str], kind: str) -> str:
-    sd = row[f"{kind}_sd"]
-    return percent(float(row[f"{kind}_mean"])) + (f" ± {percent(float(sd))}" if sd else "")
+def _shown(row: dict[str, str], domain: str) -> str:
+    sd = row[f"{domain}_sd"]
+    return percent(float(row[f"{domain}_mean"])) + (f" ± {percent(float(sd))}" if sd else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from mosld_bench.embedded import MODEL_DIR
+from mosld_bench.inputs.source_note import NOTE
+from mosld_bench.inputs.tasks import TaskLoader
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, declarations, tracked
 
 FIXED = {"mosld_bench", "methods", "tasks", "results", "reports", "tests", "pyproject.toml", "README.md"}
@@ -46,53 +53,68 @@ def test_wheel_carries_the_declarations_and_nothing_at_top_level(wheel: Path) ->
 
 
 def test_a_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
-    site, here = tmp_path / "site", tmp_path / "here"
-    here.mkdir()
+    site, folder = tmp_path / "site", tmp_path / "empty"
+    folder.mkdir()
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     done = bench("run", "embedded", "--methods", "lora", "--seeds", "0", "--steps", "2", "--limit", "4", "--executor",
-                 "inline", cwd=here, PYTHONPATH=str(site))  # fmt: skip
+                 "inline", cwd=folder, PYTHONPATH=str(site))  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in here.iterdir()} == {"results", "reports"}
-    assert (here / "reports" / "embedded" / "report.pdf").stat().st_size > 10_000
+    assert {path.name for path in folder.iterdir()} == {"results", "reports"}
+    assert (folder / "reports" / "embedded" / "report.pdf").stat().st_size > 10_000
     where = subprocess.run(
         [sys.executable, "-c", "import mosld_bench; print(mosld_bench.__file__)"],
-        capture_output=True, text=True, cwd=here, env={"PYTHONPATH": str(site)}, check=True,
+        capture_output=True, text=True, cwd=folder, env={"PYTHONPATH": str(site)}, check=True,
     )  # fmt: skip
     assert str(site) in where.stdout
 
 
 def test_top_level_is_as_promised() -> None:
     top = {name.split("/")[0] for name in tracked()}
-    assert top - FIXED <= {"LICENSE", "CHANGELOG.md"} | {name for name in top if name.startswith(".")}
+    others = {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"}
+    assert top - FIXED <= others | {name for name in top if name.startswith(".")}
 
 
 def commands() -> list[str]:
-    """The mosld-bench commands of the README's code blocks."""
-    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+    """The mosld-bench commands in the code blocks of the README and of the pages that it leads to, each once."""
+    text = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in tracked() if page.endswith(".md"))
+    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", text, re.S)
     lines = [
         re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()
     ]
-    return [part.strip() for line in lines for part in line.split("&&") if part.strip().startswith("mosld-bench")]
+    parts = [part.strip() for line in lines for part in line.split("&&")]
+    return list(dict.fromkeys(part for part in parts if part.startswith("mosld-bench")))
 
 
 QUICK = ["--seeds", "0", "--steps", "2", "--limit", "4", "--executor", "inline"]
 
 
+@pytest.fixture
+def cache(tmp_path: Path, miniature: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of its own for the commands of a test, which fetch from small repositories on this machine."""
+    repositories, cache = tmp_path / "hub", tmp_path / "cache"
+    for study in (REPOSITORY / "reports").glob("*/study.yaml"):
+        for model in Study.load(study).models:
+            folder = repositories / "models" / model.name
+            if model.name != "embedded" and not folder.is_dir():
+                shutil.copytree(MODEL_DIR, folder, ignore=shutil.ignore_patterns(NOTE))
+                (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+                (folder / "onnx").mkdir()
+                (folder / "onnx" / "config.json").write_text("{}")
+    (repositories / "datasets").symlink_to(miniature)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "tests" / "support" / "hub"), prepend=os.pathsep)
+    monkeypatch.setenv("STAND_IN_HUB", str(repositories))
+    monkeypatch.setenv("MOSLD_BENCH_CACHE", str(cache))
+    return cache
+
+
 @pytest.mark.parametrize("command", commands())
-def test_every_command_of_the_readme_runs(command: str, tmp_path: Path) -> None:
+def test_every_command_of_the_readme_runs(command: str, tmp_path: Path, cache: Path) -> None:
     """As written; a training command with its length cut, or as a plan where it needs what this machine lacks."""
     words = command.split()[1:]
     root = declarations(tmp_path / "root")
-    if words[0] == "fetch":
-        words.append("--help")
-    elif words[0] == "run" and (words[1] in {"smollm2", "paper"} or "--gpus" in words):
-        # The plan of it: its weights and its devices may not be here.
-        at = [index for index, word in enumerate(words) if word in {"--data-root", "--model-root", "--ray-address"}]
-        dropped = {i for index in at for i in (index, index + 1)}
-        kept = [word for index, word in enumerate(words[1:], 1) if index not in dropped]
-        words = ["run", *kept, "--dry-run", "--model", str(REPOSITORY / "mosld_bench" / "embedded" / "model"), "--set",
-                 "budget_tolerance=0.3"]  # fmt: skip
+    if words[0] == "run" and (words[1] in {"smollm2", "paper"} or "--gpus" in words):
+        words.append("--dry-run")  # its weights and its devices may not be here, but the shape of its model is
     elif words[:2] == ["run", "parameters"]:
         pass  # takes seconds as it is
     elif words[0] == "run":
@@ -105,3 +127,48 @@ def test_every_command_of_the_readme_runs(command: str, tmp_path: Path) -> None:
         words += [*QUICK[:-2], "--methods", "lora"]  # the options that made these records
     done = bench(*words, cwd=root)
     assert done.returncode == 0, done.stderr + done.stdout
+    if words[0] == "fetch":
+        to = root / words[words.index("--to") + 1] if "--to" in words else None
+        _check_fetched(words[1], root=root, to=to, cache=cache, printed=done.stdout)
+    elif "--dry-run" in words:
+        name = "paper" if words[1].startswith("--") else words[1]
+        recipes = {"recipes": ["all"]} if "--methods" in words else {}
+        study = Study.load(root / "reports" / name / "study.yaml", recipes)
+        assert f"{study.name}: {len(study.plan(Workspace(root, root)))} trials on {study.model_names}" in done.stdout
+        assert not (root / "results" / study.name).exists()
+
+
+def _check_fetched(name: str, *, root: Path, to: Path | None, cache: Path, printed: str) -> None:
+    """The study's models are where a run finds them, and with ``to`` its data sets: what it reads and no more."""
+    study = Study.load(root / "reports" / name / "study.yaml")
+    for model in study.models:
+        folder = to / model.name if to else cache / "models" / model.name.replace("/", "--")
+        assert f"{model.name}: {folder.relative_to(root) if to else folder}" in printed.replace("\n", " ")
+        names = {path.name for path in MODEL_DIR.iterdir()}
+        assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == names
+        note = json.loads((folder / NOTE).read_text())
+        assert note == {"source": f"hub:{model.name}", "revision": model.revision or "main"}
+    if to is None:
+        return
+    loader = TaskLoader([root / "tasks"], to)
+    for task in study.tasks:
+        assert len(loader.get(task).eval_docs) > 0
+    datasets = {str((loader.files.config(task) or {})["dataset_path"]) for task in study.tasks}
+    models = {model.name for model in study.models}
+    assert {path.relative_to(to).as_posix() for path in to.glob("*/*") if path.is_dir()} == datasets | models
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_is_fetched_runs_without_a_network(tmp_path: Path) -> None:
+    """As the README has it for a cluster, at the smallest size; the model that is served is small."""
+    root = declarations(tmp_path / "root")
+    there = bench("fetch", "paper", "--to", "mirror", cwd=root)
+    assert there.returncode == 0, there.stderr
+    done = bench(
+        "run", "paper", "--model-root", "mirror", "--data-root", "mirror", "--methods", "lora", "--settings",
+        "mixture", "--budget", "r8", "--set", "train.validation_items=2", "--gpus", "0", *QUICK, cwd=root,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    records = [json.loads(path.read_text()) for path in (root / "results" / "paper").glob("*/record.json")]
+    assert {record["meta_info"]["weights"]["source"] for record in records} == {"hub:NousResearch/Llama-2-7b-hf"}
+    assert {record["trial"]["recipe"]["name"] for record in records} == {"base", "lora"}

@@ -13,11 +13,10 @@ import pytest
 from pypdf import PdfReader
 from rich.console import Console
 
-from mosld_bench import display
-from mosld_bench import pipeline as job
+from mosld_bench import display, pipeline
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.inputs import source_note as origin
-from mosld_bench.run import plan as planning
+from mosld_bench.run import Options, make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, declarations
@@ -55,9 +54,9 @@ def test_the_studies_are_those_of_the_paper_and_ours() -> None:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_is_planned_offline_as_it_is(name: str) -> None:
-    plan = planning.make(Study.load(WORKSPACE.study_file(name)), WORKSPACE)
-    assert len({trial.id for trial, _ in plan.jobs}) == len(plan.jobs) > 1
-    for trial, fit in plan.jobs:
+    plan = make_plan(Study.load(WORKSPACE.study_file(name)), WORKSPACE)
+    assert len({trial.id for trial, _ in plan.planned}) == len(plan.planned) > 1
+    for trial, fit in plan.planned:
         if fit.target is not None:
             assert fit.residual is not None
             assert abs(fit.residual) <= trial.tolerance
@@ -68,7 +67,7 @@ def test_a_study_is_planned_offline_as_it_is(name: str) -> None:
     narrow = Console(width=80, file=StringIO(), record=True)
     narrow.print(display.plan_table(plan, 80))
     printed = narrow.export_text()
-    assert f"{plan.jobs[-1][1].trainable:,}" in printed
+    assert f"{plan.planned[-1].fit.trainable:,}" in printed
     assert "…" not in printed
 
 
@@ -105,12 +104,12 @@ def test_a_study_runs_from_plan_to_pdf(name: str, root: Path, miniature: Path) -
     if models:
         del given["model"]
     study = Study.load(workspace.study_file(name), given)
-    plan = planning.make(study, workspace, model_root=models)
-    options = job.Options(executor="inline", gpus=0, data_root=miniature, model_root=models)
-    assert job.run(plan, workspace, Console(quiet=True), options) == 0
+    plan = make_plan(study, workspace, model_root=models)
+    options = Options(executor="inline", gpus=0, data_root=miniature, model_root=models)
+    assert pipeline.run(plan, workspace, Console(quiet=True), options) == 0
 
     records = [json.loads(path.read_text()) for path in (root / "results" / name).glob("*/record.json")]
-    assert len(records) == len(plan.jobs)
+    assert len(records) == len(plan.planned)
     assert {record["status"] for record in records} == {"finished"}
     tables = root / "reports" / name / "tables"
     text = "".join(page.extract_text() for page in PdfReader(root / "reports" / name / "report.pdf").pages)
@@ -118,7 +117,7 @@ def test_a_study_runs_from_plan_to_pdf(name: str, root: Path, miniature: Path) -
     assert "".join(study.question.split()) in flat
     if study.train:
         main = pd.read_csv(tables / "main.csv")
-        assert set(main["recipe"]) == {trial.recipe.name for trial, _ in plan.jobs}
+        assert set(main["recipe"]) == {trial.recipe.name for trial, _ in plan.planned}
         assert main["in_domain_mean"].notna().all()
         assert "Overlap" in text
     if study.axis:

@@ -41,7 +41,7 @@ from mosld_bench.spec.trial import Condition
 def draw_all(analysis: Analysis) -> list[Plot | str]:
     """Every figure, or the sentence that stands in its place; of a study that trains nothing, the profile's alone."""
     with style():
-        scored = [FIGURES[name](analysis) for name in analysis.study.figures] if analysis.study.train else []
+        scored = [FIGURES[name](analysis) for name in analysis.study.figures] if analysis.study.trains else []
         return [*scored, profile_section.relative_time(analysis)]
 
 

@@ -26,7 +26,7 @@ RISE = 0.05  # of the validation loss above its lowest: more than it moves by fr
 
 def results(analysis: Analysis) -> Section | None:
     """The main table, how to read it, and the differences to the study's reference."""
-    if analysis.study.train is None:
+    if not analysis.study.trains:
         return None
     differences = tables.differences(analysis)
     return section(
@@ -155,7 +155,7 @@ def exposure(analysis: Analysis) -> Section | None:
 
 def cost(analysis: Analysis) -> Section:
     """Time and memory, and the budget audit."""
-    if analysis.study.train is None:
+    if not analysis.study.trains:
         return section("Parameters", costs.audit(analysis))
     hardware = listed(_distinct(machine(record.meta_info.get("hardware")) for record in analysis.records))
     return section(

@@ -106,7 +106,7 @@ def audit(analysis: Analysis) -> Table:
     for row in sorted(analysis.trained, key=lambda row: (not row.matched, not row.ranked, -order[row.block])):
         size = next((record.size for record in row.records if record.size), None)
         here = (row.budget, row.block.model)
-        if analysis.study.train and not row.matched and any(other.matched for other in analysis.trained):
+        if analysis.study.trains and not row.matched and any(other.matched for other in analysis.trained):
             continue  # what has no target needs no audit; its size is in the main table
         if size is None or (row.recipe.name, *here) in seen:
             continue

@@ -57,7 +57,7 @@ def reproduction(analysis: Analysis) -> Section | None:
     tables: list[Block | None] = []
     if found:
         tables += [_averages(analysis, found), _by_task(analysis, found)]
-    if analysis.study.train is None:
+    if not analysis.study.trains:
         tables.append(_counts(analysis, facts))
     slips = [slip.what for slip in published.slips(analysis.published) if slip.file[:-4] in analysis.study.published]
     names = ", ".join(sorted({one.table for one in found}) or analysis.study.published).replace("_", " ")

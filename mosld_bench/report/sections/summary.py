@@ -13,7 +13,7 @@ def summary(analysis: Analysis) -> list[str]:
     """The abstract: only what the numbers bear, in this order: scale, best rows, base, gaps."""
     study = analysis.study
     recipes = [recipe for recipe in analysis.recipes if recipe.method != "base"]
-    if study.train is None:
+    if not study.trains:
         return _counts(analysis)
     domains = counted(len(study.in_domain), "in-domain task")
     if study.out_of_domain:

@@ -1,0 +1,150 @@
+"""The options that commands share: their types with their help, and what they change in a study.
+
+A command asks for a group of options by a keyword-only parameter that is a dataclass of them (:class:`StudyOptions`);
+:func:`expanded` shows typer the fields in its place.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+import yaml
+
+from mosld_bench.errors import BenchError
+
+STUDY_HELP = "A study's name (a folder of reports/) or a study.yaml."
+
+StudyName = Annotated[str, typer.Argument(help=STUDY_HELP)]
+Root = Annotated[Path | None, typer.Option(help="Folder with methods/, tasks/, results/ and reports/.")]
+Include = Annotated[list[Path] | None, typer.Option("--include-path", help="More lm-eval task definitions.")]
+Plugin = Annotated[list[str] | None, typer.Option(help="Python module that registers methods.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Mirror of data sets: DIR/ORGANISATION/DATASET.")]
+ModelRoot = Annotated[Path | None, typer.Option(help="Folder of models: DIR/ORGANISATION/MODEL.")]
+
+Recipes = Annotated[str | None, typer.Option("--methods", help="Recipes, by comma; 'all' is every main one.")]
+Budgets = Annotated[str | None, typer.Option(help="Trainable parameters, by comma: 250k, 0.5%, lora-r8, native.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds, by comma.")]
+Settings = Annotated[str | None, typer.Option("--settings", help="mixture, single, or both by comma.")]
+InDomain = Annotated[str | None, typer.Option("--tasks", help="Tasks to train on and score, by comma.")]
+OutOfDomain = Annotated[str | None, typer.Option("--out-of-domain", help="Tasks to score only; '' for none.")]
+Model = Annotated[str | None, typer.Option(help="Base model: 'embedded', a hub id, or a folder.")]
+Limit = Annotated[int | None, typer.Option(help="Items a task to score, a fixed sample.")]
+Steps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of the study's.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="Any other key of the study: train.batch_size=64.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """What a command line changes in a study, as given: None is an option that was left out."""
+
+    methods: Recipes = None
+    budget: Budgets = None
+    seeds: Seeds = None
+    settings: Settings = None
+    tasks: InDomain = None
+    out_of_domain: OutOfDomain = None
+    model: Model = None
+    limit: Limit = None
+    steps: Steps = None
+    set_: Assignments = None
+
+    def overrides(self) -> dict[str, Any]:
+        """Dotted key of a study -> its value, for `Study.load`.
+
+        Raises BenchError for seeds that are no whole numbers, and for a --set that is no KEY=VALUE.
+        """
+        lists = {
+            "recipes": self.methods,
+            "budgets": self.budget,
+            "settings": self.settings,
+            "in_domain": self.tasks,
+            "out_of_domain": self.out_of_domain,
+        }
+        values: dict[str, Any] = {key: _parts(text) for key, text in lists.items() if text is not None}
+        if self.seeds is not None:
+            values["seeds"] = _whole_numbers("--seeds", self.seeds)
+        if self.model:
+            values["model"] = {"name": self.model}
+        if self.limit is not None:
+            values["evaluate.limit"] = self.limit
+        if self.steps is not None:
+            values["train.steps"] = self.steps
+        return values | dict(map(_assigned, self.set_ or ()))
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _whole_numbers(option: str, text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("-?[0-9]+", part) for part in parts):
+        raise BenchError(f"{option} takes whole numbers by comma, such as 0,1,2; given: {text!r}.")
+    return [int(part) for part in parts]
+
+
+def _assigned(assignment: str) -> tuple[str, Any]:
+    """KEY=VALUE as key and value, which is read as YAML."""
+    key, equals, text = assignment.partition("=")
+    if not equals:
+        raise BenchError(f"--set takes KEY=VALUE, such as train.batch_size=64; given: {assignment!r}.")
+    try:
+        return key.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise BenchError(f"--set takes a VALUE in YAML; given: {assignment!r} ({problem}).") from error
+
+
+def expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` as typer is to see it: its parameters that are dataclasses of options are replaced by their fields.
+
+    Called with the fields by keyword, it calls ``command`` with the dataclasses.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
+
+    @wraps(command)
+    def with_groups(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    def parameters() -> Iterator[inspect.Parameter]:
+        for parameter in inspect.signature(command).parameters.values():
+            if parameter.name in groups:
+                yield from _parameters(groups[parameter.name])
+            else:
+                yield parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
+
+    with_groups.__signature__ = inspect.Signature(list(parameters()))  # type: ignore[attr-defined]
+    return with_groups
+
+
+def _parameters(group: type[Any]) -> Sequence[inspect.Parameter]:
+    """The fields of a dataclass as keyword-only parameters."""
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(group)
+    ]
+
+
+def load_plugins(modules: Sequence[str] | None) -> None:
+    """Import the modules of --plugin, from the working directory too. Raises BenchError for one that cannot be."""
+    from mosld_bench.methods.registry import load_plugin
+
+    sys.path.insert(0, str(Path.cwd()))  # a plug-in beside the user's notebook needs no installation
+    for module in modules or ():
+        load_plugin(module)

@@ -1,0 +1,23 @@
+"""Every table that goes to a terminal, one file a table, and the sentences below it. Loads no torch."""
+
+from __future__ import annotations
+
+from mosld_bench.display.methods import methods_table, recipes_table
+from mosld_bench.display.plan import plan_sentences, plan_table
+from mosld_bench.display.profile import profile_sentences, profile_table
+from mosld_bench.display.results import results_table
+from mosld_bench.display.tasks import example_text, overlap_sentence, overlap_table, tasks_table
+
+__all__ = [
+    "example_text",
+    "methods_table",
+    "overlap_sentence",
+    "overlap_table",
+    "plan_sentences",
+    "plan_table",
+    "profile_sentences",
+    "profile_table",
+    "recipes_table",
+    "results_table",
+    "tasks_table",
+]

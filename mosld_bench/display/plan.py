@@ -1,0 +1,116 @@
+"""A plan in the terminal: its table, and what it will take in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.box import HEAVY_HEAD
+from rich.table import Table
+
+from mosld_bench.cost import estimate
+from mosld_bench.cost.estimate import Price
+from mosld_bench.run.plan import Plan
+from mosld_bench.spec.trial import Condition, PlannedTrial
+
+_WIDE = 130  # characters, which hold every column
+_LONG = 1000  # hours, which nobody waits for on a machine without a GPU
+
+
+def plan_table(plan: Plan, width: int = 160) -> Table:
+    """One line a recipe and condition, over its tasks and seeds.
+
+    Columns without a value are left out; where ``width`` characters do not hold all others, so are those that follow
+    from the rest, since a number that is cut tells nothing.
+    """
+    narrow = width < _WIDE
+    rows = list(_rows(plan))
+    columns = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
+    columns = [name for name in columns if not (narrow and name in {"target", "of all"})]
+    table = Table(
+        title=f"{plan.study.name}: {len(plan.planned)} trials on {plan.study.model_names}",
+        box=None if narrow else HEAVY_HEAD,
+        padding=(0, 1, 0, 0) if narrow else (0, 1),
+    )
+    for name in columns:
+        left = name in {"recipe", "setting", "budget", "model", "general"}
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[name] for name in columns))
+    return table
+
+
+def _rows(plan: Plan) -> Iterator[dict[str, str]]:
+    """Column -> cell, for every recipe and condition in the order of the plan."""
+    cells: dict[tuple[str, Condition], list[tuple[PlannedTrial, Price | None]]] = {}
+    for planned, price in zip(plan.planned, plan.prices, strict=True):
+        cells.setdefault((planned.trial.recipe.name, planned.trial.condition), []).append((planned, price))
+    for (recipe, condition), members in cells.items():
+        fit = members[0][0].fit
+        prices = [price for _, price in members if price]
+        hours = [price.hours for price in prices if price.hours is not None]
+        yield {
+            "recipe": recipe,
+            "setting": condition.setting,
+            "budget": condition.budget,
+            "model": condition.model.rsplit("/", 1)[-1] if len(plan.study.models) > 1 else "",
+            "general": f"{condition.general:,}" if plan.study.general else "",
+            "trials": str(len(members)),
+            "target": f"{fit.target:,}" if fit.target is not None else "",
+            "trainable": f"{fit.trainable:,}",
+            "residual": f"{fit.residual:+.2%}" if fit.residual is not None else "",
+            "of all": f"{fit.trainable / fit.total:.2%}",
+            "GB": f"{max(price.memory.total for price in prices) / 1e9:.1f}" if prices else "",
+            "GPU-hours": f"{sum(hours):,.1f}" if prices and len(hours) == len(prices) else "",
+        }
+
+
+def plan_sentences(
+    plan: Plan, gpus: int, gpu_bytes: float, core_rate: Callable[[str], float] | None = None
+) -> list[str]:
+    """What the plan takes in words, what the estimate rests on, and which trials do not fit a GPU of ``gpu_bytes``.
+
+    ``core_rate``: on a machine without a GPU, dtype -> FLOP/s of one of its cores (`trial.device.core_rate`).
+    """
+    prices = [price for price in plan.prices if price]
+    if not prices and plan.study.trains:
+        return ["No estimate of time and memory: it is made for transformers alone, and this model's shape is another."]
+    if not prices:
+        return ["Nothing is trained or scored: parameters are counted, which takes seconds."]
+    total = estimate.summary(prices, gpus)
+    sentences = []
+    if total.gpu_hours is None:
+        sentences.append("No estimate of hours: the tasks give no size (metadata.size) in their definitions.")
+    else:
+        rates = ", ".join(f"{rate / 1e12:.0f} TFLOP/s in {dtype}" for dtype, rate in estimate.SUSTAINED_FLOPS.items())
+        left_out = f" ({total.unknown} trials on tasks of unknown size left out)" if total.unknown else ""
+        sentences.append(
+            f"An estimate, not a measurement: {_hours(total.gpu_hours)} GPU-hours{left_out}, "
+            f"{_hours(total.wall_hours or 0)} hours on {gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
+        )
+        sentences += _without_gpu(plan, prices, core_rate) if core_rate else []
+    sentences.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB of a GPU.")
+    return sentences + [f"Refused: {reason}" for reason in plan.refusals(gpu_bytes)]
+
+
+def _without_gpu(plan: Plan, prices: Sequence[Price], core_rate: Callable[[str], float]) -> list[str]:
+    """What the plan takes on the cores of this machine; silent where nobody would wait for it."""
+    from mosld_bench.trial.device import cores
+
+    assert plan.study.train is not None, "a plan with prices trains"
+    dtype, cores_per_trial = plan.study.train.dtype, plan.study.resources.cpus_per_trial
+    side_by_side = max(1, int(cores() / cores_per_trial))
+    rate = core_rate(dtype)
+    hours = estimate.summary(prices, side_by_side).wall_hours or 0.0
+    hours *= estimate.SUSTAINED_FLOPS[dtype] / (rate * estimate.REACHED_SHARE[dtype] * cores_per_trial)
+    if hours > _LONG:
+        return []
+    return [
+        f"Without a GPU, on this machine: about {_hours(hours)} hours with {side_by_side} trials at a time, if a trial "
+        f"reaches {estimate.REACHED_SHARE[dtype]:.0%} of the {rate / 1e9:.0f} GFLOP/s at which a core multiplies "
+        f"matrices."
+    ]
+
+
+def _hours(hours: float) -> str:
+    """Two significant digits below ten hours, whole hours above."""
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

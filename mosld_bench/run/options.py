@@ -1,0 +1,38 @@
+"""How a study is run: what changes where and how fast its trials run, and none of their numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mosld_bench.spec.study import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to run a study, as given on the command line. None of it is part of a trial's identity."""
+
+    gpus: int | None = None
+    """GPUs to use, 0 for none; None for all that this machine, or the cluster, has."""
+    cpus: int | None = None
+    """CPU cores to use; None for all that this machine, or the cluster, has."""
+    address: str | None = None
+    """Address of a Ray cluster to join, 'auto' to find one; None starts Ray on this machine."""
+    executor: str = "ray"
+    """'ray', or 'inline': one trial after another in this process."""
+    data_root: Path | None = None
+    """Folder of data sets (ORGANISATION/DATASET); None reads them from the hub."""
+    model_root: Path | None = None
+    """Folder of models (ORGANISATION/MODEL); None finds them in the cache or on the hub."""
+    include_paths: tuple[Path, ...] = ()
+    """Folders of more lm-eval task definitions, searched after the workspace's own."""
+    plugins: tuple[str, ...] = ()
+    """Modules that register methods; every worker imports them."""
+    save_adapters: bool = False
+    """Whether what a trial has trained is kept beside its record."""
+    overwrite: str = "only-missing"
+    """'only-missing' runs what has no record, 'always' everything, 'never' refuses a study that has records."""
+
+    def inline(self, study: Study) -> bool:
+        """Whether the trials of ``study`` run in this process: as asked for, or as they only count parameters."""
+        return self.executor == "inline" or not study.trains

@@ -1,0 +1,99 @@
+"""From a study to its trials: the product of all that it varies, each combination as a `Trial`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from mosld_bench.embedded import MODEL_DIR
+from mosld_bench.spec.budget import NATIVE, Budget, Rank
+from mosld_bench.spec.recipe import Recipe
+from mosld_bench.spec.trial import GeneralData, ModelSpec, Setting, Trial, digest
+
+if TYPE_CHECKING:
+    from mosld_bench.spec.study import Study
+
+#: Raised when a change to the code changes the numbers of every trial, so that old records are not taken for new. A
+#: field's default counts as code: identities leave out what is at its default, so that adding a field changes none.
+PROTOCOL_VERSION = 2
+
+
+def trials_of(study: Study, recipes: Sequence[Recipe], digests: Mapping[str, str]) -> Iterator[Trial]:
+    """The trials of ``recipes`` under the study's settings. ``digests``: that of every task, see `TaskFiles.digest`.
+
+    A recipe of one size comes back at every budget, and one that does not train with every amount of general data:
+    `distinct` drops the repetitions.
+    """
+    for spec in study.models:
+        model = spec.model_copy(update={"revision": spec.revision or _embedded_digest(spec.name)})
+        shared = _shared(study, model, digests)
+        amounts = study.general.amounts() if study.general else [None]
+        for general, budget, asked, recipe in product(amounts, study.budgets, study.settings, recipes):
+            setting = _setting(study, recipe, asked)
+            trains = setting in {"mixture", "single"}
+            mixed_in = general if trains else None
+            protocol = digest(_with_general(shared, mixed_in, digests))
+            for in_domain in [(task,) for task in study.in_domain] if setting == "single" else [study.in_domain]:
+                used = in_domain + study.out_of_domain + ((mixed_in.task,) if mixed_in else ())
+                for seed in study.seeds if trains else study.seeds[:1]:
+                    yield Trial(
+                        study=study.name,
+                        recipe=recipe,
+                        setting=setting,
+                        train_on=in_domain if trains else (),
+                        in_domain=in_domain,
+                        out_of_domain=study.out_of_domain,
+                        task_digests={task: digests[task] for task in used},
+                        model=model,
+                        budget=budget if _applies(budget, recipe) else NATIVE,
+                        tolerance=study.budget_tolerance,
+                        seed=seed,
+                        train=study.train,
+                        evaluate=study.evaluate,
+                        general=mixed_in,
+                        protocol=protocol,
+                    )
+
+
+def distinct(trials: Iterable[Trial]) -> list[Trial]:
+    """The trials in order, without those that came before."""
+    return list({trial.id: trial for trial in trials}.values())
+
+
+def _shared(study: Study, model: ModelSpec, digests: Mapping[str, str]) -> dict[str, Any]:
+    """What all trials of a model have in common: the content of `Trial.protocol`."""
+    return {
+        "version": PROTOCOL_VERSION,
+        "model": model.model_dump(exclude_defaults=True),
+        "in_domain": study.in_domain,
+        "out_of_domain": study.out_of_domain,
+        "tasks": {task: digests[task] for task in study.in_domain + study.out_of_domain},
+        "train": study.train.model_dump(exclude_defaults=True) if study.train else None,
+        "evaluate": study.evaluate.model_dump(exclude_defaults=True),
+    }
+
+
+def _with_general(shared: dict[str, Any], general: GeneralData | None, digests: Mapping[str, str]) -> dict[str, Any]:
+    """The same with general data: trials with unequal amounts of one task are compared, with and without are not."""
+    return {**shared, "general": [general.task, digests[general.task]]} if general else shared
+
+
+def _setting(study: Study, recipe: Recipe, asked: Setting) -> Setting:
+    """The setting of a recipe's trials where the study asks for ``asked``."""
+    if not study.trains:
+        return "counted"
+    return "frozen" if recipe.method == "base" else asked
+
+
+def _applies(budget: Budget, recipe: Recipe) -> bool:
+    """Whether a budget applies: some recipes have one size, and what has no rank cannot be set to one."""
+    return recipe.method not in {"base", "full"} and not (isinstance(budget, Rank) and "r" not in recipe.params)
+
+
+def _embedded_digest(name: str) -> str | None:
+    """The embedded model is identified by its weights; another by its revision, if it has one."""
+    if name != "embedded":
+        return None
+    return hashlib.sha256((MODEL_DIR / "model.safetensors").read_bytes()).hexdigest()[:12]

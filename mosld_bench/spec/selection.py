@@ -1,0 +1,65 @@
+"""Which trials a study asks for: recipes by settings by budgets by seeds, and how much general data."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from mosld_bench.errors import BudgetError
+from mosld_bench.spec.budget import NATIVE, Budget
+from mosld_bench.spec.trial import GeneralData
+from mosld_bench.spec.yaml_file import Strict
+
+
+class Selection(Strict):
+    """Recipes by settings by budgets by seeds: every combination is asked for. A single value may stand for a list."""
+
+    recipes: tuple[str, ...] = Field(("all",), description="names of recipes, or all for those of the group main")
+    settings: tuple[Literal["mixture", "single"], ...] = Field(
+        ("mixture",), description="mixture trains on all in-domain tasks together, single on one of them a trial"
+    )
+    budgets: tuple[Budget, ...] = Field((NATIVE,), description="what gives every recipe its size")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+
+    @field_validator("recipes", "settings", "seeds", "budgets", mode="before")
+    @classmethod
+    def _accept_single_value(cls, value: Any) -> Any:
+        return as_list(value)
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _parse_budgets(cls, value: Any) -> Any:
+        """Parsed here rather than by `Budget`'s schema, so that a problem names the key and no position in its list."""
+        try:
+            return [Budget.parse(str(item)) for item in (value if isinstance(value, list | tuple) else [value])]
+        except BudgetError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("settings", "seeds", "budgets")
+    @classmethod
+    def _refuse_repetitions(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return without_repetitions(value)
+
+
+class GeneralSweep(Strict):
+    """General data in several amounts, each a part of the study; 0 is the study without any."""
+
+    task: str = Field(description="the task whose training split the items are drawn from")
+    items: tuple[int, ...] = Field(min_length=1, description="the amounts")
+
+    def amounts(self) -> list[GeneralData | None]:
+        """One entry an amount, None for 0."""
+        return [GeneralData(task=self.task, items=count) if count else None for count in self.items]
+
+
+def as_list(value: Any) -> Any:
+    """A single text or number as a list of one; anything else as it is."""
+    return [value] if isinstance(value, str | int) else value
+
+
+def without_repetitions(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``value`` itself. Raises ValueError where an entry stands in it twice."""
+    if len(set(value)) != len(value):
+        raise ValueError(f"lists an entry twice: {list(value)}")
+    return value

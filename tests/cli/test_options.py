@@ -1,0 +1,159 @@
+"""The options of every command, and what they change in a study."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mosld_bench.cli.options import StudyOptions, expanded
+from tests.cli.conftest import Command
+
+STUDY = ["methods", "budget", "seeds", "settings", "tasks", "out-of-domain", "model", "limit", "steps", "set"]
+OPTIONS = {
+    "run": [
+        *STUDY, "gpus", "gpus-per-trial", "cpus", "cpus-per-trial", "ray-address", "executor", "data-root",
+        "model-root", "include-path", "plugin", "save-adapters", "overwrite", "dry-run", "root",
+    ],
+    "plan": [*STUDY, "model-root", "include-path", "plugin", "gpus", "gpu-memory", "json", "root"],
+    "profile": [
+        "methods", "budget", "model", "set", "random-weights", "dtype", "device", "prompt-tokens", "new-tokens",
+        "batch", "streams", "rounds", "json", "model-root", "include-path", "plugin", "root",
+    ],
+    "report": [*STUDY, "include-path", "root"],
+    "fetch": ["model", "to", "include-path", "root"],
+    "methods ls": ["plugin", "root"],
+    "methods show": ["root"],
+    "methods check": ["plugin", "root"],
+    "tasks ls": ["include-path", "root"],
+    "tasks overlap": ["tasks", "out-of-domain", "limit", "set", "data-root", "include-path", "root"],
+    "tasks show": ["items", "data-root", "include-path", "root"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_help_of_a_command_lists_its_options(name: str, command: Command) -> None:
+    code, text, _ = command(*name.split(), "--help")
+    assert code == 0
+    assert re.findall(r"^│[ *]+--([a-z-]+)", text, re.M) == [*OPTIONS[name], "help"]
+
+
+def test_help_lists_the_commands(command: Command) -> None:
+    listed = [
+        re.findall(r"^│ ([a-z]+) ", command(*words, "--help").out, re.M) for words in ([], ["methods"], ["tasks"])
+    ]
+    assert listed[0] == ["run", "plan", "profile", "report", "fetch", "methods", "tasks"]
+    assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[5:]
+
+
+def parsed(*words: str) -> StudyOptions:
+    """The options as typer hands them to a command that asks for the group."""
+    given: list[StudyOptions] = []
+
+    def command(name: str = "embedded", *, study_options: StudyOptions) -> None:
+        """A command with the options of a study."""
+        given.append(study_options)
+
+    app = typer.Typer()
+    app.command()(expanded(command))
+    done = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return given[0]
+
+
+#: Words of a command line -> what they change in a study.
+CHANGES: list[tuple[list[str], dict[str, Any]]] = [
+    ([], {}),
+    (["--methods", "lora, mosld,"], {"recipes": ["lora", "mosld"]}),
+    (["--budget", "250k,0.5%"], {"budgets": ["250k", "0.5%"]}),
+    (["--seeds", "0, 1,-2"], {"seeds": [0, 1, -2]}),
+    (["--settings", "single,mixture"], {"settings": ["single", "mixture"]}),
+    (["--tasks", "copy"], {"in_domain": ["copy"]}),
+    (["--out-of-domain", "other"], {"out_of_domain": ["other"]}),
+    (["--out-of-domain", ""], {"out_of_domain": []}),
+    (["--model", "some/model"], {"model": {"name": "some/model"}}),
+    (["--limit", "0"], {"evaluate.limit": 0}),
+    (["--steps", "7"], {"train.steps": 7}),
+    (["--set", "train.batch_size=64"], {"train.batch_size": 64}),
+    (["--set", "train.learning_rate=5.0e-3", "--set", "about=a=b"], {"train.learning_rate": 5e-3, "about": "a=b"}),
+    (["--set", "general={task: openorca, items: [0, 4]}"], {"general": {"task": "openorca", "items": [0, 4]}}),
+    (["--set", "evaluate.limit="], {"evaluate.limit": None}),
+    (["--steps", "7", "--set", "train.steps=8"], {"train.steps": 8}),  # the more particular word is the last one
+]
+
+
+@pytest.mark.parametrize(("words", "changed"), CHANGES)
+def test_an_option_changes_its_key_and_no_other(words: list[str], changed: dict[str, Any]) -> None:
+    assert parsed(*words).overrides() == changed
+
+
+def test_every_option_of_a_study_is_tried() -> None:
+    tried = {words[0].removeprefix("--") for words, _ in CHANGES if words}
+    assert tried == set(STUDY)
+    assert len(fields(StudyOptions)) == len(STUDY)
+
+
+def test_all_options_at_once_reach_the_study(command: Command) -> None:
+    code, out, err = command(
+        "plan", "embedded", "--json", "--methods", "lora", "--budget", "20k,40k", "--seeds", "5", "--settings",
+        "single", "--tasks", "emb_tools", "--out-of-domain", "emb_people", "--limit", "9", "--steps", "3", "--set",
+        "train.batch_size=2", "--set", "budget_tolerance=0.2",
+    )  # fmt: skip
+    assert code == 0, err
+    plan = json.loads(out)
+    study = plan["study"]
+    assert (study["recipes"], study["budgets"], study["seeds"]) == (["lora"], ["20k", "40k"], [5])
+    assert (study["settings"], study["in_domain"], study["out_of_domain"]) == (
+        ["single"],
+        ["emb_tools"],
+        ["emb_people"],
+    )
+    assert (study["evaluate"]["limit"], study["train"]["steps"], study["train"]["batch_size"]) == (9, 3, 2)
+    assert [(trial["recipe"], trial["budget"]) for trial in plan["trials"]] == [
+        ("base", "native"), ("lora", "20k"), ("lora", "40k"),
+    ]  # fmt: skip
+
+
+#: A command line with a mistake -> what its sentence says.
+WRONG = {
+    "report --seeds 1,a": "--seeds takes whole numbers by comma, such as 0,1,2; given: '1,a'.",
+    "plan --seeds --1": "--seeds takes whole numbers by comma, such as 0,1,2; given: '--1'.",
+    "plan --seeds ²": "--seeds takes whole numbers by comma, such as 0,1,2; given: '²'.",
+    "plan --set train.steps": "--set takes KEY=VALUE, such as train.batch_size=64; given: 'train.steps'.",
+    "plan --set in_domain=[copy": "--set takes a VALUE in YAML; given: 'in_domain=[copy' (",
+    "report --methods mosldd": "no recipe named 'mosldd'. Did you mean 'mosld'",
+    "plan paperr": "no study named 'paperr'. Did you mean 'paper'",
+    "plan --plugin nope_nope": "The plug-in 'nope_nope' cannot be imported",
+    "plan --root nowhere": "--root",
+    "run --gpus -1": "--gpus takes 0 or more; given: -1.",
+    "run --cpus 0": "--cpus takes 1 or more; given: 0.",
+    "run --executor rai": "no value of --executor named 'rai'. Did you mean 'ray'",
+    "run --overwrite sometimes": "no value of --overwrite named 'sometimes'. Known: always, never, only-missing",
+    "profile --rounds 0": "--rounds takes 1 or more; given: 0.",
+    "fetch smolm2": "no study named 'smolm2'. Did you mean 'smollm2'",
+    "methods show mosldd": "no recipe named 'mosldd'. Did you mean 'mosld'",
+    "methods check mosldd": "no recipe named 'mosldd'. Did you mean 'mosld'",
+    "tasks overlap parameters": "The study 'parameters' trains nothing",
+    "tasks show emb_tool": "no task named 'emb_tool'. Did you mean 'emb_tools'",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_input_is_one_sentence_and_exit_code_2(line: str, command: Command) -> None:
+    code, out, err = command(*line.split())
+    assert (code, out) == (2, "")
+    assert err.startswith("mosld-bench: ")
+    assert err.count("\n") == 1
+    assert WRONG[line] in err
+
+
+@pytest.mark.parametrize("line", ["plan --limit many", "plan --gpus 0", "plan --no-such-option", "walk"])
+def test_what_cannot_be_parsed_is_exit_code_2(line: str, command: Command) -> None:
+    code, out, err = command(*line.split())
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err

@@ -1,0 +1,175 @@
+"""The command `run` and those around it, as one types them: what they print, leave and refuse."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from pypdf import PdfReader
+
+from mosld_bench.errors import BenchError
+from mosld_bench.records.store import load
+from mosld_bench.spec.workspace import Workspace
+from tests.conftest import REPOSITORY, bench, items, write_task
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+
+def test_single_setting_and_report_command(tiny: Path) -> None:
+    """`report` is of the study as its file says; the options of a run make that run's report again."""
+    root, part = ("--root", str(tiny)), ("--settings", "single", "--methods", "lora")
+    csv, pdf = tiny / "reports" / "tiny" / "tables" / "main.csv", tiny / "reports" / "tiny" / "report.pdf"
+    done = bench("run", "tiny", "--executor", "inline", *part, *root)
+    assert done.returncode == 0, done.stderr
+    of_run = csv.read_text()
+    single = pd.read_csv(csv).set_index(["recipe", "setting"]).loc[("lora", "single")]
+    assert single["in_domain_mean"] == pytest.approx((single["copy"] + single["count"]) / 2, abs=1e-8)
+    pdf.unlink()
+    again = bench("report", "tiny", *root)
+    assert again.returncode == 0, again.stderr
+    assert pdf.is_file()
+    declared = pd.read_csv(csv).set_index(["recipe", "setting"])["in_domain_mean"]
+    assert declared.isna()["lora", "mixture"]
+    assert declared["lora", "single"] == single["in_domain_mean"]
+    assert bench("report", "tiny", *part, *root).returncode == 0
+    assert csv.read_text() == of_run
+
+
+def test_plan_prints_counts_and_starts_nothing(tiny: Path) -> None:
+    done = bench("plan", "tiny", "--json", "--budget", "6k,9k", "--seeds", "0,1", "--root", str(tiny))
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert len(plan["trials"]) == 1 + 2 * 2 * 2
+    for one in plan["trials"][1:]:
+        assert one["residual"] == pytest.approx((one["trainable"] - one["target"]) / one["target"])
+    assert not (tiny / "results").exists()
+
+
+WRONG = {
+    "recipe": (["--methods", "mosldd"], "no recipe named 'mosldd'. Did you mean 'mosld'"),
+    "study": (["tinny"], "no study named 'tinny'. Did you mean 'tiny'"),
+    "task": (["--tasks", "copi"], "no task named 'copi'"),
+    "key": (["--set", "train.batchsize=3"], "Did you mean 'batch_size'"),
+    "budget": (["--budget", "10"], "nearest reachable counts are"),
+    "budget word": (["--budget", "much"], "'much' is not a budget"),
+    "top-k": (["--methods", "greedy"], "top_k is 9"),
+    "role": (["--tasks", "other", "--out-of-domain", ""], "has no training_split"),
+    "gpus": (["--gpus", "64"], "--gpus 64 was asked for, but this machine has"),
+    "model": (["--model", "./hollow"], "has no weights"),
+    "pickle": (["--model", "./pickled"], "pickles are not read"),
+    "no network": (["--model", "some/model"], "mosld-bench fetch"),
+    "data": (["--tasks", "void"], "is empty"),
+    "executor": (["--executor", "rai"], "Did you mean 'ray'"),
+    "seeds": (["--seeds", "a,b"], "--seeds takes whole numbers"),
+    "cores": (["--cpus", "0"], "--cpus takes 1 or more"),
+    "cores a trial": (["--cpus-per-trial", "-1"], "resources.cpus_per_trial: Input should be greater than 0"),
+    "share of a GPU": (["--gpus-per-trial", "0"], "resources.gpus_per_trial: Input should be greater than 0"),
+    "plug-in": (["--plugin", "nope_nope"], "cannot be imported"),
+}
+
+
+@pytest.mark.parametrize("case", list(WRONG))
+def test_bad_input_is_one_sentence_and_nothing_half_written(
+    tiny: Path, case: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+
+    from mosld_bench import cli
+
+    words, said = WRONG[case]
+    (tiny / "methods" / "greedy.yaml").write_text("include: mosld.yaml\ntitle: Greedy\nparams: {top_k: 9}\n")
+    write_task(tiny / "tasks", "void", [])
+    for name, weights in (("hollow", None), ("pickled", "pytorch_model.bin")):
+        (tiny / name).mkdir()
+        (tiny / name / "config.json").write_text((tiny / "model" / "config.json").read_text())
+        if weights:
+            torch.save({}, tiny / name / weights)
+    monkeypatch.chdir(tiny)
+    study = [] if case == "study" else ["tiny"]
+    monkeypatch.setattr(sys, "argv", ["mosld-bench", "run", *study, *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2, error
+    assert said in error
+    assert "Traceback" not in error
+    assert not (tiny / "results").exists()
+    assert not (tiny / "reports" / "tiny" / "report.pdf").exists()
+
+
+def test_an_outside_method_by_plugin_and_by_entry_point(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = REPOSITORY / "tests" / "plugin"
+    (tiny / "methods" / "scale.yaml").write_text("title: Scale\nmethod: scale\nparams: {target_modules: [q_proj]}\n")
+    root, path = ("--root", str(tiny)), f"{plugin}:{REPOSITORY}"
+    by_module = bench("methods", "check", "scale", "--plugin", "bench_scale", *root, PYTHONPATH=path)
+    assert by_module.returncode == 2  # its weights are not a PEFT adapter: the contract says so
+    assert "save_pretrained" in by_module.stderr
+    run = bench("run", "tiny", "--methods", "scale", "--budget", "native", "--plugin", "bench_scale", "--executor",
+                "inline", *root, PYTHONPATH=path)  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    trained = load(tiny / "results").set_index("recipe").loc["scale", "trainable_parameters"].iloc[0]
+    assert trained == 4 * 32
+    # What pip writes for an installed package: a dist-info folder with the entry point.
+    info = tiny / "site" / "bench_scale-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-scale\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[mosld_bench.methods]\nscale = bench_scale:ScaleMethod\n")
+    listed = bench("methods", "ls", *root, PYTHONPATH=f"{plugin}:{tiny / 'site'}:{REPOSITORY}")
+    assert "bench_scale:ScaleMethod" in listed.stdout
+
+
+def test_a_root_needs_what_goes_in(tmp_path: Path) -> None:
+    for name in ("methods", "tasks"):
+        with pytest.raises(BenchError, match=f"--root .* has no '{name}' folder"):
+            Workspace.find(tmp_path)
+        (tmp_path / name).mkdir()
+    assert Workspace.find(tmp_path) == Workspace(tmp_path, tmp_path)
+
+
+def test_the_frozen_base_alone_makes_a_report(tiny: Path) -> None:
+    done = bench("run", "tiny", "--methods", "base", "--executor", "inline", "--root", str(tiny))
+    assert done.returncode == 0, done.stderr
+    text = "".join(page.extract_text() for page in PdfReader(tiny / "reports" / "tiny" / "report.pdf").pages)
+    assert "Frozen base" in text
+
+
+def test_overlap_command_and_report_tell_a_planted_leak(tiny: Path) -> None:
+    """Four test items of a task that trains nothing are put, word for word, into a training set."""
+    words = [f"w{i} " * 3 + " ".join(f"word{i}x{j}" for j in range(14)) for i in range(20)]
+    leak = [{"id": str(i), "question": text, "options": ["yes", "no"], "answer": 0} for i, text in enumerate(words)]
+    write_task(tiny / "tasks", "other", leak, trains=False)
+    write_task(tiny / "tasks", "copy", [*items(20, "abcdefg"), *leak[:4]])
+    done = bench("run", "tiny", "--methods", "lora", "--executor", "inline", "--root", str(tiny))
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(tiny / "reports" / "tiny" / "tables" / "overlap.csv").set_index(["train", "evaluated"])
+    assert (found.loc[("copy", "other"), "shared"], found.loc[("copy", "other"), "items"]) == (4, 20)
+    assert found.loc[("count", "other"), "shared"] == 0
+    said = bench("tasks", "overlap", "tiny", "--root", str(tiny))
+    assert said.returncode == 0, said.stderr
+    assert "20.00%" in said.stdout
+
+
+def test_with_gpus_and_without_a_study_the_paper_is_run() -> None:
+    done = bench("run", "--methods", "all", "--gpus", "8", "--dry-run", cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert "paper: 400 trials on NousResearch/Llama-2-7b-hf" in done.stdout
+    assert "hours on 8 GPUs" in done.stdout
+    refused = bench("plan", "paper", "--methods", "full,lora", "--gpu-memory", "40", cwd=REPOSITORY)
+    assert "Refused: full on NousResearch/Llama-2-7b-hf needs about 72 GB" in refused.stdout
+    assert "Refused: lora" not in refused.stdout
+
+
+def test_a_built_in_generation_task_trains_and_is_scored_by_the_same_way(tiny: Path, mirror: Path) -> None:
+    """gsm8k as lm-eval ships it: found by name, read from the mirror, answers generated."""
+    done = bench(
+        "run", "tiny", "--methods", "mosld", "--tasks", "gsm8k", "--out-of-domain", "other", "--limit", "2",
+        "--set", "train.max_length=200", "--data-root", str(mirror), "--executor", "inline", "--root", str(tiny),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    frame = load(tiny / "results").set_index(["recipe", "task", "metric"])
+    row = frame.loc[("mosld", "gsm8k", "exact_match,strict-match")]
+    assert row["primary"]
+    assert row["record"].train_info.train_items == {"gsm8k": 6726}  # nine tenths of 7,473

@@ -1,0 +1,54 @@
+"""`results/README.md` describes the files as they are: no field is missing, and none is named that does not exist."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from mosld_bench.records.provenance import Hardware, MetaInfo, TrialMetaInfo, meta_info
+from tests.conftest import REPOSITORY, tracked
+from tests.support.record_schema import record_schema, tables
+
+PAGE = (REPOSITORY / "results" / "README.md").read_text(encoding="utf-8")
+RECORDS = [REPOSITORY / path for path in tracked("results") if path.endswith("/record.json")]
+
+
+def names_under(heading: str) -> list[str]:
+    """The first column of the table that follows a heading."""
+    section = PAGE.split(f"\n{heading}\n")[1].split("\n#")[0]
+    return re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+
+
+def test_the_page_names_every_field_and_no_other() -> None:
+    schema = record_schema()
+    assert {"Record", "Trial", "TrainSpec", "Fit", "TrainInfo", "EvalInfo", "Metric", "Point"} <= {
+        kind.__name__ for kind in schema
+    }
+    assert re.findall(r"^### (\w+)$", PAGE, re.MULTILINE) == [kind.__name__ for kind in schema]
+    for kind, rows in schema.items():
+        assert names_under(f"### {kind.__name__}") == [row.name for row in rows], kind.__name__
+
+
+def test_every_field_has_a_meaning_and_the_page_gives_it() -> None:
+    for kind, rows in record_schema().items():
+        for row in rows:
+            assert row.meaning, f"{kind.__name__}.{row.name}"
+    assert PAGE.endswith(tables()), "python -m tests.support.record_schema prints what the page should end with"
+
+
+def test_what_a_record_came_from_is_described_key_by_key() -> None:
+    info = meta_info("2026-01-01T00:00:00+00:00", 1.0, "cpu", None)
+    assert info.keys() == MetaInfo.__required_keys__
+    assert info["hardware"].keys() == Hardware.__required_keys__
+    assert RECORDS
+    for path in RECORDS:
+        kept = json.loads(path.read_text(encoding="utf-8"))["meta_info"]
+        assert kept.keys() <= TrialMetaInfo.__annotations__.keys(), path
+
+
+def test_the_columns_of_the_items_are_those_of_a_kept_file() -> None:
+    path: Path = next(file for record in RECORDS if (file := record.with_name("items.parquet")).is_file())
+    assert names_under("## items.parquet") == list(pd.read_parquet(path).columns)

@@ -1,0 +1,61 @@
+"""Trials: what their ids follow, and that the ids of the shipped studies are kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import Domain, Trial
+from mosld_bench.spec.workspace import Workspace
+from tests.conftest import REPOSITORY
+from tests.spec.tiny import tiny_study
+
+#: Study -> the ids of its trials. An id that changes makes every record of its trial one of another trial: only a
+#: change of PROTOCOL_VERSION, of a recipe, a task or a study may change what stands here.
+IDS: dict[str, list[str]] = json.loads(Path(__file__).with_name("trial_ids.json").read_text(encoding="utf-8"))
+SHIPPED = Workspace(REPOSITORY, REPOSITORY)
+
+
+def test_ids_of_every_shipped_study_are_kept() -> None:
+    assert SHIPPED.studies().keys() == IDS.keys()
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_a_shipped_study_has_the_trials_that_it_had(name: str) -> None:
+    assert [trial.id for trial in Study.load(SHIPPED.study_file(name)).plan(SHIPPED)] == IDS[name]
+
+
+def test_trial_ids_follow_what_changes_the_numbers_and_nothing_else(tiny: Path) -> None:
+    workspace = Workspace(tiny, tiny)
+
+    def last(**overrides: object) -> Trial:
+        return tiny_study(tiny, **overrides).plan(workspace)[-1]
+
+    reference = last()
+    assert reference.id.startswith("mosld-mixture-6k-s0-")
+    assert last(**{"resources.score_tokens": 17}).id == reference.id
+    assert last(**{"train.micro_tokens": 17}).id != reference.id
+    assert last(question="Another?").id == reference.id
+    assert last(**{"train.steps": 5}).id != reference.id
+    assert last(**{"evaluate.limit": 5}).protocol != reference.protocol
+    assert last(budgets=["9k"]).protocol == reference.protocol
+    with (tiny / "tasks" / "copy.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "z", "question": "z", "options": ["z", "y"], "answer": 0}) + "\n")
+    assert last().id != reference.id
+
+
+def test_a_trial_comes_back_from_json_as_it_was(tiny: Path) -> None:
+    trials = tiny_study(tiny, budgets=["6k", "0.5%", "lora-r2", "r2"]).plan(Workspace(tiny, tiny))
+    for trial in trials:
+        again = Trial.model_validate_json(trial.model_dump_json())
+        assert again == trial
+        assert type(again.budget) is type(trial.budget)
+        assert again.id == trial.id
+
+
+def test_domains_are_their_text() -> None:
+    assert [str(domain) for domain in Domain] == ["in_domain", "out_of_domain"]
+    assert [domain.label for domain in Domain] == ["In-domain", "Out-of-domain"]

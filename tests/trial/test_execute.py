@@ -1,0 +1,123 @@
+"""One trial in this process: the same numbers every time, and what its record says."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosld_bench.inputs import models
+from mosld_bench.records import provenance
+from mosld_bench.records.record import Record
+from mosld_bench.spec.trial import ModelSpec
+from mosld_bench.trial.execute import execute
+from mosld_bench.trial.session import Session
+from tests.support.runs import prepare, timeless
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+
+def losses(record: Record) -> list[float | None]:
+    """The loss at every point of the curve; none of a trial that does not train."""
+    return [point.loss for point in record.train_info.curve] if record.train_info else []
+
+
+def test_same_trial_same_numbers_and_the_base_model_is_loaded_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, planned, config = prepare(tiny)
+    loaded: list[str] = []
+    load_base = models.load_base
+
+    def load(spec: ModelSpec, *rest: Any) -> Any:
+        loaded.append(spec.name)
+        return load_base(spec, *rest)
+
+    monkeypatch.setattr(models, "load_base", load)
+    session = Session(config)
+    first = [execute(trial, session, fit).record for trial, fit in planned]
+    again = [execute(trial, session, fit).record for trial, fit in reversed(planned)][::-1]
+    assert len(loaded) == 1
+    for record, repeated in zip(first, again, strict=True):
+        assert [metric.value for metric in record.metrics] == [metric.value for metric in repeated.metrics]
+        assert losses(record) == losses(repeated)
+        assert bool(losses(record)) == bool(record.trial.train_on)
+
+
+def test_what_a_trial_leaves_does_not_grow_with_the_number_of_trials(tiny: Path) -> None:
+    """Alone in its study, and as the last of many after which the process keeps models, tasks and token ids."""
+    _, alone, config = prepare(tiny, recipes=["mosld"], frozen_base=False)
+    _, many, _ = prepare(tiny, recipes=["lora", "mosld", "mola"], settings=["single", "mixture"], seeds=[1, 0])
+    trial, fit = alone[0]
+    last = next(planned for planned in many if planned.trial.id == trial.id)
+    first = execute(trial, Session(config), fit)
+    session = Session(config)
+    for earlier in many[:8]:
+        execute(earlier.trial, session, earlier.fit)
+    later = execute(last.trial, session, last.fit)
+    assert timeless(later.record.model_dump(mode="json")) == timeless(first.record.model_dump(mode="json"))
+    assert first.items is not None
+    assert later.items is not None
+    assert later.items.equals(first.items)
+    assert {name: len(content) for name, content in (later.adapter or {}).items()} == {
+        name: len(content) for name, content in (first.adapter or {}).items()
+    }
+
+
+def test_a_task_that_is_held_out_whole_is_refused(tiny: Path) -> None:
+    """It would be drawn from for ever."""
+    _, planned, config = prepare(tiny, recipes=["lora"], frozen_base=False)
+    trial, fit = planned[0]
+    assert trial.train is not None
+    spec = trial.train.model_copy(update={"validation_fraction": 0.99})
+    record = execute(trial.model_copy(update={"train": spec}), Session(config), fit).record
+    assert record.status == "failed"
+    assert "Of the 20 training items of the task 'copy' all are held out for validation" in (record.error or "")
+
+
+def test_a_model_of_another_size_than_planned_is_refused(tiny: Path) -> None:
+    _, planned, config = prepare(tiny, recipes=["lora"], frozen_base=False)
+    trial, fit = planned[0]
+    wrong = fit.model_copy(update={"trainable": fit.trainable + 1})
+    record = execute(trial, Session(config), wrong).record
+    assert record.status == "failed"
+    assert f"was fitted to {fit.trainable + 1:,} trainable parameters, but the built model has" in (record.error or "")
+
+
+def test_a_record_names_the_code_that_its_process_loaded(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = iter([{"commit": "first", "dirty": False}])
+    monkeypatch.setattr(provenance, "code_state", cache(lambda: next(states)))
+    monkeypatch.setattr("mosld_bench.trial.session.code_state", provenance.code_state)
+    Session(prepare(tiny).config)
+    assert provenance.meta_info("now", 1.0, "cpu", None)["commit"] == "first"
+    monkeypatch.undo()
+    monkeypatch.setattr(provenance, "_git", lambda *words: None if words[0] == "status" else "c0ffee")
+    assert provenance.code_state.__wrapped__() == {"commit": "c0ffee", "dirty": None}  # no answer is not "clean"
+
+
+def test_general_data_and_capped_tasks_are_fixed_samples_that_nest(tiny: Path) -> None:
+    _, planned, config = prepare(
+        tiny,
+        recipes=["lora"],
+        frozen_base=False,
+        in_domain=["copy"],
+        general={"task": "count", "items": [3, 7]},
+        **{"train.task_items": 10},
+    )
+    session = Session(config)
+    small, large = [execute(trial, session, fit).record for trial, fit in planned]
+    assert small.train_info is not None
+    assert large.train_info is not None
+    assert small.train_info.train_items == {"copy": 9, "count": 3}
+    assert large.train_info.train_items == {"copy": 9, "count": 7}
+    assert small.train_info.validation_items == {"copy": 1}
+    assert {metric.task for metric in small.metrics} == {"copy", "other"}
+    ids: list[list[list[int]]] = []
+    for trial, _ in planned:
+        assert trial.train is not None
+        assert trial.general is not None
+        tokenizer = session.model(trial.model, "float32").tokenizer
+        ids.append([item.ids for item in session.general(trial.general, trial.train, tokenizer)])
+    three, seven = ids
+    assert (len(three), len(seven)) == (3, 7)
+    assert all(item in seven for item in three)

@@ -1,0 +1,79 @@
+"""What importing a part of the package loads, and that PEFT knows our tuners in whatever order both are imported."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+IMPORTS = """
+import sys
+{first}
+heavy = [m for m in {banned} if m in sys.modules]
+assert not heavy, heavy
+"""
+
+
+def run_python(code: str) -> None:
+    """Run ``code`` in a process of its own, which has imported nothing yet."""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize(
+    ("first", "banned"),
+    [
+        ("import mosld_bench", ["torch", "ray", "transformers", "peft", "pandas"]),
+        ("import mosld_bench.spec, mosld_bench.records", ["torch", "ray", "transformers", "peft", "pandas", "numpy"]),
+        ("import mosld_bench.cli", ["torch", "ray", "transformers", "peft", "lm_eval"]),
+        (
+            "from mosld_bench.spec import study, task_files; from mosld_bench.methods import registry",
+            ["torch", "ray", "transformers"],
+        ),
+        (
+            "from mosld_bench.report import build; from mosld_bench.records import record",
+            ["torch", "ray", "transformers", "lm_eval"],
+        ),
+        ("from mosld_bench.trial import train, scoring, execute; from mosld_bench.inputs import tasks", ["ray"]),
+    ],
+)
+def test_what_is_light_loads_nothing_heavy(first: str, banned: list[str]) -> None:
+    run_python(IMPORTS.format(first=first, banned=banned))
+
+
+def test_only_the_ray_executor_imports_ray() -> None:
+    users = [
+        path.name
+        for path in (REPOSITORY / "mosld_bench").rglob("*.py")
+        if re.search(r"^\s*(import|from) ray\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert users == ["ray_executor.py"]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import mosld_bench; import peft",
+        "import peft; import mosld_bench",
+        "from mosld_bench.tuners.mixture import MixtureConfig",
+        "from mosld_bench.tuners.mixlora import MixLoraConfig",
+    ],
+)
+def test_peft_knows_our_tuners_after_importing_us(order: str) -> None:
+    code = f"{order}; from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as m; m['LORA_MIXTURE'], m['MIXLORA']"
+    run_python(code)
+
+
+@pytest.mark.parametrize("package", ["spec", "records"])
+def test_a_package_offers_its_public_names(package: str) -> None:
+    """Each public name is there, is no module, and stands in ``__all__`` once."""
+    run_python(
+        f"import types, mosld_bench.{package} as package\n"
+        "assert len(set(package.__all__)) == len(package.__all__)\n"
+        "for name in package.__all__:\n"
+        "    assert not isinstance(getattr(package, name), types.ModuleType), name\n"
+    )
