@@ -14,8 +14,8 @@ from mosld_bench.compat.peft import register_with_peft
 if TYPE_CHECKING:
     from mosld_bench.errors import BenchError
     from mosld_bench.methods import Method, check_method, fit_budget, get, register
+    from mosld_bench.records.frame import load
     from mosld_bench.records.record import Record
-    from mosld_bench.records.store import load
     from mosld_bench.report.build import build_report
     from mosld_bench.spec.recipe import Recipe
     from mosld_bench.spec.study import Study
@@ -30,7 +30,7 @@ _HOME = {
     "execute": "trial.execute",
     "Recipe": "spec.recipe",
     "Record": "records.record",
-    "load": "records.store",
+    "load": "records.frame",
     "Method": "methods.base",
     "get": "methods.registry",
     "register": "methods.registry",

@@ -11,9 +11,10 @@ from rich.console import Console
 
 from mosld_bench import display
 from mosld_bench.inputs.overlap_cache import cached_overlaps
-from mosld_bench.records import published
 from mosld_bench.records.overlap import Overlap
+from mosld_bench.records.published import Published
 from mosld_bench.records.record import Record
+from mosld_bench.records.slips import slips
 from mosld_bench.records.store import Store
 from mosld_bench.run import Missing, Options, Plan, ProgressDisplay, check, make_executor, missing
 from mosld_bench.spec.study import Study
@@ -68,7 +69,7 @@ def report(
 
     files = TaskFiles.scan((workspace.tasks, *include_paths))
     tasks = {task: files.config(task) or {} for task in study.tasks}
-    paper = published.load(workspace.published) if study.published else None
+    paper = Published.load(workspace.published) if study.published else None
     return build_report(
         study,
         study.plan(workspace, include_paths) if trials is None else trials,
@@ -103,8 +104,8 @@ def printed_slips(study: Study, workspace: Workspace) -> list[str]:
     """A line for each slip in those of the paper's printed tables that a study redoes."""
     if not study.published:
         return []
-    slips = published.slips(published.load(workspace.published))
-    return [f"slip in the paper: {slip.what}" for slip in slips if Path(slip.file).stem in study.published]
+    printed = slips(Published.load(workspace.published))
+    return [f"slip in the paper: {slip.sentence}" for slip in printed if slip.name in study.published]
 
 
 def _print_summary(plan: Plan, todo: Missing, console: Console) -> None:

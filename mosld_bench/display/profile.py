@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mosld_bench.format import digits, short_count
-from mosld_bench.records.profile import Entry, Profile, Timed
+from mosld_bench.records.profile import Entry, Phase, Profile
 
 
 def profile_table(profile: Profile, width: int = 160) -> Table:
@@ -72,16 +72,16 @@ def _columns(profile: Profile, *, short: bool, ranges: bool) -> list[_Column]:
     def count(value: int) -> str:
         return short_count(value) if short else f"{value:,}"
 
-    def rate(timed: Timed) -> Callable[[Entry], str]:
+    def rate(phase: Phase) -> Callable[[Entry], str]:
         def cell(entry: Entry) -> str:
-            spread = profile.rate(entry, timed)
+            spread = profile.rate(entry, phase)
             return digits(spread.median) if spread else ""
 
         return cell
 
-    def times(timed: Timed) -> Callable[[Entry], str]:
+    def times(phase: Phase) -> Callable[[Entry], str]:
         def cell(entry: Entry) -> str:
-            spread = profile.relative(entry, timed)
+            spread = profile.relative(entry, phase)
             if not spread:
                 return ""
             return f"{spread.median:.2f}" + (f" ({spread.low:.2f}–{spread.high:.2f})" if ranges else "")

@@ -1,11 +1,12 @@
 """A profile: what each recipe costs to train and to run, measured side by side (`mosld-bench profile STUDY`).
 
-`results/STUDY/profile.json` holds it, and nothing here needs torch: `cost/measure.py` measures.
+`results/STUDY/profile.json` holds it, and nothing here needs torch: `cost/measure.py` measures. Times are seconds,
+memory is bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
@@ -16,12 +17,12 @@ from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import Fit, ModelSpec
 from mosld_bench.spec.yaml_file import Strict
 
-#: What is timed. Seconds of one training step, of one prompt, of one decoded token (of every stream at once).
-Timed = Literal["train", "prompt", "decode"]
+#: What is timed: one training step, one prompt, or one decoded token (of every stream at once).
+Phase = Literal["train", "prompt", "decode"]
 
 
 class Workload(Strict):
-    """What every recipe is given to do."""
+    """The work that every recipe is measured on."""
 
     batch: int = Field(8, gt=0, description="texts of a training step")
     streams: int = Field(1, gt=0, description="prompts that are answered side by side")
@@ -32,7 +33,7 @@ class Workload(Strict):
 
 
 class Flops(Strict):
-    """FLOPs a token, by torch's counter and by the formula of `flops.py`; None where there is none."""
+    """FLOPs a token, by torch's counter and by the formula of `cost/flops.py`; None where there is none."""
 
     forward: float = Field(description="of a prompt, the output head at every token")
     forward_formula: float | None
@@ -42,11 +43,11 @@ class Flops(Strict):
     def gaps(self) -> list[float]:
         """Relative differences between counter and formula, where there are both."""
         pairs = ((self.forward, self.forward_formula), (self.step, self.step_formula))
-        return [abs(rule / counted - 1) for counted, rule in pairs if counted is not None and rule is not None]
+        return [abs(formula / counter - 1) for counter, formula in pairs if counter is not None and formula is not None]
 
 
 class Entry(Strict):
-    """One recipe. Of what is measured, one value a round."""
+    """One recipe: its sizes, and one value a round of everything that is measured."""
 
     recipe: Recipe
     budget: Budget
@@ -62,7 +63,7 @@ class Entry(Strict):
 
 
 class Spread(NamedTuple):
-    """Over the rounds."""
+    """A measured quantity over the rounds: median, lowest and highest value."""
 
     median: float
     low: float
@@ -70,11 +71,12 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread | None:
+    """Median and range of ``values``; None for no values."""
     return Spread(median(values), min(values), max(values)) if values else None
 
 
 class Profile(Strict):
-    """What `mosld-bench profile` leaves."""
+    """What `mosld-bench profile` leaves: every recipe of a study on one machine, under one workload."""
 
     schema_version: int = 1
     study: str
@@ -90,26 +92,44 @@ class Profile(Strict):
     meta_info: dict[str, Any] = Field(description="see provenance.meta_info")
 
     def entry(self, name: str) -> Entry | None:
+        """The entry of the recipe ``name``; None where it was not measured."""
         return next((entry for entry in self.entries if entry.recipe.name == name), None)
 
-    def relative(self, entry: Entry, what: Timed) -> Spread | None:
+    def current(self, recipes: Iterable[Recipe]) -> list[Entry]:
+        """The entries but for those of ``recipes`` that were changed since; the frozen base among them.
+
+        Empty where nothing is left to compare with the base.
+        """
+        now = {recipe.name: recipe.identity for recipe in recipes}
+        entries = [e for e in self.entries if now.get(e.recipe.name, e.recipe.identity) == e.recipe.identity]
+        return entries if len(entries) > 1 else []
+
+    def relative(self, entry: Entry, phase: Phase) -> Spread | None:
         """Time against the frozen base, of training against the reference: quotients within a round.
 
-        None where there is nothing to compare: a quotient of medians would mix rounds that the machine treated
+        None where there is nothing to compare. A quotient of medians would mix rounds that the machine treated
         differently.
         """
-        other = self.entry(self.reference) if what == "train" else self.entries[0]
+        other = self.entry(self.reference) if phase == "train" else self.entries[0]
         if other is None or other is entry:
             return None
-        pairs = zip(getattr(entry, what), getattr(other, what), strict=False)
-        return spread([own / base for own, base in pairs])
+        rounds = zip(getattr(entry, phase), getattr(other, phase), strict=False)  # empty for what does not train
+        return spread([seconds / seconds_of_other for seconds, seconds_of_other in rounds])
 
-    def rate(self, entry: Entry, what: Timed) -> Spread | None:
-        """Tokens a second: trained, read of a prompt, or decoded."""
+    def rate(self, entry: Entry, phase: Phase) -> Spread | None:
+        """Tokens a second: trained, read of a prompt, or decoded; None where the phase was not measured."""
         load = self.load
-        tokens = {"train": load.batch * load.prompt_tokens, "prompt": load.streams * load.prompt_tokens,
-                  "decode": load.streams}[what]  # fmt: skip
-        return spread([tokens / seconds for seconds in getattr(entry, what)])
+        tokens = {
+            "train": load.batch * load.prompt_tokens,
+            "prompt": load.streams * load.prompt_tokens,
+            "decode": load.streams,
+        }[phase]
+        return spread([tokens / seconds for seconds in getattr(entry, phase)])
+
+    @property
+    def device_label(self) -> str:
+        """As a sentence has it."""
+        return {"cpu": "CPU", "cuda": "GPU"}[self.device]
 
     @property
     def memory_note(self) -> str:

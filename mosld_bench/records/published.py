@@ -1,36 +1,34 @@
-"""The numbers that the MoSLD paper prints, as data, and where they contradict each other or a count.
+"""The numbers that the MoSLD paper (COLING 2025, arXiv 2412.08946) prints, as data.
 
-The tables are CSV files, copied digit by digit with their slips; `slips` recomputes what can be recomputed, so that a
-report can quote a number and say what is wrong with it. ``protocol.yaml`` beside them holds what the paper says about
-how the numbers were made.
+``results/published`` holds its tables as CSV files, copied digit by digit with their slips (`slips.py` finds those),
+and in ``protocol.yaml`` what the paper says about how the numbers were made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import csv
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from mosld_bench.errors import BadFileError, UnknownNameError
-from mosld_bench.format import counted, listed
 from mosld_bench.spec.yaml_file import Strict, parse, read_yaml
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-FILES = ("table1_main", "table2_location", "table3_uncommon", "table5_parameters", "table6_rank", "table7_scaling")
+TABLES = ("table1_main", "table2_location", "table3_uncommon", "table5_parameters", "table6_rank", "table7_scaling")
+PARAMETERS_TABLE = "table5_parameters"  # the one of parameter counts
 MODEL = "llama2-7b"  # of every table that names no other
-AVERAGE = "average"
 RANK = 8  # of every table but the sixth
-_RECIPES = {"mosld-a": "mosld"}
-# Every printed score is off by up to half of its last digit, so their mean is too; so is the printed mean.
+AVERAGE = "average"  # in place of a task, where a score is the mean over tasks
+
+_RECIPES = {"mosld-a": "mosld"}  # name in a table -> our recipe
+# Percentage points: a printed score is off by up to half of its last digit, so their mean is, and the printed mean too.
 _ROUNDING = Decimal("0.01")
 
 
-class Items(Strict):
-    """Items of a task as the paper states them; ``scored`` are those that its numbers show, where they differ."""
+class TaskItems(Strict):
+    """Items of a task as the paper states them; ``shown``: of its test set, as its numbers show, where that differs."""
 
     train: int
     test: int
@@ -38,11 +36,17 @@ class Items(Strict):
 
     @property
     def scored(self) -> int:
+        """Items that the printed scores are over."""
         return self.shown or self.test
 
 
 class Protocol(Strict):
-    """How the paper made its numbers; None where it does not say."""
+    """How the paper made its numbers; None where it does not say.
+
+    ``models``: name in the tables -> hub id. ``study``: keys of a study.yaml, with dots for the levels, and ``tables``
+    those in which a table differs. ``params``: of the recipes of all LoRA variants, and ``recipes`` those of single
+    ones. ``other``: what a study.yaml has no key for. ``tasks``: by benchmark.
+    """
 
     models: dict[str, str]
     study: dict[str, Any]
@@ -50,190 +54,131 @@ class Protocol(Strict):
     params: dict[str, Any]
     recipes: dict[str, dict[str, Any]]
     other: dict[str, Any]
-    tasks: dict[str, Items]
+    tasks: dict[str, TaskItems]
+
+
+@dataclass(frozen=True)
+class PrintedScore:
+    """A score that a table prints: ``text`` in per cent, digit by digit.
+
+    ``setting`` is None in Table 5, ``rank`` where the table does not give it, and ``task`` is `AVERAGE` for a mean.
+    """
+
+    recipe: str
+    setting: str | None
+    task: str
+    text: str
+    rank: int | None
+    model: str
+
+    @property
+    def percent(self) -> Decimal:
+        """The number as it is printed."""
+        return Decimal(self.text)
+
+    @property
+    def accuracy(self) -> float:
+        """As a fraction (0 to 1)."""
+        return float(self.text) / 100
+
+
+@dataclass(frozen=True)
+class PrintedCount:
+    """Parameters of a recipe in billions, as Table 5 prints them: trained, and all those of the forward pass."""
+
+    trainable: str
+    forward: str
+
+
+@dataclass(frozen=True)
+class PrintedAverage:
+    """A printed average beside the printed scores that it is of; all in per cent."""
+
+    printed: PrintedScore
+    scores: tuple[PrintedScore, ...]
+
+    @property
+    def mean(self) -> Decimal:
+        """The mean of the scores; the printed average where no score is printed."""
+        if not self.scores:
+            return self.printed.percent
+        return sum((score.percent for score in self.scores), Decimal()) / len(self.scores)
+
+    @property
+    def slipped(self) -> bool:
+        """Whether rounding does not explain the difference between the printed average and the mean."""
+        return abs(self.printed.percent - self.mean) > _ROUNDING
 
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper prints: its tables with every number as the text that is printed, and its protocol."""
+    """What the paper prints: ``tables`` by the names in `TABLES`, the counts of Table 5 by recipe, and the protocol."""
 
     protocol: Protocol
-    tables: Mapping[str, pd.DataFrame]  # by the names in `FILES`
+    tables: Mapping[str, tuple[PrintedScore, ...]]
+    counts: Mapping[str, PrintedCount]
+
+    @classmethod
+    def load(cls, folder: Path) -> Published:
+        """Read all of it from ``folder``. Raises BadFileError for a file that is missing or malformed."""
+        protocol = parse(Protocol, folder / "protocol.yaml", read_yaml(folder / "protocol.yaml"))
+        tables = {name: tuple(_read(folder / f"{name}.csv", _score)) for name in TABLES}
+        return cls(protocol, tables, dict(_read(folder / f"{PARAMETERS_TABLE}.csv", _count)))
+
+    def scores(self, name: str) -> tuple[PrintedScore, ...]:
+        """The scores of a table, in its order. Raises UnknownNameError for a name that is not in `TABLES`."""
+        if name not in self.tables:
+            raise UnknownNameError("published table", name, TABLES)
+        return self.tables[name]
+
+    def averages(self, name: str) -> list[PrintedAverage]:
+        """The printed averages of a table that names settings, in its order, each with the scores of its row."""
+        scores = [score for score in self.scores(name) if score.setting is not None]
+        return [
+            PrintedAverage(average, tuple(s for s in scores if s.task != AVERAGE and _row(s) == _row(average)))
+            for average in scores
+            if average.task == AVERAGE
+        ]
 
 
-def load(folder: Path) -> Published:
-    """Read all of it from ``folder``. Raises BadFileError for a file that is missing or malformed."""
-    protocol = parse(Protocol, folder / "protocol.yaml", read_yaml(folder / "protocol.yaml"))
-    return Published(protocol, {name: _read_table(folder / f"{name}.csv") for name in FILES})
+def _row(score: PrintedScore) -> tuple[str, str | None, int | None, str]:
+    """What the scores of one row of a table share."""
+    return score.recipe, score.setting, score.rank, score.model
 
 
-def scores(published: Published, name: str) -> pd.DataFrame:
-    """One of `FILES` as a frame: recipe, setting, task, accuracy (fraction), rank and model.
-
-    ``task`` is `AVERAGE` for printed averages, ``rank`` is empty where the table does not give it, and so is
-    ``setting`` in Table 5. Raises UnknownNameError.
-    """
-    import pandas as pd
-
-    frame = _printed(published, name)
-    frame["accuracy"] = pd.to_numeric(frame["accuracy"]) / 100
-    frame["rank"] = pd.to_numeric(frame["rank"]).astype("Int64")
-    return frame
+_Parsed = TypeVar("_Parsed")
 
 
-def averages(frame: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """(recipe, setting) -> mean of its printed scores, for rows whose printed average is another number."""
-    found = {}
-    for (recipe, setting), rows in frame.groupby(["recipe", "setting"]):
-        own, printed = rows[rows["task"] != AVERAGE]["accuracy"], rows[rows["task"] == AVERAGE]["accuracy"]
-        if len(own) and len(printed) and abs(float(own.mean()) - float(printed.iloc[0])) > float(_ROUNDING) / 100:
-            found[str(recipe), str(setting)] = float(own.mean())
-    return found
-
-
-def _printed(published: Published, name: str) -> pd.DataFrame:
-    """As `load`, with every number as the text that is printed (accuracies in percent)."""
-    frame = _table(published, name).rename(columns={"method": "recipe", "average_accuracy": "accuracy"})
-    frame["recipe"] = frame["recipe"].replace(_RECIPES)
-    for column, value in (("setting", None), ("task", AVERAGE), ("rank", None), ("model", MODEL)):
-        if column not in frame:
-            frame[column] = value
-    return frame[["recipe", "setting", "task", "accuracy", "rank", "model"]]
-
-
-def _table(published: Published, name: str) -> pd.DataFrame:
-    if name not in FILES:
-        raise UnknownNameError("published table", name, FILES)
-    return published.tables[name]
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
+def _read(path: Path, parse_line: Callable[[dict[str, str]], _Parsed]) -> list[_Parsed]:
+    """The lines of a CSV file. Raises BadFileError where it is missing, lacks a column or holds no number."""
     try:
-        return pd.read_csv(path, dtype=str)
+        with path.open(encoding="utf-8", newline="") as file:
+            return [parse_line(line) for line in csv.DictReader(file)]
     except FileNotFoundError:
         raise BadFileError(f"{path} does not exist; it holds numbers that the paper prints.") from None
+    except (KeyError, ValueError, TypeError, InvalidOperation) as error:
+        raise BadFileError(f"{path} is no table of the paper ({type(error).__name__}: {error}).") from error
 
 
-@dataclass(frozen=True)
-class Slip:
-    """Something printed that cannot be right; ``what`` is a sentence with the printed and the right value."""
-
-    table: str
-    what: str
-    file: str
-
-
-def slips(published: Published, counts: Mapping[str, int] | None = None) -> list[Slip]:
-    """Every slip of the printed tables, in the order of the tables. Raises BadFileError for a missing table.
-
-    All are computed from the files but the last, which the files cannot show. ``counts`` are exact numbers of
-    trainable parameters by recipe, `parameter_counts` if not given.
-    """
-    found = []
-    for name in FILES:
-        number = name[len("table") : name.index("_")]
-        what = [*_averages(published, name), *_cells(published, name)]
-        if name == "table5_parameters":
-            what += _table5(published, parameter_counts() if counts is None else counts)
-        if name == "table7_scaling":
-            what.append("prints LoRA's results at 7B in the row of MoLoRA; MoLoRA's own are in Table 1.")
-        found += [Slip(f"Table {number}", f"Table {number} {text}", f"{name}.csv") for text in what]
-    return found
+def _score(line: dict[str, str]) -> PrintedScore:
+    score = PrintedScore(
+        recipe=_RECIPES.get(line["method"], line["method"]),
+        setting=line.get("setting"),
+        task=line.get("task", AVERAGE),
+        text=line["accuracy"] if "accuracy" in line else line["average_accuracy"],
+        rank=int(line["rank"]) if "rank" in line else None,
+        model=line.get("model", MODEL),
+    )
+    if not 0 <= score.percent <= 100:
+        raise ValueError(f"{score.text} is no score in per cent")
+    return score
 
 
-def _averages(published: Published, name: str) -> Iterator[str]:
-    """Printed averages that the printed scores of their row do not give."""
-    for (recipe, setting), row in _printed(published, name).groupby(["recipe", "setting"], sort=False):
-        scores = [Decimal(text) for text in row["accuracy"][row["task"] != AVERAGE]]
-        for text in row["accuracy"][row["task"] == AVERAGE]:
-            mean = sum(scores, Decimal()) / len(scores) if scores else Decimal(text)
-            if abs(Decimal(text) - mean) > _ROUNDING:
-                yield (
-                    f"prints {text} as the {setting} average of {recipe}; the mean of its "
-                    f"{counted(len(scores), 'score')} is {_rounded(mean, 2)}."
-                )
-
-
-def _cells(published: Published, name: str) -> Iterator[str]:
-    """Cells of another table that Table 1 has too, with another number.
-
-    Table 3 mixes other tasks, so that only its single-task cells are in Table 1; Table 6 shares rank 8.
-    """
-    if name not in {"table2_location", "table3_uncommon", "table6_rank"}:
-        return
-    first = _table1(published)
-    for row in _printed(published, name).fillna("").itertuples():
-        key = str(row.recipe), str(row.setting), str(row.task)
-        other_tasks = name == "table3_uncommon" and (row.setting == "mixture" or row.task == AVERAGE)
-        if key not in first or other_tasks or row.rank not in {"", str(RANK)}:
-            continue
-        if Decimal(str(row.accuracy)) != Decimal(first[key]):
-            yield (
-                f"prints {row.accuracy} for {row.recipe} on {row.task} ({row.setting}), where Table 1 has {first[key]}."
-            )
-
-
-def _table1(published: Published) -> dict[tuple[str, str, str], str]:
-    """(recipe, setting, task) -> what Table 1 prints."""
-    frame = _printed(published, "table1_main")
-    keys = zip(frame["recipe"], frame["setting"], frame["task"], strict=True)
-    return dict(zip(keys, frame["accuracy"], strict=True))
-
-
-def _table5(published: Published, counts: Mapping[str, int]) -> Iterator[str]:
-    first = _table1(published)
-    table = _table(published, "table5_parameters").set_index("method")
-    for recipe, text in zip(table.index, table["average_accuracy"], strict=True):
-        mixture, single = (first[recipe, setting, AVERAGE] for setting in ("mixture", "single"))
-        if text != mixture:
-            whose = "its single-task average" if text == single else "no average of Table 1"
-            yield f"prints {text} for {recipe}, {whose}, beside mixture averages; the mixture average is {mixture}."
-    forward, trainable = table["forward_params_billion_as_printed"], table["trainable_params_billion_as_printed"]
-    wrong = [recipe for recipe in counts if trainable[recipe] != billions(counts[recipe])]
-    inflated = [recipe for recipe in wrong if trainable[recipe] == as_printed(counts[recipe])]
-    if inflated:
-        yield (
-            f"prints {listed([trainable[r] for r in inflated])} B trainable parameters for {listed(inflated)}; the "
-            f"digits are right and the unit is 100 times too large: {listed([f'{counts[r]:,}' for r in inflated])}, "
-            f"or {listed([in_units(counts[r]) for r in inflated])}."
-        )
-    for recipe in wrong:
-        if recipe not in inflated:
-            yield f"prints {trainable[recipe]} B trainable parameters for {recipe}; there are {counts[recipe]:,}."
-    for recipe, added in counts.items():
-        right = Decimal(forward["full"]) + Decimal(added) / 10**9
-        if abs(Decimal(forward[recipe]) - right) > Decimal("0.001"):  # both forward counts are rounded
-            right = _rounded(right, 3)
-            swap = ", with two digits swapped" if sorted(str(right)) == sorted(forward[recipe]) else ""
-            yield (
-                f"prints {forward[recipe]} B parameters in the forward pass of {recipe}{swap}; the model's "
-                f"{forward['full']} B and {added:,} trainable ones make {right} B."
-            )
-
-
-def printed_counts(published: Published) -> dict[str, tuple[str, str]]:
-    """Recipe -> its trainable parameters and all those of the forward pass, in billions as Table 5 prints them."""
-    table = _table(published, "table5_parameters").set_index("method")
-    trainable, forward = table["trainable_params_billion_as_printed"], table["forward_params_billion_as_printed"]
-    return {recipe: (trainable[recipe], forward[recipe]) for recipe in table.index}
-
-
-def parameter_counts() -> dict[str, int]:
-    """Trainable parameters of Table 5's rows at LLaMA2-7B: q and v, rank 8, five experts a layer on average, routers.
-
-    >>> parameter_counts()
-    {'lora': 4194304, 'mola': 22282240, 'mosld': 13893632}
-    """
-    width, layers, modules = 4096, 32, 2
-    experts = sum((2, 4, 6, 8)) * layers // 4  # over all layers
-    one = RANK * width  # A, and B too, as q and v are square
-    return {
-        "lora": modules * layers * 2 * one,
-        "mola": modules * experts * (2 * one + width),
-        "mosld": modules * (layers * one + experts * (one + width)),
-    }
+def _count(line: dict[str, str]) -> tuple[str, PrintedCount]:
+    count = PrintedCount(line["trainable_params_billion_as_printed"], line["forward_params_billion_as_printed"])
+    for text in (count.trainable, count.forward):
+        Decimal(text)  # raises for what is no number
+    return line["method"], count
 
 
 def as_printed(count: int) -> str:
@@ -242,7 +187,7 @@ def as_printed(count: int) -> str:
     >>> as_printed(4_194_304), as_printed(22_282_240), as_printed(13_893_632)
     ('0.419', '2.228', '1.389')
     """
-    return str(_rounded(Decimal(count) / 10**7, 3))
+    return str(rounded(Decimal(count) / 10**7, 3))
 
 
 def in_units(count: int) -> str:
@@ -251,13 +196,18 @@ def in_units(count: int) -> str:
     >>> in_units(4_194_304)
     '0.00419 B = 4.19 M'
     """
-    return f"{_rounded(Decimal(count) / 10**9, 5)} B = {_rounded(Decimal(count) / 10**6, 2)} M"
+    return f"{rounded(Decimal(count) / 10**9, 5)} B = {rounded(Decimal(count) / 10**6, 2)} M"
 
 
 def billions(count: int) -> str:
-    """``count`` in billions, with as many decimals as Table 5 has."""
-    return str(_rounded(Decimal(count) / 10**9, 3))
+    """``count`` in billions, with as many decimals as Table 5 has.
+
+    >>> billions(6_738_415_616)
+    '6.738'
+    """
+    return str(rounded(Decimal(count) / 10**9, 3))
 
 
-def _rounded(value: Decimal, places: int) -> Decimal:
+def rounded(value: Decimal, places: int) -> Decimal:
+    """To so many decimals, halves away from zero, as the paper's tables are taken to be."""
     return value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)

@@ -1,57 +1,144 @@
-"""The parts of a report's text as plain data, which `report.typ` sets.
+"""The text of a report as plain data, which `report.typ` sets.
 
-A section is ``{"title", "blocks"}``; a block is a paragraph, a list, an equation (by name), a table, a
-figure or code. A paragraph is a list of runs, each ``{"text", "style"}``, so that no text is ever read as
-markup.
+A `Document` has sections, a section has blocks, and text is made of runs, so that no text is ever read as markup.
+Every class has a method ``data``: the JSON that the template reads, described beside the class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from mosld_bench.format import counted
 from mosld_bench.report.table import Table
 
-Block = dict[str, Any] | Table
-
-Section = dict[str, Any]
-
-
-def run(text: str, style: str = "") -> dict[str, str]:
-    """A stretch of text; ``style`` is empty, bold, italic, mono or ref (to the table or figure named)."""
-    return {"text": text, "style": style}
+#: How a run is set; ``ref`` is a reference to the table or figure that the run's text names.
+Style = Literal["", "bold", "italic", "mono", "ref"]
 
 
-def paragraph(*runs: str | dict[str, str]) -> dict[str, Any]:
-    return {
-        "kind": "text",
-        "runs": [run(part) if isinstance(part, str) else part for part in runs if _text(part)],
-    }
+@dataclass(frozen=True)
+class Run:
+    """A stretch of text in one style."""
+
+    text: str
+    style: Style = ""
+
+    def data(self) -> dict[str, str]:
+        """``text`` and ``style``."""
+        return {"text": self.text, "style": self.style}
 
 
-def _text(part: str | dict[str, str]) -> str:
-    return part if isinstance(part, str) else part["text"]
+@dataclass(frozen=True)
+class Paragraph:
+    """Runs of text set one after the other."""
+
+    runs: tuple[Run, ...]
+
+    def data(self) -> dict[str, Any]:
+        """``kind`` "text" and ``runs``."""
+        return {"kind": "text", "runs": [run.data() for run in self.runs]}
 
 
-def bullets(items: Iterable[str]) -> Block:
-    return {"kind": "list", "items": [[run(item)] for item in items]}
+@dataclass(frozen=True)
+class Bullets:
+    """A list with one text an item."""
+
+    items: tuple[str, ...]
+
+    def data(self) -> dict[str, Any]:
+        """``kind`` "list" and ``items``, each a list of runs."""
+        return {"kind": "list", "items": [[Run(item).data()] for item in self.items]}
+
+
+@dataclass(frozen=True)
+class Equation:
+    """A displayed equation that the template holds under ``name``."""
+
+    name: str
+
+    def data(self) -> dict[str, Any]:
+        """``kind`` "equation" and ``name``."""
+        return {"kind": "equation", "name": self.name}
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines to be copied, set as they are."""
+
+    lines: tuple[str, ...]
+
+    def data(self) -> dict[str, Any]:
+        """``kind`` "code" and ``lines``."""
+        return {"kind": "code", "lines": list(self.lines)}
+
+
+@dataclass(frozen=True)
+class FigureBlock:
+    """A figure from a file beside the document; ``width`` and ``height`` in inches, ``wide`` over both columns."""
+
+    name: str
+    path: str
+    caption: str
+    wide: bool
+    width: float
+    height: float
+
+    def data(self) -> dict[str, Any]:
+        """``kind`` "figure" and every field."""
+        return {"kind": "figure", **vars(self)}
+
+
+Block = Paragraph | Bullets | Equation | Code | FigureBlock | Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and the blocks below it."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+    def data(self) -> dict[str, Any]:
+        """``title`` and ``blocks``."""
+        return {"title": self.title, "blocks": [block.data() for block in self.blocks]}
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report: the study's question and name, the days of its trials, the summary, and the sections.
+
+    ``draft`` is what is stamped on a report that no commit reproduces; None where there is nothing to stamp.
+    """
+
+    title: str
+    study: str
+    span: str
+    summary: tuple[str, ...]
+    draft: str | None
+    sections: tuple[Section, ...]
+
+    @property
+    def tables(self) -> list[Table]:
+        """Every table, in the order of the sections."""
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Table)]
+
+    def data(self) -> dict[str, Any]:
+        """Every field, lists in place of tuples."""
+        sections = [section.data() for section in self.sections]
+        return {**vars(self), "summary": list(self.summary), "sections": sections}
+
+
+def paragraph(*parts: str | Run) -> Paragraph:
+    """A paragraph of texts and runs; empty ones are left out."""
+    runs = (Run(part) if isinstance(part, str) else part for part in parts)
+    return Paragraph(tuple(run for run in runs if run.text))
+
+
+def bullets(items: Iterable[str]) -> Bullets:
+    """A list of the texts."""
+    return Bullets(tuple(items))
 
 
 def section(title: str, *blocks: Block | None) -> Section:
-    return {"title": title, "blocks": [block for block in blocks if block is not None]}
-
-
-def machine(hardware: Any, each: str = " a trial") -> str:
-    """The hardware of a record (provenance.hardware) in words; ``each``: what has so many threads."""
-    if not isinstance(hardware, dict):
-        return "unrecorded hardware"
-    memory = hardware.get("memory_bytes")
-    parts = [
-        str(hardware["gpu"]) if hardware.get("gpu") else "",
-        str(hardware.get("cpu") or "an unnamed CPU"),
-        f"{hardware['cores']} cores" if hardware.get("cores") else "",
-        f"{counted(hardware['threads'], 'thread')}{each}" if hardware.get("threads") else "",
-        f"{memory / 2**30:.0f} GiB" if memory else "",
-    ]
-    return ", ".join(part for part in parts if part)
+    """A section of the blocks that are there; None stands for one that is not."""
+    return Section(title, tuple(block for block in blocks if block is not None))

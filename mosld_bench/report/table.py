@@ -1,4 +1,4 @@
-"""A table as data, how numbers and labels are printed, and the LaTeX of a table.
+"""A table as data, and its LaTeX.
 
 A `Table` has two faces. `frame` holds the numbers at full precision (accuracies as fractions, missing as
 empty) and becomes the CSV; `rows` hold what is printed (percent, one decimal, – for missing) and become
@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import pandas as pd
+from mosld_bench.report.labels import percent
 
-from mosld_bench.spec.budget import Native
-from mosld_bench.spec.trial import Condition
-
-MISSING = "–"
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is printed: a text, perhaps with a smaller ± beside it, bold, and with a mark above."""
+    """A printed text, perhaps with a smaller ``sd`` beside it ("± 1.2"), bold, and with a mark above."""
 
     text: str
     sd: str = ""
@@ -32,38 +31,60 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
+    """A heading and how its column is set: ``wrap`` breaks lines, ``turned`` stands upright.
+
+    Neighbours of one ``group`` share a heading above theirs.
+    """
+
     title: str
-    align: str = "right"
+    align: Literal["left", "right", "wrap"] = "right"
     turned: bool = False
-    group: str = ""  # neighbours of one group share a heading above theirs
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of cells, or, if it has one cell only, a heading that spans the table."""
+    """A row of cells, or, if it has one cell only, a heading that spans the table; ``ruled``: a thin rule above."""
 
     cells: tuple[Cell, ...]
-    ruled: bool = False  # a thin rule above
+    ruled: bool = False
+
+    @classmethod
+    def of(cls, *texts: str) -> Line:
+        """A row of plain texts."""
+        return cls(tuple(map(Cell, texts)))
+
+    @classmethod
+    def heading(cls, text: str, *, ruled: bool = False) -> Line:
+        """A heading over the rows that follow."""
+        return cls((Cell(text),), ruled)
 
 
 @dataclass(frozen=True)
 class Table:
+    """A table with its caption and the notes below it; ``wide``: over both columns of the page.
+
+    ``name`` names its files and what text refers to; ``frame`` is None where another table's numbers hold its own.
+    """
+
     name: str
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[Line, ...]
-    frame: pd.DataFrame | None  # None for a table that another one's numbers hold
+    frame: pd.DataFrame | None
     notes: tuple[str, ...] = ()
     wide: bool = False
 
     def data(self) -> dict[str, Any]:
-        """Plain data for the report."""
-        plain = {key: value for key, value in vars(self).items() if key not in {"frame", "columns", "rows"}}
+        """What `report.typ` reads: ``kind`` "table" and every field but ``frame``."""
         return {
             "kind": "table",
-            **plain,
+            "name": self.name,
+            "caption": self.caption,
             "columns": [asdict(column) for column in self.columns],
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [{"cells": [asdict(cell) for cell in row.cells], "ruled": row.ruled} for row in self.rows],
+            "notes": list(self.notes),
+            "wide": self.wide,
         }
 
     def write(self, folder: Path) -> None:
@@ -74,21 +95,9 @@ class Table:
         (folder / f"{self.name}.tex").write_text(latex(self), encoding="utf-8")
 
 
-def percent(value: float | None, sign: bool = False) -> str:
-    """0.685 -> '68.5'; with ``sign`` '+68.5'. A true minus, no signed zero, and – for None."""
-    if value is None:
-        return MISSING
-    text = f"{100 * value:{'+' if sign else ''}.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")
-
-
-def score(mean_sd: tuple[float | None, float | None], bold: bool = False, mark: str = "") -> Cell:
-    mean, sd = mean_sd
+def score_cell(mean: float | None, sd: float | None, *, bold: bool = False, mark: str = "") -> Cell:
+    """A mean and its standard deviation, both fractions, in per cent."""
     return Cell(percent(mean), "" if sd is None else f"± {percent(sd)}", bold, mark)
-
-
-def count(value: float | None) -> str:
-    return MISSING if value is None else f"{value:,.0f}"
 
 
 _TEX = {
@@ -114,7 +123,6 @@ def tex_text(text: str) -> str:
 def latex(table: Table) -> str:
     """A booktabs tabular, ready to \\input into a table environment (packages: booktabs, graphicx)."""
     letters = {"left": "l", "right": "r", "wrap": r"p{0.4\linewidth}"}
-    width = len(table.columns)
     lines = [
         f"% {table.caption} Needs the packages booktabs and graphicx.",
         f"\\begin{{tabular}}{{{''.join(letters[column.align] for column in table.columns)}}}",
@@ -122,7 +130,7 @@ def latex(table: Table) -> str:
     ]
     if any(column.group for column in table.columns):
         cells, rules = [], []
-        for start, span, group in spans(table.columns):
+        for start, span, group in column_groups(table.columns):
             cells.append(f"\\multicolumn{{{span}}}{{c}}{{{tex_text(group)}}}" if group else " & " * (span - 1))
             rules += [f"\\cmidrule(lr){{{start + 1}-{start + span}}}"] if group else []
         lines += [" & ".join(cells) + r" \\", "".join(rules)]
@@ -133,7 +141,8 @@ def latex(table: Table) -> str:
         if row.ruled:
             lines.append(r"\midrule")
         if len(row.cells) == 1:
-            lines.append(f"\\multicolumn{{{width}}}{{l}}{{\\emph{{{tex_text(row.cells[0].text)}}}}} \\\\")
+            heading = tex_text(row.cells[0].text)
+            lines.append(f"\\multicolumn{{{len(table.columns)}}}{{l}}{{\\emph{{{heading}}}}} \\\\")
         else:
             lines.append(" & ".join(map(_tex_cell, row.cells)) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
@@ -146,61 +155,18 @@ def _tex_cell(cell: Cell) -> str:
     return text + (f" {{\\scriptsize {tex_text(cell.sd)}}}" if cell.sd else "") + mark
 
 
-def spans(columns: Sequence[Column]) -> list[tuple[int, int, str]]:
-    """(first column, how many, group) for the heading above the headings."""
-    found: list[tuple[int, int, str]] = []
-    for i, column in enumerate(columns):
-        if found and found[-1][2] == column.group:
-            first, span, group = found[-1]
-            found[-1] = first, span + 1, group
-        else:
-            found.append((i, 1, column.group))
-    return found
+class ColumnGroup(NamedTuple):
+    """Neighbouring columns of one group: the first, how many, and the heading above theirs."""
+
+    start: int
+    span: int
+    title: str
 
 
-def setting_label(setting: str) -> str:
-    return {"mixture": "mixture", "single": "single task", "frozen": "frozen", "counted": "counted only"}.get(
-        setting, setting
-    )
-
-
-def short_label(block: Condition) -> str:
-    """'mixture, 60,000 parameters' and what else the block is: within a sentence."""
-    return f"{setting_label(block.setting)}, {block.budget.label}{beside(block)}"
-
-
-def block_label(block: Condition) -> str:
-    """'Mixture, budget 60,000 parameters' and, in a study of several, the model and the general items."""
-    label = block.budget.label
-    size = f"budget {label}" if block.budget.sets_size else f"equal {label}"
-    if isinstance(block.budget, Native):
-        size = "not matched in size"
-    return f"{setting_label(block.setting).capitalize()}, {size}{beside(block)}"
-
-
-def beside(block: Condition) -> str:
-    """What a block is beside its setting and budget, as the end of a label."""
-    model = f", {block.model.rsplit('/', 1)[-1]}" if block.model else ""
-    return model + (f", {block.general:,} general items" if block.general else "")
-
-
-def titled(title: str, block: Condition) -> str:
-    """The title of a row; an untrained model stands in no block and carries its own beside it."""
-    return title + (beside(block) if block.setting == "frozen" else "")
-
-
-def interval(low: float | None, high: float | None, between: str = " to ") -> str:
-    return MISSING if low is None or high is None else f"{percent(low, True)}{between}{percent(high, True)}"
-
-
-def plain(value: Any) -> str:
-    """A parameter as text: whole numbers of a list by hyphens (2-4-6-8), other lists by commas."""
-    if isinstance(value, list | tuple):
-        return ("-" if all(isinstance(item, int) for item in value) else ", ").join(map(str, value))
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return MISSING if value is None else str(value)
-
-
-def p_value(p: float | None) -> str:
-    return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+def column_groups(columns: Sequence[Column]) -> list[ColumnGroup]:
+    """The runs of neighbouring columns that have one group; columns without a group are one of an empty title."""
+    groups: list[ColumnGroup] = []
+    for title, members in groupby(columns, key=lambda column: column.group):
+        start = sum(group.span for group in groups)
+        groups.append(ColumnGroup(start, len(list(members)), title))
+    return groups

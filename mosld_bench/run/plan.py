@@ -13,7 +13,7 @@ from mosld_bench.cost.estimate import Price, TaskSize
 from mosld_bench.cost.memory import Shape, UnknownShapeError
 from mosld_bench.errors import UnknownNameError
 from mosld_bench.methods import registry
-from mosld_bench.records import published
+from mosld_bench.records.published import TABLES
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
@@ -118,8 +118,8 @@ def make_plan(
     from mosld_bench.methods import Counts, fit_budget
 
     for name in study.published:
-        if name not in published.FILES:
-            raise UnknownNameError("published table", name, published.FILES)
+        if name not in TABLES:
+            raise UnknownNameError("published table", name, TABLES)
     recipes = load_recipes(workspace.methods)
     configs = {model.name: load_config(model, model_root) for model in study.models}
     counts = {name: Counts(config) for name, config in configs.items()}

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mosld_bench.trial.device import release as release
     from mosld_bench.trial.device import resident as resident
     from mosld_bench.trial.execute import failed as failed
+    from mosld_bench.trial.packed_lm import PackedLM as PackedLM
     from mosld_bench.trial.packing_check import PackingCheck as PackingCheck
-    from mosld_bench.trial.scoring import PackedLM as PackedLM
     from mosld_bench.trial.scoring import evaluate as evaluate
     from mosld_bench.trial.session import Progress as Progress
     from mosld_bench.trial.session import Session as Session
@@ -39,7 +39,7 @@ _MODULES = {
     "resident": "device",
     "failed": "execute",
     "PackingCheck": "packing_check",
-    "PackedLM": "scoring",
+    "PackedLM": "packed_lm",
     "evaluate": "scoring",
     "Progress": "session",
     "Session": "session",

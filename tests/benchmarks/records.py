@@ -17,8 +17,9 @@ import pytest
 from mosld_bench.inputs.models import load_config
 from mosld_bench.methods import Counts, count_trainable, fit, registry
 from mosld_bench.methods.base import Method
+from mosld_bench.records.frame import load
 from mosld_bench.records.record import Point, Record
-from mosld_bench.records.store import Store, load
+from mosld_bench.records.store import Store
 from mosld_bench.report.build import build_report
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study

@@ -12,7 +12,7 @@ import torch
 from pypdf import PdfReader
 
 from mosld_bench.errors import BenchError
-from mosld_bench.records.store import load
+from mosld_bench.records.frame import load
 from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, items, write_task
 

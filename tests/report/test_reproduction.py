@@ -5,145 +5,193 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy.stats import t
 
-from mosld_bench.records import published
 from mosld_bench.records.overlap import Overlap
+from mosld_bench.records.published import RANK, Published
 from mosld_bench.records.record import Outcome
 from mosld_bench.records.store import Store
-from mosld_bench.report.analysis import Analysis, gather
+from mosld_bench.report.analysis import Analysis, analyse
+from mosld_bench.report.document import Bullets, Paragraph, Section
+from mosld_bench.report.paper_protocol import protocol_differences
+from mosld_bench.report.paper_scores import ComparedScore, Verdict, compared_scores
 from mosld_bench.report.sections.contamination import overlap_section
-from mosld_bench.report.sections.reproduction import Reproduced, reproduced, reproduction
+from mosld_bench.report.sections.reproduction import reproduction
+from mosld_bench.report.table import Table
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import ModelSpec
+from mosld_bench.spec.trial import ModelSpec, Trial
 from tests.conftest import REPOSITORY
 from tests.support.synthetic import RECIPES, make_record, make_study, make_trials
 
-PAPER = published.load(REPOSITORY / "results" / "published")
+PAPER = Published.load(REPOSITORY / "results" / "published")
+LLAMA = ModelSpec(name="NousResearch/Llama-2-7b-hf")
 SIX = ("openbookqa", "commonsense_qa", "race", "mctest", "arc_easy", "arc_challenge")
 LORA = {"openbookqa": 0.728, "commonsense_qa": 0.763, "race": 0.7823, "mctest": 0.5567, "arc_easy": 0.7087,
         "arc_challenge": 0.61}  # fmt: skip
+AS_PRINTED = {"lora": 0.0, "mosld": 0.0}  # what is added to LoRA's published scores
 SPREAD = (-0.01, 0.0, 0.01)  # of the seeds, the same on all tasks
 
 
-def study(**changes: object) -> Study:
-    return make_study(
-        **{
-            "models": [ModelSpec(name="NousResearch/Llama-2-7b-hf")],
-            "in_domain": SIX,
-            "out_of_domain": (),
-            "budgets": ("r8", "60000"),
-            "published": ("table1_main",),
-            **changes,
-        }
-    )
+def make_paper_study(**changes: Any) -> Study:
+    """A study that redoes Table 1 at the paper's rank and, beside it, at an equal size."""
+    values = {"models": [LLAMA], "in_domain": SIX, "out_of_domain": (), "budgets": ("r8", "60000"),
+              "published": ("table1_main",)}  # fmt: skip
+    return make_study(**{**values, **changes})
 
 
-def analysis(root: Path, one: Study, shift: dict[str, float]) -> Analysis:
-    """Records with LoRA's published scores, moved by ``shift`` of the recipe; far off at the equal size."""
-    trials = make_trials(one, [RECIPES["lora"], RECIPES["mosld"]])
-    for trial in trials:
-        move = shift[trial.recipe.name] if trial.budget == "r8" else 0.2
-        values = {task: LORA[task] + SPREAD[trial.seed] + move for task in SIX}
-        Store(root).write(Outcome(make_record(trial, one, values=values)))
+def analysed(root: Path, study: Study, trials: list[Trial]) -> Analysis:
     tasks = {task: {"metadata": {"title": task.upper()}} for task in SIX}
-    return gather(one, trials, Store(root).sources(one, tasks, PAPER))
+    return analyse(study, trials, Store(root).sources(study, tasks, PAPER))
 
 
-def found(one: Analysis) -> dict[tuple[str, str], Reproduced]:
-    rows = reproduced(one, PAPER.protocol)
-    return {(row.recipe, row.task): row for row in rows if row.setting == "mixture"}
+def make_analysis(root: Path, study: Study, shift: dict[str, float]) -> Analysis:
+    """Records with LoRA's published scores, moved by ``shift`` of the recipe; far off at the equal size."""
+    trials = make_trials(study, [RECIPES["lora"], RECIPES["mosld"]])
+    for trial in trials:
+        move = shift[trial.recipe.name] if trial.budget != "60000" else 0.2
+        values = {task: LORA[task] + SPREAD[trial.seed] + move for task in SIX}
+        Store(root).write(Outcome(make_record(trial, study, values=values)))
+    return analysed(root, study, trials)
+
+
+def of_the_mixture(analysis: Analysis) -> dict[tuple[str, str], ComparedScore]:
+    """(recipe, task) -> comparison."""
+    scores = compared_scores(analysis, PAPER)
+    return {(score.recipe, score.task): score for score in scores if score.setting == "mixture"}
+
+
+def texts(section: Section | None) -> list[str]:
+    """The paragraphs and list items of a section."""
+    assert section is not None
+    paragraphs = ["".join(run.text for run in block.runs) for block in section.blocks if isinstance(block, Paragraph)]
+    return paragraphs + [item for block in section.blocks if isinstance(block, Bullets) for item in block.items]
+
+
+def tables(section: Section | None) -> dict[str, Table]:
+    """The tables of a section by name."""
+    assert section is not None
+    return {block.name: block for block in section.blocks if isinstance(block, Table)}
+
+
+def cells(table: Table) -> list[tuple[str, ...]]:
+    """The printed texts, with their marks."""
+    return [tuple(cell.text + cell.mark for cell in row.cells) for row in table.rows]
 
 
 def test_the_gap_is_taken_at_the_papers_rank_and_never_at_equal_size(tmp_path: Path) -> None:
-    rows = found(analysis(tmp_path, study(), {"lora": 0.0, "mosld": 0.0}))
-    assert len(rows) == 14
-    assert rows["lora", "race"].gap == pytest.approx(0, abs=1e-9)
-    assert rows["lora", "average"].gap == pytest.approx(sum(LORA.values()) / 6 - 0.6915, abs=1e-9)
-    assert rows["mosld", "arc_challenge"].gap == pytest.approx(0.61 - 0.6613, abs=1e-9)
-    assert {row.seeds for row in rows.values()} == {3}
+    scores = of_the_mixture(make_analysis(tmp_path, make_paper_study(), AS_PRINTED))
+    assert len(scores) == 14
+    assert scores["lora", "race"].gap == pytest.approx(0, abs=1e-9)
+    assert scores["lora", "average"].gap == pytest.approx(sum(LORA.values()) / 6 - 0.6915, abs=1e-9)
+    assert scores["mosld", "arc_challenge"].gap == pytest.approx(0.61 - 0.6613, abs=1e-9)
+    assert {score.seeds for score in scores.values()} == {3}
 
 
 def test_the_interval_holds_seeds_of_both_sides_and_items_where_the_test_sets_differ(tmp_path: Path) -> None:
-    rows = found(analysis(tmp_path, study(), {"lora": 0.0, "mosld": -0.1}))
-    row = rows["lora", "mctest"]
+    scores = of_the_mixture(make_analysis(tmp_path, make_paper_study(), {"lora": 0.0, "mosld": -0.1}))
+    mctest = scores["lora", "mctest"]
     level = 0.5567  # 147 items in the paper, 400 here
     items = 1.96 * math.sqrt(level * (1 - level) * (1 / 147 + 1 / 400))
     half = math.hypot(t.ppf(0.975, 2) * 0.01 * math.sqrt(2 / 3), items)
-    assert (row.low, row.high) == pytest.approx((-half, half), abs=1e-9)
-    assert rows["lora", "race"].verdict == "agrees"
-    assert rows["mosld", "average"].verdict == "below"
+    assert (mctest.low, mctest.high) == pytest.approx((-half, half), abs=1e-9)
+    assert scores["lora", "race"].verdict == "agrees"
+    assert scores["mosld", "average"].verdict == "below"
 
 
 def test_a_printed_average_that_is_a_slip_is_taken_from_its_scores(tmp_path: Path) -> None:
     """Table 3 prints 53.93 for MoSLD's mixture, where the scores beside it give 54.93."""
     four = ("openbookqa", "mctest", "arc_challenge", "gsm8k")
-    one = study(in_domain=four, published=("table3_uncommon",))
-    trials = make_trials(one, [RECIPES["lora"], RECIPES["mosld"]])
+    study = make_paper_study(in_domain=four, published=("table3_uncommon",))
+    trials = make_trials(study, [RECIPES["lora"], RECIPES["mosld"]])
     for trial in trials:
-        Store(tmp_path).write(Outcome(make_record(trial, one)))
-    made = gather(one, trials, Store(tmp_path).sources(one, {}, PAPER))
-    assert found(made)["mosld", "average"].published == pytest.approx(0.5493, abs=6e-5)
-    assert found(made)["lora", "average"].published == pytest.approx(0.5247, abs=1e-9)
-    section = reproduction(made)
-    assert section is not None
-    differing = next(block for block in section["blocks"] if getattr(block, "name", "") == "protocol-differences")
-    fields = set(differing.frame["field"])
-    assert "in_domain" not in fields  # these four are Table 3's own
-    assert {"optimizer", "prompt", "MCTEST, train / test"} - fields == {"MCTEST, train / test"}
+        Store(tmp_path).write(Outcome(make_record(trial, study)))
+    analysis = analysed(tmp_path, study, trials)
+    scores = of_the_mixture(analysis)
+    assert scores["mosld", "average"].published == pytest.approx(0.5493, abs=6e-5)
+    assert scores["lora", "average"].published == pytest.approx(0.5247, abs=1e-9)
+    differences = {difference.field: difference for difference in protocol_differences(analysis, PAPER.protocol)}
+    assert "in_domain" not in differences  # these four are Table 3's own
+    assert {"optimizer", "prompt", "MCTEST, train / test"} <= differences.keys()
+    frame = tables(reproduction(analysis))["protocol-differences"].frame
+    assert frame is not None
+    assert list(frame["field"]) == list(differences)
 
 
 def test_verdicts_without_a_test(tmp_path: Path) -> None:
-    one_seed = found(analysis(tmp_path / "a", study(seeds=(0,)), {"lora": 0.0, "mosld": 0.0}))
-    assert {row.verdict for row in one_seed.values()} == {"untested"}
-    other = study(models=[ModelSpec(name="embedded")])
-    assert {row.verdict for row in found(analysis(tmp_path / "b", other, {"lora": 0, "mosld": 0})).values()} == {
-        "other model"
-    }
-    one = study()
-    trials = make_trials(one, [RECIPES["lora"], RECIPES["mosld"]])
-    Store(tmp_path / "c").write(Outcome(make_record(trials[0], one)))
-    rows = found(gather(one, trials, Store(tmp_path / "c").sources(one, {}, PAPER)))
-    assert rows["mosld", "race"].verdict == "no record"
-    assert rows["mosld", "race"].ours is None
+    one_seed = of_the_mixture(make_analysis(tmp_path / "a", make_paper_study(seeds=(0,)), AS_PRINTED))
+    assert {score.verdict for score in one_seed.values()} == {Verdict.UNTESTED}
+    other = make_paper_study(models=[ModelSpec(name="embedded")])
+    scores = of_the_mixture(make_analysis(tmp_path / "b", other, AS_PRINTED))
+    assert {score.verdict for score in scores.values()} == {"other model"}
+    study = make_paper_study()
+    trials = make_trials(study, [RECIPES["lora"], RECIPES["mosld"]])
+    Store(tmp_path / "c").write(Outcome(make_record(trials[0], study)))
+    scores = of_the_mixture(analysed(tmp_path / "c", study, trials))
+    assert scores["mosld", "race"].verdict == "no record"
+    assert scores["mosld", "race"].ours is None
 
 
 def test_ranks_and_models_find_their_rows(tmp_path: Path) -> None:
-    by_rank = study(budgets=("r8", "r2"), published=("table6_rank",))
-    rows = list(reproduced(analysis(tmp_path, by_rank, {"lora": 0, "mosld": 0}), PAPER.protocol))
-    assert {(row.recipe, row.rank) for row in rows} == {("mosld", 2), ("mosld", 8)}
-    assert len(rows) == 12
+    by_rank = make_paper_study(budgets=("r8", "r2"), published=("table6_rank",))
+    scores = compared_scores(make_analysis(tmp_path, by_rank, AS_PRINTED), PAPER)
+    assert {(score.recipe, score.rank) for score in scores} == {("mosld", 2), ("mosld", RANK)}
+    assert len(scores) == 12
+
+
+def test_a_study_of_one_of_the_papers_models_leaves_out_the_others(tmp_path: Path) -> None:
+    larger = [ModelSpec(name=PAPER.protocol.models["llama2-13b"])]
+    study = make_paper_study(models=larger, published=("table7_scaling", "table1_main"))
+    scores = compared_scores(make_analysis(tmp_path, study, AS_PRINTED), PAPER)
+    assert {(score.table, score.model) for score in scores} == {("table7_scaling", "llama2-13b")}
+
+
+def test_the_tables_show_averages_with_verdicts_and_mark_the_gaps_of_tasks(tmp_path: Path) -> None:
+    section = reproduction(make_analysis(tmp_path, make_paper_study(), {"lora": 0.0, "mosld": -0.2}))
+    averages, by_task = tables(section)["reproduction"], tables(section)["reproduction-tasks"]
+    assert [line[0] for line in cells(averages)] == ["Mixture", "LoRA", "MoSLD"]
+    (lora, mosld) = cells(averages)[1:]
+    assert (lora[1], lora[2], lora[3], lora[-1]) == ("69.15", "69.1", "0.0", "agrees")
+    assert mosld[-1] == "below"
+    assert [column.title for column in by_task.columns] == ["Method", *(task.upper() for task in SIX)]
+    assert cells(by_task)[1][1:] == ("0.0",) * 6
+    assert all(text.startswith("−") and text.endswith("*") for text in cells(by_task)[2][1:])
+
+
+def test_a_table_without_averages_shows_its_scores(tmp_path: Path) -> None:
+    by_rank = make_paper_study(budgets=("r8", "r2"), published=("table6_rank",))
+    section = reproduction(make_analysis(tmp_path, by_rank, AS_PRINTED))
+    assert "reproduction-tasks" not in tables(section)
+    lines = [line[0] for line in cells(tables(section)["reproduction"])]
+    assert [line for line in lines if line.startswith("Mixture")] == ["Mixture, rank 2", "Mixture, rank 8"]
+    assert len(lines) == 14
+    assert "MoSLD, RACE" in lines
 
 
 def test_the_section_tells_differences_and_slips_and_is_absent_without_a_published_table(tmp_path: Path) -> None:
-    made = analysis(tmp_path, study(), {"lora": 0.0, "mosld": 0.0})
-    section = reproduction(made)
-    assert section is not None
-    text = str(section["blocks"])
-    for part in (
-        "Of 14 printed scores",
-        "train.batch_size",
-        "not given",
-        "MoSLD, balance coef",
-        "Table 1 prints 41.70 as the single average of prefix-tuning",
-    ):
-        assert part in text or part.removeprefix("train.") in text, part
-    assert reproduction(analysis(tmp_path / "none", study(published=()), {"lora": 0, "mosld": 0})) is None
+    analysis = make_analysis(tmp_path, make_paper_study(), AS_PRINTED)
+    section = reproduction(analysis)
+    assert any("Of 14 printed scores" in text for text in texts(section))
+    assert any("Table 1 prints 41.70 as the single average of prefix-tuning" in text for text in texts(section))
+    differences = {line[0]: line[1:] for line in cells(tables(section)["protocol-differences"])}
+    assert {"batch_size", "MoSLD, balance coef"} <= differences.keys()
+    assert differences["optimizer"][0] == "not given"
+    assert reproduction(make_analysis(tmp_path / "none", make_paper_study(published=()), AS_PRINTED)) is None
 
 
 def test_overlap_section(tmp_path: Path) -> None:
-    made = analysis(tmp_path, study(), {"lora": 0.0, "mosld": 0.0})
-    assert overlap_section(made) is None
-    pairs = [
+    analysis = make_analysis(tmp_path, make_paper_study(), AS_PRINTED)
+    assert overlap_section(analysis) is None
+    overlaps = [
         Overlap(train="race", evaluated=task, n=13, train_items=90, items=200, shared=7 * (task == "mctest"),
-                        exact=0, example="a b c")
+                exact=0, example="a b c")
         for task in SIX
     ]  # fmt: skip
-    section = overlap_section(replace(made, overlaps=tuple(pairs)))
-    assert section is not None
-    assert "MCTEST with RACE (3.5 %)" in str(section["blocks"])
-    clean = overlap_section(replace(made, overlaps=tuple(pairs[:2])))
-    assert clean is not None
-    assert "No test item is shared" in str(clean["blocks"])
+    section = overlap_section(replace(analysis, overlaps=tuple(overlaps)))
+    assert any("MCTEST with RACE (3.5 %)" in text for text in texts(section))
+    shares = {line[0]: line[2] for line in cells(tables(section)["overlap"])}
+    assert shares == {task.upper(): "3.5" if task == "mctest" else "0" for task in SIX}
+    clean = overlap_section(replace(analysis, overlaps=tuple(overlaps[:2])))
+    assert any("No test item is shared" in text for text in texts(clean))

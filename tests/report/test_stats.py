@@ -24,29 +24,26 @@ def test_mean_and_sample_sd() -> None:
 
 
 def test_paired_t_by_hand() -> None:
-    found = stats.paired({0: 0.70, 1: 0.72, 2: 0.71}, {0: 0.69, 1: 0.69, 2: 0.69})
-    assert found is not None
+    difference = stats.paired({0: 0.70, 1: 0.72, 2: 0.71}, {0: 0.69, 1: 0.69, 2: 0.69})
+    assert difference is not None
     # differences 1, 3, 2 points: mean 2, sd 1, error 1/sqrt(3); t(0.975, 2) = 4.302653
-    assert found.mean == pytest.approx(0.02)
+    assert difference.mean == pytest.approx(0.02)
     half = 4.302653 * 0.01 / 3**0.5
-    assert (found.low, found.high) == (
-        pytest.approx(0.02 - half, abs=1e-6),
-        pytest.approx(0.02 + half, abs=1e-6),
-    )
+    assert [difference.low, difference.high] == pytest.approx([0.02 - half, 0.02 + half], abs=1e-6)
     # t = 2 sqrt(3); for two degrees of freedom p = 1 - t / sqrt(t^2 + 2)
-    assert found.p == pytest.approx(1 - 12**0.5 / 14**0.5)
-    assert found.includes_zero
-    assert found.pairs == 3
+    assert difference.p == pytest.approx(1 - 12**0.5 / 14**0.5)
+    assert difference.includes_zero
+    assert difference.pairs == 3
 
 
 def test_pairs_are_common_seeds() -> None:
-    found = stats.paired({0: 1.0, 1: 2.0, 7: 50.0}, {0: 0.0, 1: 0.0, 9: 3.0})
-    assert found is not None
-    assert (found.pairs, found.mean) == (2, 1.5)
+    difference = stats.paired({0: 1.0, 1: 2.0, 7: 50.0}, {0: 0.0, 1: 0.0, 9: 3.0})
+    assert difference is not None
+    assert (difference.pairs, difference.mean) == (2, 1.5)
     assert stats.paired({0: 1.0}, {1: 1.0}) is None
-    one = stats.paired({0: 1.0}, {0: 0.5})
-    assert one == stats.Difference(0.5, None, None, None, 1)
-    assert one.includes_zero
+    single = stats.paired({0: 1.0}, {0: 0.5})
+    assert single == stats.Difference(0.5, None, None, None, 1)
+    assert single.includes_zero
 
 
 def test_equal_differences_have_no_noise() -> None:
@@ -71,11 +68,11 @@ def test_interval_covers_at_its_level() -> None:
     for _ in range(trials):
         theirs = {seed: draw.gauss(0.6, 0.02) for seed in range(3)}
         ours = {seed: value + 0.01 + draw.gauss(0, 0.008) for seed, value in theirs.items()}
-        found = stats.paired(ours, theirs)
-        assert found is not None
-        assert found.low is not None
-        assert found.high is not None
-        covered += found.low <= 0.01 <= found.high
+        difference = stats.paired(ours, theirs)
+        assert difference is not None
+        assert difference.low is not None
+        assert difference.high is not None
+        covered += difference.low <= 0.01 <= difference.high
     assert 0.93 < covered / trials < 0.97
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from mosld_bench.records.record import EvalInfo, Metric, Outcome, Point, Record,
 from mosld_bench.records.store import Store
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import Fit, ModelSpec, TrainSpec, Trial
+from mosld_bench.spec.trial import Domain, Fit, ModelSpec, TrainSpec, Trial
 
+#: Task -> its kind; six in-domain tasks, then three out-of-domain ones.
 KINDS = {
     "commonsense": "commonsense",
     "everyday": "commonsense",
@@ -32,20 +33,24 @@ TRAIN_ITEMS = dict(zip(IN_DOMAIN, (1200, 500, 700, 250, 900, 600), strict=True))
 BASE_PARAMETERS = 870_144
 
 
-def _mixture(name: str, title: str, about: str, deviations: Sequence[str] = (), **params: Any) -> Recipe:
-    shared = {"r": 8, "lora_alpha": 16, "experts": 4, "share": "none", "top_k": None, "renormalize": False}
-    rest = {"balance_coef": 0.0, "dropout": 0.0, "dropout_on": "none", "target_modules": ["q_proj", "v_proj"]}
+def _mixture(name: str, title: str, about: str, *, deviations: Sequence[str] = (), **params: Any) -> Recipe:
+    """A recipe of the design space; ``params`` are laid over the defaults below."""
+    defaults = {
+        "r": 8, "lora_alpha": 16, "experts": 4, "share": "none", "top_k": None, "renormalize": False,
+        "balance_coef": 0.0, "dropout": 0.0, "dropout_on": "none", "target_modules": ["q_proj", "v_proj"],
+    }  # fmt: skip
     return Recipe(
         name=name,
         title=title,
         method="mixture",
         paper="arXiv 2412.08946",
         about=about,
-        params={**shared, **rest, **params},
+        params={**defaults, **params},
         deviations=tuple(deviations),
     )
 
 
+#: Coordinates of MoLA, and of what is derived from it: more experts in higher layers, of which two are picked.
 BY_DEPTH: dict[str, Any] = {"experts": [2, 4, 6, 8], "top_k": 2, "renormalize": True, "balance_coef": 1e-3}
 _ALL = (
     Recipe(name="base", title="Frozen base", method="base"),
@@ -103,81 +108,47 @@ _ALL = (
     ),
 )
 RECIPES = {recipe.name: recipe for recipe in _ALL}
+#: Recipe -> the level that its scores are drawn around, at a budget of 60,000 parameters.
 SKILL = {"full": 0.725, "prefix-tuning": 0.58, "lora": 0.68, "moe-lora": 0.69, "mola": 0.692}
 SKILL |= {"hydralora": 0.697, "mosl": 0.695, "mosld": 0.708}
 
 
 def make_study(**changes: Any) -> Study:
-    return Study(
-        **{
-            "name": "synthetic",
-            "question": "Which adapter answers best at equal size?",
-            "models": [ModelSpec(name="embedded", revision="0123456789ab")],
-            "in_domain": IN_DOMAIN,
-            "out_of_domain": OUT_OF_DOMAIN,
-            "budgets": ("60000",),
-            "train": TrainSpec(steps=200, learning_rate=5e-3),
-            **changes,
-        }
-    )
+    """The study of the tasks above at one budget; ``changes`` are fields of `Study`."""
+    fields: dict[str, Any] = {
+        "name": "synthetic",
+        "question": "Which adapter answers best at equal size?",
+        "models": [ModelSpec(name="embedded", revision="0123456789ab")],
+        "in_domain": IN_DOMAIN,
+        "out_of_domain": OUT_OF_DOMAIN,
+        "budgets": ("60000",),
+        "train": TrainSpec(steps=200, learning_rate=5e-3),
+    }
+    return Study(**{**fields, **changes})
 
 
-def make_trials(study: Study, recipes: Sequence[Recipe], protocol: str = "00c0ffee") -> list[Trial]:
+def make_trials(study: Study, recipes: Sequence[Recipe], *, protocol: str = "00c0ffee") -> list[Trial]:
     """The plan of a study, by the study's own code, without the files that describe its tasks."""
     general = (study.general.task,) if study.general else ()
-    made = study.trials(recipes, dict.fromkeys(study.in_domain + study.out_of_domain + general, "00000000"))
-    return [trial.model_copy(update={"protocol": protocol}) for trial in made]
+    trials = study.trials(recipes, dict.fromkeys(study.in_domain + study.out_of_domain + general, "00000000"))
+    return [trial.model_copy(update={"protocol": protocol}) for trial in trials]
 
 
-def _target(budget: str) -> int | None:
-    if budget == "native":
-        return None
-    return int(budget) if budget.isdigit() else 60_000
-
-
-def make_record(trial: Trial, study: Study, dirty: bool = False, values: Mapping[str, float] | None = None) -> Record:
+def make_record(
+    trial: Trial, study: Study, *, dirty: bool = False, values: Mapping[str, float] | None = None
+) -> Record:
     """A finished record; ``values`` fixes scores by task, the others are drawn from the trial's id."""
     draw = random.Random(int(hashlib.sha256(trial.id.encode()).hexdigest()[:8], 16))
-    frozen = trial.setting == "frozen"
-    target = _target(trial.budget)
+    frozen, target = trial.setting == "frozen", _target(trial.budget)
     skill = 0.3 if frozen else SKILL.get(trial.recipe.name, 0.68) + (0.02 * math.log2((target or 60000) / 60000))
     skill -= 0.03 * (trial.setting == "single")
-    metrics = []
-    for task in trial.scored_on:
-        offset = 0.1 * (int(hashlib.sha256(task.encode()).hexdigest()[:4], 16) / 65535 - 0.5)
-        inside = task in study.in_domain
-        level = skill + offset + draw.gauss(0, 0.0 if frozen else 0.012) - 0.12 * (not inside) * (not frozen)
-        value = (values or {}).get(task, round(level * 400) / 400)
-        metrics.append(
-            Metric(
-                task=task,
-                role="in_domain" if inside else "out_of_domain",
-                metric="acc,none",
-                value=value,
-                stderr=math.sqrt(value * (1 - value) / 399),
-                items=400,
-                chance=0.25,
-                primary=True,
-            )
-        )
-        metrics.append(metrics[-1].model_copy(update={"metric": "acc_norm,none", "value": 0.5, "primary": False}))
-    params = dict(trial.recipe.params)
-    trainable = 0 if frozen else BASE_PARAMETERS
-    if target is not None:
-        trainable = target + draw.randrange(-target // 150, target // 150)
-        if "r" in params:
-            params |= {"r": 11, "rank_pattern": {f"model.layers.{i}.self_attn.q_proj": 12 for i in range(3)}}
+    metrics = _metrics(trial, study, draw, skill, values or {})
+    size = _size(trial, draw, target)
     return Record(
         trial=trial,
         trial_id=trial.id,
         status="finished",
-        size=Fit(
-            target=target,
-            trainable=trainable,
-            total=BASE_PARAMETERS + (trainable if target else 0),
-            residual=(trainable - target) / target if target else None,
-            params=params,
-        ),
+        size=size,
         train_info=None if frozen else _train_info(trial, draw, skill),
         eval_info=EvalInfo(
             seconds=draw.uniform(1, 2),
@@ -186,7 +157,7 @@ def make_record(trial: Trial, study: Study, dirty: bool = False, values: Mapping
             tokens_computed=160_000,
             packed=True,
         ),
-        metrics=tuple(metrics),
+        metrics=metrics,
         peak_memory_bytes=int(draw.uniform(4e8, 6e8)),
         meta_info={
             "commit": "8c1f0de5a7b94b5e8a3f6a1c2d3e4f5061728394",
@@ -205,6 +176,61 @@ def make_record(trial: Trial, study: Study, dirty: bool = False, values: Mapping
             "platform": "Linux-x86_64",
             "command": f"mosld-bench run {trial.study}",
         },
+    )
+
+
+def make_failure(trial: Trial, error: str) -> Record:
+    """The record of a trial that ended in ``error``."""
+    return Record(trial=trial, trial_id=trial.id, status="failed", error=error)
+
+
+def _target(budget: str) -> int | None:
+    """Parameters that a budget asks for; a budget that is no number comes to 60,000."""
+    if budget == "native":
+        return None
+    return int(budget) if budget.isdigit() else 60_000
+
+
+def _metrics(
+    trial: Trial, study: Study, draw: random.Random, skill: float, values: Mapping[str, float]
+) -> tuple[Metric, ...]:
+    """Accuracy, which is primary, and 0.5 under the other metric, on every task that the trial is scored on."""
+    frozen = trial.setting == "frozen"
+    metrics = []
+    for task in trial.scored_on:
+        offset = 0.1 * (int(hashlib.sha256(task.encode()).hexdigest()[:4], 16) / 65535 - 0.5)
+        domain = Domain.IN if task in study.in_domain else Domain.OUT
+        level = skill + offset + draw.gauss(0, 0.0 if frozen else 0.012)
+        level -= 0.12 * (domain is Domain.OUT) * (not frozen)
+        value = values.get(task, round(level * 400) / 400)
+        accuracy = Metric(
+            task=task,
+            role=domain,
+            metric="acc,none",
+            value=value,
+            stderr=math.sqrt(value * (1 - value) / 399),
+            items=400,
+            chance=0.25,
+            primary=True,
+        )
+        metrics += [accuracy, accuracy.model_copy(update={"metric": "acc_norm,none", "value": 0.5, "primary": False})]
+    return tuple(metrics)
+
+
+def _size(trial: Trial, draw: random.Random, target: int | None) -> Fit:
+    """A size close to the target, by a rank of 11 and on three modules of 12."""
+    params = dict(trial.recipe.params)
+    trainable = 0 if trial.setting == "frozen" else BASE_PARAMETERS
+    if target is not None:
+        trainable = target + draw.randrange(-target // 150, target // 150)
+        if "r" in params:
+            params |= {"r": 11, "rank_pattern": {f"model.layers.{i}.self_attn.q_proj": 12 for i in range(3)}}
+    return Fit(
+        target=target,
+        trainable=trainable,
+        total=BASE_PARAMETERS + (trainable if target else 0),
+        residual=(trainable - target) / target if target else None,
+        params=params,
     )
 
 
@@ -238,27 +264,28 @@ def _train_info(trial: Trial, draw: random.Random, skill: float) -> TrainInfo:
     )
 
 
+def write_records(root: Path, records: Iterable[Record]) -> None:
+    """Write the records below ``root``/results, as a run would."""
+    store = Store(root / "results")
+    for record in records:
+        store.write(Outcome(record))
+
+
 def make_records(
     root: Path,
     recipes: Sequence[str] = tuple(RECIPES),
-    seeds: Sequence[int] = (0, 1, 2),
-    settings: Sequence[str] = ("mixture",),
-    budgets: Sequence[str] = ("60000",),
+    *,
     skip: int = 0,
     dirty: bool = False,
     **changes: Any,
 ) -> tuple[Study, list[Trial]]:
-    """Write a record for every trial but the last ``skip`` below ``root``/results; the study and its plan."""
-    study = make_study(
-        seeds=tuple(seeds),
-        settings=tuple(settings),
-        budgets=tuple(budgets),
-        recipes=tuple(recipes),
-        **changes,
-    )
+    """Write a record for every trial but the last ``skip`` below ``root``/results; the study and its plan.
+
+    ``changes`` are fields of the study.
+    """
+    study = make_study(recipes=tuple(recipes), **changes)
     trials = make_trials(study, [RECIPES[name] for name in recipes])
-    for trial in trials[: len(trials) - skip]:
-        Store(root / "results").write(Outcome(make_record(trial, study, dirty)))
+    write_records(root, (make_record(trial, study, dirty=dirty) for trial in trials[: len(trials) - skip]))
     return study, trials
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mosld_bench.report.table import percent
+from mosld_bench.report.labels import percent
 from tests.conftest import REPOSITORY, bench, declarations, tracked
 
 TRACKED = tracked("results", "reports")

@@ -89,7 +89,7 @@ def test_every_link_leads_to_a_file_that_git_tracks(page: str) -> None:
         if target.startswith("https://"):
             continue
         file, _, anchor = target.partition("#")
-        path = str(((REPOSITORY / page).parent / file).resolve().relative_to(REPOSITORY.resolve()))
+        path = str(((REPOSITORY / page).parent / (file or Path(page).name)).resolve().relative_to(REPOSITORY.resolve()))
         assert any(name == path or name.startswith(f"{path}/") for name in FILES), f"{page}: {target}"
         if anchor:
             assert anchor in {_slug(title) for title in re.findall(r"^#+ (.*)$", _text(path), re.M)}, target

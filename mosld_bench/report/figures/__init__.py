@@ -1,1 +1,37 @@
-"""The figures of the report, one file each."""
+"""The figures of the report: each file draws one from the analysis, or says in a sentence why there is none.
+
+To add a figure, write a file with a function ``draw(analysis) -> Plot | str | None`` (the figure; the sentence that the
+report prints in its place; or None where the study does not ask for it), and put the function into `FIGURES` under the
+name by which a study.yaml is to ask for it, which `Study.figures` must allow as well. Lengths are inches; widths of
+lines and sizes of type and markers are points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mosld_bench.report.analysis import Analysis
+from mosld_bench.report.figures import difference, relative_time, settings, size, sweep, tasks, training
+from mosld_bench.report.figures.plot import Plot
+from mosld_bench.report.figures.style import report_style
+
+#: The figures of the records, by the names that `Study.figures` lists.
+FIGURES: dict[str, Callable[[Analysis], Plot | str | None]] = {
+    "axis": sweep.draw,
+    "size": size.draw,
+    "tasks": tasks.draw,
+    "difference": difference.draw,
+    "settings": settings.draw,
+    "training": training.draw,
+}
+
+
+def draw_all(analysis: Analysis) -> list[Plot | str]:
+    """The figures that the study asks for, in its order, and that of its profile; or the sentences in their place.
+
+    A study that trains nothing has the profile's alone.
+    """
+    with report_style():
+        asked = [FIGURES[name](analysis) for name in analysis.study.figures] if analysis.study.trains else []
+        drawn = [*asked, relative_time.draw(analysis)]
+    return [figure for figure in drawn if figure is not None]

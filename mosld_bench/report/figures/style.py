@@ -1,31 +1,33 @@
-"""How figures look: type, sizes, and the marker, colour and line of each recipe, legible in grey too."""
+"""How figures look: type, sizes, percent ticks, and each recipe's marker, colour and line, legible in grey too.
+
+Drawn with Agg alone: no pyplot, and no settings changed outside `report_style`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import Formatter, MaxNLocator
 
-from mosld_bench.report.analysis import Row
-from mosld_bench.report.table import short_label
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.trial import Condition
 
-COLUMN, PAGE = 3.33, 6.93  # inches: the width of a column and of the type area
+COLUMN_INCHES = 3.33  # width of a column of the report
+PAGE_INCHES = 6.93  # width of its type area, two columns
 
 FONT = "STIXGeneral"  # comes with matplotlib; the report sets the same text in its own face
 
-STYLE = {
+GRID_COLOUR = "#e4e4e4"
+RULE_COLOUR = "#555555"  # zero, chance, the frozen base
+RULE_POINTS = 0.8  # width of such a line
+
+SETTINGS: dict[Any, Any] = {
     "font.family": FONT,
     "mathtext.fontset": "stix",
     "font.size": 8,
@@ -42,7 +44,7 @@ STYLE = {
     "ytick.major.width": 0.6,
     "axes.axisbelow": True,
     "axes.grid": True,
-    "grid.color": "#e4e4e4",
+    "grid.color": GRID_COLOUR,
     "grid.linewidth": 0.5,
     "axes.unicode_minus": True,
     "pdf.fonttype": 42,
@@ -51,7 +53,7 @@ STYLE = {
     "svg.hashsalt": "mosld-bench",
     "savefig.dpi": 160,
     "text.parse_math": False,
-}
+}  # matplotlib's names; sizes and widths in points
 
 # Okabe and Ito's colours and two of Tol's, ordered so that neighbours differ in lightness.
 COLOURS = ("#7F7F7F", "#E69F00", "#000000", "#56B4E9", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#882255", "#999933")
@@ -61,51 +63,67 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 
-@dataclass(frozen=True)
-class Look:
-    marker: str
-    colour: str
-    line: Any
-
-
-def looks(recipes: Sequence[Recipe]) -> dict[str, Look]:
-    """Recipe name -> its look, by order; markers, colours and lines repeat at different periods."""
-    return {
-        recipe.name: Look(MARKERS[i % len(MARKERS)], COLOURS[i % len(COLOURS)], LINES[i % len(LINES)])
-        for i, recipe in enumerate(recipe for recipe in recipes if recipe.method != "base")
-    }
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A drawn figure: its name (and its files'), what it tells ('Figure 1 shows ...'), caption, width, place."""
-
-    name: str
-    tells: str
-    caption: str
-    figure: Figure
-    wide: bool = False
-    section: str = "Results"  # of the report
-
-
 @contextmanager
-def style() -> Iterator[None]:
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+def report_style() -> Iterator[None]:
+    """Draw or save with the settings of the report's figures; what was set before comes back."""
+    with matplotlib.rc_context(SETTINGS):
         yield
 
 
-def save(plot: Plot, folder: Path) -> None:
-    """Write ``NAME.pdf`` and ``NAME.png``; the same analysis gives the same bytes."""
-    with style():
-        plot.figure.savefig(folder / f"{plot.name}.pdf", metadata={"CreationDate": None})
-        plot.figure.savefig(folder / f"{plot.name}.png", metadata={"Software": None})
+class Point(NamedTuple):
+    """A mean on its place along x; ``sd``, its standard deviation over seeds, is None for a single seed."""
+
+    x: float
+    mean: float
+    sd: float | None
 
 
-def save_svg(plot: Plot, path: Path, face: str) -> None:
-    """Write an SVG whose text stays text, in the typeface ``face`` of the document that takes it up."""
-    with style():
-        plot.figure.savefig(path, format="svg", metadata={"Date": None})
-    path.write_text(path.read_text(encoding="utf-8").replace(FONT, face), encoding="utf-8")
+@dataclass(frozen=True)
+class RecipeStyle:
+    """What tells a recipe's points and lines from those of others, in every figure of a report."""
+
+    marker: str
+    colour: str
+    line: Any  # a line style of matplotlib
+
+    def draw_curve(self, axes: Axes, points: Iterable[Point]) -> None:
+        """Points joined by a line, each with a bar of one standard deviation where there is one."""
+        drawn = list(points)
+        axes.errorbar(
+            [point.x for point in drawn],
+            [point.mean for point in drawn],
+            [bar_length(point.sd) for point in drawn],
+            color=self.colour,
+            marker=self.marker,
+            linestyle=self.line,
+            markersize=4,
+            linewidth=0.9,
+            elinewidth=0.7,
+            capsize=1.5,
+        )
+
+    def draw_interval(self, axes: Axes, *, y: float, low: float | None, middle: float, high: float | None) -> None:
+        """A marker at ``middle``, on the height ``y``, and a line from ``low`` to ``high`` where both are given."""
+        if low is not None and high is not None:
+            axes.plot([low, high], [y, y], color=self.colour, linewidth=1.2)
+        axes.plot(middle, y, marker=self.marker, color=self.colour, markersize=4.5)
+
+
+def recipe_styles(recipes: Sequence[Recipe]) -> dict[str, RecipeStyle]:
+    """Recipe name -> its style, by order; markers, colours and lines repeat at different periods.
+
+    The frozen base has none: it is drawn as a rule.
+    """
+    trained = [recipe for recipe in recipes if recipe.method != "base"]
+    return {
+        recipe.name: RecipeStyle(MARKERS[i % len(MARKERS)], COLOURS[i % len(COLOURS)], LINES[i % len(LINES)])
+        for i, recipe in enumerate(trained)
+    }
+
+
+def bar_length(sd: float | None) -> float:
+    """Half the length of an error bar; NaN, which draws none, where there is no standard deviation."""
+    return math.nan if sd is None else sd
 
 
 class _Percent(Formatter):
@@ -120,63 +138,16 @@ class _Percent(Formatter):
         return [f"{round(100 * value, decimals) + 0.0:.{decimals}f}".replace("-", "−") for value in values]
 
 
-def bar(sd: float | None) -> float:
-    """The half-length of an error bar; none is drawn where there is no standard deviation."""
-    return math.nan if sd is None else sd
-
-
-def spread_told(rows: Sequence[Row]) -> str:
-    """What the points and bars of a figure stand for."""
-    single = [len(row.by_seed()) == 1 for row in rows if row.by_seed()]
-    if all(single):
-        return "Every point is one seed, so there are no bars."
-    text = "Points are means over seeds, bars one sample standard deviation"
-    return f"{text}; a point without a bar is one seed." if any(single) else f"{text}."
-
-
-def percent_axis(axes: Axes, which: str = "y") -> None:
+def percent_axis(axes: Axes, which: Literal["x", "y"] = "y") -> None:
+    """Label an axis of fractions in per cent, at round numbers."""
     axis = axes.yaxis if which == "y" else axes.xaxis
     axis.set_major_locator(MaxNLocator("auto", steps=(1, 2, 5, 10)))
     axis.set_major_formatter(_Percent())
 
 
-def legend(figure: Figure, recipes: Sequence[Recipe], shown: Container[str], line: bool) -> None:
-    """One legend below the panels: those of all ``recipes`` whose names are ``shown``, in their order."""
-    look = looks(recipes)
-    drawn = [recipe for recipe in recipes if recipe.name in look and recipe.name in shown]
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=look[recipe.name].colour,
-            marker=look[recipe.name].marker,
-            linestyle=look[recipe.name].line if line else "none",
-            markersize=4,
-            linewidth=1,
-        )
-        for recipe in drawn
-    ]
-    labels = [recipe.title for recipe in drawn]
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=max(1, len(labels)) if len(labels) <= 8 else -(-len(labels) // 2),
-        columnspacing=1.2,
-        handletextpad=0.4,
-        handlelength=2.2 if line else 1.2,
-    )
-
-
-def panel_label(block: Condition) -> str:
-    label = short_label(block)
-    return label[:1].upper() + label[1:]
-
-
-def broken(text: str, width: int) -> str:
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + len(word) >= width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(line if len(line) <= 2 * width else line[: 2 * width - 1] + "…" for line in lines)
+def rows_axis(axes: Axes, titles: Sequence[str]) -> None:
+    """Label y with one title a row, the first on top, without ticks and rules."""
+    axes.set_yticks(range(len(titles)), titles)
+    axes.set_ylim(len(titles) - 0.4, -0.6)
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)

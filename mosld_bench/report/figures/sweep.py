@@ -1,105 +1,138 @@
-"""The figure along a study's own axis: general data, rank, base model, dropout or experts."""
+"""Figure: accuracy along what the study varies: general data, rank, base model, dropout or experts.
+
+To let a study vary something else, add an entry to `SWEEPS`, and its name to the choices of `Study.axis`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from mosld_bench.report.analysis import Analysis, Row
-from mosld_bench.report.figures.style import PAGE, Plot, bar, legend, looks, percent_axis, spread_told
-from mosld_bench.report.sections.results import KINDS
-from mosld_bench.report.table import plain, setting_label
+from mosld_bench.report.analysis import Analysis
+from mosld_bench.report.figures.panels import legend, points_and_bars
+from mosld_bench.report.figures.plot import Plot
+from mosld_bench.report.figures.style import PAGE_INCHES, Point, percent_axis, recipe_styles
+from mosld_bench.report.labels import parameter_label, setting_label
+from mosld_bench.report.rows import Row
 from mosld_bench.spec.budget import Rank
 from mosld_bench.spec.design_space import Coordinates
+from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import canonical
 
 
-def along(analysis: Analysis) -> Plot | str:
-    """Means along the study's own axis: the amount of general data, the rank, the model, the dropout, the experts."""
-    axis = analysis.study.axis
-    if axis is None:
-        return ""
-    curves: dict[str, list[tuple[Any, Row]]] = {}
-    for row in analysis.trained:
-        place = _place(row, axis)
-        if place is not None and row.score is not None:
-            family = {
-                **row.recipe.identity,
-                "name": "",
-                "params": {k: v for k, v in row.recipe.params.items() if k not in _MOVED[axis]},
-            }
-            apart = row.block._replace(**_MERGED.get(axis, {}))
-            curves.setdefault(canonical([apart, family]), []).append((place, row))
+def draw(analysis: Analysis) -> Plot | str | None:
+    """Means along the study's ``axis``, a curve for rows that differ in nothing else; None where the study has none."""
+    if analysis.study.axis is None:
+        return None
+    sweep = SWEEPS[analysis.study.axis]
+    curves = _curves(analysis, sweep)
     if not curves:
-        return f"Nothing is drawn along the axis {_AXES[axis]}: no row on it has all of its in-domain tasks yet."
-    kinds = [kind for kind in ("in_domain", "out_of_domain") if getattr(analysis.study, kind)]
-    settings = [s for s in analysis.settings if any(points[0][1].setting == s for points in curves.values())]
-    figure = Figure(figsize=(PAGE, 1.75 * len(settings) + 0.55), layout="constrained")
-    grid = figure.subplots(len(settings), len(kinds), squeeze=False, sharex=True, sharey="col")
-    places = sorted({place for points in curves.values() for place, _ in points})
-    look = looks(analysis.recipes)
-    leaders = []
-    for points in curves.values():
-        points.sort(key=lambda point: point[0])
-        reference = analysis.study.reference
-        leader = min((row.recipe for _, row in points), key=lambda one: (one.name != reference, one.order))
-        leaders.append(leader)
-        for axes, kind in zip(grid[settings.index(points[0][1].setting)], kinds, strict=True):
-            known = [(places.index(place), *row.mean_sd(kind)) for place, row in points]
-            drawn = [(x, mean, bar(sd)) for x, mean, sd in known if mean is not None]
-            own = look[leader.name]
-            axes.errorbar(
-                *zip(*drawn, strict=True), color=own.colour, marker=own.marker, linestyle=own.line,
-                markersize=4, linewidth=0.9, elinewidth=0.7, capsize=1.5,
-            )  # fmt: skip
+        return f"Nothing is drawn along the axis {sweep.label}: no row on it has all of its in-domain tasks yet."
+    values = sorted({stop.value for curve in curves for stop in curve})
+    domains = analysis.domains
+    settings = [setting for setting in analysis.settings if any(curve[0].row.setting == setting for curve in curves)]
+    figure = Figure(figsize=(PAGE_INCHES, 1.75 * len(settings) + 0.55), layout="constrained")
+    grid = figure.subplots(len(settings), len(domains), squeeze=False, sharex=True, sharey="col")
+    styles = recipe_styles(analysis.recipes)
+    for curve in curves:
+        style = styles[_leader(analysis, curve).name]
+        for axes, domain in zip(grid[settings.index(curve[0].row.setting)], domains, strict=True):
+            means = [(values.index(stop.value), *stop.row.mean_sd(domain)) for stop in curve]
+            style.draw_curve(axes, [Point(x, mean, sd) for x, mean, sd in means if mean is not None])
     for setting, panels in zip(settings, grid, strict=True):
-        for axes, kind in zip(panels, kinds, strict=True):
-            axes.set_title(f"{KINDS[kind]}, {setting_label(setting)}")
-            axes.set_xticks(range(len(places)), [_place_label(analysis, place, axis) for place in places])
-            axes.set_xlim(-0.4, len(places) - 0.6)
+        for axes, domain in zip(panels, domains, strict=True):
+            axes.set_title(f"{domain.label}, {setting_label(setting)}")
+            axes.set_xticks(range(len(values)), [sweep.tick(analysis, value) for value in values])
+            axes.set_xlim(-0.4, len(values) - 0.6)
             percent_axis(axes)
         panels[0].set_ylabel(f"Mean {analysis.measure} (%)")
     for axes in grid[-1]:
-        axes.set_xlabel(_AXES[axis].capitalize())
-    legend(figure, analysis.recipes, {recipe.name for recipe in leaders}, True)
+        axes.set_xlabel(sweep.label.capitalize())
+    legend(figure, analysis.recipes, {_leader(analysis, curve).name for curve in curves}, True)
     caption = (
-        f"{analysis.measure.capitalize()} along the {_AXES[axis]}, in equal steps whatever the values. "
-        f"{spread_told([row for points in curves.values() for _, row in points])} A line joins rows that differ in "
+        f"{analysis.measure.capitalize()} along the {sweep.label}, in equal steps whatever the values. "
+        f"{points_and_bars([stop.row for curve in curves for stop in curve])} A line joins rows that differ in "
         "nothing else. Scales are the same down a column and do not begin at zero."
     )
-    return Plot("axis", f"{analysis.measure} along the {_AXES[axis]}", caption, figure, wide=True)
+    return Plot("axis", f"{analysis.measure} along the {sweep.label}", caption, figure, wide=True)
 
 
-_AXES = {
-    "general": "number of general items mixed in",
-    "rank": "rank",
-    "model": "base model",
-    "dropout": "dropout ratio",
-    "experts": "experts by depth, first layers to last",
+class _Stop(NamedTuple):
+    """A row and the value at which it stands."""
+
+    value: Any
+    row: Row
+
+
+def _curves(analysis: Analysis, sweep: Sweep) -> list[list[_Stop]]:
+    """The rows with an in-domain mean, those that differ in the swept value alone together, by value."""
+    curves: dict[str, list[_Stop]] = {}
+    for row in analysis.trained:
+        value = sweep.value(row)
+        if value is not None and row.score is not None:
+            params = {key: param for key, param in row.recipe.params.items() if key not in sweep.params}
+            recipe = {**row.recipe.identity, "name": "", "params": params}
+            condition = row.condition._replace(**sweep.condition)
+            curves.setdefault(canonical([condition, recipe]), []).append(_Stop(value, row))
+    return [sorted(curve, key=lambda stop: stop.value) for curve in curves.values()]
+
+
+def _leader(analysis: Analysis, curve: list[_Stop]) -> Recipe:
+    """The recipe that gives a curve its style and title: the study's reference where it is on it, else the first."""
+    reference = analysis.study.reference
+    return min((stop.row.recipe for stop in curve), key=lambda recipe: (recipe.name != reference, recipe.order))
+
+
+def _short(analysis: Analysis, value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a study may vary from row to row."""
+
+    label: str
+    value: Callable[[Row], Any]  # of a row, to sort by; None for a row that does not stand on the axis
+    tick: Callable[[Analysis, Any], str] = _short  # the label of a value
+    condition: Mapping[str, Any] = field(default_factory=dict)  # fields of the condition that it sets, made equal
+    params: frozenset[str] = frozenset()  # the params of the recipe that it sets
+
+
+def _model_size(row: Row) -> tuple[int, str] | None:
+    """Parameters of the base model, and its name."""
+    size = next((record.size for record in row.records if record.size), None)
+    return (size.total - size.trainable, row.condition.model) if size and row.ranked else None
+
+
+def _model_name(analysis: Analysis, value: tuple[int, str]) -> str:
+    return str(value[1] or analysis.study.models[0].name).rsplit("/", 1)[-1]
+
+
+def _coordinates(row: Row) -> Coordinates | None:
+    """The place of a mixture in the design space; None for another method's recipe."""
+    return Coordinates.of(row.recipe.params) if row.recipe.method == "mixture" else None
+
+
+def _rank(row: Row) -> int | None:
+    return row.budget.rank if isinstance(row.budget, Rank) else None
+
+
+def _dropout(row: Row) -> float | None:
+    return point.dropout if (point := _coordinates(row)) else None
+
+
+def _experts(row: Row) -> str | None:
+    return parameter_label(point.experts) if (point := _coordinates(row)) else None
+
+
+#: By the name that a study gives as its ``axis``.
+SWEEPS = {
+    "general": Sweep("number of general items mixed in", lambda row: row.condition.general, condition={"general": 0}),
+    "rank": Sweep("rank", _rank, condition={"budget": ""}),
+    "model": Sweep("base model", _model_size, _model_name, condition={"model": ""}),
+    "dropout": Sweep("dropout ratio", _dropout, params=frozenset({"dropout", "dropout_on"})),
+    "experts": Sweep("experts by depth, first layers to last", _experts, params=frozenset({"experts"})),
 }
-_MOVED: dict[str, set[str]] = {"dropout": {"dropout", "dropout_on"}, "experts": {"experts"}}
-#: Fields of a condition that an axis runs over.
-_MERGED: dict[str, dict[str, Any]] = {"general": {"general": 0}, "rank": {"budget": ""}, "model": {"model": ""}}
-_MOVED |= {axis: set() for axis in _AXES if axis not in _MOVED}
-
-
-def _place(row: Row, axis: str) -> Any:
-    """Where a row stands on an axis; None for a row that the axis does not order."""
-    if axis == "general":
-        return row.block.general
-    if axis == "rank":
-        return row.budget.rank if isinstance(row.budget, Rank) else None
-    if axis == "model":
-        size = next((record.size for record in row.records if record.size), None)
-        return (size.total - size.trainable, row.block.model) if size and row.ranked else None
-    if row.recipe.method != "mixture":
-        return None
-    point = Coordinates.of(row.recipe.params)
-    return point.dropout if axis == "dropout" else plain(point.experts)
-
-
-def _place_label(analysis: Analysis, place: Any, axis: str) -> str:
-    if axis == "model":
-        return str(place[1] or analysis.study.models[0].name).rsplit("/", 1)[-1]
-    return f"{place:,}" if isinstance(place, int) else str(place)

@@ -13,11 +13,11 @@ from mosld_bench.report.table import Cell, Column, Line, Table
 
 def overlap_section(analysis: Analysis) -> Section | None:
     """Which test items can be read in a training set; None where a run has left no overlaps."""
-    found = analysis.overlaps
-    if not found:
+    overlaps = analysis.overlaps
+    if not overlaps:
         return None
-    n = found[0].n
-    shared = sorted((one for one in found if one.shared), key=lambda one: -one.shared / one.items)
+    n = overlaps[0].n
+    shared = sorted((overlap for overlap in overlaps if overlap.shared), key=lambda pair: -pair.shared / pair.items)
     text = (
         f"A test item is shared with a training set where a run of {n} words of it, prompt and right answer, is in a "
         f"training item; an item of {SHORTEST} to {n - 1} words where it is there as a whole; a shorter one where a "
@@ -26,27 +26,29 @@ def overlap_section(analysis: Analysis) -> Section | None:
     )
     if not shared:
         return section("Overlap", paragraph(text + " No test item is shared."))
-    worst = [
-        f"{analysis.title(one.evaluated)} with {analysis.title(one.train)} ({_share(one)} %)" for one in shared[:3]
+    largest = [
+        f"{analysis.title(overlap.evaluated)} with {analysis.title(overlap.train)} ({_percent_shared(overlap)} %)"
+        for overlap in shared[:3]
     ]
-    text += f" Most is shared by {listed(worst)}; what is shared was scored like all else."
+    text += f" Most is shared by {listed(largest)}; what is shared was scored like all else."
     return section("Overlap", paragraph(text), _table(analysis))
 
 
-def _share(one: Overlap) -> str:
-    return f"{100 * one.shared / one.items:.2g}"
+def _percent_shared(overlap: Overlap) -> str:
+    """Shared items in per cent of the test items, with two significant digits."""
+    return f"{100 * overlap.shared / overlap.items:.2g}"
 
 
 def _table(analysis: Analysis) -> Table:
     """Evaluation sets down, training sets across, in per cent of the test items."""
-    found = {(one.train, one.evaluated): one for one in analysis.overlaps}
-    trained = list(dict.fromkeys(train for train, _ in found))
+    overlaps = {(overlap.train, overlap.evaluated): overlap for overlap in analysis.overlaps}
+    training_sets = list(dict.fromkeys(train for train, _ in overlaps))
     lines = []
-    for task in dict.fromkeys(evaluated for _, evaluated in found):
-        cells = [Cell(analysis.title(task)), Cell(f"{found[trained[0], task].items:,}")]
-        for train in trained:
-            one = found[train, task]
-            cells.append(Cell(_share(one) if one.shared else "0", bold=bool(one.shared)))
+    for task in dict.fromkeys(evaluated for _, evaluated in overlaps):
+        cells = [Cell(analysis.title(task)), Cell(f"{overlaps[training_sets[0], task].items:,}")]
+        for train in training_sets:
+            overlap = overlaps[train, task]
+            cells.append(Cell(_percent_shared(overlap) if overlap.shared else "0", bold=bool(overlap.shared)))
         lines.append(Line(tuple(cells)))
     return Table(
         "overlap",
@@ -54,8 +56,8 @@ def _table(analysis: Analysis) -> Table:
         (
             Column("Test set", "left"),
             Column("Items"),
-            *(Column(analysis.title(train), turned=True) for train in trained),
+            *(Column(analysis.title(train), turned=True) for train in training_sets),
         ),
         tuple(lines),
-        pd.DataFrame([one.model_dump() for one in analysis.overlaps]),
+        pd.DataFrame([overlap.model_dump() for overlap in analysis.overlaps]),
     )

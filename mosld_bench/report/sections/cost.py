@@ -1,137 +1,148 @@
-"""The tables of cost: what a trial took, what the budget solver built, how often an item was seen."""
+"""The section Cost and size: what a trial took, and what the budget solver built; without training, only the latter."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-from mosld_bench.records.record import EvalInfo, Record
-from mosld_bench.report.analysis import Analysis, Row
-from mosld_bench.report.table import (
-    MISSING,
-    Cell,
-    Column,
-    Line,
-    Table,
-    beside,
-    block_label,
-    count,
-    setting_label,
-    titled,
-)
+from mosld_bench.format import listed
+from mosld_bench.records.record import Record
+from mosld_bench.report.analysis import Analysis
+from mosld_bench.report.document import Section, paragraph, section
+from mosld_bench.report.labels import MISSING, block_label, count, hardware_label, row_title, suffix
+from mosld_bench.report.rows import Row
+from mosld_bench.report.table import Column, Line, Table
 from mosld_bench.spec.budget import Native
-from mosld_bench.spec.trial import Condition
-
-COSTS: dict[str, Callable[[Record], float | None]] = {
-    "train_seconds": lambda r: r.train_info.seconds if r.train_info else None,
-    "tokens_per_second": lambda r: r.train_info.tokens_per_second if r.train_info else None,
-    "padding_percent": lambda r: 100 * r.train_info.padding_share if r.train_info else None,
-    "eval_seconds": lambda r: r.eval_info.seconds if r.eval_info else None,
-    "tokens_shared": lambda r: _shared(r.eval_info) if r.eval_info else None,
-    "peak_memory_mib": lambda r: r.peak_memory_bytes / 2**20 if r.peak_memory_bytes else None,
-}
+from mosld_bench.spec.trial import Condition, Fit
 
 
-def _shared(info: EvalInfo) -> float | None:
+def cost(analysis: Analysis) -> Section:
+    """Time and memory, and the budget audit."""
+    if not analysis.study.trains:
+        return section("Parameters", audit_table(analysis))
+    machines = dict.fromkeys(hardware_label(record.meta_info.get("hardware")) for record in analysis.records)
+    audit = audit_table(analysis)
+    return section(
+        "Cost and size",
+        paragraph(
+            f"Measured on {listed(list(machines))}. Times are wall times of single trials and depend on what else the "
+            "machine did; compare them only roughly."
+        ),
+        cost_table(analysis),
+        audit if audit.rows else None,
+    )
+
+
+@dataclass(frozen=True)
+class CostColumn:
+    """A column of the table of costs: what it reads from a record, which may lack it, and how it is printed."""
+
+    key: str  # of the CSV
+    title: str
+    digits: int  # after the point
+    read: Callable[[Record], float | None]
+
+
+def _tokens_shared(record: Record) -> float | None:
     """Tokens of all scored requests over those computed; None where answers were generated alone."""
-    return info.tokens_plain / info.tokens_computed if info.tokens_computed else None
+    info = record.eval_info
+    return info.tokens_plain / info.tokens_computed if info and info.tokens_computed else None
 
 
-def cost(analysis: Analysis) -> Table:
-    """What a trial took, mean over the trials of a row."""
+COST_COLUMNS = (
+    CostColumn("train_seconds", "Train s", 1, lambda r: r.train_info.seconds if r.train_info else None),
+    CostColumn("tokens_per_second", "Tokens/s", 0, lambda r: r.train_info.tokens_per_second if r.train_info else None),
+    CostColumn("padding_percent", "Pad. %", 1, lambda r: 100 * r.train_info.padding_share if r.train_info else None),
+    CostColumn("eval_seconds", "Score s", 1, lambda r: r.eval_info.seconds if r.eval_info else None),
+    CostColumn("tokens_shared", "Shared", 1, _tokens_shared),
+    CostColumn("peak_memory_mib", "MiB", 0, lambda r: r.peak_memory_bytes / 2**20 if r.peak_memory_bytes else None),
+)
+
+
+def cost_table(analysis: Analysis) -> Table:
+    """What a trial took, mean over the trials of a row; of many blocks some are in the CSV alone."""
     lines: list[Line] = []
-    numbers, last = [], None
-    printed = _printed(analysis)
-    for row in (row for row in _by_block(analysis) if row.records):
-        means = {key: _average(map(read, row.records)) for key, read in COSTS.items()}
-        if row.block in printed and not row.frozen and row.block != last:
-            lines.append(Line((Cell(block_label(row.block)),), ruled=bool(lines)))
-            last = row.block
-        texts = [MISSING if value is None else f"{value:,.{digits}f}" for value, digits in
-                 zip(means.values(), (1, 0, 1, 1, 1, 0), strict=True)]  # fmt: skip
-        if row.block in printed:
-            lines.append(Line(tuple(Cell(text) for text in (titled(row.recipe.title, row.block), *texts))))
+    numbers, heading = [], None
+    printed = _printed_blocks(analysis)
+    rows = [*analysis.frozen, *(row for _, rows in analysis.blocks() for row in rows)]
+    for row in (row for row in rows if row.records):
+        means = {column.key: _mean([column.read(record) for record in row.records]) for column in COST_COLUMNS}
+        if row.condition in printed:
+            if not row.frozen and row.condition != heading:
+                heading = row.condition
+                lines.append(Line.heading(block_label(heading), ruled=bool(lines)))
+            texts = [_rounded(means[column.key], column.digits) for column in COST_COLUMNS]
+            lines.append(Line.of(row_title(row.recipe.title, row.condition), *texts))
         numbers.append(
             {
                 "recipe": row.recipe.name,
                 "setting": row.setting,
                 "budget": row.budget,
-                "model": row.block.model or None,
-                "general_items": row.block.general,
+                "model": row.condition.model or None,
+                "general_items": row.condition.general,
                 "trials": len(row.records),
                 **means,
             }
         )
-    columns = ("Train s", "Tokens/s", "Pad. %", "Score s", "Shared", "MiB")
+    complete = len(numbers) == sum(len(line.cells) > 1 for line in lines)
     return Table(
         "cost",
         "Cost of one trial, mean over trials: wall time of training, tokens trained a second, padding in per cent of "
         "what is computed, wall time of scoring, how many times the tokens computed all requests have (shared "
         "beginnings are computed once), and peak memory: of a GPU what the trial allocated, of a CPU the process's "
-        "resident memory, with what earlier trials left in it."
-        + ("" if len(numbers) == sum(len(line.cells) > 1 for line in lines) else " Other blocks are in the CSV."),
-        (Column("Method", "left"), *map(Column, columns)),
+        f"resident memory, with what earlier trials left in it.{'' if complete else ' Other blocks are in the CSV.'}",
+        (Column("Method", "left"), *(Column(column.title) for column in COST_COLUMNS)),
         tuple(lines),
         pd.DataFrame(numbers),
     )
 
 
-def _printed(analysis: Analysis) -> set[Condition]:
+def _printed_blocks(analysis: Analysis) -> set[Condition]:
     """The blocks to print: all, or of more than three the first of the last setting and what has no size."""
-    blocks = [block for block, _ in analysis.blocks()]
+    blocks = [condition for condition, _ in analysis.blocks()]
     if len(blocks) > 3:
-        longest = [block for block in blocks if block.setting == analysis.settings[-1]]
+        longest = [condition for condition in blocks if condition.setting == analysis.settings[-1]]
         blocks = [block for block in longest if block == longest[0] or isinstance(block.budget, Native)]
-    return {*blocks, *(row.block for row in analysis.frozen)}
+    return {*blocks, *(row.condition for row in analysis.frozen)}
 
 
-def _by_block(analysis: Analysis) -> list[Row]:
-    return [*analysis.frozen, *(row for _, rows in analysis.blocks() for row in rows)]
-
-
-def _average(values: Iterable[float | None]) -> float | None:
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean of those that are known; None without one."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
-def audit(analysis: Analysis) -> Table:
-    """What was asked of the budget solver and what the built model has, each recipe and budget once."""
+def _rounded(value: float | None, digits: int) -> str:
+    return MISSING if value is None else f"{value:,.{digits}f}"
+
+
+def audit_table(analysis: Analysis) -> Table:
+    """What was asked of the budget solver and what the built model has, each recipe, budget and model once."""
     lines: list[Line] = []
-    numbers = []
-    seen: set[tuple[str, str, str]] = set()
-    last = None
-    order = {row.block: place for place, row in enumerate(reversed(analysis.trained))}
-    for row in sorted(analysis.trained, key=lambda row: (not row.matched, not row.ranked, -order[row.block])):
-        size = next((record.size for record in row.records if record.size), None)
-        here = (row.budget, row.block.model)
-        if analysis.study.trains and not row.matched and any(other.matched for other in analysis.trained):
-            continue  # what has no target needs no audit; its size is in the main table
-        if size is None or (row.recipe.name, *here) in seen:
-            continue
-        seen.add((row.recipe.name, *here))
-        fitted = fitted_params(row)
-        if here != last:
-            asked = f", target {count(size.target)}" if size.target and row.budget != str(size.target) else ""
-            what = f"Budget {row.budget.label}{asked}" if row.matched else f"Equal {row.budget.label}"
-            what = what if row.ranked else "Not matched in size"
-            lines.append(Line((Cell(what + beside(row.block._replace(general=0))),), ruled=bool(lines)))
-            last = here
+    numbers, heading = [], None
+    for (budget, model), row, size in _audited(analysis):
+        if heading != (budget, model):
+            heading = budget, model
+            lines.append(Line.heading(_asked(row, size), ruled=bool(lines)))
         share = size.trainable / size.total if size.total else None
-        texts = (
-            row.recipe.title,
-            count(size.trainable),
-            MISSING if size.residual is None else f"{100 * size.residual:+.2f}".replace("-", "−"),
-            MISSING if share is None else f"{100 * share:.2f}",
-            fitted or MISSING,
+        fitted = fitted_params(row)
+        lines.append(
+            Line.of(
+                row.recipe.title,
+                count(size.trainable),
+                MISSING if size.residual is None else f"{100 * size.residual:+.2f}".replace("-", "−"),
+                MISSING if share is None else f"{100 * share:.2f}",
+                fitted or MISSING,
+            )
         )
-        lines.append(Line(tuple(map(Cell, texts))))
         numbers.append(
             {
                 "recipe": row.recipe.name,
-                "budget": row.budget,
-                "model": row.block.model or None,
+                "budget": budget,
+                "model": model or None,
                 "target": size.target,
                 "trainable_parameters": size.trainable,
                 "residual": size.residual,
@@ -140,9 +151,8 @@ def audit(analysis: Analysis) -> Table:
                 "fitted": fitted,
             }
         )
+    whole = ("target", "trainable_parameters", "total_parameters")
     frame = pd.DataFrame(numbers)
-    if len(frame):
-        frame = frame.astype({"target": "Int64", "trainable_parameters": "Int64", "total_parameters": "Int64"})
     return Table(
         "audit",
         "Budget audit: trainable parameters as built (routers counted), their residual against the "
@@ -155,8 +165,37 @@ def audit(analysis: Analysis) -> Table:
             Column("Fitted", "left"),
         ),
         tuple(lines),
-        frame,
+        frame.astype(dict.fromkeys(whole, "Int64")) if numbers else frame,
     )
+
+
+def _audited(analysis: Analysis) -> list[tuple[tuple[str, str], Row, Fit]]:
+    """Budget and model, row and size of what the table shows; equal sizes first, then equal ranks, then the others.
+
+    Where rows of the study are matched in size, those without a target need no audit: the main table has their size.
+    """
+    trained = analysis.trained
+    skip_unmatched = analysis.study.trains and any(row.matched for row in trained)
+    place = {row.condition: -i for i, row in enumerate(reversed(trained))}
+    audited: dict[tuple[str, str, str], tuple[tuple[str, str], Row, Fit]] = {}
+    for row in sorted(trained, key=lambda row: (not row.matched, not row.ranked, place[row.condition])):
+        size = next((record.size for record in row.records if record.size), None)
+        if size is not None and (row.matched or not skip_unmatched):
+            block = row.budget, row.condition.model
+            audited.setdefault((row.recipe.name, *block), (block, row, size))
+    return list(audited.values())
+
+
+def _asked(row: Row, size: Fit) -> str:
+    """The heading above the rows of a budget: what it asked for."""
+    if not row.ranked:
+        text = "Not matched in size"
+    elif not row.matched:
+        text = f"Equal {row.budget.label}"
+    else:
+        target = f", target {count(size.target)}" if size.target and row.budget != str(size.target) else ""
+        text = f"Budget {row.budget.label}{target}"
+    return text + suffix(row.condition._replace(general=0))
 
 
 def fitted_params(row: Row) -> str:
@@ -167,45 +206,3 @@ def fitted_params(row: Row) -> str:
     ranks = Counter((params.get("rank_pattern") or {}).values())
     parts += [f"{rank} on {n} module{'s' if n > 1 else ''}" for rank, n in sorted(ranks.items())]
     return ", ".join(parts)
-
-
-def exposure(analysis: Analysis) -> Table | None:
-    """How often a training item of each task was seen, by setting; None where nothing was trained."""
-    ranges: dict[str, dict[str, list[float]]] = {}
-    for row in analysis.trained:
-        for record in row.records:
-            for task, times in (record.train_info.exposures if record.train_info else {}).items():
-                ranges.setdefault(task, {}).setdefault(row.setting, []).append(times)
-    if not ranges:
-        return None
-    settings = [setting for setting in analysis.settings if any(setting in found for found in ranges.values())]
-    tasks = [task for task in analysis.study.in_domain if task in ranges]
-    lines = [
-        Line(tuple(Cell(text) for text in (analysis.title(task), *(_span(ranges[task].get(s, [])) for s in settings))))
-        for task in tasks
-    ]
-    numbers = [
-        {
-            "task": task,
-            "setting": setting,
-            "least": min(ranges[task][setting]),
-            "most": max(ranges[task][setting]),
-        }
-        for task in tasks
-        for setting in settings
-        if setting in ranges[task]
-    ]
-    return Table(
-        "exposure",
-        "Exposures: how often each training item of a task was seen (over all trials of the setting).",
-        (Column("Task", "left"), *(Column(setting_label(setting).capitalize()) for setting in settings)),
-        tuple(lines),
-        pd.DataFrame(numbers),
-    )
-
-
-def _span(values: Sequence[float]) -> str:
-    if not values:
-        return MISSING
-    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
-    return low if low == high else f"{low} to {high}"

@@ -2,62 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from mosld_bench.format import counted, listed
-from mosld_bench.report import table as tabular
-from mosld_bench.report.analysis import Analysis, Comparison, Row
+from mosld_bench.report.analysis import Analysis, Comparison
+from mosld_bench.report.labels import count, interval, p_value, percent, setting_label, short_label, suffix
+from mosld_bench.report.rows import Row
 from mosld_bench.spec.budget import Rank
-from mosld_bench.spec.trial import Condition
+from mosld_bench.spec.trial import Condition, Domain
 
 
 def summary(analysis: Analysis) -> list[str]:
-    """The abstract: only what the numbers bear, in this order: scale, best rows, base, gaps."""
-    study = analysis.study
-    recipes = [recipe for recipe in analysis.recipes if recipe.method != "base"]
-    if not study.trains:
-        return _counts(analysis)
-    domains = counted(len(study.in_domain), "in-domain task")
-    if study.out_of_domain:
-        domains += f" and {counted(len(study.out_of_domain), 'out-of-domain task')}"
-    sentences = [
-        f"We compare {counted(len(recipes), 'method')} on {domains}, starting from "
-        f"{'the model' if len(study.models) == 1 else 'the models'} {study.model_names}."
-    ]
-    blocks = [block for block, _ in analysis.blocks() if analysis.best(block)]
-    first: dict[tuple[str, str], Condition] = {}
-    for block in blocks:
-        first.setdefault((block.setting, block.model), block)
-    told = list(first.values())
-    for block in told:
-        sentences += [_best_sentence(analysis, block), _outside_sentence(analysis, block)]
-    rest = [(block, best) for block in blocks if block not in told and (best := analysis.best(block))]
-    if rest:
-        highest = [f"{best.recipe.title} ({tabular.short_label(block)}: {_spelled(best)})" for block, best in rest]
-        sentences.append(f"Elsewhere the highest in-domain mean is that of {listed(highest)}.")
-    if not blocks:
-        sentences.append(_unmatched_sentence(analysis))
-    chance = analysis.chance(study.in_domain)
-    beside = f" (chance: {tabular.percent(chance)} %)" if chance is not None else ""
-    for row in analysis.frozen:
-        if row.score is not None:
-            name = f"frozen base{tabular.beside(row.block)}".replace(", ", " ")
-            sentences.append(f"The {name} scores {tabular.percent(row.score)} % in-domain{beside}.")
-    if analysis.missing:
-        sentences.append(
-            f"{len(analysis.missing)} of {len(analysis.trials)} planned trials have no record, so the "
-            f"picture is partial{_failed(analysis)}."
-        )
+    """The abstract: scale, best rows, untrained models, gaps; of a study that trains nothing, the parameter counts."""
+    if not analysis.study.trains:
+        return _parameters(analysis)
+    sentences = (_scale(analysis), *_best_rows(analysis), *_frozen(analysis), _gaps(analysis))
     return [sentence for sentence in sentences if sentence]
 
 
-def _failed(analysis: Analysis) -> str:
-    """What a mean over the seeds that are left does not show."""
-    if not analysis.failures:
-        return ""
-    of = listed(list(dict.fromkeys(trial.recipe.title for trial, _ in analysis.failures)))
-    return f"; {counted(len(analysis.failures), 'trial')} of them failed ({of}; why is said under the table of results)"
-
-
-def _counts(analysis: Analysis) -> list[str]:
+def _parameters(analysis: Analysis) -> list[str]:
     """The abstract of a study that counts parameters and trains nothing."""
     sized = [(row.trainable, row) for row in analysis.trained if row.trainable and row.recipe.method != "full"]
     if not sized:
@@ -65,102 +28,160 @@ def _counts(analysis: Analysis) -> list[str]:
     low, high = min(sized, key=lambda pair: pair[0]), max(sized, key=lambda pair: pair[0])
     recipes = {row.recipe.name for row in analysis.trained}
     text = f"We count what {counted(len(recipes), 'method')} train on {analysis.study.model_names}; nothing is trained."
-    span = f"Adapters have from {low[0]:,} parameters ({low[1].recipe.title}) to {high[0]:,} ({high[1].recipe.title})"
-    ranks = len({count for count, row in sized if isinstance(row.budget, Rank)}) > 1
-    return [text, span + (": methods of equal rank are far from equal in size." if ranks else ".")]
+    sizes = f"Adapters have from {low[0]:,} parameters ({low[1].recipe.title}) to {high[0]:,} ({high[1].recipe.title})"
+    apart = len({size for size, row in sized if isinstance(row.budget, Rank)}) > 1
+    return [text, sizes + (": methods of equal rank are far from equal in size." if apart else ".")]
 
 
-def _best_sentence(analysis: Analysis, block: Condition) -> str:
-    best = analysis.best(block)
-    assert best is not None
-    at = f"{block.budget.label}{tabular.beside(block)}"
-    where = f"In the {tabular.setting_label(block.setting)} setting at {at}"
-    others = [row for row in analysis.scored(block) if row is not best]
+def _scale(analysis: Analysis) -> str:
+    study = analysis.study
+    recipes = [recipe for recipe in analysis.recipes if recipe.method != "base"]
+    tasks = counted(len(study.in_domain), "in-domain task")
+    if study.out_of_domain:
+        tasks += f" and {counted(len(study.out_of_domain), 'out-of-domain task')}"
+    return (
+        f"We compare {counted(len(recipes), 'method')} on {tasks}, starting from "
+        f"{'the model' if len(study.models) == 1 else 'the models'} {study.model_names}."
+    )
+
+
+def _best_rows(analysis: Analysis) -> Iterator[str]:
+    """The best row of the first block of each setting and model at length, those of the others in one sentence."""
+    blocks = {condition: best for condition, _ in analysis.blocks() if (best := analysis.best(condition))}
+    first: dict[tuple[str, str], Condition] = {}
+    for condition in blocks:
+        first.setdefault((condition.setting, condition.model), condition)
+    for condition in first.values():
+        yield _best_sentence(analysis, condition, blocks[condition])
+        yield _outside_sentence(analysis, condition, blocks[condition])
+    rest = {condition: best for condition, best in blocks.items() if condition not in first.values()}
+    if rest:
+        highest = [f"{best.recipe.title} ({short_label(block)}: {_spelled(best)})" for block, best in rest.items()]
+        yield f"Elsewhere the highest in-domain mean is that of {listed(highest)}."
+    if not blocks:
+        yield _unmatched_sentence(analysis)
+
+
+def _best_sentence(analysis: Analysis, condition: Condition, best: Row) -> str:
+    size = f"{condition.budget.label}{suffix(condition)}"
+    others = [row for row in analysis.scored(condition) if row.key != best.key]
     seeds = counted(len(best.by_seed()), "seed")
     among = f" of those with {seeds}" if any(len(row.by_seed()) < len(best.by_seed()) for row in others) else ""
-    text = f"{where}, {best.recipe.title} has the highest in-domain mean{among}, {_spelled(best)}"
+    text = (
+        f"In the {setting_label(condition.setting)} setting at {size}, {best.recipe.title} has the highest in-domain "
+        f"mean{among}, {_spelled(best)}"
+    )
     if best.recipe.name == analysis.study.reference:
         text += "; it is itself the reference method."
+    elif margin := _margin(analysis, condition, best, Domain.IN):
+        text += f", {margin}"
     else:
-        found = [c for c in analysis.against_reference(block) if c.row is best]
-        text += (
-            f", {_margin(found[0])}"
-            if found
-            else f". There is no {analysis.reference} with a seed in common to compare it with."
-        )
+        text += f". There is no {analysis.reference} with a seed in common to compare it with."
     if not others:
         return text + " No other method has a record at this budget."
     if len(best.by_seed()) < 2:
         return text + " One seed separates nothing: the order of the methods is not a finding."
-    return text + _tests(analysis, block, seeds, len(others))
+    return text + _tests(analysis, condition, seeds, len(others))
 
 
-def _tests(analysis: Analysis, block: Condition, seeds: str, others: int) -> str:
+def _tests(analysis: Analysis, condition: Condition, seeds: str, others: int) -> str:
     """What tests against the best row of a block say, and which rows have none."""
-    tied = [row.recipe.title for row in analysis.tied(block)]
-    untested = analysis.untested(block)
+    tied = [row.recipe.title for row in analysis.tied(condition)]
+    untested = analysis.untested(condition)
     tested, text = others - len(untested), ""
     if tested and not tied:
         text = f" It is separated from all {'that can be tested' if untested else 'other methods'} by {seeds}."
     elif tied:
-        rest = listed(tied)
+        rows = listed(tied)
         if len(tied) == tested > 1 and not untested:
-            rest = f"any of the other {counted(tested, 'method')}"
+            rows = f"any of the other {counted(tested, 'method')}"
         elif len(tied) > 5:
-            rest = f"{len(tied)} of the other {tested} methods{' that can be tested' if untested else ''}"
-        text = f" {seeds.capitalize()} do not separate it from {rest}."
+            rows = f"{len(tied)} of the other {tested} methods{' that can be tested' if untested else ''}"
+        text = f" {seeds.capitalize()} do not separate it from {rows}."
     if untested:
         text += f" Not tested, for want of a second seed in common: {listed([r.recipe.title for r in untested])}."
-    rows = set(map(id, untested))
-    found = [c for c in analysis.against_best(block) if id(c.row) in rows and c.difference.mean > 0]
-    if found:  # the means of such rows are over other seeds and would not tell
-        ahead = [
-            f"{c.row.recipe.title} (by {tabular.percent(c.difference.mean)} points, n = {c.difference.pairs})"
-            for c in found
-        ]
-        text += f" Higher on the seeds in common: {listed(ahead)}."
-    return text
+    return text + _ahead(analysis, condition, untested)
 
 
-def _outside_sentence(analysis: Analysis, block: Condition) -> str:
+def _ahead(analysis: Analysis, condition: Condition, untested: Sequence[Row]) -> str:
+    """The untested rows that are above the best one on common seeds; their means are over other seeds, and hide it."""
+    keys = {row.key for row in untested}
+    ahead = [
+        f"{c.row.recipe.title} (by {percent(c.difference.mean)} points, n = {c.difference.pairs})"
+        for c in analysis.against_best(condition)
+        if c.row.key in keys and c.difference.mean > 0
+    ]
+    return f" Higher on the seeds in common: {listed(ahead)}." if ahead else ""
+
+
+def _outside_sentence(analysis: Analysis, condition: Condition, best: Row) -> str:
     """Where the best row of a block stands out-of-domain; picked in-domain, so this is no second search."""
-    best, what = analysis.best(block), "out_of_domain"
-    if best is None or best.mean_sd(what)[0] is None:
+    if best.mean_sd(Domain.OUT)[0] is None:
         return ""
-    found = [c for c in analysis.against_reference(block, what) if c.row is best]
-    beside = f", {_margin(found[0])}" if found else "."
-    return f"Out-of-domain it has {_spelled(best, what)}{beside}"
+    margin = _margin(analysis, condition, best, Domain.OUT)
+    return f"Out-of-domain it has {_spelled(best, Domain.OUT)}{f', {margin}' if margin else '.'}"
 
 
-def _spelled(row: Row, what: str = "in_domain") -> str:
-    mean, sd = row.mean_sd(what)
-    spread = "" if sd is None else f" ± {tabular.percent(sd)}"
-    return f"{tabular.percent(mean)}{spread} % (n = {len(row.by_seed(what))})"
+def _spelled(row: Row, domain: Domain = Domain.IN) -> str:
+    """'70.7 ± 0.6 % (n = 3)'."""
+    mean, sd = row.mean_sd(domain)
+    spread = "" if sd is None else f" ± {percent(sd)}"
+    return f"{percent(mean)}{spread} % (n = {len(row.by_seed(domain))})"
 
 
-def _margin(comparison: Comparison) -> str:
+def _margin(analysis: Analysis, condition: Condition, row: Row, domain: Domain) -> str:
+    """How far a row is from the reference of its block; empty where they have no seed in common."""
+    comparisons = {c.row.key: c for c in analysis.against_reference(condition, domain)}
+    return _margin_sentence(comparisons[row.key]) if row.key in comparisons else ""
+
+
+def _margin_sentence(comparison: Comparison) -> str:
     delta = comparison.difference
     side = "above" if delta.mean >= 0 else "below"
-    text = f"{tabular.percent(abs(delta.mean))} points {side} {comparison.other.recipe.title}"
+    text = f"{percent(abs(delta.mean))} points {side} {comparison.other.recipe.title}"
     if delta.low is None:
         seeds = "the one seed that both have" if delta.pairs == 1 else "every common seed alike"
         return f"{text} on {seeds}, which gives no interval."
-    text += f" (95 % interval {tabular.interval(delta.low, delta.high)})"
+    text += f" (95 % interval {interval(delta.low, delta.high)})"
     if delta.includes_zero:
         return text + ", a margin inside the noise between seeds."
     if comparison.separated:
         return text + ", more than the noise between seeds explains."
-    p = tabular.p_value(comparison.adjusted)
+    p = p_value(comparison.adjusted)
     return f"{text}, which does not hold up after correction for the number of methods (p = {p})."
 
 
 def _unmatched_sentence(analysis: Analysis) -> str:
+    """The highest row of a study in which nothing is matched in size or rank."""
     rows = [row for row in analysis.trained if row.score is not None]
     if not rows:
         return "No trained row has all its in-domain tasks yet, so no means are given."
     best = max(rows, key=lambda row: row.score or 0.0)
     return (
         f"No rows are matched in size or rank; the highest in-domain mean is that of {best.recipe.title} "
-        f"({tabular.setting_label(best.setting)}{tabular.beside(best.block)}), "
-        f"{_spelled(best)}, with {tabular.count(best.trainable)} trainable parameters."
+        f"({setting_label(best.setting)}{suffix(best.condition)}), "
+        f"{_spelled(best)}, with {count(best.trainable)} trainable parameters."
     )
+
+
+def _frozen(analysis: Analysis) -> list[str]:
+    """What the untrained models score, beside chance."""
+    level = analysis.chance(analysis.study.in_domain)
+    chance = f" (chance: {percent(level)} %)" if level is not None else ""
+    scored = [row for row in analysis.frozen if row.score is not None]
+    names = [f"frozen base{suffix(row.condition)}".replace(", ", " ") for row in scored]
+    return [
+        f"The {name} scores {percent(row.score)} % in-domain{chance}." for name, row in zip(names, scored, strict=True)
+    ]
+
+
+def _gaps(analysis: Analysis) -> str:
+    """How many planned trials have no record, and how many of these failed; empty where none is missing."""
+    if not analysis.missing:
+        return ""
+    text = f"{len(analysis.missing)} of {len(analysis.trials)} planned trials have no record, so the picture is partial"
+    if analysis.failures:
+        recipes = listed(list(dict.fromkeys(trial.recipe.title for trial, _ in analysis.failures)))
+        failed = f"{counted(len(analysis.failures), 'trial')} of them failed"
+        text += f"; {failed} ({recipes}; why is said under the table of results)"
+    return f"{text}."

@@ -1,0 +1,94 @@
+"""Figure: training on the mixture against training on each task alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mosld_bench.report import stats
+from mosld_bench.report.analysis import Analysis
+from mosld_bench.report.figures.panels import legend, offset, wrapped
+from mosld_bench.report.figures.plot import Plot
+from mosld_bench.report.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, percent_axis, recipe_styles
+from mosld_bench.report.rows import Row
+from mosld_bench.spec.budget import NATIVE
+
+_MOST_UPRIGHT = 9  # tasks; the titles of more are turned
+
+
+class _Pair(NamedTuple):
+    """The two rows of a recipe that differ in the setting alone."""
+
+    mixture: Row
+    single: Row
+
+
+def draw(analysis: Analysis) -> Plot | str:
+    """Mixture minus single by in-domain task, paired by seed, at the first budget that has both settings."""
+    pairs = _pairs(analysis)
+    if not pairs:
+        return "Mixture and single training are not compared: the records hold one of the two settings only."
+    conditions = {pair.mixture.condition for pair in pairs}
+    first = next(condition for condition, _ in analysis.blocks() if condition in conditions)
+    pairs = [pair for pair in pairs if pair.mixture.condition in (first, first._replace(budget=NATIVE))]
+    figure = Figure(figsize=(PAGE_INCHES, 2.15), layout="constrained")
+    axes = figure.subplots()
+    _draw_pairs(axes, analysis, pairs)
+    _task_axis(axes, analysis)
+    legend(figure, analysis.recipes, {pair.mixture.recipe.name for pair in pairs}, False)
+    spec, measure = analysis.study.train, analysis.measure
+    confounder = "exposure" if spec is not None and spec.steps is not None else "the number of steps"
+    caption = (
+        f"{measure.capitalize()} after training on the mixture minus {measure} after training on the task alone, where "
+        f"every task has an adapter of that size to itself ({first.budget.label}; rows of fixed size as "
+        f"they are); {_common_seeds(pairs)}. The two differ in {confounder} as well; see Exposure."
+    )
+    return Plot("settings", "the mixture against single tasks", caption, figure, wide=True)
+
+
+def _pairs(analysis: Analysis) -> list[_Pair]:
+    """Rows of equal recipe and condition, but for the setting, that have records."""
+    recorded = [row for row in analysis.trained if row.records]
+    return [
+        _Pair(row, other)
+        for row in recorded
+        for other in recorded
+        if (row.setting, other.condition) == ("mixture", row.condition._replace(setting="single"))
+        and row.recipe.name == other.recipe.name
+    ]
+
+
+def _draw_pairs(axes: Axes, analysis: Analysis, pairs: Sequence[_Pair]) -> None:
+    """For every task a marker a recipe, on a stem from zero."""
+    styles = recipe_styles(analysis.recipes)
+    for i, pair in enumerate(pairs):
+        style, shift = styles[pair.mixture.recipe.name], offset(i, len(pairs))
+        for x, task in enumerate(analysis.study.in_domain):
+            delta = stats.paired(pair.mixture.by_seed(task), pair.single.by_seed(task))
+            if delta is not None:
+                axes.vlines(x + shift, 0, delta.mean, color=style.colour, linewidth=0.8)
+                axes.plot(x + shift, delta.mean, marker=style.marker, color=style.colour, markersize=3.6)
+
+
+def _task_axis(axes: Axes, analysis: Analysis) -> None:
+    tasks = analysis.study.in_domain
+    axes.axhline(0, color=RULE_COLOUR, linewidth=RULE_POINTS)
+    axes.grid(False, axis="x")
+    axes.set_xticks(range(len(tasks)), [wrapped(analysis.title(task), 14) for task in tasks])
+    if len(tasks) > _MOST_UPRIGHT:
+        axes.tick_params(axis="x", labelrotation=90)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel("Mixture minus single (points)")
+    percent_axis(axes)
+
+
+def _common_seeds(pairs: Sequence[_Pair]) -> str:
+    """'mean over 1 to 3 common seeds, without intervals'."""
+    seeds = sorted({len(pair.mixture.by_seed().keys() & pair.single.by_seed().keys()) for pair in pairs})
+    if seeds[-1] <= 1:
+        return "on the one common seed, without intervals"
+    low, high = seeds[0], seeds[-1]
+    return f"mean over {high if low == high else f'{low} to {high}'} common seeds, without intervals"

@@ -1,0 +1,117 @@
+"""Figure: accuracy against trainable parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise, product
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from mosld_bench.format import short_count
+from mosld_bench.report.analysis import Analysis
+from mosld_bench.report.figures.panels import legend, points_and_bars
+from mosld_bench.report.figures.plot import Plot
+from mosld_bench.report.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, Point, percent_axis, recipe_styles
+from mosld_bench.report.labels import setting_label
+from mosld_bench.report.rows import Row
+from mosld_bench.spec.recipe import Recipe
+from mosld_bench.spec.trial import Domain
+
+
+def draw(analysis: Analysis) -> Plot | str:
+    """Mean accuracy against trainable parameters: a row of panels for every setting, in- and out-of-domain."""
+    rows = _rows(analysis)
+    if not rows:
+        return "No trained row has all of its in-domain tasks yet, so nothing is drawn against size."
+    domains = analysis.domains
+    settings = [setting for setting in analysis.settings if any(row.setting == setting for row in rows)]
+    figure = Figure(figsize=(PAGE_INCHES, 1.85 * len(settings) + 0.55), layout="constrained")
+    grid = figure.subplots(len(settings), len(domains), squeeze=False, sharex=True, sharey="col")
+    recipes = analysis.recipes
+    step_decades = _spread_decades(rows) / max(1, len({row.recipe.name for row in rows if row.matched}))
+    _size_axis(grid[0][0], rows)
+    for setting, panels in zip(settings, grid, strict=True):
+        for axes, domain in zip(panels, domains, strict=True):
+            _panel(axes, [row for row in rows if row.setting == setting], domain, recipes, step_decades)
+            axes.set_title(f"{domain.label}, {setting_label(setting)}")
+        panels[0].set_ylabel(f"Mean {analysis.measure} (%)")
+    for axes in grid[-1]:
+        axes.set_xlabel("Trainable parameters")
+    for domain, column in zip(domains, grid.T, strict=True):  # of one scale, which is known when all points are drawn
+        frozen = analysis.frozen[0].mean_sd(domain)[0] if len(analysis.frozen) == 1 else None
+        low, high = column[0].get_ylim()
+        if frozen is not None and low <= frozen <= high:
+            for axes in column:
+                _frozen_line(axes, frozen)
+    legend(figure, recipes, {row.recipe.name for row in rows}, True)
+    caption = (
+        f"{analysis.measure.capitalize()} against trainable parameters (logarithmic). {points_and_bars(rows)} Points "
+        "of one budget are spread sideways to be told apart; a line joins the budgets of a method. Scales are the "
+        "same down a column and do not begin at zero."
+    )
+    return Plot("size", f"{analysis.measure} against size", caption, figure, wide=True)
+
+
+def _rows(analysis: Analysis) -> list[Row]:
+    """The rows with a size and an in-domain mean, of the smallest amount of general data that the study mixes in."""
+    least = min((row.condition.general for row in analysis.trained), default=0)
+    scored = [row for row in analysis.trained if row.score is not None and row.trainable]
+    return [row for row in scored if row.condition.general == least]
+
+
+def _panel(axes: Axes, rows: Sequence[Row], domain: Domain, recipes: Sequence[Recipe], step_decades: float) -> None:
+    """A curve for each recipe and model; those of a budget stand ``step_decades`` apart on the axis of sizes."""
+    styles = recipe_styles(recipes)
+    names = [recipe.name for recipe in recipes if any(row.recipe.name == recipe.name for row in rows)]
+    spread = [name for name in names if any(row.matched for row in rows if row.recipe.name == name)]
+    models = list(dict.fromkeys(row.condition.model for row in rows))
+    for name, model in product(names, models):
+        of_curve = [row for row in rows if (row.recipe.name, row.condition.model) == (name, model)]
+        steps = spread.index(name) - (len(spread) - 1) / 2 if name in spread else 0
+        points = []
+        for row in sorted(of_curve, key=lambda row: row.trainable or 0):
+            mean, sd = row.mean_sd(domain)
+            if mean is not None:
+                points.append(Point((row.trainable or 0) * 10 ** (step_decades * steps), mean, sd))
+        styles[name].draw_curve(axes, points)
+    axes.margins(y=0.12)
+    percent_axis(axes)
+
+
+def _frozen_line(axes: Axes, score: float) -> None:
+    axes.axhline(score, color=RULE_COLOUR, linewidth=RULE_POINTS, linestyle=(0, (2, 2)))
+    axes.annotate(
+        "frozen base",
+        (0.99, score),
+        (0, 2),
+        axes.get_yaxis_transform(),
+        "offset points",
+        ha="right",
+        fontsize=7,
+    )
+
+
+def _size_axis(axes: Axes, rows: Sequence[Row]) -> None:
+    """The scale that all panels share: wide enough for every row, a tick a size where they are apart."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    sizes = sorted({row.trainable or 1 for row in rows})
+    ticks: list[int] = []
+    for value in (int(float(f"{size:.1e}")) for size in sizes):
+        if not ticks or value / ticks[-1] > max(1.4, (max(sizes) / min(sizes)) ** 0.12):
+            ticks.append(value)
+    axes.set_xticks(ticks)
+    axes.set_xticks([], minor=True)
+    room = 10 ** (_spread_decades(rows) / 2 + 0.08)
+    axes.set_xlim(min(sizes) / room, max(sizes) * room)
+
+
+def _spread_decades(rows: Sequence[Row]) -> float:
+    """Decades over which the points of one budget may be spread: clear of the next budget's points."""
+    sizes = sorted(math.log10(row.trainable or 1) for row in rows if row.matched)
+    gaps = [high - low for low, high in pairwise(sizes) if high - low > 0.05]
+    return min(0.5, 0.6 * min(gaps, default=1.0))

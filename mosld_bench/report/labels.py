@@ -1,0 +1,91 @@
+"""How numbers, parameters, conditions and hardware are printed in a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mosld_bench.format import counted
+from mosld_bench.spec.budget import Native
+from mosld_bench.spec.trial import Condition
+
+MISSING = "–"
+
+
+def percent(value: float | None, sign: bool = False) -> str:
+    """A fraction in per cent: 0.685 -> '68.5', with ``sign`` '+68.5'. A true minus, no signed zero, and – for None."""
+    if value is None:
+        return MISSING
+    text = f"{100 * value:{'+' if sign else ''}.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def count(value: float | None) -> str:
+    """A whole number with commas; – for None."""
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def interval(low: float | None, high: float | None, between: str = " to ") -> str:
+    """An interval of fractions in signed per cent; – where an end is None."""
+    return MISSING if low is None or high is None else f"{percent(low, True)}{between}{percent(high, True)}"
+
+
+def p_value(p: float | None) -> str:
+    """Three decimals, or '<0.001'; – for None."""
+    return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def parameter_label(value: Any) -> str:
+    """A recipe's parameter: whole numbers of a list by hyphens (2-4-6-8), other lists by commas; – for None."""
+    if isinstance(value, list | tuple):
+        return ("-" if all(isinstance(item, int) for item in value) else ", ").join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return MISSING if value is None else str(value)
+
+
+_SETTINGS = {"mixture": "mixture", "single": "single task", "frozen": "frozen", "counted": "counted only"}
+
+
+def setting_label(setting: str) -> str:
+    """A setting in words: 'single task' for 'single'."""
+    return _SETTINGS.get(setting, setting)
+
+
+def suffix(condition: Condition) -> str:
+    """The end of a label, with a comma before it: model and general items, where a study has several; else empty."""
+    model = f", {condition.model.rsplit('/', 1)[-1]}" if condition.model else ""
+    return model + (f", {condition.general:,} general items" if condition.general else "")
+
+
+def short_label(condition: Condition) -> str:
+    """Within a sentence: 'mixture, 60,000 parameters' and the suffix."""
+    return f"{setting_label(condition.setting)}, {condition.budget.label}{suffix(condition)}"
+
+
+def block_label(condition: Condition) -> str:
+    """As a heading: 'Mixture, budget 60,000 parameters' and the suffix."""
+    label = condition.budget.label
+    size = f"budget {label}" if condition.budget.sets_size else f"equal {label}"
+    if isinstance(condition.budget, Native):
+        size = "not matched in size"
+    return f"{setting_label(condition.setting).capitalize()}, {size}{suffix(condition)}"
+
+
+def row_title(title: str, condition: Condition) -> str:
+    """A recipe's title as the title of a row; an untrained model stands in no block and carries the suffix itself."""
+    return title + (suffix(condition) if condition.setting == "frozen" else "")
+
+
+def hardware_label(hardware: Any, each: str = " a trial") -> str:
+    """The hardware that a record notes (`provenance.hardware`) in words; ``each``: what has so many threads."""
+    if not isinstance(hardware, dict):
+        return "unrecorded hardware"
+    memory = hardware.get("memory_bytes")
+    parts = [
+        str(hardware["gpu"]) if hardware.get("gpu") else "",
+        str(hardware.get("cpu") or "an unnamed CPU"),
+        f"{hardware['cores']} cores" if hardware.get("cores") else "",
+        f"{counted(hardware['threads'], 'thread')}{each}" if hardware.get("threads") else "",
+        f"{memory / 2**30:.0f} GiB" if memory else "",
+    ]
+    return ", ".join(part for part in parts if part)

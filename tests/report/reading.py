@@ -1,0 +1,97 @@
+"""How the tests of the report make an analysis from records, and read what was composed, tables and pages."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pypdf import PdfReader
+
+from mosld_bench.records.record import Record
+from mosld_bench.records.store import Store
+from mosld_bench.report.analysis import Analysis, analyse
+from mosld_bench.report.compose import compose
+from mosld_bench.report.document import Document, Section
+from mosld_bench.report.figures import draw_all
+from mosld_bench.report.table import Table
+from mosld_bench.spec.budget import Budget
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import Condition, Trial
+from tests.support.synthetic import RECIPES, make_record, make_study, make_trials, task_configs, write_records
+
+TASKS = task_configs()
+MIXTURE = Condition("mixture", Budget.parse("60000"))  # the block of a study made by `make_study`
+
+
+def analysis_of(
+    root: Path, study: Study, trials: list[Trial], tasks: Mapping[str, Mapping[str, Any]] = TASKS
+) -> Analysis:
+    """The analysis of the records below ``root``/results."""
+    return analyse(study, trials, Store(root / "results").sources(study, tasks))
+
+
+def analysis_with(
+    root: Path, study: Study, records: list[Record], tasks: Mapping[str, Mapping[str, Any]] = TASKS
+) -> Analysis:
+    """The analysis of these records, written below ``root``, in a study that planned no other trial."""
+    write_records(root, records)
+    return analysis_of(root, study, [record.trial for record in records], tasks)
+
+
+def document_of(analysis: Analysis) -> Document:
+    """The whole report as data, with its figures."""
+    return compose(analysis, draw_all(analysis))
+
+
+def words(part: Document | Section | Table | None) -> str:
+    """All text of a part of a report: a paragraph a line, as the template reads it."""
+    assert part is not None
+    return "\n".join(_lines(part.data()))
+
+
+def _lines(part: Any) -> list[str]:
+    if isinstance(part, str):
+        return [part]
+    if isinstance(part, dict):
+        if "runs" in part:
+            return ["".join(run["text"] for run in part["runs"])]
+        return [line for value in part.values() for line in _lines(value)]
+    return [line for item in part for line in _lines(item)] if isinstance(part, list) else []
+
+
+def tables_of(section: Section | None) -> dict[str, Table]:
+    """Name -> table of a section."""
+    assert section is not None
+    return {block.name: block for block in section.blocks if isinstance(block, Table)}
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV by their columns."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def pages_of(pdf: Path) -> list[str]:
+    """The text of each page, with single spaces."""
+    return [" ".join(page.extract_text().split()) for page in PdfReader(pdf).pages]
+
+
+def uneven_analysis(root: Path) -> Analysis:
+    """LoRA, MoLA and MoSLD with three seeds, two others with one, of which MoE-LoRA happens to be the highest."""
+    study = make_study(in_domain=("a", "b"), out_of_domain=("c",))
+    scores: dict[str, tuple[float, ...]] = {
+        "full": (0.8,),
+        "lora": (0.60, 0.61, 0.605),
+        "moe-lora": (0.75,),
+        "mola": (0.69, 0.72, 0.70),
+        "hydralora": (0.5,),
+        "mosld": (0.70, 0.71, 0.71),
+    }
+    records = [
+        make_record(trial, study, values=dict.fromkeys("abc", scores[trial.recipe.name][trial.seed]))
+        for trial in make_trials(study, [RECIPES[name] for name in scores])
+        if trial.seed < len(scores[trial.recipe.name])
+    ]
+    return analysis_with(root, study, records)

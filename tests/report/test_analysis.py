@@ -1,0 +1,123 @@
+"""Scores of rows by hand, and which rows of a block are best, tied, separated or not tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mosld_bench.report.rows import RowKey
+from mosld_bench.spec.budget import NATIVE
+from mosld_bench.spec.trial import Condition, Domain
+from tests.report.reading import MIXTURE, analysis_of, analysis_with, uneven_analysis
+from tests.support.synthetic import RECIPES, make_record, make_study, make_trials, write_records
+
+
+def test_means_by_hand(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a", "b"), out_of_domain=("c",), seeds=(0, 1), settings=("mixture", "single"))
+    trials = make_trials(study, [RECIPES["lora"]])
+    scores = {  # by setting, trained on and seed: scores of a, b, c
+        ("mixture", "a", 0): (0.5, 0.7, 0.3),
+        ("mixture", "a", 1): (0.6, 0.8, 0.4),
+        ("single", "a", 0): (0.9, None, 0.2),
+        ("single", "b", 0): (None, 0.5, 0.4),
+        ("single", "a", 1): (0.8, None, 0.6),
+    }
+    for trial in trials:
+        values = scores.get((trial.setting, trial.train_on[0], trial.seed))
+        if values:
+            known = {task: value for task, value in zip("abc", values, strict=True) if value is not None}
+            write_records(tmp_path, [make_record(trial, study, values=known)])
+    rows = {row.setting: row for row in analysis_of(tmp_path, study, trials).rows}
+    mixture, single = rows["mixture"], rows["single"]
+    assert mixture.by_seed() == pytest.approx({0: 0.6, 1: 0.7})
+    assert list(mixture.mean_sd()) == pytest.approx([0.65, 0.1 / 2**0.5])
+    assert list(mixture.mean_sd(Domain.OUT)) == pytest.approx([0.35, 0.1 / 2**0.5])
+    # Seed 1 lacks the model of task b: no in-domain mean, and no out-of-domain mean over half of the models.
+    assert single.by_seed() == pytest.approx({0: 0.7})
+    mean, sd = single.mean_sd()
+    assert mean == pytest.approx(0.7)
+    assert sd is None
+    assert single.by_seed("c") == pytest.approx({0: 0.3})
+    assert single.by_seed("a") == pytest.approx({0: 0.9, 1: 0.8})
+
+
+def test_a_row_is_known_by_its_recipe_and_condition(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=("b",), seeds=(0,), budgets=("60000", "native"))
+    records = [make_record(trial, study) for trial in make_trials(study, [RECIPES["full"], RECIPES["lora"]])]
+    rows = analysis_with(tmp_path, study, records).rows
+    native = MIXTURE._replace(budget=NATIVE)
+    assert [row.key for row in rows] == [RowKey("full", native), RowKey("lora", native), RowKey("lora", MIXTURE)]
+
+
+def test_a_task_named_as_a_domain_is_a_task(tmp_path: Path) -> None:
+    study = make_study(in_domain=("in_domain", "b"), out_of_domain=(), seeds=(0,))
+    (trial,) = make_trials(study, [RECIPES["lora"]])
+    (row,) = analysis_with(tmp_path, study, [make_record(trial, study, values={"in_domain": 0.2, "b": 0.6})]).rows
+    assert row.by_seed("in_domain") == {0: 0.2}
+    assert row.by_seed(Domain.IN) == pytest.approx({0: 0.4})
+
+
+def test_best_and_tied(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=())
+    scores = {
+        "full": (0.9, 0.9, 0.9),
+        "lora": (0.60, 0.61, 0.605),
+        "mola": (0.69, 0.72, 0.70),
+        "mosld": (0.70, 0.71, 0.71),
+    }
+    trials = make_trials(study, [RECIPES[name] for name in scores])
+    records = [make_record(t, study, values={"a": scores[t.recipe.name][t.seed]}) for t in trials]
+    analysis = analysis_with(tmp_path, study, records)
+    best = analysis.best(MIXTURE)
+    assert best is not None
+    assert best.recipe.name == "mosld"  # full scores higher, but is not of this size
+    separated = {c.row.recipe.name: c.separated for c in analysis.against_best(MIXTURE)}
+    assert separated == {"lora": True, "mola": False}
+    assert [row.recipe.name for row in analysis.tied(MIXTURE)] == ["mola"]
+    assert analysis.untested(MIXTURE) == []
+
+
+def test_a_row_of_one_seed_is_neither_best_nor_tested(tmp_path: Path) -> None:
+    analysis = uneven_analysis(tmp_path)
+    best = analysis.best(MIXTURE)
+    assert best is not None
+    assert best.recipe.name == "mosld"
+    assert [row.recipe.name for row in analysis.tied(MIXTURE)] == ["mola"]
+    assert [row.recipe.name for row in analysis.untested(MIXTURE)] == ["moe-lora", "hydralora"]
+
+
+def test_rows_without_a_common_seed_are_not_tested(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0, 1, 2))
+    trials = make_trials(study, [RECIPES["lora"], RECIPES["mola"]])
+    apart = [trial for trial in trials if (trial.recipe.name == "mola") == (trial.seed == 2)]
+    write_records(tmp_path, [make_record(trial, study) for trial in apart])
+    analysis = analysis_of(tmp_path, study, trials)
+    assert analysis.against_best(MIXTURE) == []
+    assert analysis.tied(MIXTURE) == []
+    assert len(analysis.untested(MIXTURE)) == 1
+
+
+def test_a_block_that_is_not_there_has_no_best_row(tmp_path: Path) -> None:
+    analysis, elsewhere = uneven_analysis(tmp_path), Condition("single", MIXTURE.budget)
+    assert analysis.best(elsewhere) is None
+    assert analysis.against_best(elsewhere) == []
+    assert analysis.tied(elsewhere) == []
+    assert analysis.untested(elsewhere) == []
+
+
+def test_other_metrics_by_hand(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a", "b"), out_of_domain=("c",), seeds=(0, 1))
+    records = []
+    for trial, norm in zip(make_trials(study, [RECIPES["lora"]]), (0.4, 0.6), strict=True):
+        record = make_record(trial, study, values={"a": 0.5, "b": 0.7, "c": 0.3})
+        metrics = [
+            m if m.primary else m.model_copy(update={"value": norm + 0.1 * (m.task == "b")}) for m in record.metrics
+        ]
+        records.append(record.model_copy(update={"metrics": tuple(metrics)}))
+    analysis = analysis_with(tmp_path, study, records)
+    assert analysis.other_metrics() == ["acc_norm,none"]
+    (row,) = analysis.trained
+    under = analysis.under("acc_norm,none", row)
+    assert under.by_seed() == pytest.approx({0: 0.45, 1: 0.65})
+    assert list(under.mean_sd()) == pytest.approx([0.55, 0.2 / 2**0.5])

@@ -1,0 +1,154 @@
+"""What the sections say of a study, and when they say it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosld_bench.records.record import Point
+from mosld_bench.report.sections.methods import methods
+from mosld_bench.report.sections.protocol import protocol
+from mosld_bench.report.sections.provenance import provenance
+from mosld_bench.report.sections.results import results
+from mosld_bench.spec.recipe import Recipe
+from tests.report.conftest import FullReport
+from tests.report.reading import (
+    analysis_of,
+    analysis_with,
+    document_of,
+    tables_of,
+    uneven_analysis,
+    words,
+)
+from tests.support.synthetic import (
+    RECIPES,
+    make_failure,
+    make_record,
+    make_records,
+    make_study,
+    make_trials,
+    write_records,
+)
+
+
+@pytest.mark.parametrize("tuned", [(), ("lora", "mola"), ("lora", "mola", "mosld")])
+def test_the_protocol_tells_whose_learning_rates_were_tuned(tuned: tuple[str, ...], tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, ("lora", "mola", "mosld"), learning_rate_scales=dict.fromkeys(tuned, 2.0))
+    text = words(protocol(analysis_of(tmp_path, study, trials)))
+    sentences = {
+        0: "No learning rate was tuned for each method and budget",
+        2: "The learning rates of LoRA and MoLA, not those of MoSLD, were tuned for this model",
+        3: "The learning rates of all methods were tuned for this model",
+    }
+    assert [count for count, sentence in sentences.items() if sentence in text] == [len(tuned)]
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_the_protocol_tells_when_rows_have_unequal_seeds(few: bool, tmp_path: Path) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0, 1))
+    trials = make_trials(study, [RECIPES["lora"], RECIPES["mola"]])
+    planned = [trial for trial in trials if not few or trial.recipe.name == "lora" or trial.seed == 0]
+    text = words(protocol(analysis_with(tmp_path, study, [make_record(trial, study) for trial in planned])))
+    assert "Seeds. 0, 1. " in text
+    assert ("Not every row has all of them" in text) == few
+
+
+def test_a_report_says_what_its_means_hide(tmp_path: Path) -> None:
+    """A task without a row above chance, a metric that turns the order, a loss that had risen, prompts and sizes."""
+    study = make_study(in_domain=("a", "b"), out_of_domain=("c",), seeds=(0, 1), settings=("mixture", "single"))
+    records = []
+    for trial in make_trials(study, [RECIPES["lora"], RECIPES["mola"]]):
+        mola = trial.recipe.name == "mola"
+        values = {"a": 0.26 if trial.setting == "single" else 0.25, "b": 0.7 + mola / 9}
+        record = make_record(trial, study, values=values)
+        assert record.train_info is not None
+        assert record.size is not None
+        metrics = tuple(m if m.primary else m.model_copy(update={"value": 0.5 - mola / 9}) for m in record.metrics)
+        losses = [3.0, 2.0, 2.2 if trial.train_on == ("b",) and mola and trial.seed else 2.1]
+        curve = [Point(step=step, seconds=1.0, loss=2.0, validation_loss=loss) for step, loss in enumerate(losses)]
+        info = record.train_info.model_copy(update={"curve": tuple(curve)})
+        size = record.size.model_copy(update={"residual": 0.000625})
+        records.append(record.model_copy(update={"metrics": metrics, "train_info": info, "size": size}))
+    tasks: dict[str, dict[str, Any]] = {
+        "a": {"metadata": {"title": "A", "scoring": "text"}},
+        "b": {"metadata": {"title": "B", "scoring": "letter"}, "num_fewshot": 5},
+        "c": {"metadata": {"title": "C", "scoring": "text"}},
+    }
+    analysis = analysis_with(tmp_path, study, records, tasks)
+    text = words(results(analysis))
+    assert text.count("No row is above chance on A.") == 1  # in the mixture; alone all rows are
+    turned = "LoRA and not MoLA"
+    assert f"Highest in-domain under acc_norm, of the rows with the most seeds: {turned} (mixture, 60,000" in text
+    assert f"and {turned} (single task, 60,000 parameters)." in text
+    assert "more than 5 % above its lowest in 1 of 12 trials (B alone: MoLA)." in text
+    text = words(protocol(analysis))
+    assert "Solved examples in a prompt: none (A and C) and 5 (B)." in text
+    assert "Options are scored by: their text (A and C) and their letter (B)." in text
+    assert "to within 0.07 %." in text  # and not rounded to 0.06
+
+
+def test_rows_of_few_seeds_are_told_in_text_and_captions(tmp_path: Path) -> None:
+    text = words(document_of(uneven_analysis(tmp_path)))
+    assert "run from 50.0 % (HydraLoRA) to 75.0 % (MoE-LoRA); not separated from MoSLD: 1 of the 2 tested, 2" in text
+    assert "a point without a bar is one seed" in text
+    assert "Highest in-domain under" not in text  # acc_norm is the same for all
+    assert "A marker without a bar has one common seed, and so no interval." in text
+
+
+def test_a_study_of_one_seed_claims_no_test(tmp_path: Path) -> None:
+    study, trials = make_records(
+        tmp_path, ("lora", "mola", "mosld"), seeds=(0,), settings=("mixture", "single"), evaluate={"limit": 400}
+    )
+    text = words(document_of(analysis_of(tmp_path, study, trials)))
+    for sentence in (
+        "One seed separates nothing",
+        "no two rows have two seeds in common, so nothing is tested.",
+        "Every point is one seed, so there are no bars.",
+        "There is one common seed only, and so no interval.",
+        "points: on one common seed, which gives no interval and no test.",
+        "on the one common seed, without intervals",
+        "Scored on a fixed sample of at most 400 test items a task.",
+    ):
+        assert sentence in text, sentence
+    assert "†" not in text
+    assert re.search(r"The standard error over items is \d\.\d( to \d\.\d)? points for one in-domain mean and", text)
+
+
+def test_a_failed_trial_is_told_with_its_error(tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, ("lora", "mola", "mosld"), skip=1)
+    error = "Traceback ...\nFloatingPointError: The loss became nan at step 3 of 9."
+    write_records(tmp_path, [make_failure(trials[-1], error)])
+    assert (
+        "Failed: MoSLD, 60,000 parameters, seed 2: FloatingPointError: The loss became nan at step 3 of 9."
+        in tables_of(results(analysis_of(tmp_path, study, trials)))["main"].notes
+    )
+
+
+def test_missing_trials_are_told_below_the_table_of_results(full: FullReport) -> None:
+    tables = tables_of(results(full.analysis))
+    notes = [note for table in tables.values() for note in table.notes]
+    assert any(note.startswith("3 of 316 trials have no record") for note in notes)
+
+
+def test_a_recipe_that_leaves_coordinates_open_is_reported_by_their_defaults(tmp_path: Path) -> None:
+    """The defaults of the code, so that the table shows what was run."""
+    bare = Recipe(name="bare", title="Bare", method="mixture", params={"target_modules": ["q_proj"]})
+    study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0,), reference="bare")
+    records = [make_record(trial, study) for trial in make_trials(study, [bare, RECIPES["mola"]])]
+    table = tables_of(methods(analysis_with(tmp_path, study, records)))["methods"]
+    assert table.frame is not None
+    row = table.frame.set_index("recipe").loc["bare"]
+    assert (row["Experts"], row["Routing"], row["Dropout"]) == ("4", "dense", "–")
+
+
+def test_provenance_ends_with_the_commands_that_make_it_again(tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, ("lora",))
+    section = provenance(analysis_of(tmp_path, study, trials))
+    assert section.blocks[-1].data()["lines"] == [
+        "git checkout 8c1f0de5a7b9",
+        "mosld-bench run synthetic",
+        "mosld-bench report synthetic",
+    ]
