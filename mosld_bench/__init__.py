@@ -9,14 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench._version import __version__ as __version__
-from mosld_bench.compat.peft_registration import register_with_peft
+from mosld_bench.compat.peft import register_with_peft
 
 if TYPE_CHECKING:
     from mosld_bench.errors import BenchError
-    from mosld_bench.methods.base import Method
-    from mosld_bench.methods.contract import check_method
-    from mosld_bench.methods.fit import fit_budget
-    from mosld_bench.methods.registry import get, register
+    from mosld_bench.methods import Method, check_method, fit_budget, get, register
     from mosld_bench.records.frame import load
     from mosld_bench.records.record import Record
     from mosld_bench.report.build import build_report
