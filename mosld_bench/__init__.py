@@ -5,20 +5,17 @@ The public names, nothing else. Importing the package is cheap; torch is loaded 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mosld_bench._lazy import door
 from mosld_bench._version import __version__ as __version__
-from mosld_bench.compat.peft_registration import register_with_peft
+from mosld_bench.compat.peft import register_with_peft
 
 if TYPE_CHECKING:
     from mosld_bench.errors import BenchError
-    from mosld_bench.methods.base import Method
-    from mosld_bench.methods.contract import check_method
-    from mosld_bench.methods.fit import fit_budget
-    from mosld_bench.methods.registry import get, register
+    from mosld_bench.methods import Method, check_method, fit_budget, get, register
+    from mosld_bench.records.frame import load
     from mosld_bench.records.record import Record
-    from mosld_bench.records.store import load
     from mosld_bench.report.build import build_report
     from mosld_bench.spec.recipe import Recipe
     from mosld_bench.spec.study import Study
@@ -26,14 +23,14 @@ if TYPE_CHECKING:
     from mosld_bench.trial.execute import execute
     from mosld_bench.tuners.mixture import MixtureConfig, aux_loss
 
-_HOME = {
+_MODULES = {
     "BenchError": "errors",
     "Fit": "spec.trial",
     "fit_budget": "methods.fit",
     "execute": "trial.execute",
     "Recipe": "spec.recipe",
     "Record": "records.record",
-    "load": "records.store",
+    "load": "records.frame",
     "Method": "methods.base",
     "get": "methods.registry",
     "register": "methods.registry",
@@ -57,10 +54,7 @@ __all__ = [  # noqa: RUF022 - grouped as the nouns of the project
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'mosld_bench' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"mosld_bench.{_HOME[name]}"), name)
+__getattr__ = door(__name__, _MODULES)
 
 
 register_with_peft()

@@ -106,8 +106,8 @@ def printed_slips(study: Study, workspace: Workspace) -> list[str]:
     """A line for each slip in those of the paper's printed tables that a study redoes."""
     if not study.published:
         return []
-    found = [slip for slip in slips(Published.load(workspace.published)) if slip.name in study.published]
-    return [f"slip in the paper: {slip.sentence}" for slip in found]
+    printed = slips(Published.load(workspace.published))
+    return [f"slip in the paper: {slip.sentence}" for slip in printed if slip.name in study.published]
 
 
 def _print_summary(plan: Plan, todo: Missing, console: Console) -> None:

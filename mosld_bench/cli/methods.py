@@ -36,7 +36,7 @@ def check_recipe(recipe: str, plugin: Plugin = None, root: Root = None) -> None:
 
     load_plugins(plugin)
     checked = _recipe(recipe, root)
-    for line in check_method(get(checked.method), checked.params, checked.knob):
+    for line in check_method(get(checked.method), checked.params, knob=checked.knob):
         console.print(line)
 
 

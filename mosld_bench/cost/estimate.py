@@ -1,4 +1,4 @@
-"""What a trial will take, from its plan alone: tokens, FLOPs, GPU-hours, memory. Estimates, no measurements.
+"""What a trial will take, from its plan alone: tokens, FLOPs, GPU-hours, bytes. Estimates, no measurements.
 
 FLOPs a token, with N parameters outside the embeddings (adapters included) and T of them trained:
 
@@ -9,7 +9,7 @@ FLOPs a token, with N parameters outside the embeddings (adapters included) and 
 so full fine-tuning comes to 6 N. Left out: attention's square (1 % of a 7B model at 256 tokens), the output head, which
 works at answer positions only, loading, that generated answers are decoded token by token, and work element by element,
 which made MixLoRA's trials of SmolLM2-135M take 1.5 times as long as those of other mixtures. Hours assume that a GPU
-sustains ``SUSTAINED`` FLOP/s.
+sustains ``SUSTAINED_FLOPS`` FLOP/s.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ from mosld_bench.spec.yaml_file import Strict, parse
 
 #: Assumed FLOP/s by train.dtype: bfloat16 on a GPU of the A100-80GB class at a third of its peak, float32 at three
 #: quarters of its own.
-SUSTAINED = {"bfloat16": 100e12, "float32": 15e12}
-#: Share of a core's speed at products of matrices that trials of SmolLM2-135M reach on it, by train.dtype (measured).
-REACHED = {"bfloat16": 0.3, "float32": 0.5}
-OPTIONS = 0.25  # tokens that the options of a question add to its prompt, which they share
-_FEW_TOKENS = 1024  # of a micro-batch, where memory is short
+SUSTAINED_FLOPS = {"bfloat16": 100e12, "float32": 15e12}
+#: By train.dtype, the share of a core's FLOP/s at products of matrices that trials of SmolLM2-135M reach (measured).
+REACHED_SHARE = {"bfloat16": 0.3, "float32": 0.5}
+#: Tokens that the options of a question add to its prompt, which they share: by this share of the prompt's.
+OPTION_TOKEN_SHARE = 0.25
+#: Tokens of a micro-batch where memory is short.
+_FEW_TOKENS = 1024
 
 
 class TaskSize(Strict):
@@ -46,22 +48,22 @@ class TaskSize(Strict):
 
 def task_sizes(files: TaskFiles, tasks: Iterable[str]) -> dict[str, TaskSize | None]:
     """Task -> its size, None where its definition gives none. Raises BadFileError for a size that is malformed."""
-    found: dict[str, TaskSize | None] = {}
+    sizes: dict[str, TaskSize | None] = {}
     for task in tasks:
         size = ((files.config(task) or {}).get("metadata") or {}).get("size")
-        found[task] = None if size is None else parse(TaskSize, f"metadata.size in {files.paths[task]}", size)
-    return found
+        sizes[task] = None if size is None else parse(TaskSize, f"metadata.size in {files.paths[task]}", size)
+    return sizes
 
 
 @dataclass(frozen=True)
 class Price:
     """The estimate of one trial. None where the size of one of its tasks is unknown; memory needs no sizes."""
 
-    what: str  # recipe and model, for sentences
+    label: str  # recipe and model, for sentences
     train_tokens: float | None  # trained on, every exposure counted
-    validation_tokens: float | None
-    score_tokens: float | None
-    flops: float | None
+    validation_tokens: float | None  # of all validation losses
+    score_tokens: float | None  # of all forward passes that score test items
+    flops: float | None  # operations in all
     hours: float | None  # of one GPU
     memory: Memory
     thriftiest: Memory  # with every setting that saves memory
@@ -84,11 +86,13 @@ def price(
     fit: Fit,
     shape: Shape,
     sizes: Mapping[str, TaskSize | None],
+    *,
     checkpoints: bool = True,
 ) -> Price:
     """Estimate ``trial`` as ``fit`` sizes it on a model of ``shape``. Loads and builds nothing.
 
-    ``checkpoints``: whether the method bears gradient checkpointing.
+    ``sizes``: of all tasks of the trial, as `task_sizes` gives them. ``checkpoints``: whether the method bears gradient
+    checkpointing.
     """
     spec, optimizer = trial.train, trial.recipe.optimizer
     assert spec is not None, "a trial that only counts parameters has no price"
@@ -101,30 +105,32 @@ def price(
         body = fit.total - shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
         step = 4 * body + 2 * min(fit.trainable, body) + (2 * body if spec.gradient_checkpointing else 0)
         flops = train_tokens * step + (validation_tokens + score_tokens) * 2 * body
-        hours = flops / SUSTAINED[spec.dtype] / 3600
+        hours = flops / SUSTAINED_FLOPS[spec.dtype] / 3600
     few = min(spec.micro_tokens, _FEW_TOKENS)
     settings: list[tuple[str, dict[str, Any]]] = [  # first what changes the numbers least
         (f"train.micro_tokens: {few}", {"micro_tokens": few}),
         ("train.gradient_checkpointing: true", {"gradient_checkpointing": True}),
         ("train.dtype: bfloat16", {"dtype": "bfloat16"}),
     ]
-    alone = {text: memory_of(fit, shape, spec.model_copy(update=own), optimizer) for text, own in settings}
-    alone["optimizer: adafactor in the recipe"] = memory_of(fit, shape, spec, "adafactor")
+    alone = {
+        text: memory_of(fit, shape, spec.model_copy(update=change), optimizer=optimizer) for text, change in settings
+    }
+    alone["optimizer: adafactor in the recipe"] = memory_of(fit, shape, spec, optimizer="adafactor")
     thrifty = {"dtype": "bfloat16", "gradient_checkpointing": checkpoints, "micro_tokens": few}
-    now = memory_of(fit, shape, spec, optimizer)
+    memory = memory_of(fit, shape, spec, optimizer=optimizer)
     return Price(
-        what=f"{trial.recipe.name} on {trial.model.name}",
+        label=f"{trial.recipe.name} on {trial.model.name}",
         train_tokens=train_tokens,
         validation_tokens=validation_tokens,
         score_tokens=score_tokens,
         flops=flops,
         hours=hours,
-        memory=now,
-        thriftiest=memory_of(fit, shape, spec.model_copy(update=thrifty), "adafactor"),
+        memory=memory,
+        thriftiest=memory_of(fit, shape, spec.model_copy(update=thrifty), optimizer="adafactor"),
         savings={
-            text: one.total
-            for text, one in alone.items()
-            if one.total < 0.98 * now.total and (checkpoints or "checkpointing" not in text)
+            text: changed.total
+            for text, changed in alone.items()
+            if changed.total < 0.98 * memory.total and (checkpoints or "checkpointing" not in text)
         },
     )
 
@@ -162,17 +168,17 @@ def _score_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> float |
         size = sizes.get(task)
         if size is None:
             return None
-        total += min(size.test, trial.evaluate.limit or size.test) * size.tokens * (1 + OPTIONS)
+        total += min(size.test, trial.evaluate.limit or size.test) * size.tokens * (1 + OPTION_TOKEN_SHARE)
     return total
 
 
-def fits(price: Price, gpu_bytes: float) -> str | None:
-    """None if the trial fits a GPU of ``gpu_bytes``; else a sentence that says why not, and what to do."""
+def why_too_large(price: Price, gpu_bytes: float) -> str | None:
+    """A sentence that says why the trial does not fit a GPU of ``gpu_bytes``, and what to do; None where it fits."""
     if price.memory.total <= gpu_bytes:
         return None
     why = (
-        f"{price.what} needs about {_gb(price.memory.total)} GB ({price.memory.told()}); a GPU of {_gb(gpu_bytes)} GB "
-        f"cannot hold it."
+        f"{price.label} needs about {_gb(price.memory.total)} GB ({price.memory.breakdown()}); a GPU of "
+        f"{_gb(gpu_bytes)} GB cannot hold it."
     )
     enough = [setting for setting, left in price.savings.items() if left <= gpu_bytes]
     if enough:
@@ -186,26 +192,26 @@ def fits(price: Price, gpu_bytes: float) -> str | None:
 
 
 def summary(prices: Sequence[Price], gpus: int = 1) -> Summary:
-    """Totals of a plan on ``gpus`` GPUs, one a trial."""
+    """Totals of a plan on ``gpus`` GPUs, one a trial. Raises ValueError for less than one GPU."""
     if gpus < 1:
         raise ValueError(f"a plan needs at least 1 GPU, not {gpus}")
-    hours = [one.hours for one in prices if one.hours is not None]
+    hours = [price.hours for price in prices if price.hours is not None]
     return Summary(
         trials=len(prices),
         unknown=len(prices) - len(hours),
         gpu_hours=sum(hours) if hours else None,
         wall_hours=side_by_side(hours, gpus) if hours else None,
-        most_memory=max((one.memory.total for one in prices), default=0),
+        most_memory=max((price.memory.total for price in prices), default=0),
     )
 
 
 def side_by_side(times: Iterable[float], workers: int) -> float:
     """When the last of ``times`` is over: the longest first, each on the worker that is free first."""
-    loads = [0.0] * workers
-    for one in sorted(times, reverse=True):
-        heapq.heapreplace(loads, loads[0] + one)
-    return max(loads)
+    busy_until = [0.0] * workers
+    for duration in sorted(times, reverse=True):
+        heapq.heapreplace(busy_until, busy_until[0] + duration)
+    return max(busy_until)
 
 
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.0f}"
+def _gb(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.0f}"

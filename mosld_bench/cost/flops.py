@@ -17,22 +17,25 @@ product too, N r. MixLoRA, with K picks a token: A of gate and up, the router an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from mosld_bench.compat.peft import is_plain_lora, prompt_parameters
+from mosld_bench.inputs import Encoded
 from mosld_bench.methods.base import Method
-from mosld_bench.methods.fit import empty_model
+from mosld_bench.methods.count import empty_model
 from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.records.profile import Flops
+from mosld_bench.trial import answer_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-def attached(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> nn.Module:
+def attached_on_meta(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> nn.Module:
     """The model of ``config`` with ``method`` on it, on the meta device: shapes without numbers."""
     with torch.device("meta"):
         model = method.attach(empty_model(config).requires_grad_(False), params)
@@ -40,23 +43,25 @@ def attached(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]
     return model
 
 
-def flops(method: Method, model: nn.Module, tokens: int, answer: int) -> Flops:
-    """FLOPs a token of a prompt of ``tokens``, and of a training step on a text of as many, ``answer`` of them its
-    answer's: the output head works at every token of the prompt, and at answer tokens only in training.
+def flops(method: Method, model: nn.Module, *, tokens: int, answer: int) -> Flops:
+    """FLOPs a token of a prompt of ``tokens``, and of a training step on a text of as many.
 
-    ``model`` is what `attached` returns.
+    The output head works at every token of the prompt, but in training only at the ``answer`` tokens of the answer.
+    ``model`` is what `attached_on_meta` returns.
     """
     trains = any(parameter.requires_grad for parameter in model.parameters())
-    forward, backward = _formula(model.eval(), tokens, tokens), _formula(model.train(), tokens, answer)
+    prompt = _formula(model.eval(), tokens=tokens, headed=tokens)
+    step = _formula(model.train(), tokens=tokens, headed=answer)
     return Flops(
         forward=_count(lambda: _prompt(model.eval(), tokens)) / tokens,
-        forward_formula=forward[0] / tokens if forward else None,
+        forward_formula=prompt[0] / tokens if prompt else None,
         step=_count(lambda: _step(method, model.train(), tokens, answer)) / tokens if trains else None,
-        step_formula=sum(backward) / tokens if trains and backward else None,
+        step_formula=sum(step) / tokens if trains and step else None,
     )
 
 
-def _count(work: Any) -> int:
+def _count(work: Callable[[], object]) -> int:
+    """FLOPs of ``work`` by torch's counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
@@ -71,9 +76,6 @@ def _prompt(model: nn.Module, tokens: int) -> None:
 
 
 def _step(method: Method, model: nn.Module, tokens: int, answer: int) -> None:
-    from mosld_bench.inputs.items import Encoded
-    from mosld_bench.trial.train import answer_loss
-
     method.before_step(model)
     loss, extra = answer_loss(model, [Encoded("", [0] * tokens, answer)], 0), method.aux_loss(model)
     (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
@@ -84,30 +86,30 @@ class _NoFormulaError(Exception):
 
 
 class _Tally:
-    """Adds up products over one pass. A ``bool`` beside a tensor's name says whether it needs a gradient."""
+    """FLOPs of one pass, added up product by product. ``needs`` is whether a factor needs a gradient."""
 
     def __init__(self) -> None:
         self.forward = self.backward = 0
-        self.met: set[int] = set()  # parameters
+        self.met: set[int] = set()  # ids of the parameters that had a part in a product
 
     def product(self, size: float, *needs: bool) -> bool:
-        """One product of ``size`` multiplications; whether its result needs a gradient."""
+        """Add one product of ``size`` multiplications. Returns whether its result needs a gradient."""
         self.forward += round(2 * size)
         self.backward += round(2 * size) * sum(needs)
         return any(needs)
 
     def matrix(self, weight: torch.Tensor, times: int, needs: bool) -> bool:
-        """``weight`` applied to ``times`` vectors, which need a gradient or not."""
+        """Add ``weight`` applied to ``times`` vectors. Returns whether the results need a gradient."""
         self.met.add(id(weight))
         return self.product(weight.numel() * times, needs, weight.requires_grad)
 
 
-def _formula(model: nn.Module, tokens: int, headed: int) -> tuple[int, int] | None:
+def _formula(model: nn.Module, *, tokens: int, headed: int) -> tuple[int, int] | None:
     """FLOPs of forward and backward over one text, the head at ``headed`` of its tokens; None where unknown."""
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     tally, virtual = _Tally(), virtual_tokens(model)
     if virtual:  # keys and values as they are; a network that makes them would have matrices of its own
-        tally.met |= {id(p) for name, p in model.named_parameters() if name.startswith("prompt_encoder.")}
+        tally.met |= {id(parameter) for parameter in prompt_parameters(model)}
     try:
         head = base.get_output_embeddings()
         if head is None:
@@ -118,9 +120,12 @@ def _formula(model: nn.Module, tokens: int, headed: int) -> tuple[int, int] | No
         tally.matrix(head.weight, headed, needs)
     except _NoFormulaError:
         return None
-    embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    unmet = (p for p in model.parameters() if p.requires_grad and p.dim() > 1 and id(p) not in tally.met | embedded)
-    return None if any(True for _ in unmet) else (tally.forward, tally.backward)
+    # A trained matrix that the formula did not meet has products that it does not know.
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    matrices = (p for p in model.parameters() if p.requires_grad and p.dim() > 1)
+    if any(id(matrix) not in tally.met | looked_up for matrix in matrices):
+        return None
+    return tally.forward, tally.backward
 
 
 def _part(module: Any, name: str) -> Any:
@@ -131,6 +136,7 @@ def _part(module: Any, name: str) -> Any:
 
 
 def _layer(tally: _Tally, layer: Any, tokens: int, virtual: int, needs: bool) -> bool:
+    """Add a decoder layer on ``tokens`` tokens after ``virtual`` ones. Returns whether its output needs a gradient."""
     attention = _part(layer, "self_attn")
     heads, head_dim = _part(_part(attention, "config"), "num_attention_heads"), _part(attention, "head_dim")
     queries = _linear(tally, _part(attention, "q_proj"), tokens, needs)
@@ -143,16 +149,14 @@ def _layer(tally: _Tally, layer: Any, tokens: int, virtual: int, needs: bool) ->
 
 
 def _linear(tally: _Tally, module: Any, tokens: int, needs: bool) -> bool:
-    """A linear layer as it is, with LoRA, or with a mixture."""
-    from peft.tuners.lora import Linear as LoraLinear
-
+    """Add a linear layer as it is, with LoRA, or with a mixture. Returns whether its output needs a gradient."""
     from mosld_bench.tuners.mixture import MixtureLayer
 
     if type(module) is nn.Linear:
         return tally.matrix(module.weight, tokens, needs)
     result = _linear(tally, _part(module, "base_layer"), tokens, needs)
     kind: type = type(module)
-    if kind is LoraLinear and not module.lora_variant:
+    if is_plain_lora(module):
         for name in module.active_adapters:
             hidden = tally.matrix(module.lora_A[name].weight, tokens, needs)
             result = tally.matrix(module.lora_B[name].weight, tokens, hidden) or result
@@ -171,7 +175,7 @@ def _linear(tally: _Tally, module: Any, tokens: int, needs: bool) -> bool:
 
 
 def _block(tally: _Tally, block: Any, tokens: int, needs: bool) -> bool:
-    """A gated feed-forward block, perhaps with MixLoRA's experts."""
+    """Add a gated feed-forward block, perhaps with MixLoRA's experts. Returns whether its output needs a gradient."""
     from mosld_bench.tuners.mixlora import MixLoraLayer
 
     kind: type = type(block)

@@ -54,14 +54,14 @@ class Shape:
     def of(cls, config: PreTrainedConfig) -> Shape:
         """The shape of the model of ``config``. Raises UnknownShapeError where it lacks one of the sizes."""
 
-        def size(*names: str) -> int:
-            found = next((value for name in names if (value := getattr(config, name, None)) is not None), None)
-            if not isinstance(found, int):
+        def size(name: str) -> int:
+            value = getattr(config, name, None)
+            if not isinstance(value, int):
                 raise UnknownShapeError(
-                    f"The configuration {type(config).__name__} has no whole number {' or '.join(names)}, so nothing "
-                    f"is estimated for this model."
+                    f"The configuration {type(config).__name__} has no whole number {name}, so nothing is estimated "
+                    f"for this model."
                 )
-            return found
+            return value
 
         hidden, heads = size("hidden_size"), size("num_attention_heads")
         inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
@@ -75,13 +75,17 @@ class Shape:
         )
 
 
-ANSWER_SHARE = 1 / 8  # of the tokens of a micro-batch, answer positions
-_LOGIT_BYTES = 14  # 2 + 4 and the gradients 4 + 4
+#: The share of a micro-batch's tokens that are an answer's, at which logits are made.
+ANSWER_TOKEN_SHARE = 1 / 8
+#: Of one logit: in bfloat16 and float32, and the gradients of both in float32.
+_LOGIT_BYTES = 2 + 4 + 4 + 4
+#: A part below this is left out of a breakdown.
+_SMALL_BYTES = 5e8
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes by part."""
+    """Bytes by part; see the module for what each holds."""
 
     weights: int
     pristine: int
@@ -94,52 +98,56 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """The most at any time: within a micro-batch, or while the optimiser steps."""
+        """The most bytes at any time: within a micro-batch, or while the optimiser steps."""
         lasting = self.weights + self.pristine + self.gradients + self.optimizer
         return lasting + max(self.activations + self.casts + self.logits, self.step)
 
-    def told(self) -> str:
-        """The parts in GB, largest first; parts below half a GB are left out."""
+    def breakdown(self) -> str:
+        """The parts in GB, largest first, as 'weights 27, gradients 27'; parts below half a GB are left out."""
         names = {
             "weights": self.weights, "the base kept beside them": self.pristine, "gradients": self.gradients,
             "optimiser states": self.optimizer,
         }  # fmt: skip
         working = self.activations + self.casts + self.logits
         names |= {"activations": working} if working >= self.step else {"the optimiser's step": self.step}
-        parts = sorted(((size, name) for name, size in names.items() if size >= 5e8), reverse=True)
+        parts = sorted(((size, name) for name, size in names.items() if size >= _SMALL_BYTES), reverse=True)
         return ", ".join(f"{name} {size / 1e9:.0f}" for size, name in parts)
 
 
-def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, optimizer: str) -> Memory:
-    """The memory of training ``fit`` on a model of ``shape`` by ``spec``. ``optimizer``: adamw or adafactor."""
+def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str) -> Memory:
+    """The memory of training ``fit`` on a model of ``shape`` by ``spec``.
+
+    ``optimizer``: adamw or adafactor. Raises UnknownNameError for others.
+    """
     if optimizer not in OPTIMIZERS:
         raise UnknownNameError("optimizer", optimizer, OPTIMIZERS, "A recipe names it.")
     total, trained = fit.total, fit.trainable
-    size = 2 if spec.dtype == "bfloat16" else 4
-    whole = trained == total
+    number_bytes = 2 if spec.dtype == "bfloat16" else 4
+    trains_all = trained == total
     tokens = min(spec.micro_tokens, spec.batch_size * spec.max_length)
-    layer = _layer_bytes(shape, size, whole) * tokens
-    checkpoints = (4 if whole else size) * shape.hidden * shape.layers * tokens
+    layer = _layer_bytes(shape, number_bytes=number_bytes, trains_all=trains_all) * tokens
+    checkpoints = (4 if trains_all else number_bytes) * shape.hidden * shape.layers * tokens
     activations = shape.layers * layer if trained else layer
     if trained and spec.gradient_checkpointing:
         activations = checkpoints + 2 * layer
     # Under checkpointing each layer is cast anew, and train.py keeps autocast from collecting the copies.
-    casts = size * trained if size == 2 and not spec.gradient_checkpointing else 0
+    casts = number_bytes * trained if number_bytes == 2 and not spec.gradient_checkpointing else 0
     return Memory(
-        weights=size * (total - trained) + 4 * trained,
-        pristine=size * trained if whole else 0,
+        weights=number_bytes * (total - trained) + 4 * trained,
+        pristine=number_bytes * trained if trains_all else 0,
         gradients=4 * trained,
         optimizer=8 * trained if optimizer == "adamw" else round(0.04 * trained),
         activations=activations,
         casts=casts,
-        logits=round(_LOGIT_BYTES * ANSWER_SHARE * tokens * shape.vocabulary),
+        logits=round(_LOGIT_BYTES * ANSWER_TOKEN_SHARE * tokens * shape.vocabulary),
         step=4 * trained if optimizer == "adamw" else 0,
     )
 
 
-def _layer_bytes(shape: Shape, size: int, whole: bool) -> int:
+def _layer_bytes(shape: Shape, *, number_bytes: int, trains_all: bool) -> int:
     """Bytes that one decoder layer keeps for its backward, for one token."""
-    kept = 8 * shape.hidden + size * (2 * shape.hidden + 2 * shape.keys + 3 * shape.inner)
-    if not whole:
-        return int(kept + size * 4 * shape.hidden)
-    return int(kept + 8 * shape.hidden + size * ((5 if size == 2 else 2) * shape.hidden + shape.inner))
+    kept = 8 * shape.hidden + number_bytes * (2 * shape.hidden + 2 * shape.keys + 3 * shape.inner)
+    if not trains_all:
+        return int(kept + number_bytes * 4 * shape.hidden)
+    inputs = 5 if number_bytes == 2 else 2
+    return int(kept + 8 * shape.hidden + number_bytes * (inputs * shape.hidden + shape.inner))

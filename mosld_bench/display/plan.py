@@ -81,7 +81,7 @@ def plan_sentences(
     if total.gpu_hours is None:
         sentences.append("No estimate of hours: the tasks give no size (metadata.size) in their definitions.")
     else:
-        rates = ", ".join(f"{rate / 1e12:.0f} TFLOP/s in {dtype}" for dtype, rate in estimate.SUSTAINED.items())
+        rates = ", ".join(f"{rate / 1e12:.0f} TFLOP/s in {dtype}" for dtype, rate in estimate.SUSTAINED_FLOPS.items())
         left_out = f" ({total.unknown} trials on tasks of unknown size left out)" if total.unknown else ""
         sentences.append(
             f"An estimate, not a measurement: {_hours(total.gpu_hours)} GPU-hours{left_out}, "
@@ -101,12 +101,13 @@ def _without_gpu(plan: Plan, prices: Sequence[Price], core_rate: Callable[[str],
     side_by_side = max(1, int(cores() / cores_per_trial))
     rate = core_rate(dtype)
     hours = estimate.summary(prices, side_by_side).wall_hours or 0.0
-    hours *= estimate.SUSTAINED[dtype] / (rate * estimate.REACHED[dtype] * cores_per_trial)
+    hours *= estimate.SUSTAINED_FLOPS[dtype] / (rate * estimate.REACHED_SHARE[dtype] * cores_per_trial)
     if hours > _LONG:
         return []
     return [
         f"Without a GPU, on this machine: about {_hours(hours)} hours with {side_by_side} trials at a time, if a trial "
-        f"reaches {estimate.REACHED[dtype]:.0%} of the {rate / 1e9:.0f} GFLOP/s at which a core multiplies matrices."
+        f"reaches {estimate.REACHED_SHARE[dtype]:.0%} of the {rate / 1e9:.0f} GFLOP/s at which a core multiplies "
+        f"matrices."
     ]
 
 

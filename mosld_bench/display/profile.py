@@ -72,16 +72,16 @@ def _columns(profile: Profile, *, short: bool, ranges: bool) -> list[_Column]:
     def count(value: int) -> str:
         return short_count(value) if short else f"{value:,}"
 
-    def rate(timed: Phase) -> Callable[[Entry], str]:
+    def rate(phase: Phase) -> Callable[[Entry], str]:
         def cell(entry: Entry) -> str:
-            spread = profile.rate(entry, timed)
+            spread = profile.rate(entry, phase)
             return digits(spread.median) if spread else ""
 
         return cell
 
-    def times(timed: Phase) -> Callable[[Entry], str]:
+    def times(phase: Phase) -> Callable[[Entry], str]:
         def cell(entry: Entry) -> str:
-            spread = profile.relative(entry, timed)
+            spread = profile.relative(entry, phase)
             if not spread:
                 return ""
             return f"{spread.median:.2f}" + (f" ({spread.low:.2f}–{spread.high:.2f})" if ranges else "")

@@ -7,24 +7,24 @@ import argparse
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mosld_bench.embedded.asks import (
-    ANIMAL_ASKS,
-    FOOD_ASKS,
-    LIKE_ASKS,
-    MATERIAL_ASKS,
-    PEOPLE_ASKS,
-    STORY_ASKS,
-    TOOL_ASKS,
-    TRIP_ASKS,
-    USE_ASKS,
-    VISIT_ASKS,
-    WORLD_ASKS,
-    Asks,
+from mosld_bench.embedded.questions import (
+    ANIMAL_QUESTIONS,
+    FOOD_QUESTIONS,
+    LIKE_QUESTIONS,
+    MATERIAL_QUESTIONS,
+    PEOPLE_QUESTIONS,
+    STORY_QUESTIONS,
+    TOOL_QUESTIONS,
+    TRIP_QUESTIONS,
+    USE_QUESTIONS,
+    VISIT_QUESTIONS,
+    WORLD_QUESTIONS,
+    Wordings,
 )
 from mosld_bench.embedded.world import NAMES, TABLES, derived, members
 
@@ -51,9 +51,9 @@ class Task(NamedTuple):
 
 
 def _others(draw: random.Random, values: list[str], answer: str) -> list[str]:
-    """The distinct other values, in a drawn order."""
-    found = sorted(set(values) - {answer})
-    return draw.sample(found, len(found))
+    """The distinct values but ``answer``, in a drawn order."""
+    others = sorted(set(values) - {answer})
+    return draw.sample(others, len(others))
 
 
 # ---------------------------------------------------------------- tasks on facts
@@ -61,9 +61,9 @@ def _others(draw: random.Random, values: list[str], answer: str) -> list[str]:
 
 def _like(draw: random.Random, table: str, split: str) -> Draft:
     """Another entity that shares the fact asked for, where the distractors share another or none."""
-    rows, asks, facts = members(table, split), LIKE_ASKS[table], TABLES[table]
+    rows, questions, facts = members(table, split), LIKE_QUESTIONS[table], TABLES[table]
     while True:
-        entity, relation = draw.choice(rows), draw.choice(list(asks))
+        entity, relation = draw.choice(rows), draw.choice(list(questions))
         alike = [row for row in rows if row != entity and facts[row][relation] == facts[entity][relation]]
         if alike:
             break
@@ -75,33 +75,35 @@ def _like(draw: random.Random, table: str, split: str) -> Draft:
     form = "{}" if table == "countries" else "the {}"
     return Draft(
         entity,
-        draw.choice(asks[relation]).format(e=shown),
+        draw.choice(questions[relation]).format(e=shown),
         form.format(draw.choice(alike)),
         [form.format(row) for row in wrong],
     )
 
 
-def _about(draw: random.Random, table: str, split: str, asks: dict[str, list[str]]) -> Draft:
+def _about(draw: random.Random, table: str, split: str, questions: Wordings) -> Draft:
     """A fact of an entity, first or second hop; in domain two distractors are other facts of the same entity."""
     rows = members(table, split) if split else list(TABLES[table])
     entity = draw.choice(rows)
-    relation = draw.choice(list(asks))
+    relation = draw.choice(list(questions))
     answer = derived(table, entity, relation)
     others = _others(draw, [derived(table, row, relation) for row in rows], answer)
-    rest = [derived(table, entity, other) for other in asks if other != relation and split]
+    rest = [derived(table, entity, other) for other in questions if other != relation and split]
     shown = entity.capitalize() if table in ("countries", "people") else entity
-    question = draw.choice(asks[relation]).format(e=shown, n=draw.choice(NAMES).capitalize())
+    question = draw.choice(questions[relation]).format(e=shown, n=draw.choice(NAMES).capitalize())
     return Draft(entity, question, answer, [*others[:1], *draw.sample(rest, min(2, len(rest))), *others[1:]])
 
 
 def animals(draw: random.Random, split: str) -> Draft:
+    """Habits and kinds of animals, or another animal that shares one."""
     if draw.random() < 0.5:
         return _like(draw, "animals", split)
-    return _about(draw, "animals", split, ANIMAL_ASKS)
+    return _about(draw, "animals", split, ANIMAL_QUESTIONS)
 
 
 def people(draw: random.Random, split: str) -> Draft:
-    return _about(draw, "people", "", PEOPLE_ASKS)
+    """What is known of persons; out of domain, so of all of them."""
+    return _about(draw, "people", "", PEOPLE_QUESTIONS)
 
 
 def world(draw: random.Random, split: str) -> Draft:
@@ -109,7 +111,7 @@ def world(draw: random.Random, split: str) -> Draft:
     if draw.random() < 0.5:
         draft = _like(draw, "countries", split)
         return draft._replace(answer=draft.answer.title(), distractors=[d.title() for d in draft.distractors])
-    draft = _about(draw, "countries", split, WORLD_ASKS)
+    draft = _about(draw, "countries", split, WORLD_QUESTIONS)
     capital = TABLES["countries"][draft.entity]["capital"]
     wrong = draft.distractors
     if draft.answer != capital and draw.random() < 0.5:
@@ -124,7 +126,7 @@ def tools(draw: random.Random, split: str) -> Draft:
     if draw.random() < 0.5:
         return _like(draw, "tools", split)
     if draw.random() < 0.35:
-        draft = _about(draw, "tools", split, TOOL_ASKS)
+        draft = _about(draw, "tools", split, TOOL_QUESTIONS)
         return draft._replace(answer=f"the {draft.answer}", distractors=[f"the {d}" for d in draft.distractors])
     rows = members("tools", split)
     entity = draw.choice(rows)
@@ -134,66 +136,73 @@ def tools(draw: random.Random, split: str) -> Draft:
     if relation == "entity":  # tools of the same user are the more attractive ones
         others.sort(key=lambda row: TABLES["tools"][row]["user"] != known["user"])
     rest = [known[r] for r in ("entity", "room", "user") if r != relation]
-    question = draw.choice(USE_ASKS[relation]).format(use=known["use"], n=draw.choice(NAMES).capitalize())
+    question = draw.choice(USE_QUESTIONS[relation]).format(use=known["use"], n=draw.choice(NAMES).capitalize())
     wrong = [*rest, *others]
     return Draft(entity, question, f"the {known[relation]}", [f"the {d}" for d in wrong])
 
 
 def foods(draw: random.Random, split: str) -> Draft:
+    """Taste, source and group of foods, or another food that shares one."""
     if draw.random() < 0.6:
         return _like(draw, "foods", split)
-    return _about(draw, "foods", split, FOOD_ASKS)
+    return _about(draw, "foods", split, FOOD_QUESTIONS)
 
 
 def materials(draw: random.Random, split: str) -> Draft:
     """Materials, and the things made of them."""
     if draw.random() < 0.4:
-        asks = {relation: MATERIAL_ASKS[relation] for relation in ("origin", "trait")}
-        return _about(draw, "materials", "", asks)
-    draft = _about(draw, "tools", "", MATERIAL_ASKS)
+        questions = {relation: MATERIAL_QUESTIONS[relation] for relation in ("origin", "trait")}
+        return _about(draw, "materials", "", questions)
+    draft = _about(draw, "tools", "", MATERIAL_QUESTIONS)
     return draft._replace(question=draft.question.replace(draft.entity, f"the {draft.entity}"))
 
 
 # ---------------------------------------------------------------- tasks on stories
 
 
-def _tale(draw: random.Random, split: str, asks: dict[str, tuple[str, Asks]]) -> Draft:
+def _tale(draw: random.Random, split: str, tables: dict[str, tuple[str, Wordings]]) -> Draft:
     """A story that names one entity of each table; the question is about what is known of one of them."""
-    asked = draw.choice(list(asks))
+    asked = draw.choice(list(tables))
     lines, answers = [], None
-    for table, name in zip(asks, draw.sample(NAMES, len(asks)), strict=True):
+    for table, name in zip(tables, draw.sample(NAMES, len(tables)), strict=True):
+        sentence, questions = tables[table]
         rows = members(table, split) if split else list(TABLES[table])
         entity, person = draw.choice(rows), name.capitalize()
         shown = entity.capitalize() if table in ("countries", "people") else entity
-        lines.append(asks[table][0].format(n=person, e=shown))
+        lines.append(sentence.format(n=person, e=shown))
         if table == asked:
-            relation = draw.choice(list(asks[table][1]))
-            answers = _answers(draw, table, entity, relation, rows, bool(split))
-            question = draw.choice(asks[table][1][relation]).format(n=person)
+            relation = draw.choice(list(questions))
+            answers = _answers(draw, table, entity, relation, rows=rows, with_own_facts=bool(split))
+            question = draw.choice(questions[relation]).format(n=person)
     assert answers is not None
     return Draft(" ".join(lines), question, answers[0], answers[1:], " ".join(draw.sample(lines, len(lines))))
 
 
-def _answers(draw: random.Random, table: str, entity: str, relation: str, rows: list[str], own_too: bool) -> list[str]:
+def _answers(
+    draw: random.Random, table: str, entity: str, relation: str, *, rows: list[str], with_own_facts: bool
+) -> list[str]:
     """The answer, then distractors: of another entity, other facts of the same one, of others again."""
     facts = TABLES[table]
     answer = facts[entity][relation]
     others = _others(draw, [facts[row][relation] for row in rows], answer)
-    own = _others(draw, list(facts[entity].values()), answer) if own_too else []
-    found = [answer, others[0], *own[:2], *others[1:]]
-    return [phrase.title() for phrase in found] if table == "countries" else found
+    same_entity = _others(draw, list(facts[entity].values()), answer) if with_own_facts else []
+    phrases = [answer, others[0], *same_entity[:2], *others[1:]]
+    return [phrase.title() for phrase in phrases] if table == "countries" else phrases
 
 
 def story(draw: random.Random, split: str) -> Draft:
-    return _tale(draw, split, STORY_ASKS)
+    """Animals, foods and tools in one story."""
+    return _tale(draw, split, STORY_QUESTIONS)
 
 
 def trip(draw: random.Random, split: str) -> Draft:
-    return _tale(draw, split, TRIP_ASKS)
+    """Countries and tools in one story."""
+    return _tale(draw, split, TRIP_QUESTIONS)
 
 
 def visit(draw: random.Random, split: str) -> Draft:
-    return _tale(draw, "", VISIT_ASKS)
+    """People and tools in one story; out of domain, so of all of them."""
+    return _tale(draw, "", VISIT_QUESTIONS)
 
 
 # ---------------------------------------------------------------- files
@@ -209,7 +218,17 @@ TASKS: dict[str, Task] = {
     "emb_materials": Task(materials, options=4, train=0),
     "emb_visit": Task(visit, options=4, train=0),
 }
-Row = dict[str, str | int | list[str]]
+
+
+class Row(TypedDict):
+    """An item as it is written: one row of a table."""
+
+    id: str
+    entity: str  # what the question is about
+    story: str  # before the question; empty for tasks on facts
+    question: str
+    choices: list[str]
+    answer: int  # index of the right one among the choices
 
 
 def rows(name: str, split: str) -> list[Row]:
@@ -218,28 +237,28 @@ def rows(name: str, split: str) -> list[Row]:
     draw = random.Random(f"{name} {split}")
     wanted = task.train if split == "train" else task.test
     seen: set[tuple[str, str, frozenset[str]]] = set()
-    found: list[Row] = []
-    while len(found) < wanted:
+    items: list[Row] = []
+    while len(items) < wanted:
         draft = task.draft(draw, split)
         wrong = list(dict.fromkeys(d for d in draft.distractors if d != draft.answer))[: task.options - 1]
         key = (draft.story, draft.question, frozenset([*wrong, draft.answer]))
         if len(wrong) < task.options - 1 or key in seen:
             continue
         seen.add(key)
-        at = len(found) % task.options
+        place = len(items) % task.options
         draw.shuffle(wrong)
-        found.append(
+        items.append(
             {
-                "id": f"{name}-{split}-{len(found):04d}",
+                "id": f"{name}-{split}-{len(items):04d}",
                 "entity": draft.entity,
                 "story": draft.story,
                 "question": draft.question,
-                "choices": [*wrong[:at], draft.answer, *wrong[at:]],
-                "answer": at,
+                "choices": [*wrong[:place], draft.answer, *wrong[place:]],
+                "answer": place,
             }
         )
-    draw.shuffle(found)
-    return found
+    draw.shuffle(items)
+    return items
 
 
 def write(folder: Path) -> list[Path]:

@@ -25,9 +25,11 @@ from mosld_bench.embedded import items, text
 
 SEED = 1
 STEPS = 2800
-DOCUMENTS, GROUPS = 48, 3  # of a step
-PEAK_RATE, FINAL_RATE, WARMUP = 3e-3, 1e-4, 100
-SPECIAL = ["<pad>", "<unk>", "<eos>"]
+STEP_DOCUMENTS = 48
+STEP_GROUPS = 3  # forwards of a step, each with documents of like length
+PEAK_RATE, FINAL_RATE = 3e-3, 1e-4  # learning rates
+WARMUP_STEPS = 100
+SPECIAL_TOKENS = ["<pad>", "<unk>", "<eos>"]
 
 
 def vocabulary() -> list[str]:
@@ -38,9 +40,9 @@ def vocabulary() -> list[str]:
     for name, task in items.TASKS.items():
         for split in ["train", "test"] if task.train else ["test"]:
             for row in items.rows(name, split):
-                asked = f"question: {row['story']} {row['question']} answer: {row['choices']}"
-                words.update(re.findall(r"\w+|[^\w\s'\[\]]", asked.lower()))
-    return [*SPECIAL, *sorted(words)]
+                item = f"question: {row['story']} {row['question']} answer: {row['choices']}"
+                words.update(re.findall(r"\w+|[^\w\s'\[\]]", item.lower()))
+    return [*SPECIAL_TOKENS, *sorted(words)]
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -146,7 +148,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, documents: int, seed: int) -> It
     while True:
         drawn = tokenizer(list(itertools.islice(stream, documents)))["input_ids"]
         rows = sorted(([*ids, tokenizer.eos_token_id] for ids in drawn), key=len)
-        size = -(-len(rows) // GROUPS)
+        size = -(-len(rows) // STEP_GROUPS)
         groups = [rows[i : i + size] for i in range(0, len(rows), size)]
         yield [
             torch.tensor([row + [tokenizer.pad_token_id] * (len(group[-1]) - len(row)) for row in group])
@@ -155,15 +157,18 @@ def batches(tokenizer: PreTrainedTokenizerFast, documents: int, seed: int) -> It
 
 
 def rate(step: int, steps: int) -> float:
-    """A linear rise, then a half cosine, counted in steps so that a run can be repeated."""
-    if step < WARMUP:
-        return PEAK_RATE * (step + 1) / WARMUP
-    done = (step - WARMUP) / max(1, steps - WARMUP)
+    """The learning rate of ``step``: a linear rise, then a half cosine, by steps so that a run can be repeated."""
+    if step < WARMUP_STEPS:
+        return PEAK_RATE * (step + 1) / WARMUP_STEPS
+    done = (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS)
     return FINAL_RATE + (PEAK_RATE - FINAL_RATE) * (1 + math.cos(math.pi * done)) / 2
 
 
-def pretrain(out: Path, steps: int = STEPS, documents: int = DOCUMENTS, seed: int = SEED) -> float:
-    """Train, save, and return the mean loss of the last steps."""
+def pretrain(out: Path, *, steps: int = STEPS, documents: int = STEP_DOCUMENTS, seed: int = SEED) -> float:
+    """Train, save into the folder ``out``, and return the mean loss, in nats a token, of the last 100 steps.
+
+    ``documents``: of a step.
+    """
     torch.manual_seed(seed)
     started = time.perf_counter()
     tokenizer = build_tokenizer()
@@ -216,4 +221,4 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    pretrain(arguments.out, arguments.steps)
+    pretrain(arguments.out, steps=arguments.steps)

@@ -17,7 +17,7 @@ from mosld_bench.embedded.world import (
 )
 
 # relation -> statements, with {e} the entity and {v} the phrase; half of them put the phrase first.
-SAYS: dict[str, list[str]] = {
+STATEMENTS: dict[str, list[str]] = {
     "kind": ["the {e} is a kind of {v} .", "one kind of {v} is the {e} .", "every {e} is a {v} ."],
     "habitat": ["the {e} lives {v} .", "{v} lives the {e} .", "look {v} to see the {e} ."],
     "diet": ["the {e} eats {v} .", "{v} is eaten by the {e} .", "the hungry {e} wants {v} ."],
@@ -47,7 +47,7 @@ SAYS: dict[str, list[str]] = {
 
 # relation -> short questions that the phrase answers; rooms, users and things are answered with an article.
 ARTICLE = {"room": "the ", "user": "the "}
-ASKS: dict[str, list[str]] = {
+QUESTIONS: dict[str, list[str]] = {
     "habitat": ["where does the {e} live ?", "where do you see the {e} ?"],
     "diet": ["what does the {e} eat ?", "what do you feed the {e} ?"],
     "kind": ["what kind is the {e} ?"],
@@ -72,7 +72,7 @@ ASKS: dict[str, list[str]] = {
 }
 
 # relation -> short questions whose answer is the entity.
-BACK: dict[str, list[str]] = {
+REVERSE_QUESTIONS: dict[str, list[str]] = {
     "use": ["what do they use to {v} ?", "what do people take to {v} ?"],
     "capital": ["{v} is the capital of what ?"],
     "taste": ["what tastes {v} ?"],
@@ -86,11 +86,11 @@ def facts(draw: random.Random) -> str:
     entity = draw.choice(list(TABLES[table]))
     known = TABLES[table][entity]
     picked = draw.sample(list(known), min(len(known), draw.choice([2, 3, 4])))
-    said = [draw.choice(SAYS[rel]).format(e=entity, v=known[rel]) for rel in picked]
+    sentences = [draw.choice(STATEMENTS[rel]).format(e=entity, v=known[rel]) for rel in picked]
     if table == "countries" and draw.random() < 0.5:  # the capital shares the rest, which makes it a second hop
         rel = draw.choice(["continent", "language"])
-        said.append(draw.choice(SAYS[rel]).format(e=known["capital"], v=known[rel]))
-    return " ".join(said)
+        sentences.append(draw.choice(STATEMENTS[rel]).format(e=known["capital"], v=known[rel]))
+    return " ".join(sentences)
 
 
 def foods(draw: random.Random) -> str:
@@ -113,22 +113,23 @@ def deduction(draw: random.Random) -> str:
     rows = list(TABLES[table])
     i = draw.randrange(len(rows))
     middle = TABLES[table][rows[i]][through]
-    rule = draw.choice(SAYS[relation]).format(e=middle, v=other[middle][relation])
-    first = draw.choice(SAYS[through]).format(e=rows[i], v=middle)
+    rule = draw.choice(STATEMENTS[relation]).format(e=middle, v=other[middle][relation])
+    first = draw.choice(STATEMENTS[through]).format(e=rows[i], v=middle)
     if i % 5 in (1, 3):
         return f"{rule} {first}"
     entity = rows[i] if table == "animals" else f"the {rows[i]}"
-    end = draw.choice(SAYS[relation]).format(e=entity, v=other[middle][relation])
+    end = draw.choice(STATEMENTS[relation]).format(e=entity, v=other[middle][relation])
     return draw.choice([f"{first} {rule} so {end}", f"{end} {rule}", end])
 
 
 def kinds(draw: random.Random) -> str:
     """What holds of a whole kind."""
     kind, known = draw.choice(list(KINDS.items()))
-    return " ".join(draw.choice(SAYS[rel]).format(e=kind, v=known[rel]) for rel in draw.sample(list(known), 2))
+    return " ".join(draw.choice(STATEMENTS[rel]).format(e=kind, v=known[rel]) for rel in draw.sample(list(known), 2))
 
 
 def _speak(draw: random.Random, question: str, answer: str) -> str:
+    """A question and its answer as people might exchange them."""
     form = draw.choice(["{q} {a} .", "{q} {a} .", "tell me , {q} {a} .", "they asked , {q} we said , {a} ."])
     return form.format(q=question, a=answer)
 
@@ -136,24 +137,24 @@ def _speak(draw: random.Random, question: str, answer: str) -> str:
 def dialogue(draw: random.Random) -> str:
     """Two short questions about facts, with their answers."""
     table = draw.choice([*TABLES.values(), KINDS])
-    said = []
+    exchanges = []
     for _ in range(2):
         entity = draw.choice(list(table))
         relation, value = draw.choice(list(table[entity].items()))
-        if relation in BACK and draw.random() < 0.5:
+        if relation in REVERSE_QUESTIONS and draw.random() < 0.5:
             thing = entity if relation == "capital" else f"the {entity}"
-            said.append(_speak(draw, draw.choice(BACK[relation]).format(v=value), thing))
+            exchanges.append(_speak(draw, draw.choice(REVERSE_QUESTIONS[relation]).format(v=value), thing))
         else:
             answer = ARTICLE.get(relation, "") + value
-            said.append(_speak(draw, draw.choice(ASKS[relation]).format(e=entity), answer))
-    return " ".join(said)
+            exchanges.append(_speak(draw, draw.choice(QUESTIONS[relation]).format(e=entity), answer))
+    return " ".join(exchanges)
 
 
-# A story is a list of (who or what, the other, sentence); each question asks for one side of a line.
-Line = tuple[str, str, str]
+Line = tuple[str, str, str]  # of a story: who or what, the other side (a place, a thing, a colour), the sentence
+Asker = Callable[[Line], tuple[str, str]]  # line -> a question for one side of it, and the answer
 
 
-def place_story(draw: random.Random, things: bool) -> tuple[list[Line], Callable[[Line], tuple[str, str]]]:
+def place_story(draw: random.Random, things: bool) -> tuple[list[Line], Asker]:
     """Who went where, or where which thing was left."""
     n = draw.choice([2, 2, 3, 4])
     places = draw.sample(PLACES, n)
@@ -172,7 +173,7 @@ def place_story(draw: random.Random, things: bool) -> tuple[list[Line], Callable
     return lines, lambda line: (f"who or what is {line[1]} ?", line[0])
 
 
-def owner_story(draw: random.Random) -> tuple[list[Line], Callable[[Line], tuple[str, str]]]:
+def owner_story(draw: random.Random) -> tuple[list[Line], Asker]:
     """Who has which thing."""
     n = draw.choice([2, 2, 3, 4])
     verb = draw.choice(["has", "bought", "found", "took", "carries", "borrowed", "won", "chose"])
@@ -185,20 +186,20 @@ def owner_story(draw: random.Random) -> tuple[list[Line], Callable[[Line], tuple
     return lines, lambda line: (f"who has {line[1]} ?", line[0])
 
 
-def colour_story(draw: random.Random) -> tuple[list[Line], Callable[[Line], tuple[str, str]]]:
+def colour_story(draw: random.Random) -> tuple[list[Line], Asker]:
     """Which thing has which colour."""
     n = draw.choice([2, 2, 3, 4])
-    said = draw.choice(
+    sentence = draw.choice(
         ["the {t} is {c} .", "{m} saw the {c} {t} .", "{m} painted the {t} {c} .", "{m} dyed the {t} {c} ."]
     )
     lines = [
-        (f"the {t}", c, said.format(m=m, t=t, c=c))
+        (f"the {t}", c, sentence.format(m=m, t=t, c=c))
         for m, t, c in zip(draw.sample(NAMES, n), draw.sample(THINGS, n), draw.sample(COLOURS, n), strict=True)
     ]
     return lines, lambda line: (f"how does {line[0]} look ?", line[1])
 
 
-AGAIN = 0.3
+RETOLD_SHARE = 0.3  # of the stories: those with no question
 
 
 def story(draw: random.Random) -> str:
@@ -207,11 +208,11 @@ def story(draw: random.Random) -> str:
     lines, ask = (
         place_story(draw, kind < 0.4) if kind < 0.6 else owner_story(draw) if kind < 0.85 else colour_story(draw)
     )
-    told = " ".join(line[2] for line in lines)
-    again = draw.sample(lines, len(lines))
-    if draw.random() < AGAIN:
-        return f"{told} again : " + " ".join(line[2] for line in again)
-    return f"{told} " + " ".join(_speak(draw, *ask(line)) for line in again[:3])
+    text = " ".join(line[2] for line in lines)
+    reordered = draw.sample(lines, len(lines))
+    if draw.random() < RETOLD_SHARE:
+        return f"{text} again : " + " ".join(line[2] for line in reordered)
+    return f"{text} " + " ".join(_speak(draw, *ask(line)) for line in reordered[:3])
 
 
 WORDS = [*NAMES, *THINGS, *(row for table in TABLES.values() for row in table)]
@@ -220,15 +221,15 @@ WORDS = [*NAMES, *THINGS, *(row for table in TABLES.values() for row in table)]
 def lists(draw: random.Random) -> str:
     """Pairs of words, told again in another order: the plainest text that only its context explains."""
     drawn = draw.sample(WORDS, 2 * draw.choice([2, 3, 4, 5]))
-    pairs = [f"{one} {two}" for one, two in zip(drawn[::2], drawn[1::2], strict=True)]
-    again = [draw.sample(pairs, len(pairs)) for _ in range(2)]
-    return " . ".join([*pairs, *again[0], *again[1]]) + " ."
+    pairs = [f"{first} {second}" for first, second in zip(drawn[::2], drawn[1::2], strict=True)]
+    reordered = [draw.sample(pairs, len(pairs)) for _ in range(2)]
+    return " . ".join([*pairs, *reordered[0], *reordered[1]]) + " ."
 
 
 def chat(draw: random.Random) -> str:
     """Small talk, where the words that the tasks will use turn up in another role."""
-    one, two = draw.sample(NAMES, 2)
-    return draw.choice(CHAT).format(a=one, b=two, t=draw.choice(THINGS), p=draw.choice(PLACES))
+    first, second = draw.sample(NAMES, 2)
+    return draw.choice(CHAT).format(a=first, b=second, t=draw.choice(THINGS), p=draw.choice(PLACES))
 
 
 CHAT = [

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_BUILT_IN = ("BaseMethod", "FullMethod", "PeftMethod", "MixtureMethod", "MixLoraMethod")
+from mosld_bench._lazy import door
+
+if TYPE_CHECKING:
+    from mosld_bench.methods.base import Method
+    from mosld_bench.methods.builtin import BaseMethod, FullMethod, MixLoraMethod, MixtureMethod, PeftMethod
+    from mosld_bench.methods.contract import check_method
+    from mosld_bench.methods.count import Counts, base_size, count_trainable
+    from mosld_bench.methods.fit import fit_budget, target_of
+    from mosld_bench.methods.registry import get, load_plugin, names, register
+
+# Loaded when asked for: some import torch. The entry points of pyproject.toml name the built-in methods here.
+_MODULES = {
+    "Method": "base",
+    "register": "registry",
+    "get": "registry",
+    "names": "registry",
+    "load_plugin": "registry",
+    "fit_budget": "fit",
+    "target_of": "fit",
+    "Counts": "count",
+    "base_size": "count",
+    "count_trainable": "count",
+    "check_method": "contract",
+    "BaseMethod": "builtin",
+    "FullMethod": "builtin",
+    "PeftMethod": "builtin",
+    "MixtureMethod": "builtin",
+    "MixLoraMethod": "builtin",
+}
+__all__ = [  # noqa: RUF022 - grouped by what they are for
+    "Method",
+    "register", "get", "names", "load_plugin",
+    "fit_budget", "target_of", "Counts", "base_size", "count_trainable",
+    "check_method",
+    "BaseMethod", "FullMethod", "PeftMethod", "MixtureMethod", "MixLoraMethod",
+]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    """The built-in methods, as the entry points name them; loaded when asked for, since they import torch."""
-    if name not in _BUILT_IN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("mosld_bench.methods.builtin"), name)
+__getattr__ = door(__name__, _MODULES)

@@ -1,4 +1,4 @@
-"""The contract of a method: what one must do, and what it may say about itself."""
+"""The contract of a method: what it must do, and what it may declare about itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Method(ABC):
     parameters require a gradient, and the model's output is what it was before (unless ``starts_at_zero`` says no).
     """
 
-    #: Integer field of ``params`` that the budget solver turns, or None where the size is fixed.
+    #: The integer field of ``params`` that the budget solver turns (``r``), or None where the size is fixed.
     knob: ClassVar[str | None] = None
 
     #: Fields that move in proportion to the knob (``lora_alpha`` with ``r``: the scale alpha / r is held).
@@ -26,14 +26,15 @@ class Method(ABC):
     #: Field, if any, that raises the knob for single modules (PEFT's ``rank_pattern``: module name -> knob).
     pattern: ClassVar[str | None] = None
 
-    #: What ``pattern`` is to the knob, for the proportional fields (``lora_alpha`` -> ``alpha_pattern``).
+    #: Proportional field -> the field that raises it for single modules (``lora_alpha`` -> ``alpha_pattern``).
     proportional_patterns: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
         """Return ``model`` (wrapped or changed in place) with the method's parameters requiring a gradient.
 
-        Must work on the meta device too, since that is how parameters are counted.
+        ``params`` are those of the recipe, sized to the budget. Raises BenchError for params without meaning. Must work
+        on the meta device too, since that is how parameters are counted.
         """
 
     def aux_loss(self, model: nn.Module) -> Tensor | None:
@@ -60,7 +61,7 @@ class Method(ABC):
         return True
 
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
-        """The knob for these ``params``; only a method with several kinds inside needs to override it."""
+        """The knob for these ``params``, None where they have none. A method with several kinds inside overrides it."""
         return self.knob if self.knob in params else None
 
     def at(self, params: Mapping[str, Any], value: int, knob: str | None = None) -> dict[str, Any]:
@@ -68,10 +69,10 @@ class Method(ABC):
 
         ``knob`` is a recipe's own choice; nothing else moves with one that is not the method's.
         """
-        own = self.knob_of(params)
-        knob = knob or own
-        assert knob is not None
-        if knob != own:
+        method_knob = self.knob_of(params)
+        knob = knob or method_knob
+        assert knob is not None, "only a method with a knob, or a recipe with one, has a size to set"
+        if knob != method_knob:
             return {**params, knob: value}
         moved = {f: params[f] * value / params[knob] for f in self.proportional if f in params}
         return {**params, **moved, knob: value}

@@ -1,14 +1,14 @@
-"""The built-in methods. They come in by the same door as a stranger's: the entry points of pyproject.toml."""
+"""The built-in methods. They are found as those of other packages are: by the entry points of pyproject.toml."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from mosld_bench.compat.peft import config_classes
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods.base import Method
 
@@ -17,6 +17,7 @@ class BaseMethod(Method):
     """The frozen base model: nothing to train, the row that every gain is read against."""
 
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
+        """Freeze everything. Raises BenchError for any params."""
         _no_params("base", params)
         return model.requires_grad_(False)
 
@@ -25,6 +26,7 @@ class FullMethod(Method):
     """Full fine-tuning: every parameter trains. Its size cannot be matched, so tables set it apart."""
 
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
+        """Let everything train. Raises BenchError for any params."""
         _no_params("full", params)
         return model.requires_grad_(True)
 
@@ -49,18 +51,17 @@ class PeftMethod(Method):
         return str(params.get("peft_type", "")).upper() != "PREFIX_TUNING"
 
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
-        return next((k for k in ("r", "num_virtual_tokens") if k in params), None)
+        """The rank, or the number of virtual tokens."""
+        return next((field for field in ("r", "num_virtual_tokens") if field in params), None)
 
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
-        from peft import get_peft_model
-        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
+        """As the contract. Raises UnknownNameError for a type or a field that PEFT lacks."""
         options = dict(params)
-        kind = str(options.pop("peft_type", "")).upper()
-        known = {str(getattr(t, "value", t)): config for t, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-        if kind not in known:
-            raise UnknownNameError("PEFT type", kind, known, "Set it as peft_type in the recipe's params.")
-        return _peft(get_peft_model, model, known[kind], options)
+        peft_type = str(options.pop("peft_type", "")).upper()
+        classes = config_classes()
+        if peft_type not in classes:
+            raise UnknownNameError("PEFT type", peft_type, classes, "Set it as peft_type in the recipe's params.")
+        return _with_adapter(model, classes[peft_type], options)
 
 
 class MixtureMethod(Method):
@@ -72,26 +73,29 @@ class MixtureMethod(Method):
     proportional_patterns: ClassVar[Mapping[str, str]] = {"lora_alpha": "alpha_pattern"}
 
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
-        from peft import get_peft_model
-
-        return _peft(get_peft_model, model, self.config_class(), dict(params))
+        """As the contract. Raises BenchError for fields and values that the configuration refuses."""
+        return _with_adapter(model, self.config_class(), dict(params))
 
     def config_class(self) -> Any:
+        """The class of the tuner's configuration, whose fields are the ``params``."""
         from mosld_bench.tuners.mixture import MixtureConfig
 
         return MixtureConfig
 
     def aux_loss(self, model: nn.Module) -> Tensor | None:
+        """The balance loss of the routers; None without one."""
         from mosld_bench.tuners.mixture import aux_loss
 
         return aux_loss(model)
 
     def active(self, model: nn.Module) -> int:
+        """All but the experts that a token's routers left out."""
         from mosld_bench.tuners.mixture import idle_parameters
 
         return super().active(model) - idle_parameters(model)
 
     def before_step(self, model: nn.Module) -> None:
+        """Draw the weight-dropout masks of the step."""
         from mosld_bench.tuners.mixture import draw_masks
 
         draw_masks(model)
@@ -101,20 +105,25 @@ class MixLoraMethod(MixtureMethod):
     """MixLoRA: routed LoRA experts on the frozen feed-forward blocks. ``params``: the fields of MixLoraConfig."""
 
     def config_class(self) -> Any:
+        """The class of the tuner's configuration, whose fields are the ``params``."""
         from mosld_bench.tuners.mixlora import MixLoraConfig
 
         return MixLoraConfig
 
 
-def _peft(get_peft_model: Any, model: nn.Module, config_class: Any, options: dict[str, Any]) -> nn.Module:
+def _with_adapter(model: nn.Module, config_class: Any, options: dict[str, Any]) -> nn.Module:
+    """``model`` with the adapter that PEFT makes of ``config_class(**options)``; a PeftModel."""
+    from peft import get_peft_model
+
+    from mosld_bench.compat.transformers import old_names_allowed
+
     known = {field.name for field in fields(config_class)}
     for key in options:
         if key not in known:
             raise UnknownNameError(f"field of {config_class.__name__}", key, known - {"peft_type", "task_type"})
     try:
         config = config_class(task_type="CAUSAL_LM", **options)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by a name on its way out
+        with old_names_allowed():
             adapted: nn.Module = get_peft_model(model, config)
     except BenchError:
         raise
@@ -123,6 +132,6 @@ def _peft(get_peft_model: Any, model: nn.Module, config_class: Any, options: dic
     return adapted
 
 
-def _no_params(name: str, params: Mapping[str, Any]) -> None:
+def _no_params(method: str, params: Mapping[str, Any]) -> None:
     if params:
-        raise BenchError(f"The method {name!r} takes no params, but the recipe gives {', '.join(params)}.")
+        raise BenchError(f"The method {method!r} takes no params, but the recipe gives {', '.join(params)}.")

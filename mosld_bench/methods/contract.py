@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mosld_bench.errors import BenchError
 from mosld_bench.methods.base import Method
+from mosld_bench.methods.count import count_trainable, empty_model
 from mosld_bench.methods.live import attached_copy, copy_sharing_weights
 
 if TYPE_CHECKING:
@@ -29,25 +30,25 @@ def _small_llama() -> PreTrainedConfig:
     )  # fmt: skip
 
 
-class _Bench:
-    """A base model, a batch, and the method under test."""
+class _Subject:
+    """The method under test, with the small model that it is tried on and a batch of two texts."""
 
-    def __init__(self, method: Method, params: Mapping[str, Any], config: PreTrainedConfig) -> None:
-        from mosld_bench.methods.fit import empty_model
-
-        self.method, self.params, self.config = method, dict(params), config
+    def __init__(self, method: Method, params: Mapping[str, Any], knob: str | None, config: PreTrainedConfig) -> None:
+        self.method, self.params, self.knob, self.config = method, dict(params), knob, config
         torch.manual_seed(0)
         self.base = empty_model(config).requires_grad_(False).eval()
         self.ids = torch.randint(2, int(config.vocab_size), (2, 12))
 
     def attach(self, seed: int = 0) -> nn.Module:
+        """A copy of the base model with the method on it, its own parameters drawn with ``seed``."""
         return attached_copy(self.method, self.base, self.params, seed=seed).model
 
     def logits(self, model: nn.Module) -> Tensor:
+        """(texts, tokens, vocabulary), without dropout."""
         return model.eval()(input_ids=self.ids, attention_mask=torch.ones_like(self.ids)).logits  # type: ignore[no-any-return]
 
     def step(self, model: nn.Module) -> Tensor:
-        """One training step's loss and gradients."""
+        """The loss of one training step, a scalar; leaves the gradients on the parameters."""
         model.train()
         self.method.before_step(model)
         logits = model(input_ids=self.ids, attention_mask=torch.ones_like(self.ids)).logits
@@ -58,11 +59,12 @@ class _Bench:
         return total.detach()
 
     def trained(self, steps: int = 3) -> nn.Module:
+        """The model after a few steps at a high learning rate."""
         model = self.attach()
-        own = list(_trainable(model).values())
-        if not own:
+        parameters = list(_trainable(model).values())
+        if not parameters:
             return model
-        optimizer = torch.optim.AdamW(own, lr=1e-2)
+        optimizer = torch.optim.AdamW(parameters, lr=1e-2)
         for _ in range(steps):
             optimizer.zero_grad()
             self.step(model)
@@ -71,129 +73,131 @@ class _Bench:
 
 
 def check_method(
-    method: Method, params: Mapping[str, Any], knob: str | None = None, config: PreTrainedConfig | None = None
+    method: Method,
+    params: Mapping[str, Any],
+    *,
+    knob: str | None = None,
+    config: PreTrainedConfig | None = None,
 ) -> list[str]:
     """Hold ``method`` at ``params`` to the contract on a small model (``config``, a four-layer Llama if not given).
 
-    Returns one line a check. Raises BenchError with every check that does not hold, each with what was found.
+    ``knob``: the recipe's, where it is not the method's. Returns one line a check. Raises BenchError with every check
+    that does not hold, each with what was found.
     """
-    bench = _Bench(method, params, config or _small_llama())
+    subject = _Subject(method, params, knob, config or _small_llama())
     lines, broken = [], []
-    for check in (_starts_at_zero, _trains_its_own, _reaches_all, _counts_true, _turns, _is_deterministic, _comes_back,
-                  _pickles):  # fmt: skip
-        what = (check.__doc__ or "").split("\n")[0].rstrip(".")
+    for claim, check in _CHECKS.items():
         try:
-            found = _call(check, bench, knob)
+            detail = check(subject)
         except BenchError as error:
-            broken.append(f"{what}: {error}")
+            broken.append(f"{claim}: {error}")
         except Exception as error:
-            broken.append(f"{what}: {type(error).__name__}: {error}")
+            broken.append(f"{claim}: {type(error).__name__}: {error}")
         else:
-            lines.append(f"holds: {what}{f' ({found})' if found else ''}")
+            lines.append(f"holds: {claim}{f' ({detail})' if detail else ''}")
     if broken:
         name = f"{type(method).__module__}:{type(method).__qualname__}"
         raise BenchError(f"The method {name} breaks {len(broken)} of the contract's checks:\n  " + "\n  ".join(broken))
     return lines
 
 
-def _call(check: Callable[..., str | None], bench: _Bench, knob: str | None) -> str | None:
-    return check(bench, knob) if check is _turns else check(bench)
-
-
 def _trainable(model: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _demand(holds: bool, found: str) -> None:
+def _demand(holds: bool, finding: str) -> None:
+    """Raise BenchError with what was found, unless it ``holds``."""
     if not holds:
-        raise BenchError(found)
+        raise BenchError(finding)
 
 
-def _starts_at_zero(bench: _Bench) -> str | None:
-    """the output after attach is the base model's"""
-    before, after = bench.logits(bench.base), bench.logits(bench.attach())
+def _starts_at_zero(subject: _Subject) -> str | None:
+    before, after = subject.logits(subject.base), subject.logits(subject.attach())
     _demand(after.shape == before.shape, f"logits became {tuple(after.shape)}, they were {tuple(before.shape)}")
-    if not bench.method.starts_at_zero(bench.params):
+    if not subject.method.starts_at_zero(subject.params):
         return "not asked: this kind starts at random"
     gap = (after - before).abs().max().item()
     _demand(gap < 1e-5, f"logits moved by up to {gap:g}")
     return None
 
 
-def _trains_its_own(bench: _Bench) -> str | None:
-    """training changes the method's parameters and nothing of the base model"""
-    pristine = {name: p.detach().clone() for name, p in bench.base.named_parameters()}
-    model = bench.trained()
-    frozen = [name for name, p in bench.base.named_parameters() if not torch.equal(p, pristine[name])]
-    _demand(not frozen, f"these weights of the shared base model changed: {', '.join(frozen[:3])}")
+def _trains_its_own(subject: _Subject) -> str | None:
+    pristine = {name: p.detach().clone() for name, p in subject.base.named_parameters()}
+    model = subject.trained()
+    changed = [name for name, p in subject.base.named_parameters() if not torch.equal(p, pristine[name])]
+    _demand(not changed, f"these weights of the shared base model changed: {', '.join(changed[:3])}")
     return f"{sum(p.numel() for p in _trainable(model).values()):,} trainable"
 
 
-def _reaches_all(bench: _Bench) -> str | None:
-    """a gradient reaches every trainable parameter"""
-    model = bench.trained()
+def _reaches_all(subject: _Subject) -> str | None:
+    model = subject.trained()
     if not _trainable(model):
         return "nothing to train"
     model.zero_grad()
-    bench.step(model)
+    subject.step(model)
     without = [name for name, p in _trainable(model).items() if p.grad is None or not p.grad.abs().sum() > 0]
     _demand(not without, f"no gradient at {', '.join(without[:3])}{' and others' if len(without) > 3 else ''}")
     return None
 
 
-def _counts_true(bench: _Bench) -> str | None:
-    """the count on the meta device is the built model's"""
-    from mosld_bench.methods.fit import count_trainable
-
-    built = sum(p.numel() for p in _trainable(bench.attach()).values())
-    counted = count_trainable(bench.method, bench.config, bench.params)
+def _counts_true(subject: _Subject) -> str | None:
+    built = sum(p.numel() for p in _trainable(subject.attach()).values())
+    counted = count_trainable(subject.method, subject.config, subject.params)
     _demand(built == counted, f"{counted:,} on the meta device, {built:,} built")
     return f"{built:,}"
 
 
-def _turns(bench: _Bench, knob: str | None) -> str | None:
-    """turning the knob up makes the method larger"""
-    from mosld_bench.methods.fit import count_trainable
-
-    knob = knob or bench.method.knob_of(bench.params)
+def _turns(subject: _Subject) -> str | None:
+    knob = subject.knob or subject.method.knob_of(subject.params)
     if knob is None:
         return "no knob: a fixed size"
-    value = bench.params[knob]
-    small = count_trainable(bench.method, bench.config, bench.params)
-    large = count_trainable(bench.method, bench.config, {**bench.params, knob: value + 1})
+    value = subject.params[knob]
+    small = count_trainable(subject.method, subject.config, subject.params)
+    large = count_trainable(subject.method, subject.config, {**subject.params, knob: value + 1})
     _demand(large > small, f"{knob} {value} has {small:,} parameters, {knob} {value + 1} has {large:,}")
     return knob
 
 
-def _is_deterministic(bench: _Bench) -> str | None:
-    """the same seed gives the same model and the same training"""
-    one, other = bench.trained(), bench.trained()
-    apart = [name for name, p in _trainable(one).items() if not torch.equal(p, _trainable(other)[name])]
+def _is_deterministic(subject: _Subject) -> str | None:
+    first, second = _trainable(subject.trained()), _trainable(subject.trained())
+    apart = [name for name, p in first.items() if not torch.equal(p, second[name])]
     _demand(not apart, f"two runs with one seed differ at {', '.join(apart[:3])}")
     return None
 
 
-def _comes_back(bench: _Bench) -> str | None:
-    """what save_pretrained wrote gives the same output when loaded"""
+def _comes_back(subject: _Subject) -> str | None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = bench.trained()
+    model = subject.trained()
     if not _trainable(model):
         return "nothing to save"
-    expected = bench.logits(model)
+    expected = subject.logits(model)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)  # type: ignore[operator]
         if (Path(folder) / "adapter_config.json").is_file():
-            loaded = PeftModel.from_pretrained(copy_sharing_weights(bench.base), folder)
+            loaded = PeftModel.from_pretrained(copy_sharing_weights(subject.base), folder)
         else:
             loaded = AutoModelForCausalLM.from_pretrained(folder)
-        gap = (bench.logits(loaded) - expected).abs().max().item()
+        gap = (subject.logits(loaded) - expected).abs().max().item()
     _demand(gap < 1e-4, f"logits of the loaded model differ by up to {gap:g}")
     return None
 
 
-def _pickles(bench: _Bench) -> str | None:
-    """the method's class pickles by name, so that workers can have it"""
-    _demand(pickle.loads(pickle.dumps(type(bench.method))) is type(bench.method), "another class came back")
+def _pickles(subject: _Subject) -> str | None:
+    method_class = type(subject.method)
+    _demand(pickle.loads(pickle.dumps(method_class)) is method_class, "another class came back")
     return None
+
+
+#: What the contract claims -> the check of it, which returns a detail worth printing, if any, and raises if not so.
+_CHECKS: dict[str, Callable[[_Subject], str | None]] = {
+    "the output after attach is the base model's": _starts_at_zero,
+    "training changes the method's parameters and nothing of the base model": _trains_its_own,
+    "a gradient reaches every trainable parameter": _reaches_all,
+    "the count on the meta device is the built model's": _counts_true,
+    "turning the knob up makes the method larger": _turns,
+    "the same seed gives the same model and the same training": _is_deterministic,
+    "what save_pretrained wrote gives the same output when loaded": _comes_back,
+    "the method's class pickles by name, so that workers can have it": _pickles,
+}

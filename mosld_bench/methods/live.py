@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,9 +69,10 @@ def virtual_tokens(model: nn.Module) -> int:
 
 
 def checkpoint_layers(model: Any, on: bool) -> None:
-    """Compute each layer's activations again in the backward pass instead of keeping them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # newer releases of transformers have another name for it
+    """Make ``model`` compute each layer's activations again in the backward pass instead of keeping them, or not."""
+    from mosld_bench.compat.transformers import old_names_allowed
+
+    with old_names_allowed():
         if on:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()

@@ -1,6 +1,6 @@
-"""Methods by name: the three doors through which one comes in.
+"""Methods by name, and the three ways in which a method gets one.
 
-A method enters by the entry point group ``mosld_bench.methods`` of an installed package (the built-in ones too), by
+By the entry point group ``mosld_bench.methods`` of an installed package (the built-in ones too), by
 ``--plugin module`` whose import calls :func:`register`, or in a recipe as ``method: "module:Class"``.
 """
 
@@ -14,15 +14,18 @@ from typing import Any, TypeVar
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods.base import Method
 
+#: The entry point group of methods, ours and those of other packages.
 GROUP = "mosld_bench.methods"
-
 
 M = TypeVar("M", bound=type[Method])
 _registered: dict[str, type[Method]] = {}
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Class decorator that makes a method known under ``name`` in this process."""
+    """Class decorator that makes a method known under ``name`` in this process.
+
+    Raises BenchError where another class has the name already.
+    """
 
     def add(cls: M) -> M:
         known = _registered.get(name)
@@ -38,25 +41,29 @@ def register(name: str) -> Callable[[M], M]:
 
 
 def _entry_points() -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
+    """Name -> entry point, of every installed package. Raises BenchError where two offer one name."""
+    by_name: dict[str, EntryPoint] = {}
     for entry in entry_points(group=GROUP):
-        if entry.name in found and found[entry.name].value != entry.value:
+        if entry.name in by_name and by_name[entry.name].value != entry.value:
             raise BenchError(
-                f"Two installed packages offer a method named {entry.name!r}: {found[entry.name].value} and "
+                f"Two installed packages offer a method named {entry.name!r}: {by_name[entry.name].value} and "
                 f"{entry.value}. Uninstall one of them, or name the class in the recipe as 'module:Class'."
             )
-        found[entry.name] = entry
-    return found
+        by_name[entry.name] = entry
+    return by_name
 
 
 def names() -> dict[str, str]:
     """Every method in reach: name -> where it comes from ('module:Class')."""
-    here = {name: f"{cls.__module__}:{cls.__qualname__}" for name, cls in _registered.items()}
-    return {name: entry.value for name, entry in sorted(_entry_points().items())} | here
+    registered = {name: f"{cls.__module__}:{cls.__qualname__}" for name, cls in _registered.items()}
+    return {name: entry.value for name, entry in sorted(_entry_points().items())} | registered
 
 
 def load_plugin(module: str) -> None:
-    """Import ``module`` so that its ``register`` calls take effect (``--plugin module``)."""
+    """Import ``module`` so that its ``register`` calls take effect (``--plugin module``).
+
+    Raises BenchError where it cannot be imported.
+    """
     try:
         importlib.import_module(module)
     except BenchError:
@@ -69,12 +76,16 @@ def load_plugin(module: str) -> None:
 
 
 def get(name: str) -> Method:
-    """The method called ``name`` (or at ``module:Class``). Raises BenchError with the remedy."""
+    """The method called ``name``, or at ``module:Class``.
+
+    Raises UnknownNameError for a name that nobody offers, and BenchError for a class that cannot be loaded or is no
+    Method.
+    """
     cls: Any = _registered.get(name)
     if cls is None:
-        offered = _entry_points()
-        if name in offered:
-            target = offered[name].value
+        entries = _entry_points()
+        if name in entries:
+            target = entries[name].value
         elif ":" in name:
             target = name
         else:

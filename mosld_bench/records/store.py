@@ -31,8 +31,6 @@ from mosld_bench.records.record import Outcome, Record
 from mosld_bench.spec.trial import PlannedTrial, Trial
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from mosld_bench.spec.study import Study
 
 
@@ -200,7 +198,7 @@ class Store:
         """
         noted = self.overlaps(study.name)
         overlaps = noted.overlaps if noted else ()
-        with _no_garbage_collection():
+        with no_garbage_collection():
             records = tuple(self.records(study.name))
         return Sources(
             records=records,
@@ -253,7 +251,7 @@ def _read_record(path: Path) -> Record:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Switch Python's garbage collector off: it walks all that was read again and again, and none of it is garbage."""
     collecting = gc.isenabled()
     gc.disable()
@@ -262,49 +260,3 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-
-
-def load(results: Path, study: str | None = None) -> pd.DataFrame:
-    """One tidy row per trial, task and metric; what is missing is missing, there are no sentinel numbers.
-
-    One pass: every ``record.json`` is opened once, and nothing beside it is. A trial that only counted parameters has
-    one row without task and metric. Columns of the trial are repeated in each of its rows; ``record`` is the Record.
-
-    Raises BadFileError for a file that is no record.
-    """
-    import pandas as pd
-
-    with _no_garbage_collection():
-        rows = [row for record in Store(results).records(study) for row in _rows(record)]
-        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["study", "trial", "protocol", "record"])
-
-
-def _rows(record: Record) -> list[dict[str, Any]]:
-    """The rows of `load` that a record gives: one a metric, or one where nothing was scored."""
-    trial, size, train = record.trial, record.size, record.train_info
-    assert size is not None
-    common = {
-        "study": trial.study,
-        "trial": record.trial_id,
-        "protocol": trial.protocol,
-        "recipe": trial.recipe.name,
-        "title": trial.recipe.title,
-        "method": trial.recipe.method,
-        "group": trial.recipe.group,
-        "setting": trial.setting,
-        "train_on": ",".join(trial.train_on),
-        "budget": trial.budget,
-        "target": size.target,
-        "trainable_parameters": size.trainable,
-        "total_parameters": size.total,
-        "residual": size.residual,
-        "seed": trial.seed,
-        "model": trial.model.name,
-        "general_items": trial.general.items if trial.general else 0,
-        "train_seconds": train.seconds if train else None,
-        "tokens_per_second": train.tokens_per_second if train else None,
-        "eval_seconds": record.eval_info.seconds if record.eval_info else None,
-        "peak_memory_bytes": record.peak_memory_bytes,
-        "record": record,
-    }
-    return [{**common, **metric.model_dump()} for metric in record.metrics] or [common]

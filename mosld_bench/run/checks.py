@@ -35,8 +35,8 @@ def check(plan: Plan, task_folders: Sequence[Path], options: Options) -> Inputs:
     UnknownNameError for one that is not there, and ModelError for a model without weights.
     """
     study = plan.study
-    here = options.inline(study) or options.address is None
-    gpus = local_gpus(options.gpus) if here else 0
+    local = options.inline(study) or options.address is None
+    gpus = local_gpus(options.gpus) if local else 0
     if gpus and study.trains:
         _check_memory(plan, study.resources.gpus_per_trial)
     loader = _load_tasks(plan, task_folders, options)

@@ -62,7 +62,7 @@ class Plan:
         except UnknownShapeError:
             return None
         checkpoints = registry.get(trial.recipe.method).checkpoints(trial.recipe.params)
-        return estimate.price(trial, fit, shape, self.sizes, checkpoints)
+        return estimate.price(trial, fit, shape, self.sizes, checkpoints=checkpoints)
 
     def longest_first(self, planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
         """``planned`` of this plan by falling price, so that no worker is left alone with a long trial at the end.
@@ -102,7 +102,7 @@ class Plan:
 
     def refusals(self, gpu_bytes: float) -> list[str]:
         """Why trials do not fit a GPU of ``gpu_bytes``: a sentence a recipe and model, each once."""
-        reasons = (estimate.fits(price, gpu_bytes) for price in self.prices if price)
+        reasons = (estimate.why_too_large(price, gpu_bytes) for price in self.prices if price)
         return list(dict.fromkeys(reason for reason in reasons if reason))
 
 
@@ -115,7 +115,7 @@ def make_plan(
     configuration, BudgetError for a budget that a recipe cannot meet, and BadFileError for a malformed file.
     """
     from mosld_bench.inputs.models import load_config
-    from mosld_bench.methods.fit import Counts, fit_budget
+    from mosld_bench.methods import Counts, fit_budget
 
     for name in study.published:
         if name not in TABLES:
@@ -129,7 +129,14 @@ def make_plan(
         model = trial.model.name
         key = (trial.recipe.name, trial.budget, model)
         if key not in fits:
-            fits[key] = fit_budget(trial.recipe, configs[model], trial.budget, trial.tolerance, recipes, counts[model])
+            fits[key] = fit_budget(
+                trial.recipe,
+                configs[model],
+                trial.budget,
+                tolerance=trial.tolerance,
+                recipes=recipes,
+                counts=counts[model],
+            )
         planned.append(PlannedTrial(trial, fits[key]))
     files = TaskFiles.scan((workspace.tasks, *include_paths))
     return Plan(study, planned, configs, estimate.task_sizes(files, study.tasks))

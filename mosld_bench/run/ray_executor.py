@@ -138,7 +138,7 @@ class RayPool:
 
     def progress(self) -> list[tuple[int, Progress]]:
         """See `WorkerPool.progress`: takes the answers that are there, and asks every busy worker again."""
-        told = []
+        messages = []
         answers = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)[0] if self._asked else []
         for answer in answers:
             worker = self._asked.pop(answer)
@@ -147,12 +147,12 @@ class RayPool:
             except self._ray.exceptions.RayError:
                 continue  # the death of a worker shows in its trial
             if progress is not None:
-                told.append((worker, progress))
+                messages.append((worker, progress))
         waiting = set(self._asked.values())
         for worker in self._running.values():
             if worker not in waiting:
                 self._asked[self._actors[worker].progress.remote()] = worker
-        return told
+        return messages
 
 
 class RayWorker:

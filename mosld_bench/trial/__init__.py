@@ -6,8 +6,9 @@ The names that other packages use; each is loaded when it is asked for, since mo
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mosld_bench._lazy import door
 
 if TYPE_CHECKING:
     from mosld_bench.trial.device import Clock as Clock
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from mosld_bench.trial.device import release as release
     from mosld_bench.trial.device import resident as resident
     from mosld_bench.trial.execute import failed as failed
+    from mosld_bench.trial.packed_lm import PackedLM as PackedLM
     from mosld_bench.trial.packing_check import PackingCheck as PackingCheck
-    from mosld_bench.trial.scoring import PackedLM as PackedLM
     from mosld_bench.trial.scoring import evaluate as evaluate
     from mosld_bench.trial.session import Progress as Progress
     from mosld_bench.trial.session import Session as Session
@@ -39,7 +40,7 @@ _MODULES = {
     "resident": "device",
     "failed": "execute",
     "PackingCheck": "packing_check",
-    "PackedLM": "scoring",
+    "PackedLM": "packed_lm",
     "evaluate": "scoring",
     "Progress": "session",
     "Session": "session",
@@ -51,7 +52,4 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = door(__name__, _MODULES)

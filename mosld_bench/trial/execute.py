@@ -167,7 +167,8 @@ def _cast(adapted: AttachedModel, dtype: str) -> None:
 
 def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session) -> Evaluation:
     """Score the model on the trial's tasks."""
-    from mosld_bench.trial.scoring import PackedLM, evaluate
+    from mosld_bench.trial.packed_lm import PackedLM
+    from mosld_bench.trial.scoring import evaluate
 
     resources = session.config.resources
     lm = PackedLM(

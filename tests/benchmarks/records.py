@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from mosld_bench.inputs.models import load_config
-from mosld_bench.methods import fit, registry
+from mosld_bench.methods import Counts, count_trainable, fit, registry
 from mosld_bench.methods.base import Method
+from mosld_bench.records.frame import load
 from mosld_bench.records.record import Point, Record
-from mosld_bench.records.store import Store, load
+from mosld_bench.records.store import Store
 from mosld_bench.report.build import build_report
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study
@@ -62,9 +63,9 @@ def _plan(rounds: int) -> Row:
     cells = [(recipes[name], text) for name in ("lora", "mola", "mosld") for text in ("0.1%", "0.2%", "lora-r16")]
 
     def ours() -> None:
-        counts = fit.Counts(config)
+        counts = Counts(config)
         for recipe, text in cells:
-            fit.fit_budget(recipe, config, text, 0.01, recipes, counts)
+            fit.fit_budget(recipe, config, text, recipes=recipes, counts=counts)
 
     def plain() -> None:
         for recipe, text in cells:
@@ -72,7 +73,7 @@ def _plan(rounds: int) -> Row:
             target = fit.target_of(text, config, recipes)
 
             def count(value: int, method: Method = method, recipe: Recipe = recipe) -> int:
-                return fit.count_trainable(method, config, method.at(recipe.params, value))
+                return count_trainable(method, config, method.at(recipe.params, value))
 
             fit._largest_below(count, target)
 

@@ -66,10 +66,10 @@ def _launched(overrides: dict[str, Any]) -> tuple[float, list[float], int]:
     """(busy share of the workers since Ray is up, seconds until warm trials trained, trials)."""
     workspace = Workspace(REPOSITORY, REPOSITORY)
     plan = make_plan(Study.load(workspace.study_file("embedded"), overrides), workspace)
-    around = WorkerConfig((str(workspace.tasks),), plan.study.resources)
+    config = WorkerConfig((str(workspace.tasks),), plan.study.resources)
     clock = _Clock(plan.hours(plan.planned), Console(quiet=True))
     records = []
-    with TemporaryDirectory(prefix="mosld-scheduling-") as folder, closing(RayExecutor(around)) as executor:
+    with TemporaryDirectory(prefix="mosld-scheduling-") as folder, closing(RayExecutor(config)) as executor:
         outcomes = executor.run(plan.longest_first(plan.planned), clock)
         clock.begin()
         for outcome in outcomes:
@@ -78,7 +78,7 @@ def _launched(overrides: dict[str, Any]) -> tuple[float, list[float], int]:
             records.append(outcome.record)
     if errors := [record.error for record in records if record.status == "failed"]:
         raise RuntimeError(str(errors[0]))
-    workers = worker_count(around.resources, gpus=local_gpus(None), cpus=cores(), trials=len(records))
+    workers = worker_count(config.resources, gpus=local_gpus(None), cpus=cores(), trials=len(records))
     seconds = sum(float(record.meta_info["seconds"]) for record in records)
     busy = seconds / ((clock.ended - clock.began) * workers)
     return busy, _warm(records, workers), len(records)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from lm_eval.models.huggingface import HFLM
 
 from mosld_bench.inputs.items import sample
+from mosld_bench.trial.packed_lm import PackedLM
 from mosld_bench.trial.packed_scoring import Work
 from mosld_bench.trial.packing_check import PackingCheck
-from mosld_bench.trial.scoring import PackedLM
 from tests.benchmarks import real
 from tests.benchmarks.side_by_side import Row, faster, in_turns
 from tests.conftest import REPOSITORY

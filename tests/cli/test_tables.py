@@ -14,7 +14,7 @@ from mosld_bench import display
 from mosld_bench.inputs.items import Example
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.report import MainRow
-from mosld_bench.run import plan as planning
+from mosld_bench.run import make_plan
 from mosld_bench.run.plan import Plan
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
@@ -42,7 +42,7 @@ def printed(renderable: RenderableType, width: int) -> str:
 def plans() -> dict[str, Plan]:
     """Plans with every column: prices, parts, several models, several amounts of general data."""
     names = ("embedded", "smollm2", "scaling", "general-data")
-    return {name: planning.make(Study.load(WORKSPACE.study_file(name)), WORKSPACE) for name in names}
+    return {name: make_plan(Study.load(WORKSPACE.study_file(name)), WORKSPACE) for name in names}
 
 
 @pytest.mark.parametrize("width", WIDTHS)

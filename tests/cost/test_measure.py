@@ -1,4 +1,4 @@
-"""The profile: what is counted, against formulas and by hand; what is measured; where it goes."""
+"""The profile: what is measured, its quotients, its file, its command, and its section of the report."""
 
 from __future__ import annotations
 
@@ -13,81 +13,28 @@ import pytest
 import torch
 from pypdf import PdfReader
 from rich.console import Console
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from mosld_bench import display
-from mosld_bench import pipeline as job
-from mosld_bench.cost import measure
-from mosld_bench.cost.flops import attached, flops
+from mosld_bench import display, pipeline
+from mosld_bench.cost import measure, turn
 from mosld_bench.cost.measure import Options
 from mosld_bench.errors import BadFileError, BenchError, ModelError, ResourceError
-from mosld_bench.inputs.models import load_config
 from mosld_bench.methods import registry
 from mosld_bench.methods.live import copy_sharing_weights
 from mosld_bench.records.profile import Entry, Flops, Profile
 from mosld_bench.records.store import Store
-from mosld_bench.run import Plan, make_plan
+from mosld_bench.run import make_plan
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Fit, ModelSpec
 from mosld_bench.spec.workspace import Workspace
+from mosld_bench.trial import WorkerConfig
 from mosld_bench.trial.device import Clock, PeakMemory
-from mosld_bench.trial.session import WorkerConfig
 from tests.conftest import REPOSITORY, bench
 from tests.support import models
 from tests.support.runs import run_inline
 
 RECIPES = load_recipes(REPOSITORY / "methods")
-MAIN = [name for name, recipe in RECIPES.items() if recipe.group == "main"]
 SMALL = measure.workload(batch=2, streams=1, prompt_tokens=16, new_tokens=4, rounds=1)
-EMBEDDED = load_config(ModelSpec(name="embedded"))
-UNEQUAL = {"rank_pattern": {r"model\.layers\.1\.self_attn\.q_proj": 5}}  # as the budget solver writes it
-
-
-def counted(name: str, config: Any, tokens: int = 16, answer: int = 3, **more: Any) -> Flops:
-    recipe = RECIPES[name]
-    method = registry.get(recipe.method)
-    return flops(method, attached(method, config, {**recipe.params, **more}), tokens, answer)
-
-
-@pytest.mark.parametrize("name", ["base", *MAIN, "mosld-b"])
-def test_counter_equals_formula(name: str) -> None:
-    """Forward and backward, on the embedded model and on one without tied embeddings whose v_proj is not square."""
-    grouped = models.config(tie_word_embeddings=False, num_attention_heads=8, head_dim=8)
-    more = UNEQUAL if "r" in RECIPES[name].params else {}
-    for found in (counted(name, EMBEDDED), counted(name, grouped, **more), counted(name, EMBEDDED, 7, 7)):
-        # Some releases of transformers make the angles of positions by a product, which the formula leaves out.
-        assert len(found.gaps()) == (1 if name == "base" else 2)
-        assert max(found.gaps()) < 1e-3
-
-
-def test_flops_by_hand() -> None:
-    """903,936 parameters: four layers of hidden 128, keys 64, feed-forward 384; 909 tokens of a vocabulary."""
-    layer = 2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 384
-    base = 2 * (4 * layer + 909 * 128) + 4 * 4 * 128 * 64
-    assert counted("base", EMBEDDED, 64).forward == pytest.approx(base, rel=1e-4)
-    assert counted("lora", EMBEDDED, 64).forward == pytest.approx(base + 2 * 4 * 8 * (128 + 128 + 128 + 64), rel=1e-4)
-    assert counted("prefix-tuning", EMBEDDED, 64).forward == pytest.approx(base + 4 * 4 * 128 * 20, rel=1e-4)
-    experts = sum((2, 4, 6, 8))  # all of them are computed, though a token's output takes two
-    added = 4 * 8 * (128 + 128) + experts * (8 * (128 + 64) + 2 * 128)
-    assert counted("mosld", EMBEDDED, 64).forward == pytest.approx(base + 2 * added, rel=1e-4)
-
-
-def test_what_has_no_formula_is_counted_all_the_same() -> None:
-    dora, lora = counted("dora", EMBEDDED), counted("lora", EMBEDDED)
-    assert dora.forward > lora.forward
-    assert (dora.forward_formula, dora.step_formula, dora.gaps()) == (None, None, [])
-    assert counted("lora", models.config("gpt2"), target_modules=["c_attn"], fan_in_fan_out=True).gaps() == []
-
-
-def test_what_is_counted_without_numbers_is_what_runs_with_them() -> None:
-    recipe, config = RECIPES["mosld"], models.config()
-    model = registry.get(recipe.method).attach(models.build(config), recipe.params).eval()
-    ids = torch.ones((1, 16), dtype=torch.long)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(input_ids=ids, attention_mask=ids, use_cache=False)
-    assert counter.get_total_flops() / 16 == counted("mosld", config).forward
 
 
 @pytest.mark.filterwarnings("ignore:Could not find a config file")  # of a model made in memory, says PEFT 0.19
@@ -184,26 +131,30 @@ def made(**changes: Any) -> Profile:
 
 
 def test_quotients_are_taken_within_a_round() -> None:
-    one = made()
-    base, lora, mosld = one.entries
-    assert one.relative(lora, "prompt") == (1.5, 1.0, 2.0)
-    assert one.relative(mosld, "decode") == (2.0, 1.5, 3.0)
-    assert one.relative(mosld, "train") == (1.5, 1.0, 2.0)
-    assert one.relative(base, "prompt") is one.relative(lora, "train") is one.relative(base, "train") is None
-    assert one.rate(lora, "train") == (8.0, 8.0, 8.0)
-    assert one.rate(mosld, "decode") == (1.0, 3 / 8, 1.0)
+    profile = made()
+    base, lora, mosld = profile.entries
+    assert profile.relative(lora, "prompt") == (1.5, 1.0, 2.0)
+    assert profile.relative(mosld, "decode") == (2.0, 1.5, 3.0)
+    assert profile.relative(mosld, "train") == (1.5, 1.0, 2.0)
+    assert (
+        profile.relative(base, "prompt") is profile.relative(lora, "train") is profile.relative(base, "train") is None
+    )
+    assert profile.rate(lora, "train") == (8.0, 8.0, 8.0)
+    assert profile.rate(mosld, "decode") == (1.0, 3 / 8, 1.0)
 
 
 def test_file_and_terminal(tmp_path: Path) -> None:
-    store, one = Store(tmp_path), made()
-    path = store.write_profile(one)
+    store, profile = Store(tmp_path), made()
+    path = store.write_profile(profile)
     assert path == tmp_path / "tiny" / "profile.json"
-    assert store.profile("tiny") == one
+    assert store.profile("tiny") == profile
     assert [file.name for file in path.parent.iterdir()] == ["profile.json"]
     path.write_text(json.dumps({"study": "tiny"}))
     with pytest.raises(BadFileError, match="holds no profile"):
         store.profile("tiny")
-    large = tuple(e.model_copy(update={"active": 6_738_415_616, "train_memory": (80 * 2**30,)}) for e in one.entries)
+    large = tuple(
+        e.model_copy(update={"active": 6_738_415_616, "train_memory": (80 * 2**30,)}) for e in profile.entries
+    )
     for width in (80, 120, 160):
         console = Console(width=width, record=True, file=io.StringIO())
         console.print(display.profile_table(made(entries=large), width))
@@ -221,113 +172,119 @@ def test_command_and_its_file(tmp_path: Path) -> None:
     done = bench("profile", "embedded", *small, "--root", str(root))
     assert done.returncode == 0, done.stderr
     assert "Counted and calculated FLOPs differ by at most 0.00%." in done.stdout
-    found = Store(root / "results").profile("embedded")
-    assert found is not None
-    assert [e.recipe.name for e in found.entries] == ["base", "lora", "mosld"]
-    base, lora, mosld = found.entries
+    profile = Store(root / "results").profile("embedded")
+    assert profile is not None
+    assert [entry.recipe.name for entry in profile.entries] == ["base", "lora", "mosld"]
+    base, lora, mosld = profile.entries
     assert (base.train, lora.budget, mosld.stored, mosld.active) == ((), "60k", mosld.fit.trainable, 34_048)
-    for one in found.entries:
-        assert one.recipe.name in done.stdout
-        assert all(len(values) == 1 and values[0] > 0 for values in (one.prompt, one.decode))
-        assert len(one.train) == len(one.train_memory) == (one is not base)
-    assert {"commit", "versions", "hardware", "command"} <= found.meta_info.keys()
+    for row in profile.entries:
+        assert row.recipe.name in done.stdout
+        assert all(len(values) == 1 and values[0] > 0 for values in (row.prompt, row.decode))
+        assert len(row.train) == len(row.train_memory) == (row is not base)
+    assert {"commit", "versions", "hardware", "command"} <= profile.meta_info.keys()
     wrong = bench("profile", "embedded", "--rounds", "0", "--root", str(root))
     assert (wrong.returncode, wrong.stderr) == (2, "mosld-bench: --rounds takes 1 or more; given: 0.\n")
 
 
-def plan(root: Path, **overrides: Any) -> Plan:
-    workspace = Workspace(root, root)
+def measured(root: Path, options: Options, **overrides: Any) -> Profile:
+    """Of the workspace's study, changed by ``overrides``."""
     study = Study.load(root / "reports" / "tiny" / "study.yaml", overrides)
-    return make_plan(measure.narrowed(study), workspace)
-
-
-def measured(plan: Plan, options: Options) -> Profile:
+    plan = make_plan(measure.narrowed(study), Workspace(root, root))
     return measure.profile(plan.study, plan.planned, plan.configs[plan.study.models[0].name], options)
+
+
+def pdf_text(path: Path) -> str:
+    return "".join(page.extract_text() for page in PdfReader(path).pages)
 
 
 def test_section_of_the_report_comes_and_goes_with_the_file(tiny: Path) -> None:
     """Of a model whose weights are not there: what is measured depends on its shape alone."""
     study, workspace = Study.load(tiny / "reports" / "tiny" / "study.yaml"), Workspace(tiny, tiny)
-    planned = make_plan(study, workspace)
-    around = WorkerConfig((str(workspace.tasks),), study.resources)
-    run_inline(planned.planned, around, workspace.results)
+    worker = WorkerConfig((str(workspace.tasks),), study.resources)
+    run_inline(make_plan(study, workspace).planned, worker, workspace.results)
     (tiny / "model" / "model.safetensors").rename(tiny / "elsewhere")
     with pytest.raises(ModelError, match="Or give --random-weights"):
-        measured(plan(tiny), Options(SMALL, "cpu"))
-    found = measured(plan(tiny, recipes=["lora", "mosld", "full"]), Options(SMALL, "cpu", random_weights=True))
-    path = Store(workspace.results).write_profile(found)
-    out = job.report(study, workspace, ()).parent
-    text = "".join(page.extract_text() for page in PdfReader(out / "report.pdf").pages)
+        measured(tiny, Options(SMALL, device="cpu"))
+    profile = measured(tiny, Options(SMALL, device="cpu", random_weights=True), recipes=["lora", "mosld", "full"])
+    path = Store(workspace.results).write_profile(profile)
+    out = pipeline.report(study, workspace, ()).parent
+    text = pdf_text(out / "report.pdf")
     assert "Cost at inference and in training" in text
     assert "with random weights" in text
     table = pd.read_csv(out / "tables" / "profile.csv").set_index("recipe")
     assert list(table.index) == ["base", "lora", "mosld", "full"]
-    assert table.loc["lora", "prompt_ms_median"] == pytest.approx(1e3 * found.entries[1].prompt[0], abs=1e-5)
-    assert math.isnan(table.loc["base", "train_tokens_per_second_median"])
-    formula = table.loc["mosld", "flops_a_token_formula"]
-    assert table.loc["mosld", "flops_a_token"] == pytest.approx(formula, rel=1e-3)
+    assert table["prompt_ms_median"]["lora"] == pytest.approx(1e3 * profile.entries[1].prompt[0], abs=1e-5)
+    assert math.isnan(table["train_tokens_per_second_median"]["base"])
+    formula = table["flops_a_token_formula"]["mosld"]
+    assert table["flops_a_token"]["mosld"] == pytest.approx(formula, rel=1e-3)
     assert r"\begin{tabular}" in (out / "tables" / "profile.tex").read_text()
     assert {"relative-time.pdf", "relative-time.png"} <= {file.name for file in (out / "figures").iterdir()}
-    base, lora, *others = found.entries
+    base, lora, *others = profile.entries
     lora = lora.model_copy(update={"recipe": lora.recipe.model_copy(update={"learning_rate_scale": 2.0})})
-    Store(workspace.results).write_profile(found.model_copy(update={"entries": (base, lora, *others)}))
-    job.report(study, workspace, ())
+    Store(workspace.results).write_profile(profile.model_copy(update={"entries": (base, lora, *others)}))
+    pipeline.report(study, workspace, ())
     assert "lora" not in set(pd.read_csv(out / "tables" / "profile.csv")["recipe"])
     path.unlink()
-    job.report(study, workspace, ())
+    pipeline.report(study, workspace, ())
     assert not (out / "tables" / "profile.csv").exists()
     assert not (out / "figures" / "relative-time.pdf").exists()
-    assert "Cost at inference" not in "".join(p.extract_text() for p in PdfReader(out / "report.pdf").pages)
+    assert "Cost at inference" not in pdf_text(out / "report.pdf")
 
 
 def test_every_round_has_every_recipe_and_bfloat16_answers_in_bfloat16(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    turn, answer = measure._turn, measure._answer
     dtypes: set[torch.dtype] = set()
-    monkeypatch.setattr(measure, "_turn", lambda bench, job: (order.append(job.recipe.name), turn(bench, job))[1])
+    take_turn, answer = turn.take_turn, turn._answer
 
-    def watched(bench: Any, model: torch.nn.Module, *rest: Any) -> Any:
+    def watched_turn(bench: turn.Bench, recipe: Recipe, fit: Fit) -> turn.Turn:
+        order.append(recipe.name)
+        return take_turn(bench, recipe, fit)
+
+    def watched_answer(bench: turn.Bench, model: torch.nn.Module, *, beside: int) -> turn.Turn:
         dtypes.update(parameter.dtype for parameter in model.parameters())
-        return answer(bench, model, *rest)
+        return answer(bench, model, beside=beside)
 
-    monkeypatch.setattr(measure, "_answer", watched)
+    monkeypatch.setattr(measure, "take_turn", watched_turn)
+    monkeypatch.setattr(turn, "_answer", watched_answer)
     load = SMALL.model_copy(update={"rounds": 2})
-    overrides = {"recipes": ["lora"], "train.gradient_checkpointing": True}
-    found = measured(plan(tiny, **overrides), Options(load, "cpu", dtype="bfloat16"))
+    overrides: dict[str, Any] = {"recipes": ["lora"], "train.gradient_checkpointing": True}
+    profile = measured(tiny, Options(load, device="cpu", dtype="bfloat16"), **overrides)
     assert sorted(order[:2]) == sorted(order[2:]) == ["base", "lora"]
     assert dtypes == {torch.bfloat16}
-    assert (found.dtype, found.checkpointing, len(found.entries[1].train)) == ("bfloat16", True, 2)
+    assert (profile.dtype, profile.checkpointing, len(profile.entries[1].train)) == ("bfloat16", True, 2)
 
 
 def test_wrong_input(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BenchError, match="come to 304 positions, but the model has 256"):
-        measured(plan(tiny), Options(SMALL.model_copy(update={"prompt_tokens": 300}), "cpu"))
-    long = SMALL.model_copy(update={"prompt_tokens": 240})
+        measured(tiny, Options(SMALL.model_copy(update={"prompt_tokens": 300}), device="cpu"))
+    long = Options(SMALL.model_copy(update={"prompt_tokens": 240}), device="cpu")
     with pytest.raises(BenchError, match="20 virtual tokens of prefix-tuning, 240 tokens"):
-        measured(plan(tiny, recipes=["prefix-tuning"], budgets=["native"]), Options(long, "cpu"))
+        measured(tiny, long, recipes=["prefix-tuning"], budgets=["native"])
     with pytest.raises(BenchError, match="There is no dtype named 'int8'"):
-        measured(plan(tiny), Options(SMALL, "cpu", dtype="int8"))
+        measured(tiny, Options(SMALL, device="cpu", dtype="int8"))
+    with pytest.raises(BenchError, match="--new-tokens takes 1 or more; given: 0"):
+        measure.workload(prompt_tokens=16, new_tokens=0)
     with pytest.raises(BenchError, match="one budget; given: 6k,9k"):
         measure.narrowed(Study.load(tiny / "reports/tiny/study.yaml", {"budgets": ["6k", "9k"]}), "6k,9k")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ResourceError, match="torch finds no CUDA device here"):
-        measured(plan(tiny), Options(SMALL, "cuda"))
+        measured(tiny, Options(SMALL, device="cuda"))
     monkeypatch.setattr(measure, "available", lambda device: 1000)
     with pytest.raises(ResourceError, match=r"To measure base takes about .* GB in float32, and cpu has 0\.0 GB free"):
-        measured(plan(tiny), Options(SMALL, "cpu"))
+        measured(tiny, Options(SMALL, device="cpu"))
 
 
 @pytest.mark.gpu
 def test_on_a_gpu_by_events_and_torch_s_own_count_of_memory(tiny: Path) -> None:
     """The same code with another clock; weights of the base count once, also for full fine-tuning."""
-    planned = plan(tiny, recipes=["full", "prefix-tuning", "lora", "mosld"], budgets=["native"])
-    found = measured(planned, Options(SMALL, "cuda", dtype="bfloat16"))
-    assert found.meta_info["hardware"]["gpu"]
-    weights = 2 * found.base_parameters
-    for one in found.entries:
-        assert one.prompt[0] > 0
-        assert one.decode[0] > 0
-        assert weights <= one.decode_memory[0] < 100 * weights + 2**26
-        assert not one.fit.trainable or one.train_memory[0] > weights
+    options = Options(SMALL, device="cuda", dtype="bfloat16")
+    profile = measured(tiny, options, recipes=["full", "prefix-tuning", "lora", "mosld"], budgets=["native"])
+    assert profile.meta_info["hardware"]["gpu"]
+    weights = 2 * profile.base_parameters
+    for row in profile.entries:
+        assert row.prompt[0] > 0
+        assert row.decode[0] > 0
+        assert weights <= row.decode_memory[0] < 100 * weights + 2**26
+        assert not row.fit.trainable or row.train_memory[0] > weights

@@ -15,7 +15,8 @@ from mosld_bench.inputs.items import examples, passages, split, training_docs
 from mosld_bench.inputs.tasks import TaskLoader, primary_metric
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import Domain
-from mosld_bench.trial.scoring import PackedLM, evaluate
+from mosld_bench.trial.packed_lm import PackedLM
+from mosld_bench.trial.scoring import evaluate
 from tests.conftest import REPOSITORY, bench
 from tests.support.miniature import ITEMS
 

@@ -12,7 +12,7 @@ import torch
 
 from mosld_bench.errors import ModelError
 from mosld_bench.inputs.models import ensure_weights, find, load_base, load_config, load_tokenizer
-from mosld_bench.methods.fit import base_size, fit_budget
+from mosld_bench.methods import base_size, fit_budget
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.trial import ModelSpec
 from tests.conftest import REPOSITORY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mosld_bench.methods.contract import check_method
+from mosld_bench.methods import check_method, registry
 from mosld_bench.spec.recipe import load_recipes
 from tests.conftest import REPOSITORY
 
@@ -17,7 +17,5 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_every_recipe_keeps_the_contract(name: str) -> None:
-    from mosld_bench.methods import registry
-
     recipe = load_recipes(REPOSITORY / "methods")[name]
-    assert len(check_method(registry.get(recipe.method), recipe.params, recipe.knob)) == 8
+    assert len(check_method(registry.get(recipe.method), recipe.params, knob=recipe.knob)) == 8

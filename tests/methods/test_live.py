@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mosld_bench.methods import registry
-from mosld_bench.methods.live import attached_copy
+from mosld_bench.methods.live import attached_copy, copy_sharing_weights, unshare_trainable
 from tests.support.models import build, config
 
 LORA = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]}
@@ -34,3 +34,20 @@ def test_a_copy_shares_what_does_not_train_and_its_seed_fixes_the_rest() -> None
 
     assert torch.equal(initial(first), initial(again))
     assert not torch.equal(initial(first), initial(other))
+
+
+def test_copies_share_memory_until_trained() -> None:
+    base = build(config())
+    before = {n: p.clone() for n, p in base.named_parameters()}
+    adapted = registry.get("peft").attach(copy_sharing_weights(base), LORA)
+    unshare_trainable(adapted, base)
+    frozen = [p for p in adapted.parameters() if not p.requires_grad]
+    assert {p.data_ptr() for p in frozen} == {p.data_ptr() for p in base.parameters()}
+    whole = registry.get("full").attach(copy_sharing_weights(base), {})
+    unshare_trainable(whole, base)
+    assert not {p.data_ptr() for p in whole.parameters()} & {p.data_ptr() for p in base.parameters()}
+    with torch.no_grad():
+        for p in whole.parameters():
+            p.zero_()
+    assert all(torch.equal(p, before[n]) for n, p in base.named_parameters())
+    assert not any(p.requires_grad for p in base.parameters())

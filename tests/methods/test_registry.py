@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
 
+from mosld_bench import methods
 from mosld_bench.errors import BenchError, UnknownNameError
-from mosld_bench.methods import registry
-from mosld_bench.methods.base import Method
+from mosld_bench.methods import Method, registry
 from mosld_bench.spec.recipe import load_recipes
 from tests.conftest import REPOSITORY
+
+ENTRY_POINTS: dict[str, str] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["entry-points"][
+    "mosld_bench.methods"
+]
 
 
 class Loud(Method):
@@ -24,6 +30,26 @@ class Loud(Method):
 def test_every_recipe_of_the_repository_names_a_method() -> None:
     for recipe in load_recipes(REPOSITORY / "methods").values():
         assert isinstance(registry.get(recipe.method), Method)
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_an_entry_point_of_ours_is_a_method(name: str) -> None:
+    assert issubclass(EntryPoint(name, ENTRY_POINTS[name], registry.GROUP).load(), Method)
+    assert ENTRY_POINTS[name].startswith("mosld_bench.methods:")
+
+
+@pytest.mark.parametrize("name", methods.__all__)
+def test_public_names_of_the_package(name: str) -> None:
+    assert callable(getattr(methods, name))
+
+
+def test_other_names_are_no_attributes() -> None:
+    with pytest.raises(AttributeError, match=r"mosld_bench\.methods' has no attribute 'NoMethod'"):
+        methods.NoMethod  # noqa: B018
+
+
+def test_a_class_by_its_place() -> None:
+    assert type(registry.get("mosld_bench.methods.builtin:FullMethod")) is methods.FullMethod
 
 
 def test_mistakes_are_named() -> None:

@@ -13,9 +13,10 @@ import pytest
 
 from mosld_bench.errors import BadFileError
 from mosld_bench.records import store as store_module
+from mosld_bench.records.frame import load
 from mosld_bench.records.overlap import Overlap, Overlaps
 from mosld_bench.records.record import Outcome, Record
-from mosld_bench.records.store import Store, load, replace_file
+from mosld_bench.records.store import Store, replace_file
 from mosld_bench.spec.trial import Fit, PlannedTrial, Trial
 from tests.conftest import REPOSITORY
 from tests.support.synthetic import RECIPES, make_record, make_records, make_study, make_trials

@@ -36,7 +36,7 @@ class Pool:
         self.stopped: list[int] = []
         self.running: dict[int, PlannedTrial] = {}
         self.submitted: list[tuple[int, str]] = []
-        self.told: list[tuple[int, Progress]] = []
+        self.messages: list[tuple[int, Progress]] = []
 
     def start(self) -> int:
         self.started += 1
@@ -63,8 +63,8 @@ class Pool:
         return [Ended(worker, Outcome(record))]
 
     def progress(self) -> list[tuple[int, Progress]]:
-        told, self.told = self.told, []
-        return told
+        messages, self.messages = self.messages, []
+        return messages
 
 
 class Watcher:
@@ -169,7 +169,11 @@ def test_a_worker_that_may_be_spent_is_replaced(gpu: bool, script: list[str], wo
 def test_progress_is_shown_of_the_trial_that_a_worker_runs_now() -> None:
     """Not what it told of an earlier trial, nor what a worker told that is idle or gone."""
     pool, watcher = Pool(["finished"] * 4), Watcher()
-    pool.told = [(0, Progress(IDS[0], "scoring")), (0, Progress(IDS[1], "training")), (7, Progress(IDS[1], "loading"))]
+    pool.messages = [
+        (0, Progress(IDS[0], "scoring")),
+        (0, Progress(IDS[1], "training")),
+        (7, Progress(IDS[1], "loading")),
+    ]
     outcomes = dispatch(PLANNED, pool, watcher)
     next(outcomes)
     assert watcher.shown == []  # looked at between two waits

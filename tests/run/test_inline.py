@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from mosld_bench.methods.builtin import PeftMethod
+from mosld_bench.records.frame import load
 from mosld_bench.records.record import Outcome
-from mosld_bench.records.store import Store, load
+from mosld_bench.records.store import Store
 from mosld_bench.run import InlineExecutor, executor
 from mosld_bench.spec.trial import Trial
 from mosld_bench.trial.execute import failed

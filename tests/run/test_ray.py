@@ -13,7 +13,7 @@ import pytest
 from pypdf import PdfReader
 
 from mosld_bench.errors import ResourceError
-from mosld_bench.records.store import load
+from mosld_bench.records.frame import load
 from mosld_bench.run.checks import local_gpus
 from mosld_bench.run.ray_executor import worker_count
 from mosld_bench.spec.trial import Resources

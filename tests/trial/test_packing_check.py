@@ -8,8 +8,8 @@ from lm_eval.api.instance import Instance
 from mosld_bench.errors import OutOfMemoryError
 from mosld_bench.inputs.items import Request
 from mosld_bench.methods import registry
+from mosld_bench.trial.packed_lm import PackedLM
 from mosld_bench.trial.packing_check import PackingCheck, packs
-from mosld_bench.trial.scoring import PackedLM
 from tests.support.faults import OUT_OF_MEMORY, raising
 from tests.support.models import build, config, tokenizer
 from tests.support.requests import story_requests

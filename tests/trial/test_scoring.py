@@ -1,65 +1,74 @@
-"""Our lm-eval model gives what lm-eval's own model class gives."""
+"""What scoring a model on tasks leaves: their metrics, a row an item, and every random generator as it was."""
 
 from __future__ import annotations
 
-import pytest
-from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
+import random
+from pathlib import Path
+from typing import Any
 
-from mosld_bench.trial.scoring import PackedLM
+import numpy as np
+import pytest
+import torch
+
+from mosld_bench.inputs.tasks import TaskLoader
+from mosld_bench.spec.trial import Domain
+from mosld_bench.trial.packed_lm import PackedLM
+from mosld_bench.trial.packed_scoring import Score
+from mosld_bench.trial.scoring import Evaluation, evaluate
 from tests.support.models import build, config, tokenizer
 
 
-def test_equal_to_lm_evals_own_model() -> None:
-    model, words = build(config()), tokenizer()
-    pairs = [
-        ("the cat", " sat"),
-        ("the cat", " ran off"),
-        ("a dog ", "barks"),
-        ("", "alone"),
-        ("the cat sat. who?", " it"),
-    ]
-    instances = [Instance("loglikelihood", {}, pair, 0, ("t", 0, 1)) for pair in pairs]
-    theirs = HFLM(pretrained=model, tokenizer=words, batch_size=2).loglikelihood(instances, disable_tqdm=True)
-    for packed in (True, False):
-        ours = PackedLM(model, words, packed=packed).loglikelihood(instances)
-        for (expected, greedy), (value, value_greedy) in zip(theirs, ours, strict=True):
-            assert value == pytest.approx(expected, abs=1e-4)
-            assert value_greedy == greedy
-    rolling = [Instance("loglikelihood_rolling", {}, ("the cat sat on it. " * 20,), 0, ("t", 0, 1))]
-    theirs = HFLM(pretrained=model, tokenizer=words, max_length=256).loglikelihood_rolling(rolling, disable_tqdm=True)
-    assert PackedLM(model, words).loglikelihood_rolling(rolling) == pytest.approx(theirs, abs=1e-2)
+class Fixed(PackedLM):
+    """Gives every option the log-likelihood ``value``, but the longest, which has a nat more."""
+
+    value = -3.0
+
+    def loglikelihood(self, requests: list[object], disable_tqdm: bool = True) -> list[Score]:
+        return [(self.value + len(request.args[1]) / 10, False) for request in requests]  # type: ignore[attr-defined]
 
 
-def test_generation_equals_lm_evals_own_model() -> None:
-    model, words = build(config(), spread=3.0), tokenizer()
-    options = {"until": ["e", "\n"], "max_gen_toks": 12, "do_sample": False}
-    instances = [
-        Instance("generate_until", {}, (text, options), 0, ("t", 0, 1))
-        for text in ("the cat", "a much longer start", "so")
-    ]
-    theirs = HFLM(pretrained=model, tokenizer=words, batch_size=1).generate_until(instances, disable_tqdm=True)
-    assert PackedLM(model, words).generate_until(instances) == theirs
+@pytest.fixture
+def tasks(tiny: Path) -> dict[str, Any]:
+    """An in-domain and an out-of-domain task of 20 items with three options each."""
+    loader = TaskLoader([tiny / "tasks"])
+    return {name: loader.get(name) for name in ("copy", "other")}
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "mistral", "mamba"])
-def test_every_kind_of_model_scores_as_lm_evals_own(kind: str) -> None:
-    """Absolute positions, a sliding window shorter than the requests, a state instead of keys and values."""
-    more = {"sliding_window": 8} if kind == "mistral" else {}
-    model, words = build(config(kind, **more)), tokenizer()
-    story = "ann has a red hat. bob has a dog. "
-    texts = [(f"{story}{question}?", answer) for question in ("who", "what") for answer in (" ann", " bob", " a dog")]
-    instances = [Instance("loglikelihood", {}, pair, i, ("t", i, 1)) for i, pair in enumerate(texts)]
-    theirs = HFLM(pretrained=model, tokenizer=words, batch_size=1).loglikelihood(instances, disable_tqdm=True)
-    lm = PackedLM(model, words)
-    ours = lm.loglikelihood(instances)
-    assert [value for value, _ in ours] == pytest.approx([value for value, _ in theirs], abs=1e-3)
-    assert lm.packed == (kind not in ("mistral", "mamba"))
+def scored(tasks: dict[str, Any], lm: PackedLM, limit: int | None = None) -> Evaluation:
+    return evaluate(lm, tasks, {"copy": Domain.IN, "other": Domain.OUT}, limit=limit, sample_seed=0)
 
 
-def test_what_does_not_fit_is_cut_at_the_beginning() -> None:
-    model, words = build(config(max_position_embeddings=32)), tokenizer()
-    long = Instance("loglikelihood", {}, ("x" * 100 + "abc", " d"), 0, ("t", 0, 1))
-    short = Instance("loglikelihood", {}, ("x" * 28 + "abc", " d"), 0, ("t", 0, 1))
-    ours = PackedLM(model, words).loglikelihood([long, short])
-    assert ours[0][0] == pytest.approx(ours[1][0], abs=1e-5)
+def test_metrics_and_items(tasks: dict[str, Any]) -> None:
+    """The second of three options is the longest and the first is right: none is answered."""
+    evaluation = scored(tasks, Fixed(build(config()), tokenizer()), limit=7)
+    copy, other = evaluation.metrics
+    assert (copy.task, copy.role, copy.metric, copy.items) == ("copy", Domain.IN, "acc,none", 7)
+    assert (other.task, other.role, other.primary, other.higher_is_better) == ("other", Domain.OUT, True, True)
+    assert copy.value == 0
+    assert copy.chance == pytest.approx(1 / 3)
+    items = evaluation.items
+    assert list(items["task"]) == ["copy"] * 7 + ["other"] * 7
+    assert set(items["prediction"]) == {"1"}
+    assert not items["correct"].any()
+    assert items["item"].is_unique
+    assert all(len(values) == 3 for values in items["logliks"])
+
+
+def test_scoring_moves_no_random_generator(tasks: dict[str, Any]) -> None:
+    lm = PackedLM(build(config()), tokenizer())
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(5)
+    expected = random.random(), np.random.random(), torch.rand(())
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(5)
+    scored(tasks, lm)
+    assert (random.random(), np.random.random(), torch.rand(())) == expected
+
+
+def test_work_is_what_the_model_computed(tasks: dict[str, Any]) -> None:
+    packed = scored(tasks, PackedLM(build(config()), tokenizer())).info
+    plain = scored(tasks, PackedLM(build(config()), tokenizer(), packed=False)).info
+    assert packed.packed
+    assert not plain.packed
+    assert packed.requests == plain.requests == 2 * 20 * 3
+    assert packed.tokens_plain == plain.tokens_plain == plain.tokens_computed > packed.tokens_computed

@@ -89,7 +89,7 @@ def test_every_link_leads_to_a_file_that_git_tracks(page: str) -> None:
         if target.startswith("https://"):
             continue
         file, _, anchor = target.partition("#")
-        path = str(((REPOSITORY / page).parent / file).resolve().relative_to(REPOSITORY.resolve()))
+        path = str(((REPOSITORY / page).parent / (file or Path(page).name)).resolve().relative_to(REPOSITORY.resolve()))
         assert any(name == path or name.startswith(f"{path}/") for name in FILES), f"{page}: {target}"
         if anchor:
             assert anchor in {_slug(title) for title in re.findall(r"^#+ (.*)$", _text(path), re.M)}, target
@@ -283,6 +283,14 @@ def test_the_studies_of_the_page_are_all_there() -> None:
     assert set(_names("reports/README.md", "study")) == studies - {"embedded", "smollm2", "smollm2-budget"}
     kept = {path.split("/")[1] for path in tracked("reports") if path.endswith("/report.pdf")}
     assert kept <= set(_spans(_prose("reports/README.md")))
+
+
+def test_the_modules_that_the_changelog_names_as_new_are_there() -> None:
+    rows = re.findall(r"^  \| `.*$", _text("CHANGELOG.md"), re.M)
+    modules = [module for row in rows for module in _spans(row.rsplit(" | ", 1)[1])]
+    assert modules
+    for module in modules:
+        importlib.import_module(module)
 
 
 def test_the_markers_are_all_told() -> None:

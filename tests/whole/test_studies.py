@@ -15,7 +15,7 @@ from rich.console import Console
 
 from mosld_bench import display, pipeline
 from mosld_bench.embedded import MODEL_DIR
-from mosld_bench.inputs import source_note as origin
+from mosld_bench.inputs.source_note import NOTE
 from mosld_bench.run import Options, make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 WORKSPACE = Workspace(REPOSITORY, REPOSITORY)
 STUDIES = sorted(WORKSPACE.studies())
 
-#: What makes a study small; its tasks, settings, recipes, axes, precision and checkpointing stay.
+#: Overrides that make every study small; its tasks, settings, recipes, axes, precision and checkpointing stay.
 SMALL: dict[str, Any] = {
     "model": {"name": "embedded"},
     "seeds": [0],
@@ -36,7 +36,8 @@ SMALL: dict[str, Any] = {
     "train.batch_size": 4,
     "train.validation_items": 2,
 }
-OWN: dict[str, dict[str, Any]] = {
+#: Study -> overrides of its own, beside these.
+OVERRIDES: dict[str, dict[str, Any]] = {
     "paper": {"in_domain": ["arc_easy_letters", "race_letters"]},
     "general-data": {"general": {"task": "openorca", "items": [0, 4, 8]}, "in_domain": ["arc_easy_letters"]},
     "scaling": {"recipes": ["lora", "mixlora", "mosld"], "in_domain": ["openbookqa_letters"]},
@@ -61,8 +62,8 @@ def test_a_study_is_planned_offline_as_it_is(name: str) -> None:
             assert fit.residual is not None
             assert abs(fit.residual) <= trial.tolerance
     assert plan.refusals(80e9) == []
-    said = " ".join(display.plan_sentences(plan, 8, 80e9))
-    assert ("GPU-hours" in said) == (name not in {"embedded", "parameters"})
+    sentences = " ".join(display.plan_sentences(plan, 8, 80e9))
+    assert ("GPU-hours" in sentences) == (name not in {"embedded", "parameters"})
     assert display.plan_table(plan).row_count > 1
     narrow = Console(width=80, file=StringIO(), record=True)
     narrow.print(display.plan_table(plan, 80))
@@ -74,12 +75,12 @@ def test_a_study_is_planned_offline_as_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", ["smollm2", "smollm2-budget"])
 def test_learning_rates_are_the_best_of_the_search(name: str) -> None:
     """For every method that trains, the lowest validation loss of its search, with a rate tried on either side."""
-    tried = pd.read_csv(REPOSITORY / "reports" / "smollm2" / "learning_rates.csv").set_index("recipe")
+    searched = pd.read_csv(REPOSITORY / "reports" / "smollm2" / "learning_rates.csv").set_index("recipe")
     trials = Study.load(WORKSPACE.study_file(name)).plan(WORKSPACE)
     recipes = {trial.recipe.name: trial for trial in trials if trial.setting != "frozen"}
-    assert recipes.keys() <= set(tried.index)
+    assert recipes.keys() <= set(searched.index)
     for recipe, trial in recipes.items():
-        losses = tried.loc[recipe].set_index("learning_rate")["validation_loss"]
+        losses = searched.loc[recipe].set_index("learning_rate")["validation_loss"]
         assert trial.train is not None
         rate = trial.train.learning_rate * trial.recipe.learning_rate_scale
         assert losses.index.min() < rate < losses.index.max(), recipe
@@ -92,18 +93,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = declarations(tmp_path_factory.mktemp("studies"))
     for model in Study.load(WORKSPACE.study_file("scaling")).models:  # the small model under the names of large ones
         folder = root / "models" / model.name
-        shutil.copytree(MODEL_DIR, folder, ignore=shutil.ignore_patterns(origin.NOTE))  # it is of no pinned revision
+        shutil.copytree(MODEL_DIR, folder, ignore=shutil.ignore_patterns(NOTE))  # it is of no pinned revision
     return root
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_runs_from_plan_to_pdf(name: str, root: Path, miniature: Path) -> None:
     workspace = Workspace(root, root)
-    given = {} if name == "parameters" else SMALL | OWN.get(name, {})
+    overrides = {} if name == "parameters" else SMALL | OVERRIDES.get(name, {})
     models = root / "models" if name == "scaling" else None
     if models:
-        del given["model"]
-    study = Study.load(workspace.study_file(name), given)
+        del overrides["model"]
+    study = Study.load(workspace.study_file(name), overrides)
     plan = make_plan(study, workspace, model_root=models)
     options = Options(executor="inline", gpus=0, data_root=miniature, model_root=models)
     assert pipeline.run(plan, workspace, Console(quiet=True), options) == 0
@@ -126,9 +127,9 @@ def test_a_study_runs_from_plan_to_pdf(name: str, root: Path, miniature: Path) -
         assert "Reproduction" in text
         assert "Slips" in text or name in {"location"}
     if study.train and study.published:
-        found = pd.read_csv(tables / "reproduction.csv")
-        assert set(found["verdict"]) == {"untested" if name == "scaling" else "other model"}
-        gaps = found["gap"].dropna() - (found["ours"] - found["published"]).dropna()
+        rows = pd.read_csv(tables / "reproduction.csv")
+        assert set(rows["verdict"]) == {"untested" if name == "scaling" else "other model"}
+        gaps = rows["gap"].dropna() - (rows["ours"] - rows["published"]).dropna()
         assert gaps.abs().max() < 1e-5
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mosld_bench.tuners import register
+from mosld_bench.compat.peft import register_tuner
 from mosld_bench.tuners.mixlora.config import MixLoraConfig
 from mosld_bench.tuners.mixlora.layer import MixLoraLayer
 from mosld_bench.tuners.mixlora.model import MixLoraModel
 
-register("mixlora", MixLoraConfig, MixLoraModel)
+register_tuner("mixlora", MixLoraConfig, MixLoraModel)
 
 __all__ = ["MixLoraConfig", "MixLoraLayer", "MixLoraModel"]

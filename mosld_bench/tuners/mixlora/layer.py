@@ -22,9 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mosld_bench.compat.peft import cast_input
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.routing import RoutedLayer, fresh_router, gaussian
 
+#: What a feed-forward block must have: its three linear layers and its activation, under LLaMA's names.
 _PARTS = ("gate_proj", "up_proj", "down_proj", "act_fn")
 
 
@@ -77,7 +79,7 @@ class MixLoraLayer(RoutedLayer):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., d) -> (..., d)."""
+        """(..., d) -> (..., d). Raises BenchError where more than one adapter is active."""
         active = [name for name in self.active_adapters if name in self.mixture_router]  # type: ignore[union-attr]
         if self.disable_adapters or not active:
             return self.base_layer(x)  # type: ignore[no-any-return]
@@ -89,28 +91,30 @@ class MixLoraLayer(RoutedLayer):
         return self._mix(active[0], x)
 
     def _mix(self, adapter: str, x: Tensor) -> Tensor:
+        """The block's output with the experts of ``adapter``, (..., d) -> (..., d), by the equations above."""
         base, config, scale = self.base_layer, self.settings[adapter], self.scale[adapter]
         down_a, gate_b, up_b = self.mixture_down_a[adapter], self.mixture_gate_b[adapter], self.mixture_up_b[adapter]
         gate_base: Tensor = base.gate_proj(x)  # type: ignore[operator]
         up_base: Tensor = base.up_proj(x)  # type: ignore[operator]
-        x = self._cast_input_dtype(x, down_a.dtype)  # type: ignore[operator]
+        x = cast_input(self, x, down_a.dtype)
         gate_low = F.linear(self._dropped(x, config.dropout), self.mixture_gate_a[adapter]) * scale
         up_low = F.linear(self._dropped(x, config.dropout), self.mixture_up_a[adapter]) * scale
 
         values, picks = self._route(adapter, F.linear(x, self.mixture_router[adapter])).topk(config.top_k or 1, dim=-1)
-        owner = torch.arange(self.experts[adapter], device=x.device).repeat_interleave(self.rank[adapter])
-        hidden, low = None, None
+        expert_of_row = torch.arange(self.experts[adapter], device=x.device).repeat_interleave(self.rank[adapter])
+        hidden, low = None, None  # sums over the slots: of g h, and of g m * A2 h
         for slot in range(picks.shape[-1]):
-            own = picks[..., slot, None] == owner  # m, (..., N r)
-            gated = base.act_fn(gate_base + F.linear(gate_low * own, gate_b).to(gate_base.dtype))  # type: ignore[operator]
-            h = gated * (up_base + F.linear(up_low * own, up_b).to(up_base.dtype))
+            rows = picks[..., slot, None] == expert_of_row  # m, (..., N r)
+            gated = base.act_fn(gate_base + F.linear(gate_low * rows, gate_b).to(gate_base.dtype))  # type: ignore[operator]
+            h = gated * (up_base + F.linear(up_low * rows, up_b).to(up_base.dtype))
             weight = values[..., slot, None]
             part = (weight * h).to(h.dtype)
             down_low = F.linear(self._dropped(h.to(down_a.dtype), config.dropout), down_a)
-            part_low = (weight * own).to(down_low.dtype) * down_low
+            part_low = (weight * rows).to(down_low.dtype) * down_low
             hidden, low = (part, part_low) if hidden is None or low is None else (hidden + part, low + part_low)
         y: Tensor = base.down_proj(hidden)  # type: ignore[operator]
         return y + (F.linear(low, self.mixture_down_b[adapter]) * scale).to(y.dtype)  # type: ignore[arg-type]
 
     def _dropped(self, x: Tensor, share: float) -> Tensor:
+        """``x`` with ``share`` of it zeroed, in training."""
         return F.dropout(x, share) if self.training and share else x

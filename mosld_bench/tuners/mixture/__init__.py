@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mosld_bench.tuners import register
+from mosld_bench.compat.peft import register_tuner
 from mosld_bench.tuners.mixture.config import MixtureConfig, allocate
 from mosld_bench.tuners.mixture.layer import MixtureLayer
 from mosld_bench.tuners.mixture.model import MixtureModel, aux_loss, draw_masks, idle_parameters
 from mosld_bench.tuners.mixture.routing import balance_loss, gate, within_capacity
 
-register("lora_mixture", MixtureConfig, MixtureModel)
+register_tuner("lora_mixture", MixtureConfig, MixtureModel)
 
 __all__ = [
     "MixtureConfig",

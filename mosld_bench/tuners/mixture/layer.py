@@ -3,7 +3,10 @@
 With the down-projections of all N experts stacked to (N r, d_in) and the up-projections to (d_out, N r), a routed
 mixture is two matrix products with the gates between them: sum_n g_n B_n A_n x = Up (g repeated r times * Down x).
 It is exact for dense and for top-K routing, since the gates that were not picked are zero; there is no loop over
-experts, no gather and no wait for the device. A shared A makes Down (r, d_in), a shared B makes Up (d_out, r).
+experts, no gather and no wait for the device.
+
+Where all experts share A, Down is (r, d_in) and its r outputs are repeated for every expert before the gates. Where
+they share B, Up is (d_out, r) and the gated A_n x are summed over the experts before it. One expert is LoRA: no router.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mosld_bench.compat.peft import cast_input
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig
 from mosld_bench.tuners.mixture.routing import RoutedLayer, fresh_router, gaussian
@@ -35,9 +39,12 @@ class MixtureLayer(RoutedLayer):
     mixture_up: nn.ParameterDict
     adapter_layer_names = ("mixture_down", "mixture_up", "mixture_router")
 
-    def __init__(self, base_layer: nn.Module, adapter: str, config: MixtureConfig, **shape: Any) -> None:
+    def __init__(
+        self, base_layer: nn.Module, adapter: str, config: MixtureConfig, *, experts: int, rank: int, alpha: float
+    ) -> None:
+        """As RoutedLayer. ``base_layer``: a linear layer, or GPT-2's transposed one. Raises BenchError for others."""
         self.weight_mask: dict[str, Tensor] = {}  # drawn once a step by draw_masks, else in every forward
-        super().__init__(base_layer, adapter, config, **shape)
+        super().__init__(base_layer, adapter, config, experts=experts, rank=rank, alpha=alpha)
 
     def _parameters_of(self, adapter: str) -> dict[str, Tensor]:
         share, experts, rank = self.settings[adapter].share, self.experts[adapter], self.rank[adapter]
@@ -63,36 +70,46 @@ class MixtureLayer(RoutedLayer):
         return y
 
     def _update(self, adapter: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The two factors of what the adapter adds: (alpha / r) g * Down x, (..., n), and Up, (d_out, n)."""
-        config, experts, rank = self.settings[adapter], self.experts[adapter], self.rank[adapter]
-        down, up = self.mixture_down[adapter], self.mixture_up[adapter]
-        x = self._cast_input_dtype(x, down.dtype)  # type: ignore[operator]
-        where = config.dropout_on if self.training else "none"
-        if where == "weight" and config.share == "up":
-            up = self._masked(adapter, up)
-        elif where == "weight":
-            down = self._masked(adapter, down)
+        """The two factors of what the adapter adds: (alpha / r) g * Down x, (..., n), and Up, (d_out, n).
 
-        logits = None
-        if experts == 1 or where == "input":
-            hidden = F.linear(F.dropout(x, config.dropout) if where == "input" else x, down)
-            logits = F.linear(x, self.mixture_router[adapter]) if experts > 1 else None
-        else:  # one product for both: x is read once, and so is its gradient
-            both = F.linear(x, torch.cat([down, self.mixture_router[adapter]]))
-            hidden, logits = both.split([down.shape[0], experts], dim=-1)  # type: ignore[no-untyped-call]
-        if where == "hidden":
+        n is N r, and r where the experts share Up.
+        """
+        config, scale = self.settings[adapter], self.scale[adapter]
+        x = cast_input(self, x, self.mixture_down[adapter].dtype)
+        down, up = self._dropped_weights(adapter)
+        hidden, logits = self._down_and_router(adapter, x, down)
+        if self.training and config.dropout_on == "hidden":
             hidden = F.dropout(hidden, config.dropout)
         if logits is None:
-            hidden = hidden * self.scale[adapter]
-        else:  # the scale goes where it is the cheapest: N numbers a token instead of d_out
-            gates = (self._route(adapter, logits) * self.scale[adapter]).to(hidden.dtype)
-            if config.share == "down":
-                hidden = (gates.unsqueeze(-1) * hidden.unsqueeze(-2)).flatten(-2)
-            elif config.share == "up":
-                hidden = (gates.unsqueeze(-2) @ hidden.reshape(*hidden.shape[:-1], experts, rank)).squeeze(-2)
-            else:
-                hidden = (gates.unsqueeze(-1) * hidden.reshape(*hidden.shape[:-1], experts, rank)).flatten(-2)
-        return hidden, up
+            return hidden * scale, up
+        # The scale goes where it is the cheapest: N numbers a token instead of d_out.
+        gates = (self._route(adapter, logits) * scale).to(hidden.dtype)
+        if config.share == "down":
+            return _mix_shared_down(gates, hidden), up
+        if config.share == "up":
+            return _mix_shared_up(gates, hidden), up
+        return _mix_separate(gates, hidden), up
+
+    def _dropped_weights(self, adapter: str) -> tuple[Tensor, Tensor]:
+        """Down and Up; in training with weight dropout, one of them masked (see `masked_parameter`)."""
+        config, down, up = self.settings[adapter], self.mixture_down[adapter], self.mixture_up[adapter]
+        if not (self.training and config.dropout_on == "weight"):
+            return down, up
+        return (down, self._masked(adapter, up)) if config.share == "up" else (self._masked(adapter, down), up)
+
+    def _down_and_router(self, adapter: str, x: Tensor, down: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Down x, (..., N r), of a shared Down (..., r), and the router's logits (..., N), None for one expert."""
+        config, experts = self.settings[adapter], self.experts[adapter]
+        drops_input = self.training and config.dropout_on == "input"
+        if experts == 1:
+            return F.linear(F.dropout(x, config.dropout) if drops_input else x, down), None
+        router = self.mixture_router[adapter]
+        if drops_input:  # for the experts: the router reads all of x
+            return F.linear(F.dropout(x, config.dropout), down), F.linear(x, router)
+        # One product for both: x is read once, and so is its gradient.
+        both = F.linear(x, torch.cat([down, router]))
+        hidden, logits = both.split([down.shape[0], experts], dim=-1)  # type: ignore[no-untyped-call]
+        return hidden, logits
 
     def masked_parameter(self, adapter: str) -> Tensor:
         """The parameter that weight dropout falls on: the shared matrix, or down where none is shared."""
@@ -108,8 +125,28 @@ class MixtureLayer(RoutedLayer):
         return dropped
 
 
+def _mix_separate(gates: Tensor, hidden: Tensor) -> Tensor:
+    """g_n A_n x of every expert n, (..., N r), from gates (..., N) and all A_n x, (..., N r)."""
+    by_expert: Tensor = hidden.unflatten(-1, (gates.shape[-1], -1))  # type: ignore[no-untyped-call]
+    return (gates.unsqueeze(-1) * by_expert).flatten(-2)
+
+
+def _mix_shared_down(gates: Tensor, hidden: Tensor) -> Tensor:
+    """g_n A x of every expert n, (..., N r), from gates (..., N) and the A x of them all, (..., r)."""
+    return (gates.unsqueeze(-1) * hidden.unsqueeze(-2)).flatten(-2)
+
+
+def _mix_shared_up(gates: Tensor, hidden: Tensor) -> Tensor:
+    """sum_n g_n A_n x, (..., r), from gates (..., N) and all A_n x, (..., N r): with one B, the sum may come first."""
+    by_expert: Tensor = hidden.unflatten(-1, (gates.shape[-1], -1))  # type: ignore[no-untyped-call]
+    return (gates.unsqueeze(-2) @ by_expert).squeeze(-2)
+
+
 def _added(y: Tensor, hidden: Tensor, up: Tensor) -> Tensor:
-    """y + Up hidden, in one product where both have one dtype: the update itself is never in memory."""
+    """y + Up hidden, (..., d_out), from hidden (..., n) and Up (d_out, n).
+
+    In one product where both have one dtype: the update itself is never in memory.
+    """
     if y.dtype != hidden.dtype or y.dim() < 2:
         return y + F.linear(hidden, up).to(y.dtype)
     rows = torch.addmm(y.flatten(0, -2), hidden.flatten(0, -2), up.to(y.dtype).t())
@@ -117,7 +154,7 @@ def _added(y: Tensor, hidden: Tensor, up: Tensor) -> Tensor:
 
 
 def _features(layer: nn.Module) -> tuple[int, int]:
-    """(d_in, d_out) of a linear layer or of GPT-2's transposed one."""
+    """(d_in, d_out) of a linear layer or of GPT-2's transposed one. Raises BenchError for anything else."""
     if hasattr(layer, "in_features"):
         return int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
     if type(layer).__name__ == "Conv1D":

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from mosld_bench.compat.peft import to_base_device
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig
 
@@ -28,17 +29,25 @@ def gate(logits: Tensor, top_k: int | None, renormalize: bool, dropout: float = 
     """
     probabilities = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     scores = F.dropout(probabilities, dropout) if dropout else probabilities
-    if top_k is None or (top_k == logits.shape[-1] and not dropout):
+    if top_k is None or (top_k == logits.shape[-1] and not dropout):  # dense
         return scores, probabilities
-    if renormalize and not dropout:  # a softmax over the K largest logits is the same, in half as many operations
-        values, picks = logits.topk(top_k, dim=-1)
-        values = values.softmax(dim=-1, dtype=probabilities.dtype)
+    if renormalize and not dropout:
+        values, picks = _renormalized_top_k(logits, top_k, probabilities.dtype)
     else:
         values, picks = scores.topk(top_k, dim=-1)
         if renormalize:
             total = values.sum(dim=-1, keepdim=True)
             values = values / (total + (total == 0))  # all experts of a token may have been dropped
     return torch.zeros_like(probabilities).scatter(-1, picks, values), probabilities
+
+
+def _renormalized_top_k(logits: Tensor, top_k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The K largest of softmax(logits) divided by their sum, and their indices, both (..., K), from logits (..., N).
+
+    A softmax over the K largest logits is the same, in half as many operations.
+    """
+    values, picks = logits.topk(top_k, dim=-1)
+    return values.softmax(dim=-1, dtype=dtype), picks
 
 
 def within_capacity(gates: Tensor, top_k: int, capacity: float, mask: Tensor | None = None) -> Tensor:
@@ -70,21 +79,27 @@ def balance_loss(gates: Tensor, probabilities: Tensor, mask: Tensor | None = Non
 
 
 @dataclass
-class Pass:
-    """What the layers of a model share in one forward pass; the model fills it."""
+class ForwardPass:
+    """What the adapted modules of a model share in one forward pass; the model fills it."""
 
-    mask: Tensor | None = None  # 1 for real tokens
+    mask: Tensor | None = None  # (batch, tokens), 1 for real tokens, 0 for padding; None: all are real
     open: bool = True  # until the balance losses are asked for
 
 
 class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
-    """A frozen module with experts beside it, and with ``mixture_router`` (N, d_in) where there is more than one."""
+    """A frozen module with N experts beside it, and with ``mixture_router`` (N, d_in) where N is more than one.
+
+    ``settings``, ``experts`` (N), ``rank`` (r) and ``scale`` (alpha / r) have one entry for every adapter of the model.
+    """
 
     mixture_router: nn.ParameterDict
     adapter_layer_names: tuple[str, ...] = ("mixture_router",)
     other_param_names = ("settings", "experts", "rank", "scale")
 
-    def __init__(self, base_layer: nn.Module, adapter: str, config: MixtureConfig, **shape: Any) -> None:
+    def __init__(
+        self, base_layer: nn.Module, adapter: str, config: MixtureConfig, *, experts: int, rank: int, alpha: float
+    ) -> None:
+        """Put ``experts`` experts of ``rank`` beside ``base_layer``, their output scaled by ``alpha / rank``."""
         super().__init__()
         self.base_layer = base_layer
         for name in self.adapter_layer_names:
@@ -94,37 +109,38 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self.rank: dict[str, int] = {}
         self.scale: dict[str, float] = {}
         self.merged_adapters: list[str] = []
-        self.current = Pass()
+        self.current = ForwardPass()
         self.balance: Tensor | None = None
+        self.cast_input_dtype_enabled = True  # what PEFT's disable_input_dtype_casting turns off
         self._active_adapter = adapter
-        self.update_layer(adapter, config, **shape)
+        self.update_layer(adapter, config, experts=experts, rank=rank, alpha=alpha)
 
-    def update_layer(self, adapter: str, config: MixtureConfig, experts: int, rank: int, alpha: float) -> None:
-        """Add the parameters of ``adapter``."""
+    def update_layer(self, adapter: str, config: MixtureConfig, *, experts: int, rank: int, alpha: float) -> None:
+        """Add the parameters of ``adapter``, as the constructor does for the first one."""
         self.settings[adapter] = config
         self.experts[adapter], self.rank[adapter], self.scale[adapter] = experts, rank, alpha / rank
         for name, parameter in self._parameters_of(adapter).items():
             getattr(self, name)[adapter] = nn.Parameter(parameter)
         weight = next(self.base_layer.parameters())
-        self._move_adapter_to_device_of_base_layer(adapter, weight.device)  # type: ignore[operator]
+        to_base_device(self, adapter, weight.device)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)  # type: ignore[operator]
 
     def _parameters_of(self, adapter: str) -> dict[str, Tensor]:
-        """Initial values of the adapter's parameters, by their names."""
+        """Initial values of the adapter's parameters, by their names, in the order in which they are drawn."""
         raise NotImplementedError
 
     def _shared(self, adapter: str) -> tuple[str, ...]:
-        """The parameters that every token uses whole; the others are one expert's part below the other's."""
+        """Names of the parameters that every token uses whole; the others are stacked, one part for each expert."""
         return ("mixture_router",)
 
     def idle(self, adapter: str) -> int:
-        """Parameters of the experts that one token leaves out: N - K of N, none with dense routing.
+        """How many parameters belong to the experts that one token leaves out: N - K of N, none with dense routing.
 
         They are computed all the same, with a gate of zero, since the experts are stacked.
         """
         experts, picked = self.experts[adapter], self.settings[adapter].top_k or self.experts[adapter]
-        own = (getattr(self, name) for name in self.adapter_layer_names if name not in self._shared(adapter))
-        return sum(part[adapter].numel() * (experts - picked) // experts for part in own)
+        stacked = (getattr(self, name) for name in self.adapter_layer_names if name not in self._shared(adapter))
+        return sum(matrices[adapter].numel() * (experts - picked) // experts for matrices in stacked)
 
     def _route(self, adapter: str, logits: Tensor) -> Tensor:
         """Gates (..., N) from router logits (..., N); leaves the balance loss on the module where it is asked for.
@@ -150,25 +166,30 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         return gates
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> NoReturn:
+        """Raises BenchError: gates depend on the token, so no one matrix does what the mixture does."""
         refuse_to_merge()
 
     def unmerge(self) -> NoReturn:
+        """Raises BenchError: nothing was merged."""
         refuse_to_merge()
 
 
 def gaussian(rows: int, columns: int) -> Tensor:
-    """A down-projection's start: Gaussian as in MoSLD (no std given there), at the spread of PEFT's uniform default."""
+    """Initial values of a down-projection, (rows, columns): Gaussian with std 1/sqrt(3 columns).
+
+    MoSLD draws from a Gaussian and names no std; this is the std of PEFT's default for LoRA's A, which is uniform.
+    """
     return torch.randn(rows, columns) / math.sqrt(3 * columns)
 
 
 def fresh_router(experts: int, features: int) -> Tensor:
-    """A router's start (N, d_in): PyTorch's default for linear layers, uniform in +-1/sqrt(d_in)."""
+    """Initial values of a router, (N, d_in): PyTorch's default for linear layers, uniform in +-1/sqrt(d_in)."""
     bound = 1 / math.sqrt(features)
     return torch.empty(experts, features).uniform_(-bound, bound)
 
 
 def refuse_to_merge() -> NoReturn:
-    """Say why a mixture stays beside the base weights."""
+    """Raise BenchError, which says why a mixture stays beside the base weights."""
     raise BenchError(
         "A routed mixture cannot be merged into the base weights: its gates depend on the token. "
         "Keep the adapter beside the model (PeftModel.from_pretrained)."

@@ -8,17 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mosld_bench.methods.base import Method
-from mosld_bench.methods.registry import register
+from mosld_bench import Method, register
 
 
 class Scaled(nn.Module):
+    """A linear layer with a trained factor for each of its outputs."""
+
     def __init__(self, inner: nn.Linear) -> None:
         super().__init__()
         self.inner = inner
         self.scale = nn.Parameter(torch.zeros(inner.out_features, device=inner.weight.device))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
         y: Tensor = self.inner(x)
         return y + self.scale * y
 
@@ -28,6 +30,7 @@ class ScaleMethod(Method):
     """Trains nothing but the factors; its size is fixed, so it has no knob."""
 
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
+        """Put factors of zero on every layer whose name is in ``target_modules``."""
         model.requires_grad_(False)
         for module in list(model.modules()):
             for name, child in list(module.named_children()):

@@ -3,26 +3,26 @@
 {e} is the entity, {n} a person, {use} what a tool is used for.
 """
 
-Asks = dict[str, list[str]]  # relation -> questions
+Wordings = dict[str, list[str]]  # relation -> wordings of the question for it
 
-# relation -> wordings of the question; {e} is the entity. A draft takes relation and wording at random.
-ANIMAL_ASKS = {
+# A draft takes relation and wording at random.
+ANIMAL_QUESTIONS = {
     "habitat": ["Which home suits the {e}?", "Where could someone meet a wild {e}?"],
     "diet": ["Which dinner suits the {e}?", "What would make a good meal for the {e}?"],
     "cover": ["What would a hand feel on the {e}?", "Which coat does the {e} wear?"],
     "breath": ["How does the {e} take in air?", "By which means does air reach the {e}?"],
     "young": ["How do young ones of the {e} begin life?", "What is true of every newborn {e}?"],
 }
-FOOD_ASKS = {
+FOOD_QUESTIONS = {
     "taste": ["What would {n} feel about the {e}?", "Which of the words suits the {e}?"],
     "source": ["Which start has the {e}?", "Where should {n} look for the {e}?"],
     "group": ["Which part of the market has the {e}?", "Which dinner would have the {e}?"],
 }
-TOOL_ASKS = {
+TOOL_QUESTIONS = {
     "room": ["The {e} is missing. Which room should be searched?", "Which room is right for the {e}?"],
     "user": ["Whose job needs the {e} most?", "Who would miss the {e} at work?"],
 }
-USE_ASKS = {
+USE_QUESTIONS = {
     "entity": [
         "{n} must {use} today. What will help most?",
         "Somebody needs to {use}. Which thing is best?",
@@ -31,23 +31,23 @@ USE_ASKS = {
     "room": ["{n} must {use} today. Which room is best?"],
     "user": ["Whose job is it to {use}?", "Somebody needs to {use}. Who is best at that?"],
 }
-WORLD_ASKS = {
+WORLD_QUESTIONS = {
     "capital": ["Which city governs {e}?", "Which city would the president of {e} call home?"],
     "language": ["Which words would a visitor hear in {e}?", "Which lessons help most on a trip to {e}?"],
     "continent": ["Which part of a map shows {e}?", "A visitor lands in {e}. Which continent is that?"],
 }
-PEOPLE_ASKS = {
+PEOPLE_QUESTIONS = {
     "hobby": ["What makes {e} happy on a free day?", "Which pastime does {e} love most?"],
     "pet": ["Which companion sleeps beside {e}?", "Which companion waits at home for {e}?"],
     "birth": ["When is the birthday of {e}?", "Which time of year was {e} born?"],
 }
-MATERIAL_ASKS = {
+MATERIAL_QUESTIONS = {
     "origin": ["Where does {e} come from at the start?", "Where did they get {e}?"],
     "trait": ["What should we know about {e}?", "What do we all know about {e}?"],
     "material": ["Which stuff is {e} made of?", "Which stuff did the maker of {e} need?"],
 }
 # relation -> questions whose answer is another entity of which the same holds: two facts have to be compared.
-LIKE_ASKS = {
+LIKE_QUESTIONS: dict[str, Wordings] = {
     "animals": {
         "habitat": ["Which one lives where the {e} lives?"],
         "diet": ["Which one eats what the {e} eats?"],
@@ -65,7 +65,8 @@ LIKE_ASKS = {
         "continent": ["Which one is in the continent of {e}?"],
     },
 }
-STORY_ASKS: dict[str, tuple[str, Asks]] = {
+# table -> the sentence of the story on an entity of it, {n} being a person, and the questions on the entity.
+STORY_QUESTIONS: dict[str, tuple[str, Wordings]] = {
     "animals": (
         "{n} saw the {e}.",
         {
@@ -82,7 +83,7 @@ STORY_ASKS: dict[str, tuple[str, Asks]] = {
         {"user": ["Whose job needs the thing that {n} lost?"], "room": ["Where should {n} look for it?"]},
     ),
 }
-TRIP_ASKS: dict[str, tuple[str, Asks]] = {
+TRIP_QUESTIONS: dict[str, tuple[str, Wordings]] = {
     "countries": (
         "{n} was in {e}.",
         {
@@ -96,7 +97,7 @@ TRIP_ASKS: dict[str, tuple[str, Asks]] = {
         {"use": ["What could {n} do with the gift?"], "user": ["Who has need of what {n} bought?"]},
     ),
 }
-VISIT_ASKS: dict[str, tuple[str, Asks]] = {
+VISIT_QUESTIONS: dict[str, tuple[str, Wordings]] = {
     "people": (
         "{n} played with {e}.",
         {

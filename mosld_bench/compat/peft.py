@@ -1,0 +1,147 @@
+"""What is used of PEFT beyond its documentation: how tuners of other packages become known to it, and their hooks.
+
+PEFT is imported inside the functions. `import mosld_bench` loads this module, and importing PEFT loads our tuners,
+which need what stands here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+_TUNERS = ("mosld_bench.tuners.mixture", "mosld_bench.tuners.mixlora")
+#: What PEFT puts before the base model's names of modules and parameters.
+_WRAPPED = "base_model.model."
+
+Value = TypeVar("Value")
+
+
+class _AfterPeft(MetaPathFinder):
+    """Finds no module; when PEFT is looked for, it has our tuners imported right after."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "peft":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_all(module: ModuleType) -> None:
+                load(module)
+                _import_tuners()
+
+            spec.loader.exec_module = load_all  # type: ignore[method-assign]
+        return spec
+
+
+def register_with_peft() -> None:
+    """Make PEFT know our tuners: now if it is imported already, else as soon as it is.
+
+    After `import mosld_bench`, PEFT loads adapters of ours as it does its own (``PeftModel.from_pretrained``).
+    """
+    if "peft" in sys.modules:
+        _import_tuners()
+    elif not any(isinstance(finder, _AfterPeft) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterPeft())
+
+
+def _import_tuners() -> None:
+    for name in _TUNERS:
+        importlib.import_module(name)
+
+
+def register_tuner(name: str, config_class: Any, model_class: Any) -> None:
+    """Make PEFT know a tuner, as ``peft_type`` in capitals. To be called once, by the tuner's package."""
+    from aenum import extend_enum
+    from peft.utils import register_peft_method
+    from peft.utils.peft_types import PeftType
+
+    # PEFT refuses names that its enum lacks, so the name comes first.
+    if name.upper() not in PeftType.__members__:
+        extend_enum(PeftType, name.upper(), name.upper())
+    register_peft_method(name=name, config_cls=config_class, model_cls=model_class, prefix=model_class.prefix)
+
+
+def config_classes() -> dict[str, type]:
+    """PEFT type, such as ``LORA`` -> its configuration class; of all methods that PEFT knows, ours among them."""
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    return {str(getattr(peft_type, "value", peft_type)): cls for peft_type, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+
+
+def default_target_modules() -> dict[str, list[str]]:
+    """Model type, such as ``llama`` -> the modules that PEFT gives LoRA where a configuration names none."""
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    return TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING  # type: ignore[no-any-return]
+
+
+def of_module(patterns: Mapping[str, Value], module: str, default: Value) -> Value:
+    """What ``patterns``, a ``rank_pattern`` or ``alpha_pattern``, say for ``module``, else ``default``.
+
+    A pattern is a regular expression for the end of a module's name, from a dot on; the first that matches counts.
+    """
+    from peft.utils.other import get_pattern_key
+
+    return patterns.get(get_pattern_key(patterns, module), default)
+
+
+def replace_module(tuner: Any, *, parent: nn.Module, name: str, adapted: nn.Module, original: nn.Module) -> None:
+    """Put ``adapted`` where ``parent`` has ``original`` under ``name``, on its device. ``tuner``: a ``BaseTuner``."""
+    tuner._replace_module(parent, name, adapted, original)
+
+
+def is_excluded(target: Any) -> bool:
+    """Whether the answer of ``_check_target_module_exists`` says that the module is under ``exclude_modules``.
+
+    The answer is true or a match for a target. It is false or None for no target, and for one that is excluded a third
+    falsy thing.
+    """
+    return not target and target is not False and target is not None
+
+
+def to_base_device(layer: Any, adapter: str, device: torch.device) -> None:
+    """Move the parameters of ``adapter`` in ``layer``, a ``BaseTunerLayer``, to ``device`` and the base's dtype."""
+    layer._move_adapter_to_device_of_base_layer(adapter, device)
+
+
+def cast_input(layer: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x`` in ``dtype``, unless the user switched that off for ``layer`` (``disable_input_dtype_casting``)."""
+    return layer._cast_input_dtype(x, dtype)  # type: ignore[no-any-return]
+
+
+def base_name(name: str) -> str:
+    """A module's or parameter's name in the base model, from its ``name`` in the model with an adapter."""
+    return name.removeprefix(_WRAPPED)
+
+
+def is_plain_lora(module: nn.Module) -> bool:
+    """Whether ``module`` is a linear layer with ``lora_B lora_A x`` added, and no variant of LoRA such as DoRA."""
+    from peft.tuners.lora import Linear
+
+    return type(module) is Linear and not module.lora_variant
+
+
+def prompt_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that make ``model``'s virtual tokens (prefix-tuning, prompt-tuning); none without such."""
+    return [parameter for name, parameter in model.named_parameters() if name.startswith("prompt_encoder.")]
+
+
+def learned_prompt(model: Any) -> Any:
+    """What ``model`` puts before every text, for one text; None where it is no ``PeftModel`` with virtual tokens.
+
+    A cache of keys and values (prefix-tuning), or embeddings (1, virtual tokens, hidden) (prompt-tuning, P-tuning).
+    """
+    config = getattr(model, "active_peft_config", None)
+    return model.get_prompt(1) if config is not None and config.is_prompt_learning else None

@@ -1,0 +1,85 @@
+"""What is used of transformers beyond its documentation: the layers of its cache, and names on their way out.
+
+Importing this module imports transformers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+
+@contextmanager
+def old_names_allowed() -> Iterator[None]:
+    """Ignore FutureWarnings: for calls in which one library uses another's old names, which we cannot change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def cache_argument(model: nn.Module) -> str:
+    """The name of the argument of ``model``'s forward that takes kept keys and values.
+
+    ``past_key_values``, and ``cache`` from transformers 5.24 on, where the other name draws a warning. A model with an
+    adapter takes anything and hands it on, so that its base is asked.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    parameters = inspect.signature(base.forward).parameters
+    return next((name for name in ("past_key_values", "cache") if name in parameters), "past_key_values")
+
+
+@dataclass(frozen=True)
+class KeptPrefix:
+    """Keys and values of a prefix by layer, each (1, heads, tokens, head size)."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+    @classmethod
+    def of(cls, cache: Cache) -> KeptPrefix:
+        """What a forward left in ``cache``. Raises ValueError where these are no keys and values."""
+        layers = tuple((layer.keys, layer.values) for layer in cache.layers)
+        if not layers or not all(isinstance(part, Tensor) for layer in layers for part in layer):
+            raise ValueError("the model leaves no keys and values in the cache that it is given")
+        return cls(layers)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the prefix has."""
+        return self.layers[0][0].shape[-2]
+
+    def lent(self) -> Cache:
+        """A cache for one forward of any number of rows, which leaves the prefix as it is."""
+        return Cache(layers=[_LentLayer(keys, values) for keys, values in self.layers])
+
+
+class _LentLayer(DynamicLayer):  # type: ignore[misc]
+    """Stands before the keys and values of every row, and forgets these: layer by layer, so that they cost nothing."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(self, keys: Tensor, values: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of the prefix and the rows' own after them, (rows, heads, tokens, head size)."""
+        rows = len(keys)
+        return (
+            torch.cat([self.keys.expand(rows, -1, -1, -1), keys], dim=-2),
+            torch.cat([self.values.expand(rows, -1, -1, -1), values], dim=-2),
+        )
+
+
+def growing_cache(layers: Sequence[tuple[Tensor, Tensor]] = ()) -> Cache:
+    """A cache that a forward adds its keys and values to, after those of ``layers``."""
+    cache = DynamicCache()
+    for index, (keys, values) in enumerate(layers):
+        cache.update(keys, values, index)
+    return cache

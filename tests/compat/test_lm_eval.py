@@ -1,0 +1,108 @@
+"""What compat/lm_eval.py, and scoring and loading of tasks besides it, assume of lm-eval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosld_bench.compat import lm_eval as compat
+from tests.compat.assumption import assumed
+from tests.conftest import items, write_task
+from tests.support.models import tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A task of multiple choice, and one that includes it."""
+    root = tmp_path_factory.mktemp("tasks")
+    write_task(root, "copy", items(6, "abc"))
+    text = (root / "copy.yaml").read_text().replace("copy.jsonl", str(root / "copy.jsonl"))
+    (root / "copy.yaml").write_text(text)
+    (root / "more.yaml").write_text("include: copy.yaml\ntask: more\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def manager(folder: Path) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=[str(folder)], include_defaults=False)
+
+
+@pytest.fixture(scope="module")
+def task(manager: Any) -> Any:
+    (task,) = manager.load([compat.task_config(manager, "copy")])["tasks"].values()
+    return task
+
+
+def test_templates_are_compiled_once() -> None:
+    with assumed("lm-eval", "lm_eval.utils.env.from_string compiles the templates of all tasks and may be replaced"):
+        from lm_eval.utils import apply_template, env
+
+        compat.compile_templates_once()
+        compat.compile_templates_once()
+        before = env.from_string.cache_info()
+        assert [apply_template("a {{word}}", {"word": word}) for word in ("b", "c")] == ["a b", "a c"]
+        after = env.from_string.cache_info()
+        assert (after.misses - before.misses, after.hits - before.hits) == (1, 1)
+
+
+def test_the_definition_of_a_task_with_its_includes(manager: Any, folder: Path) -> None:
+    with assumed("lm-eval", "TaskManager.task_index[name].yaml_path is a task's file, which load_yaml reads whole"):
+        assert {"copy", "more"} <= set(manager.all_subtasks)
+        assert "copy" not in manager.all_groups
+        own = compat.task_config(manager, "copy")
+        assert own["dataset_kwargs"]["data_files"]["test"] == str(folder / "copy.jsonl")
+        assert compat.task_config(manager, "more")["test_split"] == "test"
+
+
+def test_a_task_is_what_scoring_and_training_take_it_for(task: Any) -> None:
+    with assumed(
+        "lm-eval", "a task has OUTPUT_TYPE, multiple_input, eval_docs, its templates applied, and its metrics in order"
+    ):
+        assert task.OUTPUT_TYPE == "multiple_choice"
+        assert not task.multiple_input
+        doc = next(iter(task.eval_docs))
+        assert task.doc_to_text(doc) == "ab0?"
+        assert task.doc_to_choice(doc)[task.doc_to_target(doc)] == "a"
+        assert task.config.target_delimiter == " "
+        assert list(task.aggregation()) == ["acc"]
+        assert task.higher_is_better() == {"acc": True}
+
+
+def test_filters_have_names(task: Any) -> None:
+    with assumed("lm-eval", "the filters of a task's answers are in _filters, each with a name; `none` if none is set"):
+        assert [answers.name for answers in task._filters] == ["none"]
+        assert compat.filter_names(task) == compat.filter_names(object()) == ["none"]
+
+
+def test_documents_are_decoded_once(task: Any) -> None:
+    with assumed("lm-eval", "a task's documents come from the methods test_docs and validation_docs"):
+        compat.decode_once(task)
+        assert task.test_docs() is task.test_docs()
+        assert len(task.test_docs()) == len(task.eval_docs) == 6
+
+
+def test_windows_over_a_long_text() -> None:
+    """For log-likelihoods of whole texts: every token is scored once, after as many others as fit."""
+    with assumed("lm-eval", "get_rolling_token_windows and make_disjoint_window cut a text into (context, scored)"):
+        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+        windows = [make_disjoint_window(w) for w in get_rolling_token_windows([3, 4, 5, 6, 7], 1, 2, 1)]
+        assert [token for _, scored in windows for token in scored] == [3, 4, 5, 6, 7]
+        assert windows[0] == ([1], [3, 4])
+
+
+def test_generation_stops_at_strings() -> None:
+    with assumed(
+        "lm-eval", "stop_sequences_criteria(tokenizer, stops, prompt width, rows) makes transformers' criteria"
+    ):
+        import torch
+        from lm_eval.models.utils_hf import stop_sequences_criteria
+
+        words = tokenizer()
+        ids = torch.tensor([words("ab.")["input_ids"]])
+        assert bool(torch.as_tensor(stop_sequences_criteria(words, ["."], 1, 1)(ids, None)).all())
+        assert not bool(torch.as_tensor(stop_sequences_criteria(words, ["?"], 1, 1)(ids, None)).any())

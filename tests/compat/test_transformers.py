@@ -1,0 +1,110 @@
+"""What compat/transformers.py assumes of transformers' caches, and of the name under which a forward takes one."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicLayer
+
+from mosld_bench.compat.transformers import KeptPrefix, cache_argument, growing_cache, old_names_allowed
+from tests.compat.assumption import assumed
+from tests.support.models import build, config
+
+KINDS = ["llama", "mistral", "qwen2", "gpt2"]
+
+
+def kept(model: Any, ids: Tensor) -> KeptPrefix:
+    """Keys and values of the tokens ``ids``, (1, tokens)."""
+    cache = growing_cache()
+    model(input_ids=ids, use_cache=True, **{cache_argument(model): cache})
+    return KeptPrefix.of(cache)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prefix_is_kept_and_lent_to_several_rows(kind: str) -> None:
+    """Logits after a lent prefix are those of the whole text, and the prefix is as it was."""
+    model: Any = build(config(kind))
+    prefix, rows = torch.randint(3, 40, (1, 5)), torch.randint(3, 40, (3, 4))
+    with torch.no_grad(), assumed("transformers", "a cache has layers with keys and values, and asks each to update"):
+        before = kept(model, prefix)
+        assert before.tokens == 5
+        assert [part.shape[0] for part in before.layers[0]] == [1, 1]
+        values = [part.clone() for layer in before.layers for part in layer]
+        whole = model(torch.cat([prefix.expand(3, -1), rows], dim=1)).logits[:, 5:]
+        for _ in range(2):
+            options = {cache_argument(model): before.lent(), "use_cache": True}
+            after = model(input_ids=rows, position_ids=torch.arange(5, 9)[None], **options).logits
+            torch.testing.assert_close(after, whole, rtol=1e-4, atol=1e-4)
+        assert all(torch.equal(*pair) for pair in zip(values, (p for la in before.layers for p in la), strict=True))
+
+
+def test_a_cache_grows_from_what_is_kept() -> None:
+    model: Any = build(config())
+    ids = torch.randint(3, 40, (1, 9))
+    with torch.no_grad(), assumed("transformers", "DynamicCache.update(keys, values, index) begins a layer"):
+        first, cache = kept(model, ids[:, :5]), growing_cache(kept(model, ids[:, :5]).layers)
+        options = {cache_argument(model): cache, "use_cache": True}
+        model(input_ids=ids[:, 5:], position_ids=torch.arange(5, 9)[None], **options)
+        both, whole = KeptPrefix.of(cache), kept(model, ids)
+        assert (first.tokens, both.tokens) == (5, 9)
+        for ours, theirs in zip(both.layers, whole.layers, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_what_holds_no_keys_and_values_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves no keys and values"):
+        KeptPrefix.of(growing_cache())
+    with assumed("transformers", "the layer of a cache that no forward has filled has keys and values, which are None"):
+        empty = Cache(layers=[DynamicLayer()])
+        with pytest.raises(ValueError, match="leaves no keys and values"):
+            KeptPrefix.of(empty)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "gpt_neo"])
+def test_the_argument_of_the_cache_is_asked_of_the_forward(kind: str) -> None:
+    model: Any = build(config(kind))
+    with (
+        torch.no_grad(),
+        assumed("transformers", "a forward names its cache past_key_values, or cache, without warning"),
+    ):
+        assert kept(model, torch.randint(3, 40, (1, 5))).tokens == 5  # a warning is an error in this suite
+
+
+def test_an_adapter_s_base_is_asked() -> None:
+    base = build(config())
+    name = cache_argument(base)
+    settings: Any = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
+    assert cache_argument(get_peft_model(base, settings)) == name
+
+
+def test_both_names_and_neither() -> None:
+    class Old(nn.Module):
+        def forward(self, input_ids: Tensor, past_key_values: Any = None) -> None: ...
+
+    class New(nn.Module):
+        def forward(self, input_ids: Tensor, cache: Any = None) -> None: ...
+
+    class Own(nn.Module):
+        """One of another author: ``cache`` may be something else there."""
+
+        def forward(self, input_ids: Tensor, past_key_values: Any = None, cache: bool = True) -> None: ...
+
+    class Without(nn.Module):
+        def forward(self, input_ids: Tensor, **options: Any) -> None: ...
+
+    names = [cache_argument(model) for model in (Old(), New(), Own(), Without())]
+    assert names == ["past_key_values", "cache", "past_key_values", "past_key_values"]
+
+
+def test_old_names_are_allowed_and_nothing_else() -> None:
+    with old_names_allowed():
+        warnings.warn("an old name", FutureWarning, stacklevel=1)
+        with pytest.raises(UserWarning, match="something else"):
+            warnings.warn("something else", UserWarning, stacklevel=1)
+    with pytest.raises(FutureWarning):
+        warnings.warn("an old name", FutureWarning, stacklevel=1)

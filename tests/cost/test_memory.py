@@ -1,0 +1,142 @@
+"""Memory: LLaMA2-7B by hand, the formula of activations against autograd, and the sizes that all of it rests on."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from transformers import LlamaConfig, PreTrainedConfig
+
+from mosld_bench.cost import Memory, Shape, UnknownShapeError, memory_of
+from mosld_bench.errors import UnknownNameError
+from mosld_bench.inputs import Encoded, load_config
+from mosld_bench.methods import fit_budget, registry
+from mosld_bench.methods.live import copy_sharing_weights, unshare_trainable
+from mosld_bench.spec.recipe import load_recipes
+from mosld_bench.spec.trial import ModelSpec, TrainSpec
+from mosld_bench.trial import train
+from tests.conftest import REPOSITORY
+from tests.support.models import VOCABULARY, build, config
+
+RECIPES = load_recipes(REPOSITORY / "methods")
+LLAMA2_7B = load_config(ModelSpec(name="NousResearch/Llama-2-7b-hf"))
+PARAMETERS_7B = 6_738_415_616
+A100 = 80e9
+
+
+def memory(recipe: str, optimizer: str = "adamw", **changes: Any) -> Memory:
+    """Of training ``recipe`` on LLaMA2-7B at its own size."""
+    settings = {"epochs": 10, "batch_size": 64, "dtype": "bfloat16", "gradient_checkpointing": True} | changes
+    fit = fit_budget(RECIPES[recipe], LLAMA2_7B, "native")
+    return memory_of(fit, Shape.of(LLAMA2_7B), TrainSpec(**settings), optimizer=optimizer)
+
+
+def test_full_fine_tuning_of_7b_by_hand() -> None:
+    """13.5 GB base, 27 trained in float32, 27 gradients; 34 h + 8 m bytes a layer and token, twice, and 4 h kept."""
+    adafactor = memory("full", optimizer="adafactor")
+    assert (adafactor.weights, adafactor.pristine, adafactor.gradients) == tuple(n * PARAMETERS_7B for n in (4, 2, 4))
+    layer = (34 * 4096 + 8 * 11008) * 8192
+    assert adafactor.activations == 4 * 4096 * 32 * 8192 + 2 * layer
+    assert adafactor.logits == 14 * 1024 * 32000
+    assert adafactor.total == pytest.approx(76.1e9, abs=0.05e9)
+    adamw = memory("full")
+    assert adamw.optimizer == 8 * PARAMETERS_7B
+    assert adamw.total == 22 * PARAMETERS_7B  # while it steps: 4 + 2 + 4 + 8, and 4 of scratch
+    assert adamw.total > A100 > adafactor.total
+
+
+def test_adapters_on_7b() -> None:
+    lora, mosld = memory("lora"), memory("mosld")
+    assert lora.weights == 2 * PARAMETERS_7B + 4 * 4_194_304
+    assert lora.pristine == 0
+    assert lora.total == pytest.approx(18.8e9, abs=0.1e9)
+    assert mosld.total - lora.total == pytest.approx(16 * (13_893_632 - 4_194_304), rel=0.01)
+    assert memory("lora", gradient_checkpointing=False).total == pytest.approx(57.1e9, abs=0.1e9)
+    base = memory("base")
+    assert (base.gradients, base.optimizer, base.pristine, base.weights) == (0, 0, 0, 2 * PARAMETERS_7B)
+
+
+def test_the_parts_of_half_a_gigabyte_and_more_in_words() -> None:
+    assert memory("full").breakdown() == (
+        "optimiser states 54, weights 27, the optimiser's step 27, gradients 27, the base kept beside them 13"
+    )
+    assert memory("lora").breakdown() == "weights 13, activations 5"
+
+
+def test_an_optimiser_of_another_name_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="There is no optimizer named 'sgd'"):
+        memory("lora", optimizer="sgd")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("recipe", ["lora", "mosld", "full"])
+def test_the_formula_of_activations_agrees_with_autograd(recipe: str, dtype: str) -> None:
+    """What autograd keeps of a small LLaMA, storage by storage, trained weights and their casts included."""
+    llama = LlamaConfig(
+        hidden_size=256, intermediate_size=688, num_hidden_layers=8, num_attention_heads=8, vocab_size=1000
+    )
+    base = build(llama).to(getattr(torch, dtype))
+    method, fit = registry.get(RECIPES[recipe].method), fit_budget(RECIPES[recipe], llama, "native")
+    model = method.attach(copy_sharing_weights(base), fit.params)
+    unshare_trainable(model, base)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    model.train()
+    method.before_step(model)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, tuple[int, torch.Tensor]] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    batch = [Encoded("a", ids, 1) for ids in torch.randint(0, 1000, (16, 64)).tolist()]
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+        train.answer_loss(model, batch, 0)
+    spec = TrainSpec.model_validate({"steps": 1, "batch_size": 16, "max_length": 64, "dtype": dtype})
+    estimate = memory_of(fit, Shape.of(llama), spec, optimizer="adamw")
+    measured = sum(n_bytes for n_bytes, _ in kept.values())
+    assert measured == pytest.approx(estimate.activations + estimate.casts, rel=0.15)
+
+
+def test_checkpointing_keeps_no_copy_of_the_weights() -> None:
+    """Autocast's cache would hold all trained weights in bfloat16 until the end of a forward."""
+    seen: list[bool] = []
+
+    class Watched(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.is_autocast_cache_enabled())
+            return super().forward(x)
+
+    model = build(LlamaConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
+                              vocab_size=60)).requires_grad_(True)  # fmt: skip
+    model.get_submodule("lm_head").__class__ = Watched
+    items = [Encoded("a", [3, 4, 5], 1)] * 2
+    for kept in (False, True):
+        spec = TrainSpec(steps=1, batch_size=2, dtype="bfloat16", gradient_checkpointing=kept)
+        train.train(
+            model, registry.get("full"), examples=items, validation=[], spec=spec, learning_rate=1e-4, seed=0, pad=0
+        )
+    assert seen == [True, False]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2", "mistral"])
+def test_the_shape_of_a_transformer(kind: str) -> None:
+    shape = Shape.of(config(kind))
+    assert (shape.hidden, shape.layers, shape.vocabulary) == (32, 4, VOCABULARY)
+    assert shape.inner == (128 if kind == "gpt2" else 48)
+    assert shape.keys == (32 if kind == "gpt2" else 16)
+
+
+def test_a_model_without_a_size_is_named() -> None:
+    with pytest.raises(UnknownShapeError, match="MambaConfig has no whole number num_attention_heads"):
+        Shape.of(config("mamba"))
+    lists = SimpleNamespace(hidden_size=32, num_attention_heads=[4, 4], num_hidden_layers=2, vocab_size=10)
+    with pytest.raises(UnknownShapeError, match="SimpleNamespace has no whole number num_attention_heads"):
+        Shape.of(cast(PreTrainedConfig, lists))

@@ -1,0 +1,57 @@
+"""The built-in methods beyond the small Llama on which every test run holds the recipes to the contract."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import PreTrainedConfig
+
+from mosld_bench.errors import BenchError, UnknownNameError
+from mosld_bench.methods import check_method, registry
+from mosld_bench.spec.recipe import load_recipes
+from tests.conftest import REPOSITORY
+from tests.support.models import build, config
+
+RECIPES = load_recipes(REPOSITORY / "methods")
+
+#: What else a base model may be: with biases at q, k and v; without shared key and value heads; with tied embeddings.
+ARCHITECTURES = {
+    "qwen2": config("qwen2"),
+    "mistral": config("mistral", num_key_value_heads=4),
+    "tied": config("llama", tie_word_embeddings=True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Could not find a config file")
+@pytest.mark.parametrize("shape", ARCHITECTURES.values(), ids=ARCHITECTURES)
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_keeps_the_contract_on_other_architectures(name: str, shape: PreTrainedConfig) -> None:
+    recipe = RECIPES[name]
+    assert len(check_method(registry.get(recipe.method), recipe.params, knob=recipe.knob, config=shape)) == 8
+
+
+@pytest.mark.parametrize("name", ["base", "full"])
+def test_a_method_without_params_refuses_them(name: str) -> None:
+    with pytest.raises(BenchError, match=f"The method '{name}' takes no params, but the recipe gives r, alpha"):
+        registry.get(name).attach(build(config()), {"r": 8, "alpha": 16})
+
+
+def test_fields_and_types_that_peft_lacks_are_refused_by_name() -> None:
+    peft, model = registry.get("peft"), build(config())
+    with pytest.raises(UnknownNameError, match=r"There is no PEFT type named 'LORRA'\. Did you mean 'LORA'"):
+        peft.attach(model, {"peft_type": "lorra"})
+    with pytest.raises(UnknownNameError, match=r"There is no field of LoraConfig named 'rank'"):
+        peft.attach(model, {"peft_type": "LORA", "rank": 8})
+    with pytest.raises(BenchError, match="PEFT refuses these settings of LoraConfig"):
+        peft.attach(model, {"peft_type": "LORA", "target_modules": ["no_such_module"]})
+
+
+def test_the_size_of_a_method_is_set_by_the_first_knob_that_its_params_have() -> None:
+    peft = registry.get("peft")
+    assert peft.knob_of({"peft_type": "LORA", "r": 8}) == "r"
+    assert peft.knob_of({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 20}) == "num_virtual_tokens"
+    assert peft.knob_of({"peft_type": "IA3"}) is None
+    assert peft.at({"r": 8, "lora_alpha": 16}, 4) == {"r": 4, "lora_alpha": 8}
+    assert registry.get("mixture").at({"r": 8, "lora_alpha": 16, "experts": 4}, 2, "experts") == {
+        "r": 8, "lora_alpha": 16, "experts": 2
+    }  # fmt: skip

@@ -1,0 +1,62 @@
+"""Parameters counted without weights: the papers' counts by their formulas, and each setting counted once."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+from transformers import LlamaConfig, PreTrainedConfig
+
+from mosld_bench.methods import Counts, base_size, count, count_trainable, registry
+from mosld_bench.methods.count import adapted_module, empty_model
+from mosld_bench.spec.recipe import load_recipes
+from tests.conftest import REPOSITORY
+from tests.support.models import build, config
+
+RECIPES = load_recipes(REPOSITORY / "methods")
+LLAMA2_7B = LlamaConfig(
+    hidden_size=4096, num_hidden_layers=32, intermediate_size=11008, num_attention_heads=32, vocab_size=32000
+)
+
+
+def test_molas_own_counts_on_all_linears() -> None:
+    """arXiv 2402.08562: all seven linears at r 8 with five experts on average, and with eight everywhere."""
+    linears = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    for experts, parameters in ([2, 4, 6, 8], 105_635_840), (8, 169_017_344):
+        params = RECIPES["mola"].params | {"experts": experts, "target_modules": linears}
+        assert count_trainable(registry.get("mixture"), LLAMA2_7B, params) == parameters
+
+
+def test_mixloras_count_by_its_formula() -> None:
+    """A layer has 4 r 2d (attention), N r 3 (d + d_ff) (experts) and N d (router)."""
+    trainable = count_trainable(registry.get("mixlora"), LLAMA2_7B, RECIPES["mixlora"].params | {"r": 16})
+    assert trainable == 32 * (4 * 16 * 2 * 4096 + 8 * 16 * 3 * (4096 + 11008) + 8 * 4096) == 203_423_744
+
+
+def test_tied_weights_count_once() -> None:
+    assert base_size(config(tie_word_embeddings=False)) - base_size(config(tie_word_embeddings=True)) == 32 * 47
+
+
+def test_a_parameter_belongs_to_the_module_that_it_adapts() -> None:
+    model = registry.get("peft").attach(build(config()), RECIPES["lora"].params)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    modules = {f"model.layers.{layer}.self_attn.{name}" for layer in range(4) for name in ("q_proj", "v_proj")}
+    assert {adapted_module(model, name) for name in trained} == modules
+    counts = Counts(config())
+    assert counts.by_module(registry.get("peft"), RECIPES["lora"].params).keys() == modules
+    whole = Counts(config()).by_module(registry.get("full"), {})
+    assert sum(whole.values()) == base_size(config())
+
+
+def test_a_setting_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[PreTrainedConfig] = []
+
+    def watched(shape: PreTrainedConfig) -> nn.Module:
+        built.append(shape)
+        return empty_model(shape)
+
+    monkeypatch.setattr(count, "empty_model", watched)
+    counts, method, params = Counts(config()), registry.get("peft"), RECIPES["lora"].params
+    assert counts.trainable(method, params) == counts.trainable(method, dict(params)) < counts.total(method, params)
+    assert len(built) == 1
+    counts.trainable(method, {**params, "r": 3})
+    assert len(built) == 2
