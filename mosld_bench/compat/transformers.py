@@ -36,6 +36,11 @@ def cache_argument(model: nn.Module) -> str:
     return next((name for name in ("past_key_values", "cache") if name in parameters), "past_key_values")
 
 
+def with_cache(model: nn.Module, cache: Cache) -> dict[str, Any]:
+    """The arguments that make ``model``'s forward read ``cache`` and add to it."""
+    return {cache_argument(model): cache, "use_cache": True}
+
+
 @dataclass(frozen=True)
 class KeptPrefix:
     """Keys and values of a prefix by layer, each (1, heads, tokens, head size)."""
@@ -44,10 +49,10 @@ class KeptPrefix:
 
     @classmethod
     def of(cls, cache: Cache) -> KeptPrefix:
-        """What a forward left in ``cache``. Raises ValueError where these are no keys and values."""
+        """What a forward left in ``cache``. Raises TypeError where these are no keys and values."""
         layers = tuple((layer.keys, layer.values) for layer in cache.layers)
         if not layers or not all(isinstance(part, Tensor) for layer in layers for part in layer):
-            raise ValueError("the model leaves no keys and values in the cache that it is given")
+            raise TypeError("the model leaves no keys and values in the cache that it is given")
         return cls(layers)
 
     @property

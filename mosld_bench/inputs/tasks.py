@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache, lru_cache, partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mosld_bench.compat.lm_eval import compile_templates_once, decode_once, filter_names, task_config
 from mosld_bench.errors import DataError, UnknownNameError, fetch_hint
 from mosld_bench.inputs.source_note import check_revision
 from mosld_bench.spec.task_files import TaskFiles, data_files, leaves
@@ -30,7 +30,7 @@ class TaskLoader:
         self._built: dict[str, Any] = {}
         self._managers: dict[bool, Any] = {}  # without and with lm-eval's own tasks
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        _compile_templates_once()
+        compile_templates_once()
 
     def get(self, name: str) -> Any:
         """The lm-eval task ``name``. Raises UnknownNameError, or DataError where it or its data cannot be read."""
@@ -58,22 +58,19 @@ class TaskLoader:
         manager = self._manager(name)
         config = self._config(name, manager)
         task = self._with_data(name, manager, config)
-        _decode_once(task)
+        decode_once(task)
         return task
 
     def _config(self, name: str, manager: Any) -> dict[str, Any]:
         """The definition with its includes resolved, and with paths to the data on this machine."""
-        from lm_eval.tasks._yaml_loader import load_yaml
-
-        yaml_path = manager.task_index[name].yaml_path
-        config: dict[str, Any] = load_yaml(yaml_path, resolve_func=True) if yaml_path else {}
-        config["task"] = name
+        definition = task_config(manager, name)
+        config = {**definition, "task": name}
         if name in self.files.paths and (local := data_files(config, self.files.paths[name].parent)):
             config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": local}
             for file in map(Path, leaves(local)):
                 if file.is_file() and file.stat().st_size == 0:
                     raise DataError(f"The data file {file} of the task {name!r} is empty.")
-        if yaml_path and "class" not in config and not config.get("num_fewshot"):
+        if definition and "class" not in config and not config.get("num_fewshot"):
             # lm-eval lists a whole split to draw the prompt's examples from, even where it shows none: millions of
             # rows, or a training split that the local copy of a data set lacks.
             config |= {"fewshot_split": None, "fewshot_config": {"samples": []}}
@@ -129,31 +126,10 @@ def _cache(folder: Path) -> str:
     return str(Path(HF_DATASETS_CACHE) / "mosld-bench" / state.hexdigest()[:16])
 
 
-def _compile_templates_once() -> None:
-    """lm-eval compiles a task's templates anew for every document: minutes for 20,000 of them, seconds if kept."""
-    from lm_eval.utils import env
-
-    if not hasattr(env.from_string, "cache_info"):
-        env.from_string = lru_cache(maxsize=1024)(env.from_string)
-
-
-def _decode_once(task: Any) -> None:
-    """``datasets`` decodes a row whenever it is asked for it, and lm-eval asks for all of them five times a trial."""
-    splits = {"test_docs": task.has_test_docs(), "validation_docs": task.has_validation_docs()}
-    for name, exists in splits.items():
-        if exists:
-            setattr(task, name, cache(partial(_rows, getattr(task, name))))
-
-
-def _rows(docs: Callable[[], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
-    return list(docs())
-
-
 def primary_metric(task: Any) -> str:
     """The metric that tables show: the first of the definition, under lm-eval's name (``acc,none``)."""
     metrics = list(task.aggregation())
-    filters = [f.name for f in getattr(task, "_filters", [])] or ["none"]
-    return f"{metrics[0]},{filters[0]}"
+    return f"{metrics[0]},{filter_names(task)[0]}"
 
 
 def chance(task: Any, docs: Iterable[dict[str, Any]]) -> float | None:

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from mosld_bench.compat.peft import learned_prompt
+from mosld_bench.compat.transformers import KeptPrefix, growing_cache, with_cache
 from mosld_bench.errors import OutOfMemoryError
 from mosld_bench.inputs.items import Request
 from mosld_bench.trial.batching import cut
@@ -81,8 +82,9 @@ def score_packed(
         for batch in (trees[piece] for piece in cut([len(tree.tokens) for tree in trees], tokens)):
             places = [_Columns(row, *place) for row, tree in enumerate(batch) for place in tree.places]
             inputs = _inputs(batch, kept, pad, *device_and_dtype(model))
+            cache = with_cache(bare, kept.lent()) if kept else {}
             with _may_refuse(model):
-                _score_batch(bare, places, requests, scores, **inputs)
+                _score_batch(bare, places, requests, scores, **inputs, **cache)
         work.computed += len(trunk.tokens) + sum(len(tree.tokens) for tree in trunk.trees)
     work.count(requests)
     return scores
@@ -124,7 +126,7 @@ def _score_batch(
     places: Sequence[_Columns],
     requests: Sequence[Request],
     scores: list[Score],
-    **inputs: Tensor,
+    **inputs: Any,
 ) -> None:
     """One forward on ``inputs``; the scores of the requests at ``places`` go into ``scores``."""
     device = inputs["input_ids"].device
@@ -170,14 +172,14 @@ def _first_line(error: BaseException) -> str:
 
 
 def _inputs(
-    batch: Sequence[Tree], kept: _Kept | None, pad: int, device: torch.device, dtype: torch.dtype
-) -> dict[str, Any]:
+    batch: Sequence[Tree], kept: KeptPrefix | None, pad: int, device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
     """What the model is called with for a batch of trees that grow from the keys and values ``kept``.
 
     ``attention_mask``: (trees, 1, nodes, kept tokens + nodes), 0 where a node sees another, else the least number of
     ``dtype``; ``input_ids`` and ``position_ids``: (trees, nodes).
     """
-    begin = kept.length if kept else 0
+    begin = kept.tokens if kept else 0
     ids, _ = padded([tree.tokens for tree in batch], pad, device)
     size = ids.shape[1]
     ends = torch.arange(1, size + 1).repeat(len(batch), 1)  # padding sees itself only
@@ -189,73 +191,31 @@ def _inputs(
     sees = (node[:, None] >= node[None, :]) & (node[:, None] < ends.to(device)[:, None, :])
     bias = torch.zeros(len(batch), 1, size, begin + size, dtype=dtype, device=device)
     bias[:, 0, :, begin:].masked_fill_(~sees, torch.finfo(dtype).min)
-    inputs = {"input_ids": ids, "attention_mask": bias, "position_ids": (positions + begin).to(device)}
-    return inputs | ({"past_key_values": kept.lent(), "use_cache": True} if kept else {})
+    return {"input_ids": ids, "attention_mask": bias, "position_ids": (positions + begin).to(device)}
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """Keys and values of a prefix by layer, (1, heads, tokens, head size)."""
-
-    layers: tuple[tuple[Tensor, Tensor], ...]
-
-    @classmethod
-    def of(cls, cache: Cache) -> _Kept:
-        """What a forward left in ``cache``. Raises TypeError where that are no keys and values."""
-        layers = tuple((layer.keys, layer.values) for layer in cache.layers)
-        if not layers or not all(isinstance(part, Tensor) for layer in layers for part in layer):
-            raise TypeError("the model leaves no keys and values in the cache that it is given")
-        return cls(layers)
-
-    @property
-    def length(self) -> int:
-        """Tokens of the prefix."""
-        return self.layers[0][0].shape[-2]
-
-    def lent(self) -> Cache:
-        """A cache for one forward of any number of rows."""
-        return Cache(layers=[_LentLayer(keys, values) for keys, values in self.layers])
-
-
-class _LentLayer(DynamicLayer):  # type: ignore[misc]
-    """Stands before the keys and values of every row, and forgets these: layer by layer, so that they cost nothing."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self.keys, self.values = keys, values
-
-    def update(self, keys: Tensor, values: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        before = ((self.keys, keys), (self.values, values))
-        both = [torch.cat([old.expand(len(new), -1, -1, -1), new], dim=-2) for old, new in before]
-        return both[0], both[1]
-
-
-def _extended(model: nn.Module, root: _Kept | None, tokens: Sequence[int]) -> _Kept:
+def _extended(model: nn.Module, root: KeptPrefix | None, tokens: Sequence[int]) -> KeptPrefix:
     """Keys and values of ``tokens`` after those of ``root``."""
-    device, begin = device_and_dtype(model)[0], root.length if root else 0
-    cache = DynamicCache()
-    for index, (keys, values) in enumerate(root.layers if root else ()):
-        cache.update(keys, values, index)
+    device, begin = device_and_dtype(model)[0], root.tokens if root else 0
+    cache = growing_cache(root.layers if root else ())
     last = torch.tensor([len(tokens) - 1], device=device)
     logits_at(
         model, torch.zeros_like(last), last, input_ids=torch.tensor([list(tokens)], device=device),
-        position_ids=torch.arange(begin, begin + len(tokens), device=device)[None],
-        past_key_values=cache, use_cache=True,
+        position_ids=torch.arange(begin, begin + len(tokens), device=device)[None], **with_cache(model, cache),
     )  # fmt: skip
-    return _Kept.of(cache)
+    return KeptPrefix.of(cache)
 
 
-def _rooted(model: nn.Module) -> tuple[nn.Module, _Kept | None]:
+def _rooted(model: nn.Module) -> tuple[nn.Module, KeptPrefix | None]:
     """The model without its virtual tokens, and their keys and values (prefix-tuning learns these themselves)."""
-    config = getattr(model, "active_peft_config", None)
-    if config is None or not config.is_prompt_learning:
+    prompt = learned_prompt(model)
+    if prompt is None:
         return model, None
-    bare, prompt = model.get_base_model(), model.get_prompt(1)  # type: ignore[operator]
+    bare = model.get_base_model()  # type: ignore[operator]
     if isinstance(prompt, Tensor):  # embeddings that stand before the text (prompt-tuning, P-tuning)
-        embeddings, prompt = prompt.to(device_and_dtype(model)[1]), DynamicCache()
-        bare(inputs_embeds=embeddings, past_key_values=prompt, use_cache=True, logits_to_keep=1)
-    return bare, _Kept.of(prompt)
+        embeddings, prompt = prompt.to(device_and_dtype(model)[1]), growing_cache()
+        bare(inputs_embeds=embeddings, logits_to_keep=1, **with_cache(bare, prompt))
+    return bare, KeptPrefix.of(prompt)
 
 
 def device_and_dtype(model: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
-from mosld_bench.compat.transformers import KeptPrefix, cache_argument, growing_cache, old_names_allowed
+from mosld_bench.compat.transformers import KeptPrefix, cache_argument, growing_cache, old_names_allowed, with_cache
 from tests.compat.assumption import assumed
 from tests.support.models import build, config
 
@@ -21,7 +21,7 @@ KINDS = ["llama", "mistral", "qwen2", "gpt2"]
 def kept(model: Any, ids: Tensor) -> KeptPrefix:
     """Keys and values of the tokens ``ids``, (1, tokens)."""
     cache = growing_cache()
-    model(input_ids=ids, use_cache=True, **{cache_argument(model): cache})
+    model(input_ids=ids, **with_cache(model, cache))
     return KeptPrefix.of(cache)
 
 
@@ -37,8 +37,8 @@ def test_a_prefix_is_kept_and_lent_to_several_rows(kind: str) -> None:
         values = [part.clone() for layer in before.layers for part in layer]
         whole = model(torch.cat([prefix.expand(3, -1), rows], dim=1)).logits[:, 5:]
         for _ in range(2):
-            options = {cache_argument(model): before.lent(), "use_cache": True}
-            after = model(input_ids=rows, position_ids=torch.arange(5, 9)[None], **options).logits
+            positions = torch.arange(5, 9)[None]
+            after = model(input_ids=rows, position_ids=positions, **with_cache(model, before.lent())).logits
             torch.testing.assert_close(after, whole, rtol=1e-4, atol=1e-4)
         assert all(torch.equal(*pair) for pair in zip(values, (p for la in before.layers for p in la), strict=True))
 
@@ -48,8 +48,7 @@ def test_a_cache_grows_from_what_is_kept() -> None:
     ids = torch.randint(3, 40, (1, 9))
     with torch.no_grad(), assumed("transformers", "DynamicCache.update(keys, values, index) begins a layer"):
         first, cache = kept(model, ids[:, :5]), growing_cache(kept(model, ids[:, :5]).layers)
-        options = {cache_argument(model): cache, "use_cache": True}
-        model(input_ids=ids[:, 5:], position_ids=torch.arange(5, 9)[None], **options)
+        model(input_ids=ids[:, 5:], position_ids=torch.arange(5, 9)[None], **with_cache(model, cache))
         both, whole = KeptPrefix.of(cache), kept(model, ids)
         assert (first.tokens, both.tokens) == (5, 9)
         for ours, theirs in zip(both.layers, whole.layers, strict=True):
@@ -57,11 +56,11 @@ def test_a_cache_grows_from_what_is_kept() -> None:
 
 
 def test_what_holds_no_keys_and_values_is_refused() -> None:
-    with pytest.raises(ValueError, match="leaves no keys and values"):
+    with pytest.raises(TypeError, match="leaves no keys and values"):
         KeptPrefix.of(growing_cache())
     with assumed("transformers", "the layer of a cache that no forward has filled has keys and values, which are None"):
         empty = Cache(layers=[DynamicLayer()])
-        with pytest.raises(ValueError, match="leaves no keys and values"):
+        with pytest.raises(TypeError, match="leaves no keys and values"):
             KeptPrefix.of(empty)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import torch
 
 from mosld_bench import display
 from mosld_bench.cost import (
@@ -204,9 +203,3 @@ def test_hours_on_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(display.plan_sentences(plan, 8, 80e9)) == len(sentences) - 1
     slow = display.plan_sentences(plan, 8, 80e9, {"bfloat16": 200e6}.__getitem__)
     assert slow == display.plan_sentences(plan, 8, 80e9)
-
-
-def test_the_rate_of_a_core_is_measured_and_leaves_the_threads_alone() -> None:
-    threads = torch.get_num_threads()
-    assert 1e8 < device.core_rate("float32") < 1e13
-    assert torch.get_num_threads() == threads

@@ -28,7 +28,6 @@ from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Fit, ModelSpec
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial import WorkerConfig
-from mosld_bench.trial.device import Clock, PeakMemory
 from tests.conftest import REPOSITORY, bench
 from tests.support import models
 from tests.support.runs import run_inline
@@ -70,41 +69,6 @@ def test_of_full_fine_tuning_the_whole_model_is_stored() -> None:
     base = models.build(models.config())
     model = registry.get("full").attach(copy_sharing_weights(base), {})
     assert measure.stored(model) == registry.get("full").active(model) == sum(p.numel() for p in base.parameters())
-
-
-def test_meters() -> None:
-    clock = Clock("cpu")
-    work = torch.ones(300, 300)
-    assert 0 < clock.seconds(lambda: work @ work, least=0.01) < 1
-    with PeakMemory("cpu", every=0.001) as memory:
-        held = torch.ones(30_000_000)
-        assert clock.seconds(lambda: held.sum(), least=0.02) > 0
-    assert memory.peak > held.nbytes
-
-
-def test_clock_of_a_gpu_counts_between_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Event:
-        """At 2 ms when first recorded, 5 ms later each time."""
-
-        time = -3.0
-
-        def __init__(self, enable_timing: bool) -> None:
-            assert enable_timing
-
-        def record(self) -> None:
-            Event.time += 5.0
-            self.at, self.waited = Event.time, False
-
-        def synchronize(self) -> None:
-            self.waited = True
-
-        def elapsed_time(self, other: Event) -> float:
-            assert other.waited
-            return other.at - self.at
-
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    assert Clock("cuda").seconds(lambda: None, least=0.005) == pytest.approx(0.005)
-    assert Clock("cuda").seconds(lambda: None, least=0.1) == pytest.approx(0.005 / 21)
 
 
 def entry(name: str, train: tuple[float, ...], prompt: tuple[float, ...]) -> Entry:
