@@ -1,7 +1,8 @@
 """The answer: a pure function of a study and its records.
 
-`build_report` makes it all; `analyse`, `main_rows` and `write_report` are its parts, for who wants the numbers too.
-Importing the package is light: matplotlib and typst are loaded by what needs them.
+`build_report` writes the PDF, tables and figures of a study. It is `analyse` and `write_report` one after the other;
+between the two, `main_rows` gives the numbers of the table of results. Importing the package loads neither pandas nor
+matplotlib nor typst.
 """
 
 from __future__ import annotations

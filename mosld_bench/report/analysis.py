@@ -166,7 +166,7 @@ class Analysis:
 
     def under(self, metric: str, row: Row) -> Row:
         """The row as another metric than the primary scores it."""
-        return replace(row, seeds=tuple(seed_scores(self.study, row.setting, row.records, metric)))
+        return replace(row, seeds=tuple(seed_scores(self.study, row.setting, row.records, metric=metric)))
 
     def chance(self, tasks: Sequence[str]) -> float | None:
         """Mean chance level; None unless every task has one."""

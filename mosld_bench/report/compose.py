@@ -12,7 +12,7 @@ from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.sections import SECTIONS
 from mosld_bench.report.sections.summary import summary
 
-_RESULTS = "Results"  # the section that tells what its figures show, and why others are not there
+_RESULTS = "Results"  # title of the section that says what its figures show, and why others are not there
 
 
 def compose(analysis: Analysis, figures: Sequence[Plot | str]) -> Document:
@@ -33,8 +33,8 @@ def compose(analysis: Analysis, figures: Sequence[Plot | str]) -> Document:
 def _with_figures(section: Section, plots: Sequence[Plot], absent: Sequence[str]) -> Section:
     """The section with its figures at its end."""
     plots = [plot for plot in plots if plot.section == section.title]
-    told = [_figures_paragraph(plots, absent)] if section.title == _RESULTS else []
-    return replace(section, blocks=(*section.blocks, *told, *map(_figure, plots)))
+    text = [_figures_paragraph(plots, absent)] if section.title == _RESULTS else []
+    return replace(section, blocks=(*section.blocks, *text, *map(_figure, plots)))
 
 
 def _figures_paragraph(plots: Sequence[Plot], absent: Sequence[str]) -> Paragraph:

@@ -11,7 +11,7 @@ from mosld_bench.spec.trial import Condition
 MISSING = "–"
 
 
-def percent(value: float | None, sign: bool = False) -> str:
+def percent(value: float | None, *, sign: bool = False) -> str:
     """A fraction in per cent: 0.685 -> '68.5', with ``sign`` '+68.5'. A true minus, no signed zero, and – for None."""
     if value is None:
         return MISSING
@@ -26,7 +26,9 @@ def count(value: float | None) -> str:
 
 def interval(low: float | None, high: float | None, between: str = " to ") -> str:
     """An interval of fractions in signed per cent; – where an end is None."""
-    return MISSING if low is None or high is None else f"{percent(low, True)}{between}{percent(high, True)}"
+    if low is None or high is None:
+        return MISSING
+    return f"{percent(low, sign=True)}{between}{percent(high, sign=True)}"
 
 
 def p_value(p: float | None) -> str:

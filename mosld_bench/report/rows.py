@@ -125,7 +125,7 @@ def make_rows(study: Study, trials: Sequence[Trial], records: Sequence[Record]) 
 
 
 def seed_scores(
-    study: Study, setting: str, records: Sequence[Record], metric: str | None = None
+    study: Study, setting: str, records: Sequence[Record], *, metric: str | None = None
 ) -> Iterator[SeedScores]:
     """Scores seed by seed, under each task's primary metric or the one called ``metric``.
 

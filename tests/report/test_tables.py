@@ -137,7 +137,7 @@ def test_columns_of_a_group_share_a_heading() -> None:
 
 
 def test_printed_numbers() -> None:
-    assert [percent(value, True) for value in (0.685, -0.0123, -0.0004, None)] == [
+    assert [percent(value, sign=True) for value in (0.685, -0.0123, -0.0004, None)] == [
         "+68.5",
         "−1.2",
         "0.0",
