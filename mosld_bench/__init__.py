@@ -5,9 +5,9 @@ The public names, nothing else. Importing the package is cheap; torch is loaded 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mosld_bench._lazy import door
 from mosld_bench._version import __version__ as __version__
 from mosld_bench.compat.peft import register_with_peft
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mosld_bench.trial.execute import execute
     from mosld_bench.tuners.mixture import MixtureConfig, aux_loss
 
-_HOME = {
+_MODULES = {
     "BenchError": "errors",
     "Fit": "spec.trial",
     "fit_budget": "methods.fit",
@@ -54,10 +54,7 @@ __all__ = [  # noqa: RUF022 - grouped as the nouns of the project
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'mosld_bench' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"mosld_bench.{_HOME[name]}"), name)
+__getattr__ = door(__name__, _MODULES)
 
 
 register_with_peft()

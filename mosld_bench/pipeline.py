@@ -24,6 +24,7 @@ from mosld_bench.spec.workspace import Workspace
 
 if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
+    from mosld_bench.report import Analysis
 
 __all__ = ["Options", "find_overlaps", "printed_slips", "report", "run"]
 
@@ -53,8 +54,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     failed = [record for record in records if record.status == "failed"]
     _print_failures(failed, store, console)
     if len(failed) < len(plan.planned):
-        path = report(study, workspace, options.include_paths, trials=plan.trials)
-        _print_results(study, workspace, path, console)
+        _report_and_print(plan, workspace, options, console)
     return 1 if failed else 0
 
 
@@ -65,17 +65,19 @@ def report(
 
     ``trials``: the plan that the report is of; by default that of ``study``.
     """
-    from mosld_bench.report.build import build_report
+    from mosld_bench.report import write_report
+
+    planned = study.plan(workspace, include_paths) if trials is None else trials
+    return write_report(_analysis(study, workspace, include_paths, planned), workspace.reports / study.name)
+
+
+def _analysis(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial]) -> Analysis:
+    from mosld_bench.report import analyse
 
     files = TaskFiles.scan((workspace.tasks, *include_paths))
     tasks = {task: files.config(task) or {} for task in study.tasks}
     paper = Published.load(workspace.published) if study.published else None
-    return build_report(
-        study,
-        study.plan(workspace, include_paths) if trials is None else trials,
-        Store(workspace.results).sources(study, tasks, paper),
-        workspace.reports / study.name,
-    )
+    return analyse(study, trials, Store(workspace.results).sources(study, tasks, paper))
 
 
 def find_overlaps(
@@ -122,8 +124,14 @@ def _print_failures(failed: Sequence[Record], store: Store, console: Console) ->
         console.print(f"failed: {record.trial_id}; the whole error is in {file}", soft_wrap=True)
 
 
-def _print_results(study: Study, workspace: Workspace, path: Path, console: Console) -> None:
+def _report_and_print(plan: Plan, workspace: Workspace, options: Options, console: Console) -> None:
+    """Compile the report, and print its main table, the slips of the paper's tables and where it is."""
+    from mosld_bench.report import main_rows, write_report
+
+    study = plan.study
+    analysis = _analysis(study, workspace, options.include_paths, plan.trials)
+    path = write_report(analysis, workspace.reports / study.name)
     if study.trains:
-        console.print(display.results_table(path.parent / "tables" / "main.csv"))
+        console.print(display.results_table(main_rows(analysis)))
     for line in (*printed_slips(study, workspace), f"report: {path}"):
         console.print(line, soft_wrap=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mosld_bench._lazy import door
 
 if TYPE_CHECKING:
     from mosld_bench.cost.estimate import (
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mosld_bench.cost.memory import Memory, Shape, UnknownShapeError, memory_of
 
 # Loaded when asked for: what counts and measures imports torch, what estimates does not.
-_HOME = {
+_MODULES = {
     "Memory": "memory",
     "Shape": "memory",
     "UnknownShapeError": "memory",
@@ -54,7 +55,4 @@ __all__ = [  # noqa: RUF022 - grouped as the docstring says
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = door(__name__, _MODULES)

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
+from typing import Protocol
 
 from rich.table import Table
 
+#: A mean (0 to 1) and its standard deviation over seeds; None where there is none.
+MeanSd = tuple[float | None, float | None]
 
-def results_table(main_csv: Path) -> Table:
-    """One line a row of a report's ``tables/main.csv``: mean scores in per cent, and how they spread over seeds."""
-    import pandas as pd
 
-    frame = pd.read_csv(main_csv)
+class ResultRow(Protocol):
+    """What the table shows of a row of a report, as `report.MainRow` has it."""
+
+    @property
+    def recipe(self) -> str: ...
+    @property
+    def setting(self) -> str: ...
+    @property
+    def budget(self) -> str: ...
+    @property
+    def trainable(self) -> int | None: ...
+    @property
+    def in_domain(self) -> MeanSd: ...
+    @property
+    def out_of_domain(self) -> MeanSd: ...
+    @property
+    def seeds(self) -> int: ...
+
+
+def results_table(rows: Iterable[ResultRow]) -> Table:
+    """One line a row: mean scores in per cent, and how they spread over seeds."""
     table = Table(title="mean scores in per cent, mean ± standard deviation over seeds")
     for column in ("recipe", "setting", "budget", "trainable", "in-domain", "out-of-domain", "seeds"):
         if column in {"recipe", "setting", "budget"}:
             table.add_column(column, overflow="fold")
         else:
             table.add_column(column, justify="right", no_wrap=True)
-
-    def score(mean: float, sd: float) -> str:
-        if pd.isna(mean):
-            return "–"
-        return f"{100 * mean:.1f}" + ("" if pd.isna(sd) else f" ± {100 * sd:.1f}")
-
-    for row in frame.to_dict("records"):
-        scores = [score(row[f"{domain}_mean"], row[f"{domain}_sd"]) for domain in ("in_domain", "out_of_domain")]
-        count = row["trainable_parameters"]
-        size = "–" if pd.isna(count) else f"{int(count):,}"
-        table.add_row(row["recipe"], row["setting"], str(row["budget"]), size, *scores, str(row["seeds"]))
+    for row in rows:
+        size = "–" if row.trainable is None else f"{row.trainable:,}"
+        scores = [_score(mean, sd) for mean, sd in (row.in_domain, row.out_of_domain)]
+        table.add_row(row.recipe, row.setting, row.budget, size, *scores, str(row.seeds))
     return table
+
+
+def _score(mean: float | None, sd: float | None) -> str:
+    if mean is None:
+        return "–"
+    return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")

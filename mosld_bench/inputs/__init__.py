@@ -6,8 +6,9 @@ and `fetch_data` are functions of the modules of their name.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mosld_bench._lazy import door
 
 if TYPE_CHECKING:
     from mosld_bench.inputs.contamination import overlaps as overlaps
@@ -49,7 +50,4 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = door(__name__, _MODULES)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mosld_bench._lazy import door
 
 if TYPE_CHECKING:
     from mosld_bench.methods.base import Method
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from mosld_bench.methods.registry import get, load_plugin, names, register
 
 # Loaded when asked for: some import torch. The entry points of pyproject.toml name the built-in methods here.
-_HOME = {
+_MODULES = {
     "Method": "base",
     "register": "registry",
     "get": "registry",
@@ -41,7 +42,4 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = door(__name__, _MODULES)

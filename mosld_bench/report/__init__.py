@@ -6,15 +6,16 @@ Importing the package is light: matplotlib and typst are loaded by what needs th
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mosld_bench._lazy import door
 
 if TYPE_CHECKING:
     from mosld_bench.report.analysis import Analysis, analyse
     from mosld_bench.report.build import build_report, write_report
     from mosld_bench.report.sections.results import MainRow, main_rows
 
-_HOME = {
+_MODULES = {
     "Analysis": "analysis",
     "analyse": "analysis",
     "build_report": "build",
@@ -25,7 +26,4 @@ _HOME = {
 __all__ = ["Analysis", "MainRow", "analyse", "build_report", "main_rows", "write_report"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = door(__name__, _MODULES)

@@ -6,8 +6,9 @@ The names that other packages use; each is loaded when it is asked for, since mo
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mosld_bench._lazy import door
 
 if TYPE_CHECKING:
     from mosld_bench.trial.device import Clock as Clock
@@ -51,7 +52,4 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = door(__name__, _MODULES)

@@ -6,15 +6,15 @@ import json
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from pypdf import PdfReader
 
 from mosld_bench.errors import BenchError
-from mosld_bench.records.frame import load
+from mosld_bench.records.store import Store
 from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, items, write_task
+from tests.report.reading import read_csv
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -22,21 +22,25 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 def test_single_setting_and_report_command(tiny: Path) -> None:
     """`report` is of the study as its file says; the options of a run make that run's report again."""
     root, part = ("--root", str(tiny)), ("--settings", "single", "--methods", "lora")
-    csv, pdf = tiny / "reports" / "tiny" / "tables" / "main.csv", tiny / "reports" / "tiny" / "report.pdf"
+    table, pdf = tiny / "reports" / "tiny" / "tables" / "main.csv", tiny / "reports" / "tiny" / "report.pdf"
+
+    def rows() -> dict[tuple[str, str], dict[str, str]]:
+        return {(row["recipe"], row["setting"]): row for row in read_csv(table)}
+
     done = bench("run", "tiny", "--executor", "inline", *part, *root)
     assert done.returncode == 0, done.stderr
-    of_run = csv.read_text()
-    single = pd.read_csv(csv).set_index(["recipe", "setting"]).loc[("lora", "single")]
-    assert single["in_domain_mean"] == pytest.approx((single["copy"] + single["count"]) / 2, abs=1e-8)
+    text_of_run, single = table.read_text(), rows()["lora", "single"]
+    mean = (float(single["copy"]) + float(single["count"])) / 2
+    assert float(single["in_domain_mean"]) == pytest.approx(mean, abs=1e-8)
     pdf.unlink()
     again = bench("report", "tiny", *root)
     assert again.returncode == 0, again.stderr
     assert pdf.is_file()
-    declared = pd.read_csv(csv).set_index(["recipe", "setting"])["in_domain_mean"]
-    assert declared.isna()["lora", "mixture"]
+    declared = {key: row["in_domain_mean"] for key, row in rows().items()}
+    assert declared["lora", "mixture"] == ""
     assert declared["lora", "single"] == single["in_domain_mean"]
     assert bench("report", "tiny", *part, *root).returncode == 0
-    assert csv.read_text() == of_run
+    assert table.read_text() == text_of_run
 
 
 def test_plan_prints_counts_and_starts_nothing(tiny: Path) -> None:
@@ -44,8 +48,8 @@ def test_plan_prints_counts_and_starts_nothing(tiny: Path) -> None:
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert len(plan["trials"]) == 1 + 2 * 2 * 2
-    for one in plan["trials"][1:]:
-        assert one["residual"] == pytest.approx((one["trainable"] - one["target"]) / one["target"])
+    for trial in plan["trials"][1:]:
+        assert trial["residual"] == pytest.approx((trial["trainable"] - trial["target"]) / trial["target"])
     assert not (tiny / "results").exists()
 
 
@@ -76,10 +80,9 @@ WRONG = {
 def test_bad_input_is_one_sentence_and_nothing_half_written(
     tiny: Path, case: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-
     from mosld_bench import cli
 
-    words, said = WRONG[case]
+    words, message = WRONG[case]
     (tiny / "methods" / "greedy.yaml").write_text("include: mosld.yaml\ntitle: Greedy\nparams: {top_k: 9}\n")
     write_task(tiny / "tasks", "void", [])
     for name, weights in (("hollow", None), ("pickled", "pytorch_model.bin")):
@@ -94,7 +97,7 @@ def test_bad_input_is_one_sentence_and_nothing_half_written(
         cli.main()
     error = capsys.readouterr().err
     assert stop.value.code == 2, error
-    assert said in error
+    assert message in error
     assert "Traceback" not in error
     assert not (tiny / "results").exists()
     assert not (tiny / "reports" / "tiny" / "report.pdf").exists()
@@ -110,8 +113,9 @@ def test_an_outside_method_by_plugin_and_by_entry_point(tiny: Path, monkeypatch:
     run = bench("run", "tiny", "--methods", "scale", "--budget", "native", "--plugin", "bench_scale", "--executor",
                 "inline", *root, PYTHONPATH=path)  # fmt: skip
     assert run.returncode == 0, run.stderr
-    trained = load(tiny / "results").set_index("recipe").loc["scale", "trainable_parameters"].iloc[0]
-    assert trained == 4 * 32
+    sizes = {record.trial.recipe.name: record.size for record in Store(tiny / "results").records()}
+    assert (size := sizes["scale"]) is not None
+    assert size.trainable == 4 * 32
     # What pip writes for an installed package: a dist-info folder with the entry point.
     info = tiny / "site" / "bench_scale-0.1.0.dist-info"
     info.mkdir(parents=True)
@@ -144,12 +148,13 @@ def test_overlap_command_and_report_tell_a_planted_leak(tiny: Path) -> None:
     write_task(tiny / "tasks", "copy", [*items(20, "abcdefg"), *leak[:4]])
     done = bench("run", "tiny", "--methods", "lora", "--executor", "inline", "--root", str(tiny))
     assert done.returncode == 0, done.stderr
-    found = pd.read_csv(tiny / "reports" / "tiny" / "tables" / "overlap.csv").set_index(["train", "evaluated"])
-    assert (found.loc[("copy", "other"), "shared"], found.loc[("copy", "other"), "items"]) == (4, 20)
-    assert found.loc[("count", "other"), "shared"] == 0
-    said = bench("tasks", "overlap", "tiny", "--root", str(tiny))
-    assert said.returncode == 0, said.stderr
-    assert "20.00%" in said.stdout
+    table = read_csv(tiny / "reports" / "tiny" / "tables" / "overlap.csv")
+    shared = {(row["train"], row["evaluated"]): (row["shared"], row["items"]) for row in table}
+    assert shared["copy", "other"] == ("4", "20")
+    assert shared["count", "other"] == ("0", "20")
+    printed = bench("tasks", "overlap", "tiny", "--root", str(tiny))
+    assert printed.returncode == 0, printed.stderr
+    assert "20.00%" in printed.stdout
 
 
 def test_with_gpus_and_without_a_study_the_paper_is_run() -> None:
@@ -169,7 +174,8 @@ def test_a_built_in_generation_task_trains_and_is_scored_by_the_same_way(tiny: P
         "--set", "train.max_length=200", "--data-root", str(mirror), "--executor", "inline", "--root", str(tiny),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout
-    frame = load(tiny / "results").set_index(["recipe", "task", "metric"])
-    row = frame.loc[("mosld", "gsm8k", "exact_match,strict-match")]
-    assert row["primary"]
-    assert row["record"].train_info.train_items == {"gsm8k": 6726}  # nine tenths of 7,473
+    (record,) = [record for record in Store(tiny / "results").records() if record.trial.recipe.name == "mosld"]
+    (metric,) = [metric for metric in record.metrics if metric.metric == "exact_match,strict-match"]
+    assert (metric.task, metric.primary) == ("gsm8k", True)
+    assert record.train_info is not None
+    assert record.train_info.train_items == {"gsm8k": 6726}  # nine tenths of 7,473

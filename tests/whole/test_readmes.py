@@ -285,6 +285,14 @@ def test_the_studies_of_the_page_are_all_there() -> None:
     assert kept <= set(_spans(_prose("reports/README.md")))
 
 
+def test_the_modules_that_the_changelog_names_as_new_are_there() -> None:
+    rows = re.findall(r"^  \| `.*$", _text("CHANGELOG.md"), re.M)
+    modules = [module for row in rows for module in _spans(row.rsplit(" | ", 1)[1])]
+    assert modules
+    for module in modules:
+        importlib.import_module(module)
+
+
 def test_the_markers_are_all_told() -> None:
     markers = tomllib.loads(_text("pyproject.toml"))["tool"]["pytest"]["ini_options"]["markers"]
     assert sorted(_names("CONTRIBUTING.md", "marker")) == sorted(marker.split(":")[0] for marker in markers)
