@@ -53,8 +53,8 @@ def test_the_definition_of_a_task_with_its_includes(manager: Any, folder: Path) 
     with assumed("lm-eval", "TaskManager.task_index[name].yaml_path is a task's file, which load_yaml reads whole"):
         assert {"copy", "more"} <= set(manager.all_subtasks)
         assert "copy" not in manager.all_groups
-        own = compat.task_config(manager, "copy")
-        assert own["dataset_kwargs"]["data_files"]["test"] == str(folder / "copy.jsonl")
+        definition = compat.task_config(manager, "copy")
+        assert definition["dataset_kwargs"]["data_files"]["test"] == str(folder / "copy.jsonl")
         assert compat.task_config(manager, "more")["test_split"] == "test"
 
 

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from tests.support.models import build, config
 KINDS = ["llama", "mistral", "qwen2"]
 
 
-def layer(experts: int = 4, rank: int = 3, alpha: float = 6, mlp_bias: bool = False, **more: object) -> MixLoraLayer:
+def layer(experts: int = 4, rank: int = 3, alpha: float = 6, mlp_bias: bool = False, **more: Any) -> MixLoraLayer:
     torch.manual_seed(1)
     mlp = LlamaMLP(config(hidden_size=12, intermediate_size=14, mlp_bias=mlp_bias)).requires_grad_(False)
     settings = MixLoraConfig(experts=experts, r=rank, lora_alpha=alpha, **more).coordinates(experts)
@@ -31,21 +32,22 @@ def layer(experts: int = 4, rank: int = 3, alpha: float = 6, mlp_bias: bool = Fa
     return made
 
 
-def by_the_equations(one: MixLoraLayer, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
+def by_the_equations(module: MixLoraLayer, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
     """Every token through each of its experts, a whole feed-forward block each, summed by its gates.
 
     ``kept`` holds the factors of dropout in the order of drawing: gate's and up's input, then down's for every pick.
     """
-    settings, rank, ffn = one.settings["default"], one.rank["default"], one.base_layer
+    settings, rank, ffn = module.settings["default"], module.rank["default"], module.base_layer
     scale, outputs = settings.lora_alpha / rank, []
 
     def adapted(part: str, expert: int, v: Tensor, factor: Tensor | float = 1.0) -> Tensor:
         rows = slice(expert * rank, (expert + 1) * rank)
-        a, b = (getattr(one, f"mixture_{part}_{side}")["default"] for side in "ab")
-        return getattr(ffn, f"{part}_proj")(v) + scale * (b[:, rows] @ (a[rows] @ (v * factor)))
+        a, b = (getattr(module, f"mixture_{part}_{side}")["default"] for side in "ab")
+        y: Tensor = getattr(ffn, f"{part}_proj")(v) + scale * (b[:, rows] @ (a[rows] @ (v * factor)))
+        return y
 
     for index, token in enumerate(x.reshape(-1, x.shape[-1])):
-        scores = torch.stack([math.e ** (row @ token) for row in one.mixture_router["default"]])
+        scores = torch.stack([math.e ** (row @ token) for row in module.mixture_router["default"]])
         p = scores / scores.sum()
         picked = sorted(range(len(p)), key=lambda n: -p[n].item())[: settings.top_k]
         y = torch.zeros_like(token)
@@ -61,11 +63,11 @@ def by_the_equations(one: MixLoraLayer, x: Tensor, kept: list[Tensor] | None = N
 @pytest.mark.parametrize("mlp_bias", [False, True])
 @pytest.mark.parametrize("top_k", [1, 2, 3, 4])
 def test_forward_and_gradients_equal_a_loop_over_experts(top_k: int, mlp_bias: bool) -> None:
-    one = layer(top_k=top_k, mlp_bias=mlp_bias)
+    module = layer(top_k=top_k, mlp_bias=mlp_bias)
     x = torch.randn(2, 5, 12, dtype=torch.float64, requires_grad=True)
     target = torch.randn(2, 5, 12, dtype=torch.float64)
-    names = [*(getattr(one, name)["default"] for name in one.adapter_layer_names), x]
-    ours, theirs = one(x), by_the_equations(one, x)
+    names = [*(getattr(module, name)["default"] for name in module.adapter_layer_names), x]
+    ours, theirs = module(x), by_the_equations(module, x)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
     mine = torch.autograd.grad(((ours - target) ** 2).sum(), names)
     plain = torch.autograd.grad(((theirs - target) ** 2).sum(), names, allow_unused=True)
@@ -75,29 +77,30 @@ def test_forward_and_gradients_equal_a_loop_over_experts(top_k: int, mlp_bias: b
 
 def test_no_step_waits_for_a_value() -> None:
     """On the meta device there are no values: a step that asked the device for one would fail there."""
-    one = layer(dropout=0.4).to("meta").train()
-    one(torch.randn(2, 5, 12, dtype=torch.float64, device="meta")).sum().backward()
-    assert all(getattr(one, name)["default"].grad is not None for name in one.adapter_layer_names)
+    module = layer(dropout=0.4).to("meta").train()
+    module(torch.randn(2, 5, 12, dtype=torch.float64, device="meta")).sum().backward()
+    assert all(getattr(module, name)["default"].grad is not None for name in module.adapter_layer_names)
 
 
 def test_dropout_falls_on_the_input_of_each_lora_in_training_only() -> None:
-    one = layer(dropout=0.4)
+    module = layer(dropout=0.4)
     x = torch.randn(2, 5, 12, dtype=torch.float64)
-    torch.testing.assert_close(one.eval()(x), by_the_equations(one, x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(module.eval()(x), by_the_equations(module, x), rtol=0, atol=1e-10)
     torch.manual_seed(9)
-    ours = one.train()(x)
+    ours = module.train()(x)
     torch.manual_seed(9)
     widths = [12, 12, 14, 14]
     kept = [nn.functional.dropout(torch.ones(2, 5, width, dtype=torch.float64), 0.4) for width in widths]
-    torch.testing.assert_close(ours, by_the_equations(one, x, kept), rtol=0, atol=1e-10)
+    torch.testing.assert_close(ours, by_the_equations(module, x, kept), rtol=0, atol=1e-10)
 
 
-def mixlora(model: nn.Module, **more: object) -> PeftModel:
+def mixlora(model: nn.Module, **more: Any) -> Any:
+    """A PeftModel."""
     settings = {"r": 2, "experts": 4} | more
     return get_peft_model(model, MixLoraConfig(task_type="CAUSAL_LM", **settings))
 
 
-def stir(model: nn.Module) -> nn.Module:
+def stir(model: Any) -> Any:
     """Give the adapter an effect."""
     torch.manual_seed(3)
     with torch.no_grad():
@@ -173,7 +176,7 @@ def test_generation_with_a_cache_equals_without(kind: str) -> None:
 def test_gradient_checkpointing_changes_no_gradient() -> None:
     base = build(config())
     ids, mask = torch.randint(3, 40, (2, 9)), torch.tensor([[1] * 9, [1] * 6 + [0] * 3])
-    found = []
+    gradients = []
     for checkpointed in (False, True):
         torch.manual_seed(0)
         model = stir(mixlora(copy.deepcopy(base), dropout=0.3, balance_coef=0.5)).train()
@@ -183,10 +186,10 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
         torch.manual_seed(5)
         loss = model(input_ids=ids, attention_mask=mask).logits.float().logsumexp(-1).mean()
         (loss + aux_loss(model)).backward()
-        found.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
-    assert len(found[0]) == 4 * (4 * 2 + 7)
-    for name, gradient in found[0].items():
-        torch.testing.assert_close(gradient, found[1][name], rtol=1e-4, atol=1e-6, msg=name)
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+    assert len(gradients[0]) == 4 * (4 * 2 + 7)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_bfloat16_autocast_and_a_base_in_bfloat16() -> None:
@@ -203,11 +206,11 @@ def test_bfloat16_autocast_and_a_base_in_bfloat16() -> None:
 
 
 def test_balance_loss_is_the_routers_mean_leaves_padding_out_and_is_taken_once() -> None:
-    one = layer(balance_coef=0.5).train()
+    module = layer(balance_coef=0.5).train()
     x = torch.randn(7, 12, dtype=torch.float64)
-    one(x)
-    gates, p = gate(x @ one.mixture_router["default"].T, 2, True)
-    torch.testing.assert_close(aux_loss(one), 0.5 * balance_loss(gates, p))
+    module(x)
+    gates, p = gate(x @ module.mixture_router["default"].T, 2, True)
+    torch.testing.assert_close(aux_loss(module), 0.5 * balance_loss(gates, p))
     model = stir(mixlora(build(config()))).train()
     ids = torch.randint(3, 40, (1, 6))
     model(input_ids=ids, attention_mask=torch.ones_like(ids))
@@ -220,7 +223,7 @@ def test_balance_loss_is_the_routers_mean_leaves_padding_out_and_is_taken_once()
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"experts": 1}, "experts is 1; allowed is an integer of 2 or more"),
         ({"top_k": 5}, "top_k is 5; allowed is none .* or 1 to 4"),
@@ -233,8 +236,8 @@ def test_balance_loss_is_the_routers_mean_leaves_padding_out_and_is_taken_once()
         ({"target_modules": ["q_proj", "up_proj"]}, r"match 'model\.layers\.0\.mlp\.up_proj', inside 'mlp'"),
     ],
 )
-def test_settings_without_meaning_are_refused(settings: dict[str, object], said: str) -> None:
-    with pytest.raises(BenchError, match=said):
+def test_settings_without_meaning_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
         mixlora(build(config()), **settings)
 
 

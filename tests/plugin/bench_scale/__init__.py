@@ -34,6 +34,6 @@ class ScaleMethod(Method):
         model.requires_grad_(False)
         for module in list(model.modules()):
             for name, child in list(module.named_children()):
-                if name in params["target_modules"]:
+                if name in params["target_modules"] and isinstance(child, nn.Linear):
                     setattr(module, name, Scaled(child))
         return model

@@ -1,0 +1,204 @@
+"""The mixture in a model: what PEFT does with it, what it leaves as it was, and the settings that it refuses."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel, get_peft_model
+from torch import Tensor, nn
+
+from mosld_bench.errors import BenchError
+from mosld_bench.spec.design_space import Coordinates
+from mosld_bench.tuners.mixture import MixtureConfig, allocate, aux_loss, draw_masks
+from tests.support.models import build, config
+
+
+def mixture(model: nn.Module, **more: Any) -> Any:
+    """A PeftModel."""
+    settings: dict[str, Any] = {
+        "r": 2,
+        "experts": [2, 4],
+        "share": "down",
+        "top_k": 2,
+        "target_modules": ["q_proj", "v_proj"],
+    } | more
+    return get_peft_model(model, MixtureConfig(task_type="CAUSAL_LM", **settings))
+
+
+def stir(model: Any) -> Any:
+    """Give the adapter an effect."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "mixture_up" in name:
+                parameter.normal_(0, 0.3)
+    return model
+
+
+def test_starts_at_zero_effect_and_only_the_adapter_trains() -> None:
+    base = build(config())
+    ids = torch.randint(3, 40, (2, 9))
+    before = base(ids).logits
+    model = mixture(copy.deepcopy(base))
+    torch.testing.assert_close(model(ids).logits, before, rtol=0, atol=0)
+    assert {n.split(".")[-2] for n, p in model.named_parameters() if p.requires_grad} == {
+        "mixture_down", "mixture_up", "mixture_router"
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Could not find a config file")  # older PEFT looks for one to compare vocabularies
+def test_save_load_disable_and_refuse_to_merge(tmp_path: Path) -> None:
+    base = build(config())
+    ids = torch.randint(3, 40, (2, 9))
+    sira = {"capacity": 1.25, "dropout": 0.1, "dropout_on": "gates"}
+    model = stir(mixture(copy.deepcopy(base), **sira)).eval()
+    model.save_pretrained(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "LORA_MIXTURE"
+    loaded = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path).eval()
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=0, atol=0)
+    assert {key: getattr(loaded.peft_config["default"], key) for key in sira} == sira
+    with loaded.disable_adapter():
+        torch.testing.assert_close(loaded(ids).logits, base(ids).logits, rtol=0, atol=0)
+    assert not torch.allclose(loaded(ids).logits, base(ids).logits)
+    with pytest.raises(BenchError, match="cannot be merged"):
+        loaded.merge_and_unload()
+
+
+def test_two_adapters_in_one_model(tmp_path: Path) -> None:
+    base = build(config())
+    ids = torch.randint(3, 40, (1, 7))
+    model = stir(mixture(copy.deepcopy(base))).eval()
+    first = model(ids).logits
+    model.add_adapter("other", MixtureConfig(task_type="CAUSAL_LM", r=3, experts=3, target_modules=["q_proj"]))
+    model.set_adapter("other")
+    torch.testing.assert_close(model(ids).logits, base(ids).logits, rtol=0, atol=0)
+    model.set_adapter("default")
+    torch.testing.assert_close(model(ids).logits, first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_generation_with_a_cache_equals_without(kind: str) -> None:
+    targets = ["c_attn"] if kind == "gpt2" else ["q_proj", "v_proj"]
+    model = stir(mixture(build(config(kind)), target_modules=targets)).eval()
+    ids = torch.randint(3, 40, (2, 6))
+    options = {
+        "max_new_tokens": 8,
+        "do_sample": False,
+        "attention_mask": torch.ones_like(ids),
+        "pad_token_id": 0,
+    }
+    assert torch.equal(
+        model.generate(input_ids=ids, use_cache=True, **options),
+        model.generate(input_ids=ids, use_cache=False, **options),
+    )
+
+
+def gradients(model: Any, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    torch.manual_seed(5)
+    model.train()
+    draw_masks(model)
+    extra = None
+    loss = model(input_ids=ids, attention_mask=mask).logits.float().logsumexp(-1).mean()
+    extra = aux_loss(model)
+    (loss + extra if extra is not None else loss).backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:None of the inputs")
+@pytest.mark.parametrize(
+    "settings", [{"dropout": 0.3, "dropout_on": "weight"}, {"dropout": 0.3, "dropout_on": "gates", "capacity": 0.7}]
+)
+def test_gradient_checkpointing_changes_no_gradient(settings: dict[str, Any]) -> None:
+    """Dropout masks are replayed and the balance loss, taken outside the checkpoint, still has its graph."""
+    base = build(config())
+    ids, mask = torch.randint(3, 40, (2, 9)), torch.tensor([[1] * 9, [1] * 6 + [0] * 3])
+    settings = settings | {"balance_coef": 0.5}
+    torch.manual_seed(0)
+    plain = stir(mixture(copy.deepcopy(base), **settings))
+    torch.manual_seed(0)
+    saved = stir(mixture(copy.deepcopy(base), **settings))
+    saved.gradient_checkpointing_enable({"use_reentrant": False})
+    saved.enable_input_require_grads()
+    a, b = gradients(plain, ids, mask), gradients(saved, ids, mask)
+    assert a.keys() == b.keys()
+    assert len(a) == 4 * 2 * 3
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_balance_loss_leaves_padding_out_and_is_taken_once() -> None:
+    model = stir(mixture(build(config()), balance_coef=1.0)).train()
+    ids = torch.randint(3, 40, (1, 6))
+    model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    short = aux_loss(model)
+    assert short is not None
+    assert aux_loss(model) is None
+    longer = torch.cat([ids, torch.zeros(1, 5, dtype=torch.long)], 1)
+    model(input_ids=longer, attention_mask=torch.tensor([[1] * 6 + [0] * 5]))
+    torch.testing.assert_close(aux_loss(model), short)
+
+
+def test_bfloat16_autocast() -> None:
+    model = stir(mixture(build(config()))).train()
+    ids = torch.randint(3, 40, (1, 6))
+    exact = model(input_ids=ids).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(input_ids=ids).logits
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough.float(), exact, rtol=0.1, atol=0.3)
+
+
+def test_capacity_does_not_depend_on_how_a_batch_is_cut() -> None:
+    model = stir(mixture(build(config()), capacity=0.6)).train()
+    rows = [torch.randint(3, 40, (length,)) for length in (12, 7, 9)]
+    ids, mask = torch.zeros(3, 12, dtype=torch.long), torch.zeros(3, 12, dtype=torch.long)
+    for row, tokens in enumerate(rows):
+        ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
+    together = model(input_ids=ids, attention_mask=mask).logits
+    free = stir(mixture(build(config()))).train()(input_ids=ids, attention_mask=mask).logits
+    assert not torch.allclose(together, free, atol=1e-3)  # the limit is felt
+    for row, tokens in enumerate(rows):
+        apart = model(input_ids=tokens[None], attention_mask=torch.ones_like(tokens[None])).logits[0]
+        torch.testing.assert_close(together[row, : len(tokens)], apart, rtol=1e-4, atol=1e-5)
+
+
+def test_allocation_by_parts_of_the_depth() -> None:
+    assert [allocate([2, 4, 6, 8], layer, 32) for layer in range(32)] == [2] * 8 + [4] * 8 + [6] * 8 + [8] * 8
+    assert [allocate([2, 4, 6, 8], layer, 30) for layer in range(30)] == [2] * 8 + [4] * 7 + [6] * 8 + [8] * 7
+    assert [allocate([2, 4, 6, 8], layer, 4) for layer in range(4)] == [2, 4, 6, 8]
+    assert [allocate([8, 2], layer, 5) for layer in range(5)] == [8, 8, 8, 2, 2]
+    assert allocate(5, 3, 4) == 5
+    with pytest.raises(BenchError, match="4 parts of the depth, but the model has 3 layers"):
+        allocate([2, 4, 6, 8], 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"experts": [2, 4], "top_k": 3}, "top_k is 3; allowed is none .* or 1 to 2"),
+        ({"share": "left"}, "share is 'left'"),
+        ({"dropout": 0.1}, "dropout_on is 'none'"),
+        ({"experts": 0}, "experts is 0"),
+        ({"dropout": 1.0, "dropout_on": "input"}, "below 1"),
+        ({"experts": 1, "dropout": 0.1, "dropout_on": "gates"}, "gates only where every layer has more than one"),
+        ({"capacity": 1.25}, "capacity is 1.25; allowed is none, or above 0 with a top_k"),
+        ({"capacity": 0, "top_k": 2}, "capacity is 0"),
+    ],
+)
+def test_settings_without_meaning_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        MixtureConfig(**settings)
+
+
+def test_defaults_stand_in_one_place() -> None:
+    """What a report fills in for a coordinate that a recipe leaves open is what the tuner runs."""
+    config = MixtureConfig(target_modules=["q_proj"])
+    assert {name: getattr(config, name) for name in asdict(Coordinates())} == asdict(Coordinates())
+    assert Coordinates.of({"experts": 3, "target_modules": ["v_proj"]}) == replace(Coordinates(), experts=3)
