@@ -15,19 +15,32 @@ class ResultRow(Protocol):
     """What the table shows of a row of a report, as `report.MainRow` has it."""
 
     @property
-    def recipe(self) -> str: ...
+    def recipe(self) -> str:
+        """Its name."""
+
     @property
-    def setting(self) -> str: ...
+    def setting(self) -> str:
+        """mixture, single, frozen or counted."""
+
     @property
-    def budget(self) -> str: ...
+    def budget(self) -> str:
+        """As the study writes it."""
+
     @property
-    def trainable(self) -> int | None: ...
+    def trainable(self) -> int | None:
+        """Trainable parameters; None where no record tells."""
+
     @property
-    def in_domain(self) -> MeanSd: ...
+    def in_domain(self) -> MeanSd:
+        """Over the in-domain tasks."""
+
     @property
-    def out_of_domain(self) -> MeanSd: ...
+    def out_of_domain(self) -> MeanSd:
+        """Over the out-of-domain tasks."""
+
     @property
-    def seeds(self) -> int: ...
+    def seeds(self) -> int:
+        """Seeds that the in-domain mean is over."""
 
 
 def results_table(rows: Iterable[ResultRow]) -> Table:

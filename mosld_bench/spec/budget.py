@@ -62,6 +62,7 @@ class Native(Budget):
 
     @property
     def label(self) -> str:
+        """As native size."""
         return "native size"
 
 
@@ -78,6 +79,7 @@ class Rank(Budget):
 
     @property
     def label(self) -> str:
+        """As rank 8."""
         return f"rank {self.rank}"
 
 
@@ -94,6 +96,7 @@ class Count(Budget):
 
     @property
     def label(self) -> str:
+        """As 60,000 parameters."""
         return f"{int(self):,} parameters" if self.isdigit() else f"{self} parameters"
 
 
@@ -109,6 +112,7 @@ class Share(Budget):
 
     @property
     def label(self) -> str:
+        """As 0.5% of the base model."""
         return f"{self} of the base model"
 
 
@@ -129,6 +133,7 @@ class SizeOf(Budget):
 
     @property
     def label(self) -> str:
+        """As size of lora at rank 8."""
         return f"size of {self.recipe} at rank {self.rank}"
 
 
