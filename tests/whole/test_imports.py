@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +80,27 @@ def test_a_package_offers_its_public_names(package: str) -> None:
         "for name in package.__all__:\n"
         "    assert not isinstance(getattr(package, name), types.ModuleType), name\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("module", "wrong", "contract"),
+    [
+        ("records/store.py", "mosld_bench.run.plan", "Packages import in one direction"),
+        ("report/stats.py", "mosld_bench.cost.memory", "A report is a function of a study and its records"),
+        ("trial/batching.py", "ray", "Only the Ray executor imports ray"),
+    ],
+)
+def test_a_wrong_import_breaks_its_contract(module: str, wrong: str, contract: str, tmp_path: Path) -> None:
+    """The import rule of pyproject.toml is held, also where the import stands inside a function."""
+    pytest.importorskip("importlinter")
+    shutil.copytree(REPOSITORY / "mosld_bench", tmp_path / "mosld_bench", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    with (tmp_path / "mosld_bench" / module).open("a") as file:
+        file.write(f"\n\ndef late() -> None:\n    import {wrong}  # noqa: F401\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()",
+         "--no-cache"],
+        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{contract} BROKEN" in done.stdout
