@@ -102,11 +102,9 @@ def find_overlaps(
     )
 
 
-def printed_slips(study: Study, workspace: Workspace) -> list[str]:
-    """A line for each slip in those of the paper's printed tables that a study redoes."""
-    if not study.published:
-        return []
-    printed = slips(Published.load(workspace.published))
+def printed_slips(study: Study, published: Published | None) -> list[str]:
+    """A line for each slip in those of the paper's tables ``published`` that a study redoes."""
+    printed = slips(published) if published else []
     return [f"slip in the paper: {slip.sentence}" for slip in printed if slip.name in study.published]
 
 
@@ -133,5 +131,5 @@ def _report_and_print(plan: Plan, workspace: Workspace, options: Options, consol
     path = write_report(analysis, workspace.reports / study.name)
     if study.trains:
         console.print(display.results_table(main_rows(analysis)))
-    for line in (*printed_slips(study, workspace), f"report: {path}"):
+    for line in (*printed_slips(study, analysis.published), f"report: {path}"):
         console.print(line, soft_wrap=True)

@@ -78,8 +78,11 @@ def pages_of(pdf: Path) -> list[str]:
     return [" ".join(page.extract_text().split()) for page in PdfReader(pdf).pages]
 
 
-def uneven_analysis(root: Path) -> Analysis:
-    """LoRA, MoLA and MoSLD with three seeds, two others with one, of which MoE-LoRA happens to be the highest."""
+def uneven_study(root: Path) -> tuple[Study, list[Trial]]:
+    """LoRA, MoLA and MoSLD with three seeds, two others with one, of which MoE-LoRA happens to be the highest.
+
+    A record of every trial is written below ``root``.
+    """
     study = make_study(in_domain=("a", "b"), out_of_domain=("c",))
     scores: dict[str, tuple[float, ...]] = {
         "full": (0.8,),
@@ -89,9 +92,28 @@ def uneven_analysis(root: Path) -> Analysis:
         "hydralora": (0.5,),
         "mosld": (0.70, 0.71, 0.71),
     }
-    records = [
-        make_record(trial, study, values=dict.fromkeys("abc", scores[trial.recipe.name][trial.seed]))
-        for trial in make_trials(study, [RECIPES[name] for name in scores])
-        if trial.seed < len(scores[trial.recipe.name])
-    ]
-    return analysis_with(root, study, records)
+    recipes = [RECIPES[name] for name in scores]
+    trials = [trial for trial in make_trials(study, recipes) if trial.seed < len(scores[trial.recipe.name])]
+    values = [dict.fromkeys("abc", scores[trial.recipe.name][trial.seed]) for trial in trials]
+    write_records(root, [make_record(trial, study, values=row) for trial, row in zip(trials, values, strict=True)])
+    return study, trials
+
+
+def uneven_analysis(root: Path) -> Analysis:
+    """The analysis of `uneven_study`."""
+    return analysis_of(root, *uneven_study(root))
+
+
+def records_of_two_metrics(study: Study) -> list[Record]:
+    """LoRA with seeds 0 and 1 on tasks a, b and c: accuracies of 0.5, 0.7 and 0.3, under acc_norm by seed 0.4 and 0.6.
+
+    Under acc_norm task b is 0.1 higher.
+    """
+    records = []
+    for trial, norm in zip(make_trials(study, [RECIPES["lora"]]), (0.4, 0.6), strict=True):
+        record = make_record(trial, study, values={"a": 0.5, "b": 0.7, "c": 0.3})
+        metrics = [
+            m if m.primary else m.model_copy(update={"value": norm + 0.1 * (m.task == "b")}) for m in record.metrics
+        ]
+        records.append(record.model_copy(update={"metrics": tuple(metrics)}))
+    return records

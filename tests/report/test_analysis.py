@@ -9,7 +9,7 @@ import pytest
 from mosld_bench.report.rows import RowKey
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.trial import Condition, Domain
-from tests.report.reading import MIXTURE, analysis_of, analysis_with, uneven_analysis
+from tests.report.reading import MIXTURE, analysis_of, analysis_with, records_of_two_metrics, uneven_analysis
 from tests.support.synthetic import RECIPES, make_record, make_study, make_trials, write_records
 
 
@@ -108,13 +108,7 @@ def test_a_block_that_is_not_there_has_no_best_row(tmp_path: Path) -> None:
 
 def test_other_metrics_by_hand(tmp_path: Path) -> None:
     study = make_study(in_domain=("a", "b"), out_of_domain=("c",), seeds=(0, 1))
-    records = []
-    for trial, norm in zip(make_trials(study, [RECIPES["lora"]]), (0.4, 0.6), strict=True):
-        record = make_record(trial, study, values={"a": 0.5, "b": 0.7, "c": 0.3})
-        metrics = [
-            m if m.primary else m.model_copy(update={"value": norm + 0.1 * (m.task == "b")}) for m in record.metrics
-        ]
-        records.append(record.model_copy(update={"metrics": tuple(metrics)}))
+    records = records_of_two_metrics(study)
     analysis = analysis_with(tmp_path, study, records)
     assert analysis.other_metrics() == ["acc_norm,none"]
     (row,) = analysis.trained

@@ -39,6 +39,7 @@ from mosld_bench.report.figures.training import curve
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Domain, Fit, ModelSpec, Trial
+from tests.report.reading import uneven_study
 from tests.support.synthetic import RECIPES, make_record, make_records, make_study, make_trials, task_configs
 
 Draw = Callable[[Analysis], Plot | str | None]
@@ -119,25 +120,6 @@ def legend_titles(figure: Figure) -> list[str]:
     return [text.get_text() for text in legend_of(figure).get_texts()]
 
 
-def uneven(root: Path) -> tuple[Study, list[Trial]]:
-    """LoRA, MoLA and MoSLD with three seeds, two others with one, of which MoE-LoRA happens to be the highest."""
-    study = make_study(in_domain=("a", "b"), out_of_domain=("c",))
-    recipes = [RECIPES[name] for name in ("full", "lora", "moe-lora", "mola", "hydralora", "mosld")]
-    scores: Mapping[str, tuple[float, ...]] = {
-        "full": (0.8,),
-        "lora": (0.60, 0.61, 0.605),
-        "moe-lora": (0.75,),
-        "mola": (0.69, 0.72, 0.70),
-        "hydralora": (0.5,),
-        "mosld": (0.70, 0.71, 0.71),
-    }
-    trials = [t for t in make_trials(study, recipes) if t.seed < len(scores[t.recipe.name])]
-    for trial in trials:
-        value = scores[trial.recipe.name][trial.seed]
-        Store(root / "results").write(Outcome(make_record(trial, study, values=dict.fromkeys("abc", value))))
-    return study, trials
-
-
 def test_every_figure_that_a_study_may_ask_for_is_there() -> None:
     (choices, _) = get_args(Study.model_fields["figures"].annotation)
     assert set(get_args(choices)) == FIGURES.keys()
@@ -184,7 +166,7 @@ def test_a_figure_that_cannot_be_drawn_gives_a_sentence(draw: Draw, sentence: st
 
 def test_figures_of_rows_of_a_study(tmp_path: Path) -> None:
     """A legend's entry looks as the points do, also where a panel shows some of the recipes; all sizes are in sight."""
-    study, trials = uneven(tmp_path)
+    study, trials = uneven_study(tmp_path)
     single = study.model_copy(update={"settings": ("single",), "seeds": (0,)})
     few = make_trials(single, [RECIPES["lora"], RECIPES["mosld"]])
     write(tmp_path, study, few)
@@ -211,7 +193,7 @@ def test_figures_of_rows_of_a_study(tmp_path: Path) -> None:
 
 
 def test_size_draws_the_mean_of_each_row_at_its_size_with_one_standard_deviation(tmp_path: Path) -> None:
-    study, trials = uneven(tmp_path)
+    study, trials = uneven_study(tmp_path)
     analysis = analysis_of(tmp_path, study, trials)
     plot = plot_of(size.draw, analysis)
     inside, outside = plot.figure.axes
@@ -268,7 +250,7 @@ def test_the_frozen_base_is_a_rule_where_it_is_in_sight(tmp_path: Path) -> None:
 
 
 def test_difference_draws_the_paired_mean_and_its_interval(tmp_path: Path) -> None:
-    study, trials = uneven(tmp_path)
+    study, trials = uneven_study(tmp_path)
     analysis = analysis_of(tmp_path, study, trials)
     plot = plot_of(difference.draw, analysis)
     (axes,) = plot.figure.axes

@@ -13,7 +13,14 @@ from mosld_bench.report.sections.results import results
 from mosld_bench.report.table import Column, column_groups, latex, tex_text
 from mosld_bench.spec.trial import ModelSpec
 from tests.report.conftest import FullReport
-from tests.report.reading import analysis_of, analysis_with, read_csv, tables_of, uneven_analysis
+from tests.report.reading import (
+    analysis_of,
+    analysis_with,
+    read_csv,
+    records_of_two_metrics,
+    tables_of,
+    uneven_analysis,
+)
 from tests.support.synthetic import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,
@@ -70,13 +77,7 @@ def test_the_best_row_is_bold_and_what_is_tied_with_it_is_marked(tmp_path: Path)
 
 def test_other_metrics_by_hand(tmp_path: Path) -> None:
     study = make_study(in_domain=("a", "b"), out_of_domain=("c",), seeds=(0, 1))
-    records = []
-    for trial, norm in zip(make_trials(study, [RECIPES["lora"]]), (0.4, 0.6), strict=True):
-        record = make_record(trial, study, values={"a": 0.5, "b": 0.7, "c": 0.3})
-        metrics = [
-            m if m.primary else m.model_copy(update={"value": norm + 0.1 * (m.task == "b")}) for m in record.metrics
-        ]
-        records.append(record.model_copy(update={"metrics": tuple(metrics)}))
+    records = records_of_two_metrics(study)
     tables_of(results(analysis_with(tmp_path, study, records)))["other-metrics"].write(tmp_path)
     (row,) = read_csv(tmp_path / "other-metrics.csv")
     assert (row["recipe"], row["seeds"]) == ("lora", "2")
