@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mosld_bench import display
-from mosld_bench.inputs.overlap_cache import cached_overlaps
+from mosld_bench.inputs.overlap_cache import OverlapSearch, cached_overlaps
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Record
@@ -59,16 +59,23 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
 
 
 def report(
-    study: Study, workspace: Workspace, include_paths: tuple[Path, ...] = (), *, trials: list[Trial] | None = None
+    study: Study,
+    workspace: Workspace,
+    include_paths: tuple[Path, ...] = (),
+    *,
+    trials: list[Trial] | None = None,
+    to: Path | None = None,
 ) -> Path:
     """Compile the study's report from its records. Returns the PDF; tables and figures are beside it.
 
-    ``trials``: the plan that the report is of; by default that of ``study``.
+    ``trials``: the plan that the report is of; by default that of ``study``. ``to``: the folder of the report; by
+    default that of the study in reports/.
     """
     from mosld_bench.report import write_report
 
     planned = study.plan(workspace, include_paths) if trials is None else trials
-    return write_report(_analysis(study, workspace, include_paths, planned), workspace.reports / study.name)
+    analysis = _analysis(study, workspace, include_paths, planned)
+    return write_report(analysis, to or workspace.reports / study.name)
 
 
 def _analysis(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial]) -> Analysis:
@@ -77,7 +84,8 @@ def _analysis(study: Study, workspace: Workspace, include_paths: tuple[Path, ...
     files = TaskFiles.scan((workspace.tasks, *include_paths))
     tasks = {task: files.config(task) or {} for task in study.tasks}
     paper = Published.load(workspace.published) if study.published else None
-    return analyse(study, trials, Store(workspace.results).sources(study, tasks, paper))
+    key = OverlapSearch.of(study).key(files) if study.trains else None
+    return analyse(study, trials, Store(workspace.results).sources(study, tasks, paper, overlap_key=key))
 
 
 def find_overlaps(
@@ -87,19 +95,7 @@ def find_overlaps(
 
     ``loader`` is called only where they are searched.
     """
-    assert study.train is not None, "a study that trains nothing has no training sets"
-    general = {study.general.task: max(study.general.items)} if study.general else {}
-    return cached_overlaps(
-        Store(workspace.results),
-        study.name,
-        loader,
-        files,
-        train_on=study.in_domain + tuple(general),
-        evaluated=study.in_domain + study.out_of_domain,
-        train_items=dict.fromkeys(study.in_domain, study.train.task_items) | general,
-        split_seed=study.train.split_seed,
-        scored=study.evaluate,
-    )
+    return cached_overlaps(Store(workspace.results), study.name, OverlapSearch.of(study), files, loader)
 
 
 def printed_slips(study: Study, published: Published | None) -> list[str]:
@@ -128,7 +124,7 @@ def _report_and_print(plan: Plan, workspace: Workspace, options: Options, consol
 
     study = plan.study
     analysis = _analysis(study, workspace, options.include_paths, plan.trials)
-    path = write_report(analysis, workspace.reports / study.name)
+    path = write_report(analysis, options.report_folder or workspace.reports / study.name)
     if study.trains:
         console.print(display.results_table(main_rows(analysis)))
     for line in (*printed_slips(study, analysis.published), f"report: {path}"):

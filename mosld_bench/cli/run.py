@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mosld_bench.cli.console import console
-from mosld_bench.cli.options import STUDY_HELP, DataRoot, Include, ModelRoot, Plugin, Root, StudyOptions
+from mosld_bench.cli.options import STUDY_HELP, DataRoot, Include, ModelRoot, Plugin, Root, StudyOptions, To
 from mosld_bench.cli.plan import GPUS, planned_study, print_plan
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.spec.workspace import Workspace
@@ -33,6 +33,7 @@ def run(
     plugin: Plugin = None,
     save_adapters: Annotated[bool, typer.Option("--save-adapters", help="Keep what each trial trained.")] = False,
     overwrite: Annotated[str, typer.Option(help="only-missing, always, or never.")] = "only-missing",
+    to: To = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     root: Root = None,
 ) -> None:
@@ -70,6 +71,7 @@ def run(
         plugins=tuple(plugin or ()),
         save_adapters=save_adapters,
         overwrite=overwrite,
+        report_folder=to,
     )
     try:
         status = pipeline.run(planned, workspace, console, options)
