@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-
 _MOST_SHOWN = 60  # names that an error lists; the first ones of thousands help nobody
 
 

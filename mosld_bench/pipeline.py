@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mosld_bench import display
+from mosld_bench.format import counted
 from mosld_bench.inputs.overlap_cache import OverlapSearch, cached_overlaps
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.published import Published
@@ -40,6 +41,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     inputs = check(plan, folders, options)
     todo = missing(plan.planned, store, overwrite=options.overwrite, weights=inputs.weights)
     _print_summary(plan, todo, console)
+    if options.save_adapters:
+        _print_without_adapter(plan, todo, store, console)
     executor = make_executor(study, folders, options, gpus=inputs.gpus)
     order = todo.planned if options.inline(study) else plan.longest_first(todo.planned)
     records = []
@@ -110,6 +113,19 @@ def _print_summary(plan: Plan, todo: Missing, console: Console) -> None:
     console.print(
         f"{plan.study.name}: {len(plan.planned)} trials, {recorded} recorded{taken}, {len(todo.planned)} to run"
     )
+
+
+def _print_without_adapter(plan: Plan, todo: Missing, store: Store, console: Console) -> None:
+    """Say where --save-adapters comes too late: a trial that has a record is not trained again for it."""
+    running = {trial.id for trial, _ in todo.planned}
+    recorded = [trial for trial, _ in plan.planned if trial.id not in running and trial.train_on]
+    without = [trial.id for trial in recorded if not store.has_adapter(trial)]
+    if without:
+        console.print(
+            f"--save-adapters: {counted(len(without), 'recorded trial')} left no adapter, the first {without[0]}. "
+            "--overwrite always trains them again, to the same numbers.",
+            soft_wrap=True,
+        )
 
 
 def _print_failures(failed: Sequence[Record], store: Store, console: Console) -> None:

@@ -38,9 +38,7 @@ OutOfDomain = Annotated[str | None, typer.Option("--out-of-domain", help="Tasks 
 Model = Annotated[str | None, typer.Option(help="Base model: 'embedded', a hub id, or a folder.")]
 Limit = Annotated[int | None, typer.Option(help="Items a task to score, a fixed sample.")]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of the study's.")]
-Name = Annotated[
-    str | None, typer.Option("--name", help="A study's name of its own: results/NAME and reports/NAME.")
-]
+Name = Annotated[str | None, typer.Option("--name", help="A study's name of its own: results/NAME and reports/NAME.")]
 To = Annotated[Path | None, typer.Option("--to", help="Folder to write the report to; default: reports/STUDY.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="Any other key of the study: train.batch_size=64.")

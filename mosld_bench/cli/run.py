@@ -11,6 +11,7 @@ import typer
 from mosld_bench.cli.console import console
 from mosld_bench.cli.options import STUDY_HELP, DataRoot, Include, ModelRoot, Plugin, Root, StudyOptions, To
 from mosld_bench.cli.plan import GPUS, planned_study, print_plan
+from mosld_bench.cli.report import say_whose_place
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.spec.workspace import Workspace
 
@@ -49,8 +50,9 @@ def run(
         if share is not None:
             overrides[f"resources.{key}"] = share
     workspace = Workspace.find(root)
+    name = study or ("paper" if gpus else "embedded")
     planned = planned_study(
-        study or ("paper" if gpus else "embedded"),
+        name,
         overrides,
         workspace=workspace,
         plugins=plugin,
@@ -78,6 +80,8 @@ def run(
     except KeyboardInterrupt:
         print("mosld-bench: interrupted; finished trials are kept, the same command runs the rest.", file=sys.stderr)
         raise typer.Exit(130) from None
+    if to is None:
+        say_whose_place(planned.study, workspace.study_file(name), planned.trials, workspace, options.include_paths)
     raise typer.Exit(status)
 
 

@@ -33,7 +33,7 @@ class OverlapSearch:
     evaluated: Sequence[str]
     train_items: Mapping[str, int | None] = field(default_factory=dict)
     split_seed: int = 0
-    scored: EvaluateSpec = EvaluateSpec()
+    scored: EvaluateSpec = field(default_factory=EvaluateSpec)
 
     @classmethod
     def of(cls, study: Study) -> OverlapSearch:

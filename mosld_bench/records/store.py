@@ -115,6 +115,10 @@ class Store:
             raise _no_record(path, f"{type(error).__name__}: {error}") from error
         return meta if matches else None
 
+    def has_adapter(self, trial: Trial) -> bool:
+        """Whether what the trial trained lies beside its record."""
+        return (self.folder(trial) / "adapter").is_dir()
+
     def elsewhere(self, planned: PlannedTrial) -> Iterator[Record]:
         """Records of the same trial in other studies, at the size that is planned now.
 

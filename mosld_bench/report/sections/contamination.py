@@ -10,10 +10,9 @@ from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Section, paragraph, section
 from mosld_bench.report.table import Cell, Column, Line, Table
 
-
 _ELSEWHERE = (
-    "What the test items share with the training sets is not known for these tasks and items, only for those of another "
-    "run of the study. `mosld-bench tasks overlap`, with the options of this run, looks for it."
+    "What the test items share with the training sets is not known for these tasks and items, only for those of "
+    "another run of the study. `mosld-bench tasks overlap`, with the options of this run, looks for it."
 )
 
 
