@@ -11,7 +11,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mosld_bench.compat.lm_eval import compile_templates_once, decode_once, filter_names, task_config
+from mosld_bench.compat.lm_eval import (
+    compile_templates_once,
+    decode_once,
+    draw_examples_by_item,
+    filter_names,
+    task_config,
+)
 from mosld_bench.errors import DataError, UnknownNameError, fetch_hint
 from mosld_bench.inputs.source_note import check_revision
 from mosld_bench.spec.task_files import TaskFiles, data_files, leaves
@@ -64,6 +70,7 @@ class TaskLoader:
         config = self._config(name, manager)
         task = self._with_data(name, manager, config)
         decode_once(task)
+        draw_examples_by_item(task)
         return task
 
     def _config(self, name: str, manager: Any) -> dict[str, Any]:
