@@ -86,8 +86,8 @@ class RayExecutor:
             self._ray.init(address=address, **_QUIET)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ResourceError(
-                f"No Ray cluster answers at --ray-address {address}: {_first_line(error)} If it is up, it may ask for a token: "
-                f"set RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its head node."
+                f"No Ray cluster answers at --ray-address {address}: {_first_line(error)} If it is up, it may ask for "
+                f"a token: set RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its head node."
             ) from error
         present = self._ray.cluster_resources()
         gpus, cpus = present.get("GPU", 0), present.get("CPU", 0)

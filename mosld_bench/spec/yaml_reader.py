@@ -124,13 +124,13 @@ class _Builder:
     def build(self, text: str) -> Any:
         """The value of the only document."""
         for event in yaml.parse(text, Loader=_SPLITTER):
-            self._line = event.start_mark.line + 1
+            self._line = event.start_mark.line + 1  # type: ignore[union-attr]  # every event has its place
             if isinstance(event, yaml.DocumentStartEvent):
                 self._documents += 1
                 if self._documents > 1:
                     raise self._error("a second document begins; one is allowed")
             elif isinstance(event, yaml.AliasEvent):
-                self._add(self._alias(event.anchor))
+                self._add(self._alias(str(event.anchor)))
             elif isinstance(event, yaml.ScalarEvent):
                 self._scalar(event)
             elif isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
@@ -191,7 +191,7 @@ class _Builder:
         text = event.value
         if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
             raise self._error("a text holds a NUL character or half a character, which no file can")
-        plain = event.implicit[0] and not event.style
+        plain = event.tag is None and event.implicit[0]  # without quotes
         value = text
         if not self._expects_key:  # a key is text, as it is written
             value = self._resolved(text) if plain else self._tagged(event.tag, text)
