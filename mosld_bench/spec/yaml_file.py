@@ -93,7 +93,8 @@ def parse(model: type[T], where: Path | str, content: dict[str, Any]) -> T:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        lines = [_explained(problem, model) for problem in error.errors()]
+        problems = [p for p in error.errors() if not (p["type"] == "too_short" and p["input"])]  # all left out as wrong
+        lines = [_explained(problem, model) for problem in problems or error.errors()]
         raise BadFileError(f"{where} has {len(lines)} problem(s):\n  " + "\n  ".join(lines)) from None
 
 
@@ -104,7 +105,8 @@ def _explained(problem: ErrorDetails, model: type[BaseModel]) -> str:
         place = f"It stands in {'.'.join(parents)}." if parents else ""
         return str(UnknownNameError("key", last, _known_keys(model, problem["loc"]), place))
     key = ".".join((*parents, last))
-    given = "" if problem["type"] == "missing" else f" (given: {problem.get('input')!r})"
+    shown = repr(problem.get("input"))
+    given = "" if problem["type"] == "missing" else f" (given: {shown if len(shown) < 200 else f'{shown[:200]}…'})"
     return f"{key or 'file'}: {problem['msg'].removeprefix('Value error, ')}{given}"
 
 
