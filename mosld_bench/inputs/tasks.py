@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
@@ -16,9 +17,10 @@ from mosld_bench.compat.lm_eval import (
     decode_once,
     draw_examples_by_item,
     filter_names,
+    function_of,
     task_config,
 )
-from mosld_bench.errors import DataError, UnknownNameError, fetch_hint
+from mosld_bench.errors import BenchError, DataError, UnknownNameError, fetch_hint
 from mosld_bench.inputs.source_note import check_revision
 from mosld_bench.spec.task_files import TaskFiles, data_files, leaves
 
@@ -58,7 +60,7 @@ class TaskLoader:
                 self._managers[built_in] = TaskManager(
                     include_path=[str(folder) for folder in self.folders], include_defaults=built_in
                 )
-            if name in self._managers[built_in].all_subtasks:
+            if name in self.files.paths or name in self._managers[built_in].all_subtasks:
                 return self._managers[built_in]
         known = self._managers[True].all_subtasks
         raise UnknownNameError("task", name, known if name not in self._managers[True].all_groups else self.files.paths,
@@ -74,8 +76,11 @@ class TaskLoader:
         return task
 
     def _config(self, name: str, manager: Any) -> dict[str, Any]:
-        """The definition with its includes resolved, and with paths to the data on this machine."""
-        definition = task_config(manager, name)
+        """The definition with its includes resolved, and with paths to the data on this machine.
+
+        Of our own reader for task files of the folders: lm-eval's takes 1e-3 for text and no for false.
+        """
+        definition = self._definition(name) if name in self.files.paths else task_config(manager, name)
         config = {**definition, "task": name}
         if name in self.files.paths and (local := data_files(config, self.files.paths[name].parent)):
             config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": local}
@@ -87,6 +92,18 @@ class TaskLoader:
             # rows, or a training split that the local copy of a data set lacks.
             config |= {"fewshot_split": None, "fewshot_config": {"samples": []}}
         return config if self.data_root is None else config | self._below_data_root(name, config)
+
+    def _definition(self, name: str) -> dict[str, Any]:
+        """The definition in the task folders, with its functions. Raises DataError for a function that is not there."""
+        try:
+            return self.files.config(name, function_of) or {}
+        except BenchError:
+            raise
+        except Exception as error:  # of the module that is imported: anything
+            raise DataError(
+                f"The task {name!r} ({self.files.paths[name]}) names a !function that cannot be had "
+                f"({type(error).__name__}: {error})."
+            ) from error
 
     def _with_data(self, name: str, manager: Any, config: dict[str, Any]) -> Any:
         """The task of the definition ``config``, its data read. Raises DataError where there are none."""
@@ -100,6 +117,12 @@ class TaskLoader:
                 f"The data of the task {name!r} is empty; there is nothing to train on or score."
             ) from error
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOTDIR}:
+                raise DataError(
+                    f"The task {name!r} cannot be loaded: {error.filename or 'the cache of datasets'}: "
+                    f"{error.strerror}. If that is a cache, set HF_DATASETS_CACHE or HF_HOME to a folder that can be "
+                    f"written."
+                ) from error
             first = str(error).strip().splitlines()[0] if str(error).strip() else ""
             raise DataError(
                 f"The task {name!r} cannot be loaded ({type(error).__name__}: {first}). If it is its data that "
