@@ -96,6 +96,11 @@ class EvalInfo(_WhatWasCut):
         description="task -> items that were scored without the beginning of their prompt (or the end of an option), "
         "since they are longer than the model's window; left out where there are none",
     )
+    generated_with_cache: bool | None = Field(
+        None,
+        description="whether answers were written with kept keys and values; false where the model cannot, and read "
+        "its whole text for every token; none where no task asks for answers",
+    )
 
 
 class Record(Strict):
