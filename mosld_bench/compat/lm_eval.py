@@ -74,15 +74,17 @@ class _Wrapped(dict[str, Aggregation]):
         return self._wrapped(metric, mean)
 
 
-def standard_error(aggregation: Aggregation, values: Sequence[Any], *, draws: int) -> float | None:
+def standard_error(aggregation: Aggregation | None, values: Sequence[Any], *, draws: int) -> float | None:
     """lm-eval's standard error of a task's number over its items' ``values``; None where it knows none.
 
-    ``draws``: at most 1,000, of a bootstrap; 100 where each is slow, which lm-eval does for metrics of whole texts, but
-    not for classes, where 1,000 take longer than the model. lm-eval's own bootstrap starts a process a core, which all
-    print, and of which one is used for so few draws; the numbers are the same.
+    ``aggregation`` is None of a metric without one, of which lm-eval takes the mean. ``draws``: at most 1,000, of a
+    bootstrap; 100 where each is slow, which lm-eval does for metrics of whole texts, but not for classes, where 1,000
+    take longer than the model. lm-eval's own bootstrap starts a process a core, which all print, and of which one is
+    used for so few draws; the numbers are the same.
     """
     from lm_eval.api import metrics
 
+    aggregation = aggregation or metrics.mean
     known = metrics.stderr_for_metric(aggregation, draws)
     if known is None or len(values) < 2:
         return None

@@ -19,7 +19,7 @@ MISSING = "–"
 
 
 class Range(StrEnum):
-    """Where the values of a metric lie. A task's definition may name it as ``metadata: {scale: …}``."""
+    """Where the values of a metric lie. A task's definition may name that of its first one as ``metadata.scale``."""
 
     SHARE = "share"  # 0 to 1, printed in per cent
     HUNDRED = "hundred"  # 0 to 100, printed as it is
@@ -173,7 +173,7 @@ def _fitting(range_: Range, values: Sequence[float]) -> Range:
 
 
 def declared_range(task: str, definition: Mapping[str, Any]) -> str | None:
-    """The `Range` that a task's ``definition`` names for its metrics; None where it names none.
+    """The `Range` that a task's ``definition`` names for its primary metric; None where it names none.
 
     Raises BadFileError for another word.
     """
@@ -184,9 +184,3 @@ def declared_range(task: str, definition: Mapping[str, Any]) -> str | None:
     raise BadFileError(
         f"The task {task!r} gives metadata.scale as {named!r}; it is {listed([*Range][:-1])} or {Range.NUMBER}."
     )
-
-
-def common(scales: Iterable[Scale | None]) -> Scale | None:
-    """The one scale of several tasks; None where they differ, or one or all have none."""
-    distinct = set(scales)
-    return distinct.pop() if len(distinct) == 1 else None

@@ -214,7 +214,7 @@ class _Scored:
 
     def _stderr(self, metric: str, filtered: str) -> float | None:
         try:
-            aggregation = self.task.aggregation()[metric]
+            aggregation = self.task.aggregation().get(metric)
             error = standard_error(aggregation, self._values(metric, filtered), draws=_BOOTSTRAP_DRAWS)
         except Exception:  # a sample of the items that the metric is not defined on, as one of a single class
             return None

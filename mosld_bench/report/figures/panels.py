@@ -10,11 +10,14 @@ from matplotlib.lines import Line2D
 
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.style import recipe_styles
-from mosld_bench.report.labels import short_label
+from mosld_bench.report.labels import setting_label, short_label
 from mosld_bench.report.rows import Row
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.trial import Condition
+from mosld_bench.spec.trial import Condition, Domain
+
+#: In place of a figure of means, where there are none; the beginning is to be put in.
+UNLIKE = "{}: the in-domain tasks are scored on unlike scales, over which no mean is taken."
 
 
 class Panel(NamedTuple):
@@ -82,6 +85,13 @@ def points_and_bars(rows: Sequence[Row]) -> str:
         return "Every point is one seed, so there are no bars."
     text = "Points are means over seeds, bars one sample standard deviation"
     return f"{text}; a point without a bar is one seed." if any(single) else f"{text}."
+
+
+def panel_title(analysis: Analysis, domain: Domain, setting: str) -> str:
+    """'Out-of-domain, mixture', and what is measured where it is not what the label of the first panel says."""
+    scale = analysis.scale(domain)
+    other = f"{scale.metric or 'score'}{scale.heading}" if scale != analysis.scale(Domain.IN) else ""
+    return f"{domain.label}, {setting_label(setting)}{f': {other}' if other else ''}"
 
 
 def panel_label(condition: Condition) -> str:
