@@ -30,6 +30,22 @@ class Metric(Strict):
     chance: float | None = Field(description="expected score of a uniform guess, none where undefined")
     primary: bool = Field(description="whether the tables show this metric for the task")
     higher_is_better: bool = Field(True, description="whether a larger value is a better one")
+    tied: int | None = Field(
+        None,
+        description="of a task with options, the items in which several have the highest score, of which lm-eval takes "
+        "the first; none of other tasks",
+    )
+
+
+class Unscored(Strict):
+    """A metric of a task that came to no number; the other numbers of the trial stand without it."""
+
+    task: str = Field(description="the task that was scored")
+    role: Domain = Field(description="as of a metric")
+    metric: str = Field(description="lm-eval's name with its filter")
+    primary: bool = Field(description="as of a metric")
+    higher_is_better: bool = Field(description="as of a metric")
+    reason: str = Field(description="what it came to instead, in a few words")
 
 
 @pydantic_dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -114,6 +130,7 @@ class Record(Strict):
     train_info: TrainInfo | None = Field(None, description="none where nothing was trained")
     eval_info: EvalInfo | None = Field(None, description="none where nothing was scored")
     metrics: tuple[Metric, ...] = Field((), description="every number of every task, in the order of scoring")
+    unscored: tuple[Unscored, ...] = Field((), description="metrics that came to no number")
     peak_memory_bytes: int | None = Field(
         None, description="peak of the process's resident memory, or of what torch allocated on the GPU"
     )
