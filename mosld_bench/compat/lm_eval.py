@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache, partial
 from traceback import walk_tb
 from typing import Any, Literal
@@ -91,6 +92,54 @@ def decode_once(task: Any) -> None:
 
 def _rows(docs: Callable[[], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
     return list(docs())
+
+
+def draw_examples_by_item(task: Any) -> None:
+    """Make the solved examples in a prompt of ``task`` depend on its item alone, and never show the item itself.
+
+    lm-eval draws them from one generator for all items, so that a prompt would depend on which items were rendered
+    before it, and on the process. It leaves the item itself out only where the examples come from the test split.
+    """
+    sampler = getattr(task, "sampler", None)
+    if sampler is None or not task.config.num_fewshot:
+        return
+    make_context, draw = task.fewshot_context, sampler.sample
+    item: dict[str, Any] = {}
+
+    def fewshot_context(doc: dict[str, Any], *args: Any, **options: Any) -> Any:
+        item["doc"] = doc
+        item["seed"] = f"{task.config.task}-{json.dumps(doc, sort_keys=True, default=str)}"
+        return make_context(doc, *args, **options)
+
+    def sample(n: int, eval_doc: dict[str, Any] | None = None, **options: Any) -> Any:
+        sampler.set_rnd(item["seed"])
+        drawn = draw(n=n, eval_doc=eval_doc, **options)
+        if all(doc != item["doc"] for doc in drawn):
+            return drawn
+        sampler.set_rnd(item["seed"])
+        return draw(n=n, eval_doc=item["doc"], **options)
+
+    task.fewshot_context, sampler.sample = fewshot_context, sample
+
+
+def template_value(template: str, doc: Mapping[str, Any]) -> Any:
+    """What ``template`` comes to on ``doc`` before it becomes text: of ``{{expression}}`` the value, else the text."""
+    from lm_eval.utils import apply_template, env
+
+    inner = template.strip()
+    if inner.startswith("{{") and inner.endswith("}}") and not {"{{", "}}", "{%"} & _marks(inner[2:-2]):
+        return _expression(env, inner[2:-2].strip("-+ "))(**doc)
+    return apply_template(template, dict(doc))
+
+
+def _marks(text: str) -> set[str]:
+    return {mark for mark in ("{{", "}}", "{%") if mark in text}
+
+
+@lru_cache(maxsize=1024)
+def _expression(env: Any, source: str) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = env.compile_expression(source, undefined_to_none=False)
+    return compiled
 
 
 def filter_names(task: Any) -> list[str]:

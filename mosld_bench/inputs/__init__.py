@@ -13,7 +13,6 @@ from mosld_bench._lazy import door
 if TYPE_CHECKING:
     from mosld_bench.inputs.contamination import overlaps as overlaps
     from mosld_bench.inputs.items import Encoded as Encoded
-    from mosld_bench.inputs.items import Example as Example
     from mosld_bench.inputs.items import Request as Request
     from mosld_bench.inputs.items import encode_pairs as encode_pairs
     from mosld_bench.inputs.items import examples as examples
@@ -27,13 +26,16 @@ if TYPE_CHECKING:
     from mosld_bench.inputs.models import load_tokenizer as load_tokenizer
     from mosld_bench.inputs.models import weights_source as weights_source
     from mosld_bench.inputs.overlap_cache import cached_overlaps as cached_overlaps
+    from mosld_bench.inputs.rendering import BadItemError as BadItemError
+    from mosld_bench.inputs.rendering import Example as Example
+    from mosld_bench.inputs.rendering import requests as requests
+    from mosld_bench.inputs.rendering import training_example as training_example
     from mosld_bench.inputs.tasks import TaskLoader as TaskLoader
 
 _MODULES = {
     "cached_overlaps": "overlap_cache",
     "overlaps": "contamination",
     "Encoded": "items",
-    "Example": "items",
     "Request": "items",
     "encode_pairs": "items",
     "examples": "items",
@@ -46,6 +48,10 @@ _MODULES = {
     "load_config": "models",
     "load_tokenizer": "models",
     "weights_source": "models",
+    "BadItemError": "rendering",
+    "Example": "rendering",
+    "requests": "rendering",
+    "training_example": "rendering",
     "TaskLoader": "tasks",
 }
 

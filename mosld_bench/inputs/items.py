@@ -13,18 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mosld_bench.errors import DataError
+from mosld_bench.inputs.rendering import Example, training_example
 from mosld_bench.spec.trial import TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Example:
-    """A prompt and the answer that follows it, as lm-eval would concatenate them."""
-
-    context: str
-    answer: str
 
 
 @dataclass(frozen=True)
@@ -74,22 +67,7 @@ def examples(task: Any, indices: Sequence[int] | None = None) -> list[Example]:
     Raises DataError where there is no training split, or an empty one.
     """
     docs = training_docs(task)
-    return [example(task, docs[index]) for index in (range(len(docs)) if indices is None else indices)]
-
-
-def example(task: Any, doc: dict[str, Any]) -> Example:
-    """What lm-eval would score as the right answer of ``doc``: description, prompt, delimiter, answer."""
-    description = task.config.description or ""
-    text, target = task.doc_to_text(doc), task.doc_to_target(doc)
-    if task.multiple_input:  # the options are prompts and the target is what follows each (Winogrande)
-        context = task.doc_to_choice(doc)[text]
-    else:
-        context = text
-        if isinstance(target, list):
-            target = target[0]
-        if task.config.doc_to_choice is not None and isinstance(target, int):
-            target = task.doc_to_choice(doc)[target]
-    return Example(f"{description}{context}", f"{task.config.target_delimiter}{target}")
+    return [training_example(task, docs[index]) for index in (range(len(docs)) if indices is None else indices)]
 
 
 def draw(task: Any, count: int | None, seed: int) -> list[int] | None:

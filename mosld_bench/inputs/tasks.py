@@ -19,6 +19,7 @@ from mosld_bench.compat.lm_eval import (
     build_task,
     compile_templates_once,
     decode_once,
+    draw_examples_by_item,
     filter_names,
     task_config,
 )
@@ -75,6 +76,7 @@ class TaskLoader:
         config = self._config(name, manager)
         task = self._with_data(name, manager, config)
         decode_once(task)
+        draw_examples_by_item(task)
         return task
 
     def _config(self, name: str, manager: Any) -> dict[str, Any]:
