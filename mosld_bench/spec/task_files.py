@@ -5,6 +5,7 @@ Light on purpose (no lm-eval, no torch), since planning needs it. `inputs/tasks.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -101,17 +102,70 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def data_files(config: dict[str, Any], folder: Path) -> Any:
-    """``dataset_kwargs.data_files`` with every relative path that exists beside the YAML made absolute."""
+    """``dataset_kwargs.data_files`` with what each path names on this machine, as absolute literal paths.
+
+    A path that is one file becomes its path, a folder or a pattern (``*``, ``?``, ``[...]``, ``**``) the list of its
+    files in order. ``folder``: of the YAML file, where a path is looked for first, then in the current folder. What
+    is found in neither stays as it is, as does an address: it may be a file of a data set of the hub.
+    """
+    options = config.get("dataset_kwargs") or {}
+    base = data_dir(config, folder) or folder
 
     def absolute(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: absolute(item) for key, item in value.items()}
         if isinstance(value, list):
-            return [absolute(item) for item in value]
-        beside = folder / str(value)
-        return str(beside) if beside.is_file() else value
+            return [found for item in value for found in _as_list(absolute(item))]
+        return value if value is None else _named(str(value), base)
 
-    return absolute((config.get("dataset_kwargs") or {}).get("data_files"))
+    return absolute(options.get("data_files"))
+
+
+def data_dir(config: dict[str, Any], folder: Path) -> Path | None:
+    """``dataset_kwargs.data_dir`` where it is a folder beside the YAML file (in ``folder``), or an absolute one."""
+    named = (config.get("dataset_kwargs") or {}).get("data_dir")
+    return (folder / str(named)).absolute() if named and (folder / str(named)).is_dir() else None
+
+
+def data_set_folder(config: dict[str, Any], folder: Path) -> Path | None:
+    """``dataset_path`` where it is a folder beside the YAML file (in ``folder``), or an absolute one.
+
+    One with files or a folder of its own (``data_files``, ``data_dir``) is a format, such as ``json``.
+    """
+    named, options = config.get("dataset_path"), config.get("dataset_kwargs") or {}
+    if not named or "data_files" in options or "data_dir" in options or not (folder / str(named)).is_dir():
+        return None
+    return (folder / str(named)).absolute()
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _named(path: str, folder: Path) -> str | list[str]:
+    """What ``path`` names in ``folder``, else in the current one; ``path`` where it names nothing."""
+    if "://" in path:
+        return path
+    for base in (folder.absolute(), Path.cwd()):
+        if (base / path).is_file():  # before it is taken for a pattern: a name may have brackets
+            return str(base / path)
+        found = files_in(base / path) if (base / path).is_dir() else _matching(path, base)
+        if found:
+            return [str(file) for file in found]
+    return path
+
+
+def _matching(pattern: str, folder: Path) -> list[Path]:
+    """The files that ``pattern`` matches below ``folder``, in order."""
+    whole = pattern if Path(pattern).is_absolute() else f"{glob.escape(str(folder))}/{pattern}"
+    paths = glob.glob(whole, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
+    return sorted(Path(path) for path in paths if Path(path).is_file())
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files in and below ``folder``, in order, without what is hidden."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def leaves(value: Any) -> Iterator[str]:
@@ -124,6 +178,46 @@ def leaves(value: Any) -> Iterator[str]:
             yield from leaves(item)
     elif value is not None:
         yield str(value)
+
+
+def _data(config: dict[str, Any], folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Every local data file that a definition reads, and whether its path names this one file."""
+
+    def of(value: Any) -> Iterator[tuple[Path, bool]]:
+        if isinstance(value, dict):
+            for item in value.values():
+                yield from of(item)
+        elif isinstance(value, list):
+            for item in value:
+                yield from of(item)
+        elif value is not None:
+            found = data_files({"dataset_kwargs": {**options, "data_files": value}}, folder)
+            yield from ((Path(file), not isinstance(found, list)) for file in _as_list(found) if Path(file).is_file())
+
+    options = config.get("dataset_kwargs") or {}
+    if "data_files" in options:
+        yield from of(options["data_files"])
+    elif whole := data_dir(config, folder) or data_set_folder(config, folder):
+        yield from ((file, False) for file in files_in(whole))
+
+
+#: Key of a definition -> its type, and that in words.
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "metadata": (dict, "keys with values"),
+    "dataset_kwargs": (dict, "keys with values"),
+    "description": (str, "a text"),
+    "target_delimiter": (str, "a text"),
+    "fewshot_delimiter": (str, "a text"),
+    "dataset_path": (str, "a text"),
+    "training_split": (str, "the name of a split"),
+    "validation_split": (str, "the name of a split"),
+    "test_split": (str, "the name of a split"),
+    "output_type": (str, "a text"),
+    "metric_list": (list, "a list"),
+    "num_fewshot": (int, "a whole number"),
+}
+_NEEDED = {"doc_to_text": "what the prompt is", "doc_to_target": "what the right answer is",
+           "doc_to_choice": "what the options are"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -187,10 +281,33 @@ class TaskFiles:
             config |= {} if group is None else {"metadata": {"group": group}}
         content = hashlib.sha256(yaml.safe_dump(config, sort_keys=True).encode())
         code = sorted({source for file in files for source in file.parent.glob("*.py")})
-        data = [Path(leaf) for leaf in leaves(data_files(config, path.parent))]
-        for file in (code if "!function" in str(config) else []) + [file for file in data if file.is_file()]:
+        for file in code if "!function" in str(config) else []:
             content.update(file.read_bytes())
+        for file, named in _data(config, path.parent):
+            if not named:  # of several files also how the rows lie in them, as a name may decide on the split
+                content.update(f"\0{file.name}\0{file.stat().st_size}\0".encode())
+            with file.open("rb") as rows:
+                while part := rows.read(2**20):
+                    content.update(part)
         return content.hexdigest()[:8]
+
+    def check(self, task: str) -> None:
+        """Raises BadFileError for a definition of these folders with keys that lm-eval trips over, all at once."""
+        config = self.config(task) or {}
+        problems = [
+            f"{key}: must be {words}, not {config[key]!r}"
+            for key, (kind, words) in _KINDS.items()
+            if config.get(key) is not None and not isinstance(config[key], kind)
+        ]
+        if "class" not in config and "use_prompt" not in config:
+            needed = ["doc_to_choice"] if config.get("output_type") == "multiple_choice" else []
+            problems += [
+                f"{key}: is missing; it says {_NEEDED[key]}"
+                for key in ("doc_to_text", "doc_to_target", *needed)
+                if config.get(key) is None and not (key == "doc_to_text" and "rolling" in str(config["output_type"]))
+            ]
+        if problems:
+            raise BadFileError(f"The task {task!r} ({self.paths[task]}) cannot be used. {'; '.join(problems)}.")
 
     def check_trainable(self, task: str) -> None:
         """Raises DataError for a task of these folders that has no training split."""
