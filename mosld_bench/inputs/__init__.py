@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from mosld_bench.inputs.audit import whole as whole
     from mosld_bench.inputs.audit_cache import AuditCache as AuditCache
     from mosld_bench.inputs.contamination import overlaps as overlaps
+    from mosld_bench.inputs.encoding import Request as Request
+    from mosld_bench.inputs.encoding import encode_pairs as encode_pairs
     from mosld_bench.inputs.items import Encoded as Encoded
-    from mosld_bench.inputs.items import Request as Request
-    from mosld_bench.inputs.items import encode_pairs as encode_pairs
     from mosld_bench.inputs.items import examples as examples
     from mosld_bench.inputs.items import passages as passages
     from mosld_bench.inputs.items import sample as sample
@@ -53,8 +53,8 @@ _MODULES = {
     "cached_overlaps": "overlap_cache",
     "overlaps": "contamination",
     "Encoded": "items",
-    "Request": "items",
-    "encode_pairs": "items",
+    "Request": "encoding",
+    "encode_pairs": "encoding",
     "examples": "items",
     "passages": "items",
     "sample": "items",

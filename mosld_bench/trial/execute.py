@@ -62,6 +62,7 @@ class _Stopwatch:
 def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch) -> Outcome:
     from mosld_bench.methods.live import attached_copy
     from mosld_bench.trial.device import PeakMemory, trim
+    from mosld_bench.trial.window import window
 
     config, spec = session.config, trial.train
     watch(Progress(trial.id, "loading"))
@@ -72,12 +73,13 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
     with PeakMemory(config.device) as memory:
         adapted = attached_copy(method, base.model, fit.params, seed=trial.seed)
         _check_size(trial, adapted.model, fit)
-        items = _training_items(trial, spec, session, base.tokenizer)
+        length = min(spec.max_length, window(adapted.model))
+        items = _training_items(trial, spec, session, base.tokenizer, length)
         loading_seconds = stopwatch.seconds()
         train_info = None
         if trial.train_on:
             train_info = _train(adapted, method, items, trial=trial, spec=spec, fit=fit,
-                                pad=base.tokenizer.pad_token_id, watch=watch)  # fmt: skip
+                                pad=base.pad, watch=watch)  # fmt: skip
         _cast(adapted, spec.dtype)
         steps = train_info.steps if train_info else 0
         watch(Progress(trial.id, "scoring", steps, steps))
@@ -112,10 +114,13 @@ def _check_size(trial: Trial, model: nn.Module, fit: Fit) -> None:
         )
 
 
-def _training_items(trial: Trial, spec: TrainSpec, session: Session, tokenizer: Any) -> TrainingItems:
-    """The items of all tasks that ``trial`` trains on, in their order, and the general data behind them."""
-    tasks = [session.examples(task, spec, tokenizer) for task in trial.train_on]
-    general = session.general(trial.general, spec, tokenizer) if trial.general else []
+def _training_items(trial: Trial, spec: TrainSpec, session: Session, tokenizer: Any, length: int) -> TrainingItems:
+    """The items of all tasks that ``trial`` trains on, in their order, and the general data behind them.
+
+    They have at most ``length`` tokens.
+    """
+    tasks = [session.examples(task, spec, tokenizer, length) for task in trial.train_on]
+    general = session.general(trial.general, spec, tokenizer, length) if trial.general else []
     return TrainingItems(
         [item for task in tasks for item in task.train] + general,
         [item for task in tasks for item in task.validation],

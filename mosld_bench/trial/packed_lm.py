@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -10,10 +10,19 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from torch import nn
 
-from mosld_bench.inputs.items import Request, encode_pairs, prefix_token
-from mosld_bench.methods.live import virtual_tokens
+from mosld_bench.inputs.encoding import (
+    Request,
+    UncutError,
+    encode_pairs,
+    encode_prompt,
+    fit,
+    frame,
+    pad_token,
+    prefix_token,
+)
 from mosld_bench.trial.packed_scoring import Score, Work, score_packed, score_plain
 from mosld_bench.trial.packing_check import PackingCheck
+from mosld_bench.trial.window import window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,13 +58,16 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         self.work = Work()
         self._encoded = encoded if encoded is not None else {}
         self._device = next(model.parameters()).device
-        limit = getattr(model.config, "max_position_embeddings", None)
-        self.max_length = int(limit or 2048) - virtual_tokens(model)
+        self.max_length = window(model)
+        self._begin = frame(tokenizer).begin
+        self._cut: dict[str, set[int | None]] = {}
+        self._cut_prompts: set[str] = set()
 
     @property
-    def eot_token_id(self) -> int:
-        """The id of the token that ends a text."""
-        return int(self.tokenizer.eos_token_id)
+    def eot_token_id(self) -> int | None:
+        """The id of the token that ends a text, for a tokenizer that has one."""
+        end: int | None = self.tokenizer.eos_token_id
+        return end
 
     @property
     def prefix_token_id(self) -> int:
@@ -69,7 +81,12 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def _pad(self) -> int:
-        return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eot_token_id)
+        return pad_token(self.tokenizer, self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+
+    @property
+    def cut_items(self) -> dict[str, int]:
+        """Task -> items so far of which something was cut off, since they are longer than the model's window."""
+        return {task: len(items) for task, items in self._cut.items()}
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """Token ids of a text."""
@@ -77,20 +94,37 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         return list(self.tokenizer(string, **options)["input_ids"])
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Score]:
-        """(log-likelihood in nats, is greedy) of every (context, continuation)."""
+        """(log-likelihood in nats, is greedy) of every (context, continuation).
+
+        Raises UncutError for a continuation without a token of its own.
+        """
         pairs = [request.args for request in requests]
-        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._encoded]
-        self._encoded.update(zip(new, encode_pairs(self.tokenizer, new), strict=True))
-        return self._loglikelihood_tokens([(pair, *self._encoded[pair]) for pair in pairs])
+        self._encode(requests)
+        encoded = [self._encoded[pair] for pair in pairs]
+        long = (sum(map(len, ids)) > self.max_length + 1 for ids in encoded)
+        self._count_cut(request for request, is_cut in zip(requests, long, strict=True) if is_cut)
+        return self._loglikelihood_tokens([(pair, *ids) for pair, ids in zip(pairs, encoded, strict=True)])
+
+    def _encode(self, requests: list[Instance]) -> None:
+        new: dict[tuple[str, str], Instance] = {}
+        for request in requests:
+            if request.args not in self._encoded:
+                new.setdefault(request.args, request)
+        try:
+            self._encoded.update(zip(new, encode_pairs(self.tokenizer, list(new)), strict=True))
+        except UncutError as error:
+            request = list(new.values())[error.index]
+            raise error.of(f"An answer of test item {request.doc_id} of the task {request.task_name!r}") from None
+
+    def _count_cut(self, requests: Iterable[Instance]) -> None:
+        for request in requests:
+            self._cut.setdefault(str(request.task_name), set()).add(request.doc_id)
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[Score]:
-        # As lm-eval's own models do: what does not fit is cut at the beginning.
-        fitting: list[Request] = []
-        for _, context, continuation in requests:
-            room = max(1, self.max_length + 1 - len(continuation))
-            fitting.append(Request(context[-room:], continuation[-self.max_length :]))
+        # The last token is asked for and not read, so there is room for one more.
+        fitting = [fit(Request(*ids), self.max_length + 1, self._begin) for _, *ids in requests]
         self.model.eval()
         if self.forced is None:
             self.packed = self.check.covers(self.model, fitting, self._pad)
@@ -123,14 +157,22 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         for batch in _alike(order, lambda index: str(requests[index].args[1]), _GENERATION_BATCH):
             prompts = [requests[index].args[0] for index in batch]
             answers.update(zip(batch, self._generate(prompts, requests[batch[0]].args[1]), strict=True))
+        self._count_cut(request for request in requests if request.args[0] in self._cut_prompts)
         return [answers[index] for index in range(len(requests))]
+
+    def _prompt(self, text: str, most: int) -> list[int]:
+        """The token ids of a prompt that is to be answered: at least one, and at most ``most``."""
+        ids = encode_prompt(self.tokenizer, text)
+        if len(ids) > most:
+            self._cut_prompts.add(text)
+        return fit(Request(ids, []), most, self._begin).context
 
     def _generate(self, prompts: list[str], options: Mapping[str, Any]) -> list[str]:
         """The answers to ``prompts``, all with the ``options`` of a task's ``generation_kwargs``."""
         from lm_eval.models.utils_hf import stop_sequences_criteria
 
         settings = _generation_settings(options, most_tokens=self.max_length // 2)  # a short model still needs a prompt
-        contexts = [self.tok_encode(prompt)[-(self.max_length - settings.new_tokens) :] for prompt in prompts]
+        contexts = [self._prompt(prompt, self.max_length - settings.new_tokens) for prompt in prompts]
         width = max(len(context) for context in contexts)
         ids = torch.tensor([[self._pad] * (width - len(c)) + c for c in contexts], device=self._device)
         mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=self._device)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mosld_bench.inputs.items import Request
+from mosld_bench.inputs.encoding import Request
 from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.trial.packed_scoring import CannotPackError, device_and_dtype, score_packed, score_plain
 

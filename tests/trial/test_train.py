@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mosld_bench.errors import UnknownNameError
-from mosld_bench.inputs.items import Encoded, Request
+from mosld_bench.inputs.encoding import Request
+from mosld_bench.inputs.items import Encoded
 from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method
 from mosld_bench.methods.live import checkpoint_layers
