@@ -15,7 +15,7 @@ from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Record
 from mosld_bench.records.slips import slips
-from mosld_bench.records.store import Store
+from mosld_bench.records.store import Store, check_writable
 from mosld_bench.run import Missing, Options, Plan, ProgressDisplay, check, check_items, make_executor, missing
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
@@ -40,6 +40,9 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     folders = (workspace.tasks, *options.include_paths)
     inputs = check(plan, folders, options)
     todo = missing(plan.planned, store, overwrite=options.overwrite, weights=inputs.weights)
+    if todo.planned:
+        store.check_writable(study.name)
+    check_writable(workspace.reports / study.name)
     _print_summary(plan, todo, console)
     if todo.planned:
         with display.checking(console) as watch:
@@ -73,6 +76,7 @@ def report(
     """
     from mosld_bench.report import write_report
 
+    check_writable(workspace.reports / study.name)
     planned = study.plan(workspace, include_paths) if trials is None else trials
     return write_report(_analysis(study, workspace, include_paths, planned), workspace.reports / study.name)
 

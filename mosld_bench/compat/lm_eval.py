@@ -1,10 +1,12 @@
-"""What is used of lm-eval beyond its documentation: its reader of task files, its templates, its filters."""
+"""What is used of lm-eval beyond its documentation: its reader of task files and of the functions that they name, its
+templates, its filters."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache, partial
+from pathlib import Path
 from traceback import walk_tb
 from typing import Any, Literal
 
@@ -26,6 +28,16 @@ def task_config(manager: Any, task: str) -> dict[str, Any]:
 
     path = manager.task_index[task].yaml_path
     return load_yaml(path, resolve_func=True) if path else {}
+
+
+def function_of(name: str, folder: Path) -> Any:
+    """The function that ``!function name`` means in a task file in ``folder``: of the Python there, or of a module.
+
+    Raises ImportError, AttributeError or ValueError where there is none; and whatever its module raises.
+    """
+    from lm_eval.tasks._yaml_loader import _import_func_in_yml
+
+    return _import_func_in_yml(name, folder.resolve())
 
 
 class BuildError(Exception):

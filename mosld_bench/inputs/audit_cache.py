@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mosld_bench.inputs.audit import Checked, Problem
-from mosld_bench.inputs.models import cache_home
+from mosld_bench.spec.workspace import cache_home
 
 
 class AuditCache:

@@ -21,9 +21,10 @@ from mosld_bench.compat.lm_eval import (
     decode_once,
     draw_examples_by_item,
     filter_names,
+    function_of,
     task_config,
 )
-from mosld_bench.errors import DataError, UnknownNameError, fetch_hint
+from mosld_bench.errors import BenchError, DataError, UnknownNameError, fetch_hint
 from mosld_bench.inputs.source_note import check_revision
 from mosld_bench.inputs.why_not_built import why_not_built
 from mosld_bench.spec.task_files import TaskFiles, data_dir, data_files, data_set_folder, files_in, leaves
@@ -64,7 +65,7 @@ class TaskLoader:
                 self._managers[built_in] = TaskManager(
                     include_path=[str(folder) for folder in self.folders], include_defaults=built_in
                 )
-            if name in self._managers[built_in].all_subtasks:
+            if name in self.files.paths or name in self._managers[built_in].all_subtasks:
                 return self._managers[built_in]
         known = self._managers[True].all_subtasks
         raise UnknownNameError("task", name, known if name not in self._managers[True].all_groups else self.files.paths,
@@ -80,8 +81,11 @@ class TaskLoader:
         return task
 
     def _config(self, name: str, manager: Any) -> dict[str, Any]:
-        """The definition with its includes resolved, and with paths to the data on this machine."""
-        definition = task_config(manager, name)
+        """The definition with its includes resolved, and with paths to the data on this machine.
+
+        Of our own reader for task files of the folders: lm-eval's takes 1e-3 for text and no for false.
+        """
+        definition = self._definition(name) if name in self.files.paths else task_config(manager, name)
         config = {**definition, "task": name}
         if name in self.files.paths:
             self.files.check(name)
@@ -93,6 +97,18 @@ class TaskLoader:
             # rows, or a training split that the local copy of a data set lacks.
             config |= {"fewshot_split": None, "fewshot_config": {"samples": []}}
         return config if self.data_root is None else config | self._below_data_root(name, config)
+
+    def _definition(self, name: str) -> dict[str, Any]:
+        """The definition in the task folders, with its functions. Raises DataError for a function that is not there."""
+        try:
+            return self.files.config(name, function_of) or {}
+        except BenchError:
+            raise
+        except Exception as error:  # of the module that is imported: anything
+            raise DataError(
+                f"The task {name!r} ({self.files.paths[name]}) names a !function that cannot be had "
+                f"({type(error).__name__}: {error})."
+            ) from error
 
     def _local_data(self, name: str, config: dict[str, Any]) -> dict[str, Any]:
         """What ``datasets`` is told of files beside the definition: found from there, literally, and as they are now.

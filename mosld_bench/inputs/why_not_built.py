@@ -12,7 +12,7 @@ from typing import Any
 from mosld_bench.compat.lm_eval import BuildError
 from mosld_bench.errors import DataError
 
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 

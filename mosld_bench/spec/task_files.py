@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,24 +16,89 @@ from typing import Any
 import yaml
 
 from mosld_bench.errors import BadFileError, DataError
+from mosld_bench.spec.names import problem_of_task
+from mosld_bench.spec.yaml_reader import read_file
+
+#: Most files that a definition may be made of, so that files which include others twice come to an end.
+MAX_FILES = 100
+
+#: Keys of lm-eval's definitions that are true or false. To it any text is true, the word "no" too.
+_TRUTH_VALUES = frozenset(
+    {
+        "higher_is_better", "do_sample", "should_decontaminate", "unsafe_code", "ignore_case", "ignore_punctuation",
+        "ignore_numbers", "fewshot_as_multiturn", "trust_remote_code", "streaming",
+    }
+)  # fmt: skip
+
+#: Folders that lm-eval does not look into: what is there was not put there as a task.
+_IGNORED = frozenset({"__pycache__", ".ipynb_checkpoints"})
+
+FunctionOf = Callable[[str, Path], Any]
+"""Makes a value of what follows ``!function`` in a file of the folder given."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads lm-eval's YAML without importing the functions that it names."""
+def named(function: str, folder: Path) -> str:
+    """A function as its name, for whoever asks what a definition says: ``!function helper.text``."""
+    return f"!function {function}"
 
 
-_Loader.add_constructor("!function", lambda loader, node: f"!function {node.value}")
-
-
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, function_of: FunctionOf = named) -> dict[str, Any]:
     """The mapping in a file; empty where it holds something else, which is for lm-eval to report."""
+    content = read_file(path, lambda function: function_of(function, path.parent))
+    if not isinstance(content, dict):
+        return {}
+    for key, value in _entries(content):
+        if key in _TRUTH_VALUES and isinstance(value, str):
+            raise BadFileError(f"{path}, {key}: takes true or false; given: the word {value[:40]!r}.")
+    return content
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of nested mappings and lists, with its value."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key, inner
+            yield from _entries(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _entries(inner)
+
+
+def _including(
+    path: Path, function_of: FunctionOf, within: tuple[Path, ...], read: list[Path]
+) -> tuple[dict[str, Any], list[Path]]:
+    """What `TaskFiles` says of a file that the files ``within`` include; ``read``: every file read so far."""
+    if within and not path.exists():
+        raise BadFileError(f"{path} is included by a task definition but does not exist ({within[-1]}).")
+    read.append(path)
+    if len(read) > MAX_FILES:
+        raise BadFileError(f"{(*within, path)[0]} is made of more than {MAX_FILES} files by its includes.")
+    content, files = _read(path, function_of), [path]
+    metadata = content.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise BadFileError(f"{path}, metadata: must be a mapping of keys to values, not {type(metadata).__name__}.")
+    include = content.pop("include", None)
+    names = [include] if isinstance(include, str) else include or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadFileError(f"{path}, include: takes a file or a list of files; given: {str(include)[:60]}.")
+    included: dict[str, Any] = {}
+    for name in names:
+        other = path.parent / name
+        if any(_same(other, one) for one in (*within, path)):
+            raise BadFileError(f"{path} includes {name}, which includes it in turn, or is the file itself.")
+        base, base_files = _including(other, function_of, (*within, path), read)
+        base.pop("task_list", None)  # as lm-eval has it: tasks of the included file alone
+        included |= base
+        files = base_files + files
+    return {**included, **content}, files
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are of one file."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise BadFileError(f"{path} is not YAML: {error}") from error
-    except FileNotFoundError:
-        raise BadFileError(f"{path} is included by a task definition but does not exist.") from None
-    return content if isinstance(content, dict) else {}
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False
 
 
 def data_files(config: dict[str, Any], folder: Path) -> Any:
@@ -168,7 +233,8 @@ class TaskFiles:
     def scan(cls, folders: tuple[Path, ...]) -> TaskFiles:
         """The definitions in and below ``folders``; where two folders define a task, the later one wins.
 
-        Raises DataError where a folder is not there, or two files in one define the same task.
+        Raises DataError where a folder is not there, or two files in one define the same task, and BadFileError for a
+        file that cannot be read, or a name that no task can have.
         """
         paths: dict[str, Path] = {}
         for folder in folders:
@@ -176,32 +242,30 @@ class TaskFiles:
                 raise DataError(f"{folder} is not a folder; --include-path takes a folder of lm-eval task files.")
             in_folder: dict[str, Path] = {}
             for path in sorted(folder.rglob("*.yaml")):  # what lm-eval reads
+                if not _IGNORED.isdisjoint(path.parts):
+                    continue
                 task = _read(path).get("task")
                 if not isinstance(task, str):
                     continue
+                if problem := problem_of_task(task):
+                    raise BadFileError(f"{path}, task: the name of a task {problem}; given: {task[:40]!r}.")
                 if task in in_folder:
                     raise DataError(f"{in_folder[task]} and {path} both define the task {task!r}. Rename one of them.")
                 in_folder[task] = path
             paths |= in_folder
         return cls(paths)
 
-    def config(self, task: str) -> dict[str, Any] | None:
+    def config(self, task: str, function_of: FunctionOf = named) -> dict[str, Any] | None:
         """The definition with its includes resolved, or None for a task that is not in these folders.
 
-        A function of the definition's Python is its name, as text: ``!function helper.text``.
+        A function of the definition's Python is what ``function_of`` makes of it; its name, as text, where that is
+        left out. Raises BadFileError for files that cannot be read, or that include each other.
         """
-        return self._resolved(self.paths[task])[0] if task in self.paths else None
+        return self._resolved(self.paths[task], function_of)[0] if task in self.paths else None
 
-    def _resolved(self, path: Path) -> tuple[dict[str, Any], list[Path]]:
+    def _resolved(self, path: Path, function_of: FunctionOf = named) -> tuple[dict[str, Any], list[Path]]:
         """The content of a file with its includes resolved, and every file that was read for it."""
-        content, files = _read(path), [path]
-        included: dict[str, Any] = {}
-        include = content.pop("include", None)
-        for name in [include] if isinstance(include, str) else include or []:
-            base, base_files = self._resolved(path.parent / name)
-            included |= base
-            files = base_files + files
-        return {**included, **content}, files
+        return _including(path, function_of, (), [])
 
     def digest(self, task: str) -> str:
         """8 hex digits over the definition, its includes, its Python and its local data; lm-eval's version if built in.
