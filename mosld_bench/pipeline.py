@@ -15,8 +15,8 @@ from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Record
 from mosld_bench.records.slips import slips
-from mosld_bench.records.store import Store
-from mosld_bench.run import Missing, Options, Plan, ProgressDisplay, check, make_executor, missing
+from mosld_bench.records.store import Store, check_writable
+from mosld_bench.run import Missing, Options, Plan, ProgressDisplay, check, check_items, make_executor, missing
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import Trial
@@ -33,13 +33,22 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     """Run the trials of a plan that have no record, and build the study's report. Returns the exit code.
 
     It is 1 where a trial failed; the others are recorded all the same, and the same call runs those that failed again.
-    Raises BenchError, before anything starts, for what `run.check` and `run.missing` refuse.
+    Raises BenchError, before anything starts, for what `run.check`, `run.missing` and `run.check_items`
+    refuse.
     """
     study, store = plan.study, Store(workspace.results)
     folders = (workspace.tasks, *options.include_paths)
     inputs = check(plan, folders, options)
     todo = missing(plan.planned, store, overwrite=options.overwrite, weights=inputs.weights)
+    if todo.planned:
+        store.check_writable(study.name)
+    check_writable(workspace.reports / study.name)
     _print_summary(plan, todo, console)
+    if todo.planned:
+        with display.checking(console) as watch:
+            found = check_items(plan, todo.planned, inputs, options, watch=watch, say=console.print)
+        for line in display.data_notes(found):
+            console.print(line, soft_wrap=True)
     executor = make_executor(study, folders, options, gpus=inputs.gpus)
     order = todo.planned if options.inline(study) else plan.longest_first(todo.planned)
     records = []
@@ -67,6 +76,7 @@ def report(
     """
     from mosld_bench.report import write_report
 
+    check_writable(workspace.reports / study.name)
     planned = study.plan(workspace, include_paths) if trials is None else trials
     return write_report(_analysis(study, workspace, include_paths, planned), workspace.reports / study.name)
 

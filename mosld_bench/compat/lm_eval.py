@@ -1,11 +1,14 @@
-"""What is used of lm-eval beyond its documentation: its reader of task files, its templates, its filters."""
+"""What is used of lm-eval beyond its documentation: its reader of task files and of the functions that they name, its
+templates, its filters."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache, partial
-from typing import Any
+from pathlib import Path
+from traceback import walk_tb
+from typing import Any, Literal
 
 
 def compile_templates_once() -> None:
@@ -25,6 +28,68 @@ def task_config(manager: Any, task: str) -> dict[str, Any]:
 
     path = manager.task_index[task].yaml_path
     return load_yaml(path, resolve_func=True) if path else {}
+
+
+def function_of(name: str, folder: Path) -> Any:
+    """The function that ``!function name`` means in a task file in ``folder``: of the Python there, or of a module.
+
+    Raises ImportError, AttributeError or ValueError where there is none; and whatever its module raises.
+    """
+    from lm_eval.tasks._yaml_loader import _import_func_in_yml
+
+    return _import_func_in_yml(name, folder.resolve())
+
+
+class BuildError(Exception):
+    """A task that lm-eval did not build, by the ``stage`` that it had come to; the reason is the ``__cause__``.
+
+    ``definition``: nothing was read; ``data``: while the data sets were; ``splits``: while the documents of the splits
+    were made of them; ``items``: while the first document was rendered to see what kind of task it is. ``task`` is
+    what was built by then, in the last two stages.
+    """
+
+    def __init__(self, stage: Literal["definition", "data", "splits", "items"], task: Any = None) -> None:
+        super().__init__(stage)
+        self.stage, self.task = stage, task
+
+
+def build_task(manager: Any, config: dict[str, Any]) -> Any:
+    """The lm-eval task of the definition ``config``, with its data read. Raises BuildError."""
+    try:
+        (task,) = manager.load([config])["tasks"].values()
+    except Exception as error:
+        raise _build_error(error) from error
+    return task
+
+
+def _build_error(error: Exception) -> BuildError:
+    from lm_eval.api.task import ConfigurableTask
+
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    functions = {frame.f_code.co_name for frame in frames}
+    for frame in frames:
+        if frame.f_code is not ConfigurableTask.__init__.__code__:
+            continue
+        task = frame.f_locals["self"]
+        if "download" in functions:
+            return BuildError("data")
+        if hasattr(task, "features"):
+            _finish(task)
+            return BuildError("items", task)
+        return BuildError("splits", task) if hasattr(task, "dataset") else BuildError("definition")
+    return BuildError("definition")
+
+
+def _finish(task: Any) -> None:
+    """Set what lm-eval has not come to set, by the first document that can be rendered."""
+    for doc in task.task_docs:
+        try:
+            options = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
+            if isinstance(task.doc_to_text(doc), int):
+                task.multiple_input = len(options)
+        except Exception:  # whatever a definition raises; the items are looked at one by one later
+            continue
+        return
 
 
 def decode_once(task: Any) -> None:
