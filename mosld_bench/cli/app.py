@@ -18,7 +18,7 @@ from mosld_bench.cli.plan import plan
 from mosld_bench.cli.profile import profile
 from mosld_bench.cli.report import report
 from mosld_bench.cli.run import run
-from mosld_bench.cli.tasks import list_tasks, show_overlap, show_task
+from mosld_bench.cli.tasks import check_tasks, list_tasks, show_overlap, show_task
 from mosld_bench.errors import BenchError
 
 #: Errors of the system that are of a place and not of the code: no permission, no room, or something else there.
@@ -47,7 +47,8 @@ app.add_typer(
     name="methods",
 )
 app.add_typer(
-    _group("The tasks in reach.", {"ls": list_tasks, "overlap": show_overlap, "show": show_task}), name="tasks"
+    _group("The tasks in reach.", {"ls": list_tasks, "overlap": show_overlap, "show": show_task, "check": check_tasks}),
+    name="tasks",
 )
 
 
