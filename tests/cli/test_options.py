@@ -132,7 +132,6 @@ WRONG = {
     "plan --set train.steps=.nan": "--set takes a VALUE in YAML; given: 'train.steps=.nan' (",
     "plan --set train..steps=3": "--set takes KEY=VALUE",
     "plan --set train.steps=3 --set train.steps=4": "--set gives train.steps twice",
-    "plan --set name=../out": "the name of a study is that of a folder",
     "plan --model ./gone": "There is no model folder ./gone.",
     "run --ray-address nowhere --methods lora": "--ray-address takes HOST:PORT",
     "report --methods mosldd": "no recipe named 'mosldd'. Did you mean 'mosld'",
