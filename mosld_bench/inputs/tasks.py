@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,7 @@ class TaskLoader:
                 f"The data of the task {name!r} is empty; there is nothing to train on or score."
             ) from error
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in {errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOTDIR}:
-                raise DataError(
-                    f"The task {name!r} cannot be loaded: {error.filename or 'the cache of datasets'}: "
-                    f"{error.strerror}. If that is a cache, set HF_DATASETS_CACHE or HF_HOME to a folder that can be "
-                    f"written."
-                ) from error
+            _check_cache(name)
             first = str(error).strip().splitlines()[0] if str(error).strip() else ""
             raise DataError(
                 f"The task {name!r} cannot be loaded ({type(error).__name__}: {first}). If it is its data that "
@@ -131,6 +126,21 @@ class TaskLoader:
         options = config.get("dataset_kwargs") or {}
         check_revision(folder, options.get("revision"), DataError)
         return {"dataset_path": str(folder), "dataset_kwargs": {**options, "cache_dir": _cache(folder)}}
+
+
+def _check_cache(name: str) -> None:
+    """Raises DataError where ``datasets`` cannot write what it has read, which it does not say."""
+    from datasets.config import HF_DATASETS_CACHE
+
+    try:
+        Path(HF_DATASETS_CACHE).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=HF_DATASETS_CACHE):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"The task {name!r} cannot be loaded, since the cache of data sets {HF_DATASETS_CACHE} cannot be written "
+            f"({error.strerror}). Set HF_DATASETS_CACHE or HF_HOME to a folder that can."
+        ) from None
 
 
 def _cache(folder: Path) -> str:

@@ -104,3 +104,12 @@ def test_a_function_that_is_not_there_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text() + "process_docs: !function gone_gone.docs\n")
     with pytest.raises(DataError, match=r"'copy' \(.*copy\.yaml\) names a !function that cannot be had \(ImportError"):
         TaskLoader([tmp_path]).get("copy")
+
+
+@pytest.mark.parametrize("below", ["x", "x/y"])
+def test_a_cache_that_cannot_be_written_is_named(below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_task(tmp_path / "tasks", "copy", [{"question": "q", "answer": 1}])
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "file" / below)
+    with pytest.raises(DataError, match=r"'copy' cannot be loaded, since the cache .*file/x.* Set HF_DATASETS_CACHE"):
+        TaskLoader([tmp_path / "tasks"]).get("copy")
