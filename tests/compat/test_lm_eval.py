@@ -144,3 +144,23 @@ def test_generation_stops_at_strings() -> None:
         ids = torch.tensor([words("ab.")["input_ids"]])
         assert bool(torch.as_tensor(stop_sequences_criteria(words, ["."], 1, 1)(ids, None)).all())
         assert not bool(torch.as_tensor(stop_sequences_criteria(words, ["?"], 1, 1)(ids, None)).any())
+
+
+def test_functions_of_a_definition_are_imported_from_beside_it(tmp_path: Path) -> None:
+    with assumed("lm-eval", "_yaml_loader._import_func_in_yml(name, folder) imports what !function names"):
+        (tmp_path / "helper.py").write_text("def text(doc):\n    return doc['x']\n")
+        assert compat.function_of("helper.text", tmp_path)({"x": 3}) == 3
+        assert compat.function_of("os.path.join", tmp_path)("a", "b") == "a/b"
+        for name in ("helper.gone", "gone_gone.text", "text"):
+            with pytest.raises((AttributeError, ImportError, ValueError)):
+                compat.function_of(name, tmp_path)
+
+
+def test_a_definition_is_built_from_a_mapping_that_no_index_knows(folder: Path) -> None:
+    from lm_eval.tasks import TaskManager
+
+    with assumed("lm-eval", "TaskManager.load builds a task of a mapping, whether or not it has seen its file"):
+        bare = TaskManager(include_defaults=False)
+        config = compat.task_config(TaskManager(include_path=[str(folder)], include_defaults=False), "copy")
+        (built,) = bare.load([{**config, "task": "an other/name"}])["tasks"].values()
+        assert len(list(built.test_docs())) == 6
