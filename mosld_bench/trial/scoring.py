@@ -37,13 +37,11 @@ class Evaluation(NamedTuple):
     """What scoring a model came to.
 
     ``items`` has a row per task and item: ``task, item, doc, doc_hash, prediction, target, correct, score, logliks``.
-    ``unscored`` are the metrics that came to no number.
     """
 
     metrics: list[Metric]
     items: pd.DataFrame
     info: EvalInfo
-    unscored: list[Unscored]
 
 
 def evaluate(
@@ -89,8 +87,9 @@ def evaluate(
         tokens_plain=lm.work.plain,
         tokens_computed=lm.work.computed,
         packed=lm.packed,
+        unscored=tuple(unscored),
     )
-    return Evaluation(metrics, pd.concat(frames, ignore_index=True), info, unscored)
+    return Evaluation(metrics, pd.concat(frames, ignore_index=True), info)
 
 
 @contextmanager

@@ -25,7 +25,10 @@ _LONGEST = 34  # rows that fit the largest float of the report
 
 
 class MainScore(NamedTuple):
-    """One column of a row: the mean of a domain or, where that has none, a task; its scale; the score over seeds."""
+    """One column of a row: the mean of a domain or, where that has none, a task; its scale; the score over seeds.
+
+    ``mean`` and ``sd``, the standard deviation, are None where there is none.
+    """
 
     title: str
     scale: Scale
@@ -35,19 +38,14 @@ class MainScore(NamedTuple):
 
 @dataclass(frozen=True)
 class MainRow:
-    """A row of results as numbers: the two means with their standard deviations, None where there is none.
-
-    ``scores``: what a table of it shows, the same columns in every row.
-    """
+    """A row of results as numbers; ``scores`` has the same columns in every row."""
 
     recipe: str
     setting: str
     budget: str
     trainable: int | None
-    in_domain: tuple[float | None, float | None]
-    out_of_domain: tuple[float | None, float | None]
+    scores: tuple[MainScore, ...]
     seeds: int
-    scores: tuple[MainScore, ...] = ()
 
 
 def main_rows(analysis: Analysis) -> list[MainRow]:
@@ -58,8 +56,6 @@ def main_rows(analysis: Analysis) -> list[MainRow]:
             setting=row.setting,
             budget=row.budget,
             trainable=row.trainable,
-            in_domain=row.mean_sd(Domain.IN),
-            out_of_domain=row.mean_sd(Domain.OUT),
             seeds=row.n,
             scores=tuple(
                 MainScore(_terminal_title(analysis, of), analysis.scale(of), *row.mean_sd(of))
@@ -221,11 +217,16 @@ def _notes(analysis: Analysis) -> tuple[str, ...]:
         )
     if any(row.n == 1 for row in analysis.trained):
         notes.append("A row with n = 1 has no standard deviation and cannot be tested.")
-    return (*notes, *_left_out(analysis), *absent_and_tied(analysis))
+    return (*notes, *scoring_notes(analysis))
+
+
+def scoring_notes(analysis: Analysis) -> list[str]:
+    """What a reader of the scores must know: means that are left out, metrics that came to no number, and ties."""
+    return [*_left_out(analysis), *absent_and_tied(analysis)]
 
 
 def absent_and_tied(analysis: Analysis) -> list[str]:
-    """What a reader of the scores must know, if anything: metrics that came to no number, and ties between options."""
+    """Metrics that came to no number, and ties between options."""
     return [*_absent(analysis), *_ties(analysis)]
 
 
