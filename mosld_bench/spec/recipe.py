@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mosld_bench.errors import UnknownNameError
+from mosld_bench.format import one_line
 from mosld_bench.spec.yaml_file import Strict, parse, read_including
 
 Optimizer = Literal["adamw", "adafactor"]
@@ -26,7 +27,7 @@ class Recipe(Strict):
     """A named setting of a method: what `--methods` selects and what a row of a table is."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="that of its file")
-    title: str = Field(description="as printed in tables")
+    title: Annotated[str, AfterValidator(one_line)] = Field(description="as printed in tables, in one line")
     method: str = Field(description="a registered method, or module:Class")
     paper: str = Field("", description="where the method is from")
     about: str = Field("", description="one or two sentences for the report's method section")

@@ -96,9 +96,11 @@ def _best_sentence(analysis: Analysis, condition: Condition, best: Row) -> str:
     others = [row for row in analysis.scored(condition) if row.key != best.key]
     seeds = counted(len(best.by_seed()), "seed")
     among = f" of those with {seeds}" if any(len(row.by_seed()) < len(best.by_seed()) for row in others) else ""
+    scale = analysis.scale(Domain.IN)
+    direction = "" if scale.higher_is_better else " (lower is better)"
     text = (
         f"In the {setting_label(condition.setting)} setting at {size}, {best.recipe.title} has the "
-        f"{analysis.scale(Domain.IN).best_word} in-domain mean{among}, {_spelled(analysis, best)}"
+        f"{scale.best_word} in-domain mean{among}{direction}, {_spelled(analysis, best)}"
     )
     if best.recipe.name == analysis.study.reference:
         text += "; it is itself the reference method."
