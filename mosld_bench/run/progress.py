@@ -131,7 +131,10 @@ def _result(record: Record) -> str:
         last = (record.error or "").strip().splitlines()[-1:]
         return f"FAILED: {last[0] if last else 'unknown'}"
     mean = _in_domain_mean(record)
-    return "finished" if mean is None else f"in-domain {mean}"
+    absent = [
+        f"no {metric.metric.removesuffix(',none')} of {metric.task}" for metric in record.unscored if metric.primary
+    ]
+    return "; ".join(["finished" if mean is None else f"in-domain {mean}", *absent])
 
 
 def _in_domain_mean(record: Record) -> str | None:

@@ -192,7 +192,7 @@ def test_a_report_over_five_kinds_of_metrics(tmp_path: Path) -> None:
     (note,) = scoring_notes(analysis)
     assert note.startswith("No in-domain mean is taken, and nothing that is made of one")
     titles = [score.title for score in main_rows(analysis)[0].scores]
-    assert titles[:2] == ["accuracy_task, acc", "perplexity_task, perplexity (lower is better)"]
+    assert titles[:2] == ["accuracy_task\nacc", "perplexity_task\nperplexity\nlower is better"]
 
 
 def test_where_lower_is_better_every_figure_and_sentence_says_so(tmp_path: Path) -> None:

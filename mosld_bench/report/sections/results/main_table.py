@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mosld_bench.format import listed
-from mosld_bench.records.scale import SHARE, Range, Scale
+from mosld_bench.records.scale import SHARE, Scale
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.labels import MISSING, block_label, count, percent, row_title
 from mosld_bench.report.rows import Row
@@ -67,10 +67,13 @@ def main_rows(analysis: Analysis) -> list[MainRow]:
 
 
 def _terminal_title(analysis: Analysis, of: Domain | str) -> str:
-    """In-domain, or a task with its metric; and where lower is better, that it is."""
-    title = of.label.lower() if isinstance(of, Domain) else f"{analysis.title(of)}, {analysis.metric_name(of)}"
-    scale = analysis.scale(of)
-    return title + (scale.heading if scale.range is not Range.SHARE or not scale.higher_is_better else "")
+    """In-domain, or a task with its metric; and where lower is better, that it is; each in a line of its own."""
+    scale, tasks = analysis.scale(of), analysis.tasks_in(of) if isinstance(of, Domain) else (of,)
+    metrics = list(dict.fromkeys(name for task in tasks if (name := analysis.metric_name(task))))
+    lines = [of.label.lower() if isinstance(of, Domain) else analysis.title(of)]
+    lines += [listed(metrics)] if metrics and (scale != SHARE or not isinstance(of, Domain)) else []
+    lines += [] if scale.higher_is_better else ["lower is better"]
+    return "\n".join(lines)
 
 
 def _unit(analysis: Analysis) -> str:
