@@ -93,8 +93,8 @@ class Table:
         """``NAME.csv`` and ``NAME.tex``, the same bytes for the same analysis."""
         if self.frame is not None:
             text = self.frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-            (folder / f"{self.name}.csv").write_text(text, encoding="utf-8")
-        (folder / f"{self.name}.tex").write_text(latex(self), encoding="utf-8")
+            (folder / f"{self.name}.csv").write_text(text, encoding="utf-8", errors="replace")
+        (folder / f"{self.name}.tex").write_text(latex(self), encoding="utf-8", errors="replace")
 
 
 def score_cell(

@@ -225,12 +225,7 @@ def _notes(analysis: Analysis) -> tuple[str, ...]:
 
 def scoring_notes(analysis: Analysis) -> list[str]:
     """What a reader of the scores must know: means that are left out, metrics that came to no number, and ties."""
-    return [*_left_out(analysis), *absent_and_tied(analysis)]
-
-
-def absent_and_tied(analysis: Analysis) -> list[str]:
-    """Metrics that came to no number, and ties between options."""
-    return [*_absent(analysis), *_ties(analysis)]
+    return [*_left_out(analysis), *absent(analysis), *ties(analysis)]
 
 
 def _left_out(analysis: Analysis) -> Iterator[str]:
@@ -243,12 +238,12 @@ def _left_out(analysis: Analysis) -> Iterator[str]:
             )
 
 
-def _absent(analysis: Analysis) -> Iterator[str]:
+def absent(analysis: Analysis) -> Iterator[str]:
     """Task by task and reason by reason, in which trials the primary metric came to no number."""
     trials: dict[tuple[str, str], list[str]] = {}
-    for record, absent in analysis.unscored():
+    for record, metric in analysis.unscored():
         trial = record.trial
-        trials.setdefault((absent.task, absent.reason), []).append(f"{trial.recipe.title} (seed {trial.seed})")
+        trials.setdefault((metric.task, metric.reason), []).append(f"{trial.recipe.title} (seed {trial.seed})")
     for (task, reason), of in trials.items():
         which = listed(of) if len(of) <= _MOST_NAMED else f"{len(of)} trials"
         yield (
@@ -257,14 +252,15 @@ def _absent(analysis: Analysis) -> Iterator[str]:
         )
 
 
-def _ties(analysis: Analysis) -> Iterator[str]:
-    """Of every task, in how many items no score tells the best options apart."""
+def ties(analysis: Analysis, least_share: float = 0.0) -> Iterator[str]:
+    """In how many items no score tells the best options apart, of tasks where that is a share of ``least_share``."""
+    texts = []
     for task, (least, most, items) in analysis.tied_items().items():
-        tied = f"{most:,}" if least == most else f"{least:,} to {most:,}"
-        yield (
-            f"{tied} of {items:,} items of {analysis.title(task)} tie between options that score highest; lm-eval "
-            "counts the first of them."
-        )
+        if most >= least_share * items:
+            count = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+            texts.append(f"{count} of {items:,} items of {analysis.title(task)}")
+    if texts:
+        yield f"{listed(texts)} tie between options that score highest; lm-eval counts the first of them."
 
 
 def condition_numbers(analysis: Analysis, condition: Condition) -> dict[str, Any]:
