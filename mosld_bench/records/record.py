@@ -104,13 +104,14 @@ class TrainInfo(_Grown):
 
 
 class EvalInfo(_Grown):
-    """What scoring took."""
+    """What scoring took, and what it came to no number in."""
 
     seconds: float = Field(description="wall seconds of scoring every task")
     requests: int = Field(description="continuations that were scored, one for every option of an item")
     tokens_plain: int = Field(description="tokens that scoring every request by itself would compute")
     tokens_computed: int = Field(description="tokens computed, shared prefixes once")
     packed: bool = Field(description="whether shared prefixes were computed once; false where the model cannot")
+    unscored: tuple[Unscored, ...] = Field((), description="metrics that came to no number, if any")
     cut_items: dict[str, int] = Field(
         default_factory=dict,
         description="task -> items that were scored without the beginning of their prompt (or the end of an option), "
@@ -134,12 +135,16 @@ class Record(Strict):
     train_info: TrainInfo | None = Field(None, description="none where nothing was trained")
     eval_info: EvalInfo | None = Field(None, description="none where nothing was scored")
     metrics: tuple[Metric, ...] = Field((), description="every number of every task, in the order of scoring")
-    unscored: tuple[Unscored, ...] = Field((), description="metrics that came to no number")
     peak_memory_bytes: int | None = Field(
         None, description="peak of the process's resident memory, or of what torch allocated on the GPU"
     )
     meta_info: dict[str, Any] = Field(default_factory=dict, description="what the numbers came from")
     error: str | None = Field(None, description="the traceback, where the trial failed")
+
+    @property
+    def unscored(self) -> tuple[Unscored, ...]:
+        """The metrics that came to no number."""
+        return self.eval_info.unscored if self.eval_info else ()
 
 
 @dataclass(frozen=True)

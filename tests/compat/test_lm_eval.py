@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,42 @@ def test_a_definition_is_built_from_a_mapping_that_no_index_knows(folder: Path) 
         config = compat.task_config(TaskManager(include_path=[str(folder)], include_defaults=False), "copy")
         (built,) = bare.load([{**config, "task": "an other/name"}])["tasks"].values()
         assert len(list(built.test_docs())) == 6
+
+
+def test_aggregations_are_asked_of_the_task(task: Any) -> None:
+    with assumed("lm-eval", "scoring takes a metric's aggregation from task.aggregation(), which may be replaced"):
+        from lm_eval.api.metrics import mean
+        from lm_eval.evaluator_utils import _compute_task_aggregations
+
+        values = {("acc", "none"): [1.0, 0.0], ("more", "none"): [1.0, 2.0]}
+        with compat.aggregations_of(task, lambda metric, aggregation: lambda items: (metric, aggregation is mean)):
+            results, _ = _compute_task_aggregations(task, values, 0)
+        assert results["acc,none"] == ("acc", True)
+        assert results["more,none"] == ("more", True), "a metric without an aggregation is averaged"
+        results, _ = _compute_task_aggregations(task, values, 0)
+        assert results["acc,none"] == 0.5
+
+
+def test_standard_errors_are_those_of_lm_eval(monkeypatch: pytest.MonkeyPatch) -> None:
+    with assumed("lm-eval", "stderr_for_metric knows which aggregations have a standard error, and draws by seed"):
+        from lm_eval.api import metrics
+
+        monkeypatch.setenv("DISABLE_MULTIPROC", "1")
+        lengths = [-1.0, -2.5, -0.3, -4.0]
+        pairs = [(0, 1), (1, 1), (0, 0), (1, 0), (1, 1)]
+        texts = [("a cat sat", "a cat sat"), ("a dog ran", "the dog ran off"), ("hm", "hm no")]
+        for aggregation, values, draws in (
+            (metrics.mean, lengths, 1000),
+            (metrics.perplexity, lengths, 1000),
+            (metrics.matthews_corrcoef, pairs, 100),
+            (metrics.chrf, texts, 100),
+        ):
+            own = metrics.stderr_for_metric(aggregation, draws)
+            assert own is not None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                expected = own(values)
+            assert compat.standard_error(aggregation, values, draws=1000) == pytest.approx(expected)
+        assert compat.standard_error(metrics.brier_score, [], draws=1000) is None
+        assert compat.standard_error(None, lengths, draws=1000) == metrics.mean_stderr(lengths)
+        assert compat.standard_error(metrics.mean, [1.0], draws=1000) is None
