@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from mosld_bench.compat.peft import config_classes
+from mosld_bench.compat.peft import allocate, before_allocation, config_classes, orthogonality
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods.base import Method
 
@@ -61,7 +61,22 @@ class PeftMethod(Method):
         classes = config_classes()
         if peft_type not in classes:
             raise UnknownNameError("PEFT type", peft_type, classes, "Set it as peft_type in the recipe's params.")
+        if peft_type == "ADALORA":
+            if "total_step" in options:
+                raise BenchError(
+                    "AdaLoRA's total_step is the number of steps of the trial, which the study sets. Leave it out of "
+                    "the recipe's params."
+                )
+            options = before_allocation(options)
         return _with_adapter(model, classes[peft_type], options)
+
+    def aux_loss(self, model: nn.Module) -> Tensor | None:
+        """AdaLoRA's, which keeps its factors orthogonal; None of the others."""
+        return orthogonality(model)
+
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Let AdaLoRA, and AdaMSS under ``use_asa``, take rank from some modules and leave it to others."""
+        allocate(model, step, steps)
 
 
 class MixtureMethod(Method):
