@@ -92,6 +92,7 @@ def check_method(
     """
     subject = _Subject(method, params, knob, config or _small_llama())
     lines, broken = [], []
+    settings = TorchSettings()
     for claim, check in _CHECKS.items():
         try:
             detail = check(subject)
@@ -101,6 +102,7 @@ def check_method(
             broken.append(f"{claim}: {type(error).__name__}: {error}")
         else:
             lines.append(f"holds: {claim}{f' ({detail})' if detail else ''}")
+        settings.restore()  # that one of the checks says that they were changed is enough
     if broken:
         name = f"{type(method).__module__}:{type(method).__qualname__}"
         raise BenchError(f"The method {name} breaks {len(broken)} of the contract's checks:\n  " + "\n  ".join(broken))
@@ -128,14 +130,11 @@ def _starts_at_zero(subject: _Subject) -> str | None:
 
 
 def _trains_its_own(subject: _Subject) -> str | None:
-    settings = TorchSettings()
-    shared = SharedState(subject.base, settings)
-    try:
-        model = subject.trained()
-        subject.logits(model)
-        changes = shared.changes()
-    finally:
-        settings.restore()
+    shared = SharedState(subject.base, TorchSettings())
+    model = subject.trained()
+    subject.logits(model)
+    changes = shared.changes()
+    shared.restore()
     _demand(not changes, f"this changed, which all trials of a process share: {', '.join(changes)}")
     return f"{sum(p.numel() for p in _trainable(model).values()):,} trainable"
 
