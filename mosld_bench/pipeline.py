@@ -16,7 +16,7 @@ from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Record
 from mosld_bench.records.slips import slips
-from mosld_bench.records.store import Store
+from mosld_bench.records.store import Store, check_writable
 from mosld_bench.run import Missing, Options, Plan, ProgressDisplay, check, make_executor, missing
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
@@ -40,6 +40,9 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     folders = (workspace.tasks, *options.include_paths)
     inputs = check(plan, folders, options)
     todo = missing(plan.planned, store, overwrite=options.overwrite, weights=inputs.weights)
+    if todo.planned:
+        store.check_writable(study.name)
+    check_writable(workspace.reports / study.name)
     _print_summary(plan, todo, console)
     if options.save_adapters:
         _print_without_adapter(plan, todo, store, console)
@@ -76,6 +79,7 @@ def report(
     """
     from mosld_bench.report import write_report
 
+    check_writable(workspace.reports / study.name)
     planned = study.plan(workspace, include_paths) if trials is None else trials
     analysis = _analysis(study, workspace, include_paths, planned)
     return write_report(analysis, to or workspace.reports / study.name)

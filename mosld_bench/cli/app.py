@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -19,6 +20,12 @@ from mosld_bench.cli.report import report
 from mosld_bench.cli.run import run
 from mosld_bench.cli.tasks import list_tasks, show_overlap, show_task
 from mosld_bench.errors import BenchError
+
+#: Errors of the system that are of a place and not of the code: no permission, no room, or something else there.
+_OF_A_PLACE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+    | {errno.ENAMETOOLONG, errno.ELOOP}
+)
 
 
 def _group(summary: str, commands: dict[str, Callable[..., None]], **options: Any) -> typer.Typer:
@@ -45,7 +52,9 @@ app.add_typer(
 
 
 def main() -> None:
-    """Entry point. A BenchError is one sentence on stderr and exit code 2."""
+    """Entry point. A BenchError, or a file that the system does not let be read or written, is one sentence on stderr
+    and exit code 2.
+    """
     if not sys.warnoptions:  # what libraries say to programmers is not for the users of a command
         warnings.simplefilter("ignore")
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own display tells the progress
@@ -53,4 +62,9 @@ def main() -> None:
         app(standalone_mode=True)
     except BenchError as error:
         print(f"mosld-bench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _OF_A_PLACE or error.filename is None:
+            raise
+        print(f"mosld-bench: {error.filename} cannot be used: {error.strerror}.", file=sys.stderr)
         sys.exit(2)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -101,6 +102,34 @@ def of_module(patterns: Mapping[str, Value], module: str, default: Value) -> Val
     from peft.utils.other import get_pattern_key
 
     return patterns.get(get_pattern_key(patterns, module), default)
+
+
+def pattern_of(patterns: Iterable[str], module: str, *, inside: bool = False) -> str | None:
+    """The first of ``patterns`` that matches ``module``, and so decides for it; None where none does.
+
+    ``inside``: as FourierFT and C3A have it, where something and a dot must stand before what a pattern matches.
+    """
+    from peft.utils.other import get_pattern_key
+
+    patterns = list(patterns)
+    if inside:
+        return next((key for key in patterns if re.match(rf".*\.{key}$", module)), None)
+    key = get_pattern_key(patterns, module)
+    return key if key in patterns else None
+
+
+def adapted_modules(model: nn.Module) -> list[str]:
+    """The base model's names of the modules in ``model`` that have an adapter, in their order."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [base_name(name) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+
+
+def saved_modules(model: nn.Module) -> list[str]:
+    """The base model's names of the modules in ``model`` that train as a whole (``modules_to_save``)."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    return [base_name(name) for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
 
 
 def replace_module(tuner: Any, *, parent: nn.Module, name: str, adapted: nn.Module, original: nn.Module) -> None:

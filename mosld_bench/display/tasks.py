@@ -13,7 +13,7 @@ from mosld_bench.records.overlap import Overlap
 from mosld_bench.spec.task_files import TaskFiles
 
 if TYPE_CHECKING:
-    from mosld_bench.inputs.items import Example
+    from mosld_bench.inputs.rendering import Example
 
 _ROOM_FOR_EXAMPLES = 110  # characters of a terminal; below, the overlap table has numbers alone
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mosld_bench.spec.trial import Domain, Fit, Trial
@@ -30,6 +30,22 @@ class Metric(Strict):
     chance: float | None = Field(description="expected score of a uniform guess, none where undefined")
     primary: bool = Field(description="whether the tables show this metric for the task")
     higher_is_better: bool = Field(True, description="whether a larger value is a better one")
+    tied: int | None = Field(
+        None,
+        description="of a task with options, the items in which several have the highest score, of which lm-eval takes "
+        "the first; none of other tasks",
+    )
+
+
+class Unscored(Strict):
+    """A metric of a task that came to no number; the other numbers of the trial stand without it."""
+
+    task: str = Field(description="the task that was scored")
+    role: Domain = Field(description="as of a metric")
+    metric: str = Field(description="lm-eval's name with its filter")
+    primary: bool = Field(description="as of a metric")
+    higher_is_better: bool = Field(description="as of a metric")
+    reason: str = Field(description="what it came to instead, in a few words")
 
 
 @pydantic_dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -50,7 +66,16 @@ class Point:
     seconds: float = Field(description="wall seconds since training began, validation included")
 
 
-class TrainInfo(Strict):
+class _WhatWasCut(Strict):
+    """Something with ``cut_items``, which a file holds only where something was cut."""
+
+    @model_serializer(mode="wrap")
+    def _where_something_was_cut(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = content(self)
+        return {key: value for key, value in fields.items() if key != "cut_items" or value}
+
+
+class TrainInfo(_WhatWasCut):
     """What training took. Times are wall seconds."""
 
     steps: int = Field(description="optimiser steps taken")
@@ -58,6 +83,11 @@ class TrainInfo(Strict):
     exposures: dict[str, float] = Field(description="task -> how often each of its training items was seen")
     train_items: dict[str, int] = Field(description="task -> items that were trained on")
     validation_items: dict[str, int] = Field(description="task -> items that the validation loss is taken over")
+    cut_items: dict[str, int] = Field(
+        default_factory=dict,
+        description="task -> items that were trained on without the beginning of their prompt or the end of their "
+        "answer, since they are longer than train.max_length or the model's window; left out where there are none",
+    )
     tokens: int = Field(description="tokens seen, padding left out")
     padding_share: float = Field(description="of the tokens computed, those that are padding: 0 to 1")
     seconds: float = Field(description="wall seconds of training, validation left out")
@@ -69,7 +99,7 @@ class TrainInfo(Strict):
     curve: tuple[Point, ...] = Field(description="the training curve, in the order of steps")
 
 
-class EvalInfo(Strict):
+class EvalInfo(_WhatWasCut):
     """What scoring took."""
 
     seconds: float = Field(description="wall seconds of scoring every task")
@@ -77,6 +107,16 @@ class EvalInfo(Strict):
     tokens_plain: int = Field(description="tokens that scoring every request by itself would compute")
     tokens_computed: int = Field(description="tokens computed, shared prefixes once")
     packed: bool = Field(description="whether shared prefixes were computed once; false where the model cannot")
+    cut_items: dict[str, int] = Field(
+        default_factory=dict,
+        description="task -> items that were scored without the beginning of their prompt (or the end of an option), "
+        "since they are longer than the model's window; left out where there are none",
+    )
+    generated_with_cache: bool | None = Field(
+        None,
+        description="whether answers were written with kept keys and values; false where the model cannot, and read "
+        "its whole text for every token; none where no task asks for answers",
+    )
 
 
 class Record(Strict):
@@ -90,6 +130,7 @@ class Record(Strict):
     train_info: TrainInfo | None = Field(None, description="none where nothing was trained")
     eval_info: EvalInfo | None = Field(None, description="none where nothing was scored")
     metrics: tuple[Metric, ...] = Field((), description="every number of every task, in the order of scoring")
+    unscored: tuple[Unscored, ...] = Field((), description="metrics that came to no number")
     peak_memory_bytes: int | None = Field(
         None, description="peak of the process's resident memory, or of what torch allocated on the GPU"
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mosld_bench.records.published import AVERAGE, PARAMETERS_TABLE, RANK, PrintedScore, Protocol, Published
+from mosld_bench.records.scale import SHARE
 from mosld_bench.report import stats
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.rows import Row
@@ -83,8 +84,11 @@ def compared_scores(analysis: Analysis, published: Published) -> list[ComparedSc
 def _scored(analysis: Analysis, printed: PrintedScore, benchmarks: set[str]) -> Domain | str | None:
     """What of our rows a printed score is of: the in-domain mean, or the task of that name; None for neither.
 
-    ``benchmarks`` are those that the averages of its table are over.
+    ``benchmarks`` are those that the averages of its table are over. None, too, where a task of the study is not scored
+    by a share.
     """
+    if any(analysis.scale(task) != SHARE for task in analysis.study.in_domain):
+        return None  # the paper prints accuracies
     tasks = {analysis.benchmark(task): task for task in analysis.study.in_domain}
     if printed.task == AVERAGE:
         return Domain.IN if benchmarks == set(tasks) else None

@@ -62,6 +62,8 @@ class _Stopwatch:
 def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch) -> Outcome:
     from mosld_bench.methods.live import attached_copy
     from mosld_bench.trial.device import PeakMemory, trim
+    from mosld_bench.trial.scoring import same_random_state
+    from mosld_bench.trial.window import window
 
     config, spec = session.config, trial.train
     watch(Progress(trial.id, "loading"))
@@ -69,16 +71,18 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         return _counted(trial, fit, stopwatch.meta_info(config))
     name = trial.recipe.method
     with session.lent(trial.model, spec.dtype, name) as base, PeakMemory(config.device) as memory:
-        items = _training_items(trial, spec, session, base.tokenizer)
         method = registry.get(name)
-        adapted = attached_copy(method, base.model, fit.params, seed=trial.seed)  # from here on draws are the seed's
+        adapted = attached_copy(method, base.model, fit.params, seed=trial.seed)
         base.check(name, "attaching")
         _check_size(trial, adapted.model, fit)
+        length = min(spec.max_length, window(adapted.model))
+        with same_random_state():  # whether an earlier trial encoded the items already or not
+            items = _training_items(trial, spec, session, base.tokenizer, length)
         loading_seconds = stopwatch.seconds()
         train_info = None
         if trial.train_on:
             train_info = _train(adapted, method, items, trial=trial, spec=spec, fit=fit,
-                                pad=base.tokenizer.pad_token_id, watch=watch)  # fmt: skip
+                                pad=base.pad, watch=watch)  # fmt: skip
             base.check(name, "training")
         _cast(adapted, spec.dtype)
         steps = train_info.steps if train_info else 0
@@ -93,6 +97,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         train_info=train_info,
         eval_info=evaluation.info,
         metrics=tuple(evaluation.metrics),
+        unscored=tuple(evaluation.unscored),
         peak_memory_bytes=memory.peak,
         meta_info=stopwatch.meta_info(config) | _loading(trial, session, loading_seconds),
     )
@@ -114,10 +119,13 @@ def _check_size(trial: Trial, model: nn.Module, fit: Fit) -> None:
         )
 
 
-def _training_items(trial: Trial, spec: TrainSpec, session: Session, tokenizer: Any) -> TrainingItems:
-    """The items of all tasks that ``trial`` trains on, in their order, and the general data behind them."""
-    tasks = [session.examples(task, spec, tokenizer) for task in trial.train_on]
-    general = session.general(trial.general, spec, tokenizer) if trial.general else []
+def _training_items(trial: Trial, spec: TrainSpec, session: Session, tokenizer: Any, length: int) -> TrainingItems:
+    """The items of all tasks that ``trial`` trains on, in their order, and the general data behind them.
+
+    They have at most ``length`` tokens.
+    """
+    tasks = [session.examples(task, spec, tokenizer, length) for task in trial.train_on]
+    general = session.general(trial.general, spec, tokenizer, length) if trial.general else []
     return TrainingItems(
         [item for task in tasks for item in task.train] + general,
         [item for task in tasks for item in task.validation],

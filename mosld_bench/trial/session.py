@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mosld_bench.errors import BenchError, DataError
-from mosld_bench.inputs.items import Encoded, Request, draw, encode, passages, split
+from mosld_bench.inputs.encoding import Request, pad_token
+from mosld_bench.inputs.items import Encoded, draw, encode, passages, split
 from mosld_bench.methods import registry
 from mosld_bench.records.provenance import code_state
 from mosld_bench.spec.trial import GeneralData, ModelSpec, Resources, TrainSpec
@@ -49,10 +50,14 @@ class WorkerConfig:
 
 
 class LoadedModel(NamedTuple):
-    """A base model, frozen and never changed, its tokenizer, and what all trials find as the first one did."""
+    """A base model, frozen and never changed, its tokenizer, and the token id that fills its batches.
+
+    ``shared`` is what all trials of the process find as the first one did.
+    """
 
     model: nn.Module
     tokenizer: Any
+    pad: int
     shared: SharedState
 
     def check(self, method: str, deed: str) -> None:
@@ -129,9 +134,10 @@ class Session:
             self._models.clear()  # one base model at a time: studies over several models run them one after another
             tokenizer = load_tokenizer(spec, self.model_root)
             base = load_base(spec, getattr(torch, dtype), self.config.device, self.model_root)
-            if tokenizer.pad_token_id >= base.get_input_embeddings().num_embeddings:  # type: ignore[operator]
+            vocabulary = base.get_input_embeddings().num_embeddings  # type: ignore[operator]
+            if (tokenizer.pad_token_id or 0) >= vocabulary:
                 tokenizer.pad_token = tokenizer.eos_token  # added to the tokenizer, unknown to the model
-            self._models[key] = LoadedModel(base, tokenizer, SharedState(base, self._settings))
+            self._models[key] = LoadedModel(base, tokenizer, pad_token(tokenizer, vocabulary), SharedState(base, self._settings))
         return self._models[key]
 
     @contextmanager
@@ -160,27 +166,28 @@ class Session:
             self._models.clear()
         return changes
 
-    def examples(self, task: str, spec: TrainSpec, tokenizer: Any) -> TrainingItems:
-        """The training and validation items of ``task`` as token ids.
+    def examples(self, task: str, spec: TrainSpec, tokenizer: Any, length: int | None = None) -> TrainingItems:
+        """The training and validation items of ``task`` as token ids, at most ``length`` or ``spec.max_length`` each.
 
         Raises DataError where none is left to train on.
         """
+        length = length or spec.max_length
         key = _ItemsKey(
             task=task,
             tokenizer=tokenizer.name_or_path,
-            max_length=spec.max_length,
+            max_length=length,
             split_seed=spec.split_seed,
             drawn=spec.task_items,
             validation_fraction=spec.validation_fraction,
         )
         if key not in self._examples:
-            self._examples[key] = self._split(task, spec, tokenizer)
+            self._examples[key] = self._split(task, spec, tokenizer, length)
         items = self._examples[key]
         return TrainingItems(items.train, items.validation[: spec.validation_items])
 
-    def _split(self, name: str, spec: TrainSpec, tokenizer: Any) -> TrainingItems:
+    def _split(self, name: str, spec: TrainSpec, tokenizer: Any, length: int) -> TrainingItems:
         task = self.tasks.get(name)
-        items = encode(task, tokenizer, spec, spec.task_items)
+        items = encode(task, tokenizer, spec, spec.task_items, length)
         groups = passages(task, draw(task, spec.task_items, spec.split_seed))
         indices = split(len(items), name, fraction=spec.validation_fraction, seed=spec.split_seed, groups=groups)
         if not indices.train:
@@ -191,17 +198,18 @@ class Session:
             )
         return TrainingItems([items[i] for i in indices.train], [items[i] for i in indices.validation])
 
-    def general(self, data: GeneralData, spec: TrainSpec, tokenizer: Any) -> list[Encoded]:
+    def general(self, data: GeneralData, spec: TrainSpec, tokenizer: Any, length: int | None = None) -> list[Encoded]:
         """The items of general data that a trial mixes in; a smaller amount is a part of a larger one."""
+        length = length or spec.max_length
         key = _ItemsKey(
             task=data.task,
             tokenizer=tokenizer.name_or_path,
-            max_length=spec.max_length,
+            max_length=length,
             split_seed=spec.split_seed,
             drawn=data.items,
         )
         if key not in self._general:
-            self._general[key] = encode(self.tasks.get(data.task), tokenizer, spec, data.items)
+            self._general[key] = encode(self.tasks.get(data.task), tokenizer, spec, data.items, length)
         return self._general[key]
 
     def encoded_requests(self, tokenizer: Any) -> dict[tuple[str, str], Request]:

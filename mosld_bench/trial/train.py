@@ -76,6 +76,7 @@ def train(
         examples=steps * spec.batch_size,
         exposures={task: log.seen[task] / items[task] for task in items},
         train_items=dict(items),
+        cut_items=dict(Counter(example.task for example in examples if example.cut)),
         validation_items=dict(Counter(example.task for example in validation)),
         tokens=log.tokens,
         padding_share=1 - log.tokens / log.padded_tokens,

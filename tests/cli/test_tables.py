@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from mosld_bench import display
-from mosld_bench.inputs.items import Example
+from mosld_bench.inputs.rendering import Example
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.report import MainRow
 from mosld_bench.run import make_plan

@@ -51,7 +51,8 @@ def test_the_size_of_a_method_is_set_by_the_first_knob_that_its_params_have() ->
     assert peft.knob_of({"peft_type": "LORA", "r": 8}) == "r"
     assert peft.knob_of({"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 20}) == "num_virtual_tokens"
     assert peft.knob_of({"peft_type": "IA3"}) is None
-    assert peft.at({"r": 8, "lora_alpha": 16}, 4) == {"r": 4, "lora_alpha": 8}
+    lora = {"peft_type": "LORA", "r": 8, "lora_alpha": 16}
+    assert peft.at(lora, 4) == {"peft_type": "LORA", "r": 4, "lora_alpha": 8}
     assert registry.get("mixture").at({"r": 8, "lora_alpha": 16, "experts": 4}, 2, "experts") == {
         "r": 8, "lora_alpha": 16, "experts": 2
     }  # fmt: skip

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 
 from mosld_bench.records.profile import Entry, Flops, Profile, Workload
 from mosld_bench.records.record import Outcome
+from mosld_bench.records.scale import SHARE
 from mosld_bench.records.store import Store
 from mosld_bench.report.analysis import Analysis, analyse
 from mosld_bench.report.figures import (
@@ -33,7 +34,7 @@ from mosld_bench.report.figures import (
 )
 from mosld_bench.report.figures.panels import offset, wrapped
 from mosld_bench.report.figures.plot import Plot
-from mosld_bench.report.figures.style import MARKERS, RULE_COLOUR, percent_axis, recipe_styles, report_style
+from mosld_bench.report.figures.style import MARKERS, RULE_COLOUR, recipe_styles, report_style, scale_axis
 from mosld_bench.report.figures.sweep import SWEEPS
 from mosld_bench.report.figures.training import curve
 from mosld_bench.report.labels import short_label
@@ -495,7 +496,7 @@ def test_relative_time_leaves_out_recipes_that_were_changed_since(tmp_path: Path
 def test_ticks_are_told_apart(span: tuple[float, float]) -> None:
     axes = Figure().subplots()
     axes.set_ylim(*span)
-    percent_axis(axes)
+    scale_axis(axes, SHARE)
     ticks = labels(axes, "y")
     assert len(set(ticks)) == len(ticks) > 1
     values = [100 * value for value in axes.get_yticks()]

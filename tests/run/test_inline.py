@@ -57,7 +57,7 @@ def test_items_and_adapter_beside_the_record_reproduce_its_score(tiny: Path) -> 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from mosld_bench.inputs.items import Request
+    from mosld_bench.inputs.encoding import Request
     from mosld_bench.trial.packed_scoring import score_plain
 
     _, planned, config = prepare(tiny, recipes=["mosld"], frozen_base=False)
