@@ -57,7 +57,10 @@ def natural(peft_type: str) -> dict[str, Any]:
 def row(peft_type: str, turns: str) -> str:
     """The type's row in the table of `methods/README.md`."""
     kind = peft_types.kind_of(peft_type)
-    remarks = [kind.refused, kind.sizing.why_fixed and f"{kind.sizing.why_fixed[0].upper()}{kind.sizing.why_fixed[1:]}."]
+    remarks = [
+        kind.refused,
+        kind.sizing.why_fixed and f"{kind.sizing.why_fixed[0].upper()}{kind.sizing.why_fixed[1:]}.",
+    ]
     if kind.needs:
         remarks.append(f"Needs {' and '.join(f'`{name}`' for name in kind.needs)}.")
     remarks += [f"`{name}` is refused: PEFT {does}." for name, does in kind.ignores.items()]
@@ -65,7 +68,7 @@ def row(peft_type: str, turns: str) -> str:
 
 
 def turned(peft_type: str) -> str:
-    """What a budget does to the type on the small model: the field that it turns, or ``native only``, or ``refused``."""
+    """What a budget does to the type on the small model: the field it turns, or ``native only``, or ``refused``."""
     params, counts = natural(peft_type), Counts(SHAPE)
     recipe = Recipe(name="tried", title="Tried", method="peft", params=params)
     try:
