@@ -139,7 +139,7 @@ def test_a_recipes_own_knob_counts_in_budgets_and_in_words() -> None:
     assert (fit.trainable, fit.params) == (target, counted.params | {"experts": 3})
 
 
-LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
+LORA: dict[str, Any] = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
 
 
 class Built(NamedTuple):
@@ -161,7 +161,9 @@ def built(recipe: Recipe, params: Mapping[str, Any], shape: PreTrainedConfig) ->
     return sum(p.numel() for p in model.parameters() if p.requires_grad), modules
 
 
-def recipe_of(method: str = "peft", **params: Any) -> Recipe:
+def recipe_of(**params: Any) -> Recipe:
+    """A recipe of PEFT where the params name a PEFT type, else of the mixture."""
+    method = "peft" if "peft_type" in params else "mixture"
     return Recipe(name="own", title="Own", method=method, params=params)
 
 
@@ -205,12 +207,10 @@ def test_any_recipe_keeps_its_scales_and_ratios_at_any_size(
         assert module.rank in whole
 
 
-@pytest.mark.parametrize("method", ["peft", "mixture"])
-def test_own_ranks_and_the_spread_of_a_budget_stand_side_by_side(method: str) -> None:
-    own = {"peft_type": "LORA"} if method == "peft" else {"experts": 1}
-    recipe = recipe_of(
-        method, **own, **{k: v for k, v in LORA.items() if k != "peft_type"}, rank_pattern={"q_proj": 16}
-    )
+@pytest.mark.parametrize("kind", [{"peft_type": "LORA"}, {"experts": 1}], ids=["peft", "mixture"])
+def test_own_ranks_and_the_spread_of_a_budget_stand_side_by_side(kind: dict[str, Any]) -> None:
+    sizes = {name: value for name, value in LORA.items() if name != "peft_type"}
+    recipe = recipe_of(**kind, **sizes, rank_pattern={"q_proj": 16})
     fit = fit_budget(recipe, EMBEDDED, "60k")
     trainable, modules = built(recipe, fit.params, EMBEDDED)
     assert trainable == fit.trainable == 60_160
