@@ -89,6 +89,15 @@ class Method(ABC):
         """Called once before every optimiser step, whatever the number of micro-batches."""
         return
 
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Called once after every optimiser step, before the next forward, with the gradients of the step still there.
+
+        ``step`` is the one just made, from 1 to ``steps``, which is how many the trial makes. For what has to be done
+        between two steps: give rank to some modules and take it from others, undo a step in part. Raises BenchError
+        where so many steps do not suit the method's schedule; then best at the first.
+        """
+        return
+
     def active(self, model: nn.Module) -> int:
         """How many of the trained parameters of ``model`` (what ``attach`` returned) enter the output of one token.
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from mosld_bench.errors import BenchError
 from mosld_bench.methods.base import Method
 from mosld_bench.methods.count import count_trainable, empty_model
-from mosld_bench.methods.live import attached_copy, copy_sharing_weights
+from mosld_bench.methods.live import attached_copy, copy_sharing_weights, own_if_written
+from mosld_bench.methods.shared_state import SharedState, TorchSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -28,6 +29,10 @@ def _small_llama() -> PreTrainedConfig:
         hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=101, max_position_embeddings=64, bos_token_id=1, eos_token_id=1, pad_token_id=0,
     )  # fmt: skip
+
+
+#: How many steps a method is told that its training has: the first ones of these are made.
+_STEPS = 1000
 
 
 class _Subject:
@@ -70,10 +75,11 @@ class _Subject:
         if not parameters:
             return model
         optimizer = torch.optim.AdamW(parameters, lr=1e-2)
-        for _ in range(steps):
+        for step in range(1, steps + 1):
             optimizer.zero_grad()
             self.step(model)
             optimizer.step()
+            self.method.after_step(model, step, _STEPS)
         return model
 
 
@@ -127,10 +133,15 @@ def _starts_at_zero(subject: _Subject) -> str | None:
 
 
 def _trains_its_own(subject: _Subject) -> str | None:
-    pristine = {name: p.detach().clone() for name, p in subject.base.named_parameters()}
-    model = subject.trained()
-    changed = [name for name, p in subject.base.named_parameters() if not torch.equal(p, pristine[name])]
-    _demand(not changed, f"these weights of the shared base model changed: {', '.join(changed[:3])}")
+    settings = TorchSettings()
+    shared = SharedState(subject.base, settings)
+    try:
+        model = subject.trained()
+        subject.logits(model)
+        changes = shared.changes()
+    finally:
+        settings.restore()
+    _demand(not changes, f"this changed, which all trials of a process share: {', '.join(changes)}")
     return f"{sum(p.numel() for p in _trainable(model).values()):,} trainable"
 
 
@@ -176,14 +187,18 @@ def _comes_back(subject: _Subject) -> str | None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
+    from mosld_bench.compat.peft import save_model
+
     model = subject.trained()
     if not _trainable(model):
         return "nothing to save"
     expected = subject.logits(model)
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)  # type: ignore[operator]
+        save_model(model, Path(folder))
+        torch.manual_seed(1)  # whoever loads it draws from where he is
         if (Path(folder) / "adapter_config.json").is_file():
-            loaded = PeftModel.from_pretrained(copy_sharing_weights(subject.base), folder)
+            with own_if_written(subject.base):
+                loaded = PeftModel.from_pretrained(copy_sharing_weights(subject.base), folder)
         else:
             loaded = AutoModelForCausalLM.from_pretrained(folder)
         gap = (subject.logits(loaded) - expected).abs().max().item()
@@ -200,11 +215,11 @@ def _pickles(subject: _Subject) -> str | None:
 #: What the contract claims -> the check of it, which returns a detail worth printing, if any, and raises if not so.
 _CHECKS: dict[str, Callable[[_Subject], str | None]] = {
     "the output after attach is the base model's": _starts_at_zero,
-    "training changes the method's parameters and nothing of the base model": _trains_its_own,
+    "attaching and training leave what trials share as it was: the base model, torch's settings": _trains_its_own,
     "a gradient reaches every trainable parameter": _reaches_all,
     "the count on the meta device is the built model's": _counts_true,
     "turning the knob up makes the method larger": _turns,
     "the same seed gives the same model and the same training": _is_deterministic,
-    "what save_pretrained wrote gives the same output when loaded": _comes_back,
+    "what was saved gives the same output when loaded on the base model": _comes_back,
     "the method's class pickles by name, so that workers can have it": _pickles,
 }

@@ -63,7 +63,11 @@ KINDS: dict[str, Kind] = {
     # Its modules start at init_r, and their ranks come to target_r on the mean: no budget can give one rank to all.
     "ADALORA": Kind(
         Sizing("init_r", moves={"lora_alpha": None}, follow=("target_r",), rank=None),
-        ignores={"r": "starts at init_r and ends at target_r on the mean"},
+        ignores={
+            "r": "starts at init_r and ends at target_r on the mean",
+            "rank_pattern": "fills it in while it trains",
+            "alpha_pattern": "has one lora_alpha for all modules",
+        },
     ),
     "LOHA": Kind(_by_rank(moves={"alpha": "alpha_pattern"}, **_PATTERN)),
     "LOKR": Kind(_by_rank(moves={"alpha": "alpha_pattern"}, **_PATTERN)),

@@ -67,17 +67,19 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
     watch(Progress(trial.id, "loading"))
     if spec is None:
         return _counted(trial, fit, stopwatch.meta_info(config))
-    base = session.model(trial.model, spec.dtype)
-    method = registry.get(trial.recipe.method)
-    with PeakMemory(config.device) as memory:
-        adapted = attached_copy(method, base.model, fit.params, seed=trial.seed)
-        _check_size(trial, adapted.model, fit)
+    name = trial.recipe.method
+    with session.lent(trial.model, spec.dtype, name) as base, PeakMemory(config.device) as memory:
         items = _training_items(trial, spec, session, base.tokenizer)
+        method = registry.get(name)
+        adapted = attached_copy(method, base.model, fit.params, seed=trial.seed)  # from here on draws are the seed's
+        base.check(name, "attaching")
+        _check_size(trial, adapted.model, fit)
         loading_seconds = stopwatch.seconds()
         train_info = None
         if trial.train_on:
             train_info = _train(adapted, method, items, trial=trial, spec=spec, fit=fit,
                                 pad=base.tokenizer.pad_token_id, watch=watch)  # fmt: skip
+            base.check(name, "training")
         _cast(adapted, spec.dtype)
         steps = train_info.steps if train_info else 0
         watch(Progress(trial.id, "scoring", steps, steps))
@@ -176,7 +178,6 @@ def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session) -> 
         tokenizer,
         tokens=resources.score_tokens,
         width=resources.score_width,
-        check=session.packing_check(trial),
         encoded=session.encoded_requests(tokenizer),
     )
     return evaluate(
@@ -197,8 +198,10 @@ def _loading(trial: Trial, session: Session, seconds: float) -> dict[str, Any]:
 
 def _saved(model: nn.Module) -> dict[str, bytes]:
     """The files of ``save_pretrained``: for an adapter, what PeftModel.from_pretrained reads."""
+    from mosld_bench.compat.peft import save_model
+
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)  # type: ignore[operator]
+        save_model(model, Path(folder))
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
 
 
