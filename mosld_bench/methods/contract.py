@@ -50,13 +50,18 @@ class _Subject:
 
     def logits(self, model: nn.Module) -> Tensor:
         """(texts, tokens, vocabulary), without dropout."""
-        return model.eval()(input_ids=self.ids, attention_mask=torch.ones_like(self.ids)).logits  # type: ignore[no-any-return]
+        return self._forward(model.eval())
+
+    def _forward(self, model: nn.Module) -> Tensor:
+        """The logits of the texts' tokens; those of virtual tokens before them (prompt tuning) are left out."""
+        logits: Tensor = model(input_ids=self.ids, attention_mask=torch.ones_like(self.ids)).logits
+        return logits[:, -self.ids.shape[1] :]
 
     def step(self, model: nn.Module) -> Tensor:
         """The loss of one training step, a scalar; leaves the gradients on the parameters."""
         model.train()
         self.method.before_step(model)
-        logits = model(input_ids=self.ids, attention_mask=torch.ones_like(self.ids)).logits
+        logits = self._forward(model)
         loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), self.ids[:, 1:].flatten())
         extra = self.method.aux_loss(model)
         total: Tensor = loss if extra is None else loss + extra
@@ -161,10 +166,12 @@ def _turns(subject: _Subject) -> str | None:
     knob = subject.knob or subject.method.knob_of(subject.params)
     if knob is None:
         return "no knob: a fixed size"
-    value = subject.params[knob]
-    small = count_trainable(subject.method, subject.config, subject.params)
-    large = count_trainable(subject.method, subject.config, {**subject.params, knob: value + 1})
-    _demand(large > small, f"{knob} {value} has {small:,} parameters, {knob} {value + 1} has {large:,}")
+    method, params = subject.method, subject.params
+    value = {**method.defaults(params), **params}[knob]
+    more = value + (method.sizing(params).unit if knob == method.knob_of(params) else 1)
+    small = count_trainable(method, subject.config, params)
+    large = count_trainable(method, subject.config, method.at(params, more, knob))
+    _demand(large > small, f"{knob} {value} has {small:,} parameters, {knob} {more} has {large:,}")
     return knob
 
 
