@@ -1,4 +1,7 @@
-"""The plug-in contract as a battery of checks: `mosld-bench methods check RECIPE` calls `check_method`."""
+"""The plug-in contract as a battery of checks: `mosld-bench methods check RECIPE` calls `check_method`.
+
+What of the contract needs the code of a trial, how a model writes answers, is in `mosld_bench/trial/answer_check.py`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-def _small_llama() -> PreTrainedConfig:
+def small_llama() -> PreTrainedConfig:
     """Four layers, so that an allocation by quarters fits, and a v_proj that is not square."""
     from transformers import LlamaConfig
 
@@ -35,7 +38,7 @@ def _small_llama() -> PreTrainedConfig:
 _STEPS = 1000
 
 
-class _Subject:
+class Subject:
     """The method under test, with the small model that it is tried on and a batch of two texts."""
 
     def __init__(self, method: Method, params: Mapping[str, Any], knob: str | None, config: PreTrainedConfig) -> None:
@@ -95,7 +98,7 @@ def check_method(
     ``knob``: the recipe's, where it is not the method's. Returns one line a check. Raises BenchError with every check
     that does not hold, each with what was found.
     """
-    subject = _Subject(method, params, knob, config or _small_llama())
+    subject = Subject(method, params, knob, config or small_llama())
     lines, broken = [], []
     settings = TorchSettings()
     for claim, check in _CHECKS.items():
@@ -124,7 +127,7 @@ def _demand(holds: bool, finding: str) -> None:
         raise BenchError(finding)
 
 
-def _starts_at_zero(subject: _Subject) -> str | None:
+def _starts_at_zero(subject: Subject) -> str | None:
     before, after = subject.logits(subject.base), subject.logits(subject.attach())
     _demand(after.shape == before.shape, f"logits became {tuple(after.shape)}, they were {tuple(before.shape)}")
     if not subject.method.starts_at_zero(subject.params):
@@ -134,7 +137,7 @@ def _starts_at_zero(subject: _Subject) -> str | None:
     return None
 
 
-def _trains_its_own(subject: _Subject) -> str | None:
+def _trains_its_own(subject: Subject) -> str | None:
     shared = SharedState(subject.base, TorchSettings())
     model = subject.trained()
     subject.logits(model)
@@ -144,7 +147,7 @@ def _trains_its_own(subject: _Subject) -> str | None:
     return f"{sum(p.numel() for p in _trainable(model).values()):,} trainable"
 
 
-def _reaches_all(subject: _Subject) -> str | None:
+def _reaches_all(subject: Subject) -> str | None:
     model = subject.trained()
     if not _trainable(model):
         return "nothing to train"
@@ -155,14 +158,14 @@ def _reaches_all(subject: _Subject) -> str | None:
     return None
 
 
-def _counts_true(subject: _Subject) -> str | None:
+def _counts_true(subject: Subject) -> str | None:
     built = sum(p.numel() for p in _trainable(subject.attach()).values())
     counted = count_trainable(subject.method, subject.config, subject.params)
     _demand(built == counted, f"{counted:,} on the meta device, {built:,} built")
     return f"{built:,}"
 
 
-def _turns(subject: _Subject) -> str | None:
+def _turns(subject: Subject) -> str | None:
     knob = subject.knob or subject.method.knob_of(subject.params)
     if knob is None:
         return "no knob: a fixed size"
@@ -175,14 +178,14 @@ def _turns(subject: _Subject) -> str | None:
     return knob
 
 
-def _is_deterministic(subject: _Subject) -> str | None:
+def _is_deterministic(subject: Subject) -> str | None:
     first, second = _trainable(subject.trained()), _trainable(subject.trained())
     apart = [name for name, p in first.items() if not torch.equal(p, second[name])]
     _demand(not apart, f"two runs with one seed differ at {', '.join(apart[:3])}")
     return None
 
 
-def _comes_back(subject: _Subject) -> str | None:
+def _comes_back(subject: Subject) -> str | None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -205,14 +208,14 @@ def _comes_back(subject: _Subject) -> str | None:
     return None
 
 
-def _pickles(subject: _Subject) -> str | None:
+def _pickles(subject: Subject) -> str | None:
     method_class = type(subject.method)
     _demand(pickle.loads(pickle.dumps(method_class)) is method_class, "another class came back")
     return None
 
 
 #: What the contract claims -> the check of it, which returns a detail worth printing, if any, and raises if not so.
-_CHECKS: dict[str, Callable[[_Subject], str | None]] = {
+_CHECKS: dict[str, Callable[[Subject], str | None]] = {
     "the output after attach is the base model's": _starts_at_zero,
     "attaching and training leave what trials share as it was: the base model, torch's settings": _trains_its_own,
     "a gradient reaches every trainable parameter": _reaches_all,

@@ -137,7 +137,9 @@ class Session:
             vocabulary = base.get_input_embeddings().num_embeddings  # type: ignore[operator]
             if (tokenizer.pad_token_id or 0) >= vocabulary:
                 tokenizer.pad_token = tokenizer.eos_token  # added to the tokenizer, unknown to the model
-            self._models[key] = LoadedModel(base, tokenizer, pad_token(tokenizer, vocabulary), SharedState(base, self._settings))
+            self._models[key] = LoadedModel(
+                base, tokenizer, pad_token(tokenizer, vocabulary), SharedState(base, self._settings)
+            )
         return self._models[key]
 
     @contextmanager
