@@ -23,6 +23,9 @@ class Sizing:
     #: or None where there is none (``lora_alpha`` -> ``alpha_pattern``).
     moves: Mapping[str, str | None] = field(default_factory=dict)
 
+    #: Fields with whole numbers that keep their ratio to the knob, rounded (AdaLoRA's ``target_r``).
+    follow: tuple[str, ...] = ()
+
     #: The field that holds the knob for single modules (PEFT's ``rank_pattern``), or None.
     pattern: str | None = None
 
@@ -44,6 +47,11 @@ class Sizing:
     def moved(self, value: float, before: int, after: int) -> float:
         """``value`` of a field that moves along when the knob goes from ``before`` to ``after``."""
         return value * sqrt(after / before) if self.by_root else value * after / before
+
+    @staticmethod
+    def in_ratio(value: int, before: int, after: int) -> int:
+        """``value`` times ``after / before`` to the nearest whole number, halves up, and at least 1."""
+        return max(1, (2 * value * after + before) // (2 * before))
 
 
 class Method(ABC):
@@ -81,6 +89,15 @@ class Method(ABC):
         """Called once before every optimiser step, whatever the number of micro-batches."""
         return
 
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Called once after every optimiser step, before the next forward, with the gradients of the step still there.
+
+        ``step`` is the one just made, from 1 to ``steps``, which is how many the trial makes. For what has to be done
+        between two steps: give rank to some modules and take it from others, undo a step in part. Raises BenchError
+        where so many steps do not suit the method's schedule; then best at the first.
+        """
+        return
+
     def active(self, model: nn.Module) -> int:
         """How many of the trained parameters of ``model`` (what ``attach`` returned) enter the output of one token.
 
@@ -103,7 +120,7 @@ class Method(ABC):
     def sizing(self, params: Mapping[str, Any]) -> Sizing:
         """How these ``params`` are sized. A method with several kinds inside overrides it."""
         moves = {name: self.proportional_patterns.get(name) for name in self.proportional}
-        return Sizing(self.knob, moves, self.pattern)
+        return Sizing(self.knob, moves, pattern=self.pattern)
 
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
         """The knob for these ``params``, None where they have none."""
@@ -125,8 +142,10 @@ class Method(ABC):
         if knob != method_knob or not before:
             return {**params, knob: value}
         own = dict(whole.get(sizing.pattern) or {}) if sizing.pattern else {}
-        ranks = {key: max(1, (2 * rank * value + before) // (2 * before)) for key, rank in own.items()}
-        moved: dict[str, Any] = {sizing.pattern: ranks} if own and sizing.pattern else {}
+        ranks = {key: sizing.in_ratio(rank, before, value) for key, rank in own.items()}
+        moved: dict[str, Any] = {name: sizing.in_ratio(whole[name], before, value) for name in sizing.follow}
+        if own and sizing.pattern:
+            moved[sizing.pattern] = ranks
         for name, pattern in sizing.moves.items():
             if whole.get(name) is None:
                 continue

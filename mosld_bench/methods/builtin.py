@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import OutOfMemoryError, Tensor, nn
 
-from mosld_bench.compat.peft import config_classes
+from mosld_bench.compat.peft import allocate, before_allocation, config_classes, orthogonality
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods import peft_types
 from mosld_bench.methods.base import Method, Sizing
@@ -67,7 +67,22 @@ class PeftMethod(Method):
         reason = peft_types.why_refused(peft_type, params)
         if reason:
             raise BenchError(f"The PEFT type {peft_type} cannot be run with these params: {reason}")
+        if peft_type == "ADALORA":
+            if "total_step" in options:
+                raise BenchError(
+                    "AdaLoRA's total_step is the number of steps of the trial, which the study sets. Leave it out of "
+                    "the recipe's params."
+                )
+            options = before_allocation(options)
         return _with_adapter(model, classes[peft_type], options)
+
+    def aux_loss(self, model: nn.Module) -> Tensor | None:
+        """AdaLoRA's, which keeps its factors orthogonal; None of the others."""
+        return orthogonality(model)
+
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Let AdaLoRA, and AdaMSS under ``use_asa``, take rank from some modules and leave it to others."""
+        allocate(model, step, steps)
 
 
 class MixtureMethod(Method):

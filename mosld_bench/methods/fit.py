@@ -12,11 +12,12 @@ the recipe gives to single modules, up to whole numbers (`Method.at`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mosld_bench.compat.peft import of_module
+from mosld_bench.compat.peft import of_module, pattern_of
 from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
 from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method, Sizing
@@ -61,17 +62,17 @@ def fit_budget(
     Raises BudgetError, naming the nearest reachable counts, where none lies within the tolerance.
     """
     method = registry.get(recipe.method)
-    params = dict(recipe.params)
     counts = counts or Counts(config)
     budget = Budget.parse(budget)
-    if isinstance(budget, Rank):
-        params = _at_rank(recipe, method, budget, counts)
     if not budget.sets_size:
-        trainable, total = counts.trainable(method, params), counts.total(method, params)
+        with _named(recipe):
+            params = _at_rank(recipe, method, budget, counts) if isinstance(budget, Rank) else dict(recipe.params)
+            trainable, total = counts.trainable(method, params), counts.total(method, params)
         return Fit(target=None, trainable=trainable, total=total, residual=None, params=params)
     target = target_of(budget, config, recipes or {}, counts=counts)
-    knob = _knob(recipe, method, budget, counts)
-    params = _by_module(method, params, counts)
+    with _named(recipe):
+        knob = _knob(recipe, method, budget, counts)
+        params = _by_module(method, recipe.params, counts)
     unit = method.sizing(params).unit if knob == method.knob_of(params) else 1
 
     def count_at(steps: int) -> CountByModule:
@@ -85,7 +86,8 @@ def fit_budget(
             searched = search.candidates(count_at)
             candidates = [_Candidate(each.params, counts.by_module(method, each.params)) for each in searched]
     except BenchError as error:
-        counts.trainable(method, recipe.params)  # what is wrong with the recipe as it is written is said as such
+        with _named(recipe):
+            counts.trainable(method, recipe.params)  # what is wrong with the recipe as it is written is said as such
         raise BudgetError(
             f"The recipe {recipe.name!r} cannot meet the budget {budget} ({target:,} parameters): on the way there its "
             f"{knob} takes values that the method refuses. {error}"
@@ -188,6 +190,17 @@ class _Search(NamedTuple):
         return _Candidate(self.method.at(self.params, steps * self.unit, self.knob), count_at(steps))
 
 
+@contextmanager
+def _named(recipe: Recipe) -> Iterator[None]:
+    """Around attaching: what the method says against its params is said with the name of ``recipe``."""
+    try:
+        yield
+    except BudgetError:
+        raise
+    except BenchError as error:
+        raise BenchError(f"The recipe {recipe.name!r} cannot be run. {error}") from error
+
+
 def _knob(recipe: Recipe, method: Method, budget: Budget, counts: Counts) -> str:
     """The field of ``recipe`` that ``budget`` turns. Raises BudgetError where it has none, or no whole number in it."""
     knob = recipe.knob or method.knob_of(recipe.params)
@@ -214,11 +227,11 @@ def _at_rank(recipe: Recipe, method: Method, budget: Rank, counts: Counts) -> di
         what = "an update of no rank that could be set" if budget.rank else "no parameters at rank 0"
         raise BudgetError(f"The recipe {recipe.name!r} has {what}, so that the budget {budget} cannot be met.")
     sized = method.at(params, budget.rank, sizing.rank)
-    own = (sized.get(sizing.pattern) or {}) if sizing.pattern else {}
-    if any(rank != budget.rank for rank in own.values()):
+    pattern = sizing.pattern or ""
+    if any(rank != budget.rank for rank in (sized.get(pattern) or {}).values()):
         raise BudgetError(
-            f"The recipe {recipe.name!r} gives single modules ranks of their own ({sizing.pattern}: "
-            f"{params[sizing.pattern]}), and the budget {budget} one rank to all: that would be another method under "
+            f"The recipe {recipe.name!r} gives single modules ranks of their own ({pattern}: {params.get(pattern)}), "
+            f"and the budget {budget} gives all of them one: that would be another method under "
             f"its name. Run it at 'native' or at a number of parameters, which keeps the ratios of its ranks, or leave "
             f"it out."
         )
@@ -231,21 +244,23 @@ def _by_module(method: Method, params: Mapping[str, Any], counts: Counts) -> dic
     A pattern may match modules of several ranks and alphas; a module's own entry holds its ratio and its scale exactly.
     """
     sizing = method.sizing(params)
-    patterns = [pattern for pattern in (sizing.pattern, *sizing.moves.values()) if pattern]
-    if not sizing.spreads or not any(params.get(pattern) for pattern in patterns):
-        return dict(params)
     whole = {**method.defaults(params), **params}
-    fields = {sizing.pattern: sizing.knob, **{pattern: field for field, pattern in sizing.moves.items()}}
-    resolved: dict[str, dict[str, Any]] = {}
+    # Patterns -> what they hold for single modules, and what all others have.
+    own: dict[str, tuple[Mapping[str, Any], Any]] = {}
+    for field, pattern in ((sizing.knob, sizing.pattern), *sizing.moves.items()):
+        if field and pattern and whole.get(field) is not None:
+            own[pattern] = whole.get(pattern) or {}, whole[field]
+    if not sizing.spreads or not any(patterns for patterns, _ in own.values()):
+        return dict(params)
     matched = [
         module
         for module in counts.by_module(method, params)
-        if any(of_module(whole.get(pattern) or {}, module, None) is not None for pattern in patterns)
+        if any(pattern_of(patterns, module) is not None for patterns, _ in own.values())
     ]
-    for pattern, field in fields.items():
-        if pattern is not None and field is not None and whole.get(field) is not None:
-            own = whole.get(pattern) or {}
-            resolved[pattern] = {re.escape(module): of_module(own, module, whole[field]) for module in matched}
+    resolved = {
+        pattern: {re.escape(module): of_module(patterns, module, value) for module in matched}
+        for pattern, (patterns, value) in own.items()
+    }
     return {**params, **resolved}
 
 

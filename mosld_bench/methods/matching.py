@@ -33,13 +33,8 @@ def refuse_unmatched(model: nn.Module, options: Mapping[str, Any], modules: Sequ
             # PEFT replaces lists by a pattern of its own where a word stands for all layers ("all-linear").
             _demand(any(_ends(module, name) for module in adapted), field, name, "matches no module", adapted)
     for name in _names(options.get("modules_to_save")):
-        _demand(
-            any(module.endswith(name) for module in saved_modules(model)),
-            "modules_to_save",
-            name,
-            "matches no module",
-            modules,
-        )
+        whole = any(module.endswith(name) for module in saved_modules(model))
+        _demand(whole, "modules_to_save", name, "matches no module", modules)
     for name in _names(options.get("exclude_modules")):
         spared = [module for module in modules if _ends(module, name) and _targets(options, module)]
         _demand(bool(spared), "exclude_modules", name, "leaves out no module that is a target", adapted)

@@ -60,6 +60,15 @@ _TASKS = "{0} learns what tasks share from each example's task number, which a c
 #: PEFT type -> what is known of it.
 KINDS: dict[str, Kind] = {
     "LORA": Kind(_by_rank(moves={"lora_alpha": "alpha_pattern"}, **_PATTERN)),
+    # Its modules start at init_r, and their ranks come to target_r on the mean: no budget can give one rank to all.
+    "ADALORA": Kind(
+        Sizing("init_r", moves={"lora_alpha": None}, follow=("target_r",), rank=None),
+        ignores={
+            "r": "starts at init_r and ends at target_r on the mean",
+            "rank_pattern": "fills it in while it trains",
+            "alpha_pattern": "has one lora_alpha for all modules",
+        },
+    ),
     "LOHA": Kind(_by_rank(moves={"alpha": "alpha_pattern"}, **_PATTERN)),
     "LOKR": Kind(_by_rank(moves={"alpha": "alpha_pattern"}, **_PATTERN)),
     # DeLoRA's lambda bounds the update as a whole, whatever its rank, so that it stays.
@@ -105,6 +114,7 @@ KINDS: dict[str, Kind] = {
     "BOFT": Kind(_fixed(_DIVIDES.format("boft_block_size"))),
     "C3A": Kind(_fixed(_DIVIDES.format("block_size")), starts_at_random=True),
     "RANDLORA": Kind(_fixed("it has fewer parameters the higher its r, in steps far apart; set r in the params")),
+    "ADAMSS": Kind(_fixed("its subspaces are clusters of the base model's weights; set num_subspaces in the params")),
     "OSF": Kind(_fixed("it trains what effective_rank leaves of each weight; set that in the params")),
     "SUPERTUNING": Kind(_fixed("it trains a share of the weights; set sparsity in the params")),
     "FROD": Kind(_fixed("it trains a share of the weights; set sparse_rate in the params")),
@@ -112,42 +122,49 @@ KINDS: dict[str, Kind] = {
         _fixed("it trains the embeddings of the tokens that token_indices names"),
         needs={"token_indices": "the tokens whose embeddings train"},
     ),
-    "ADALORA": Kind(
-        refused="AdaLoRA takes rank from some modules and leaves it to others during training, when PEFT's "
-        "update_and_allocate is called after every step; nothing calls it here, and without it this is another method.",
-    ),
     "XLORA": Kind(
         refused="X-LoRA mixes LoRA adapters that are trained already; a benchmark starts from the base model."
     ),
     "POLY": Kind(refused=_TASKS.format("Poly")),
     "MULTITASK_PROMPT_TUNING": Kind(refused=_TASKS.format("Multitask prompt tuning")),
+    "SHADOW": Kind(
+        refused="ShadowPEFT's own loss, of its parallel network, is added in PEFT's forward to a loss from labels; the "
+        "loss here is computed outside of it, and with that this is another method."
+    ),
     "CPT": Kind(
         refused="CPT's loss weighs the labels within its context, in PEFT's own forward; the loss here is that of the "
         "answer's tokens alone, and with it this is another method."
     ),
 }
 
-#: Settings of LoRA that make it another method, one that needs more than a forward and a backward pass: field and
-#: value (None: any that is not empty) -> the reason.
-_LORA_REFUSED: dict[tuple[str, str | None], str] = {
-    ("init_lora_weights", "eva"): "EVA starts from activations of the training data, which nothing collects here",
-    ("init_lora_weights", "corda"): "CorDA starts from activations of sample data, which nothing collects here",
-    ("init_lora_weights", "lora_ga"): "LoRA-GA starts from gradients of the training data, which nothing collects here",
-    ("init_lora_weights", "loftq"): "LoftQ starts from a quantised base model; the base models here are not quantised",
-    ("alora_invocation_tokens", None): "activated LoRA finds its tokens in each text, and texts are packed here",
-    ("arrow_config", None): "Arrow routes between LoRA adapters that are trained already",
-    ("kasa_config", None): "KaSA changes the base model's weights, and its two extra losses are added by nothing here",
-    ("monteclora_config", None): "MonteCLoRA's extra loss is added by nothing here",
+#: Settings that make a type another method, one that needs more than a forward and a backward pass: type, field and
+#: value (None: any that is not empty) -> the reason, as a clause.
+REFUSED_SETTINGS: dict[tuple[str, str, str | None], str] = {
+    ("LORA", "init_lora_weights", "eva"): "EVA starts from activations of training data, which nothing collects here",
+    ("LORA", "init_lora_weights", "corda"): "CorDA starts from activations of sample data, which nothing collects here",
+    ("LORA", "init_lora_weights", "lora_ga"): "LoRA-GA starts from gradients of data, which nothing collects here",
+    ("LORA", "init_lora_weights", "loftq"): "LoftQ starts from a quantised base model, and those here are not",
+    (
+        "LORA",
+        "alora_invocation_tokens",
+        None,
+    ): "activated LoRA looks for tokens in each text, and here texts are packed",
+    ("LORA", "arrow_config", None): "Arrow routes between adapters that are trained already",
+    ("LORA", "kasa_config", None): "KaSA changes the base model's weights, and nothing here adds its two losses",
+    ("LORA", "monteclora_config", None): "nothing here adds MonteCLoRA's own loss",
+    ("ADAMSS", "use_dynamic_rank", None): "its size then depends on the base model's weights, which are not counted on",
 }
 
 
 def defaults_in(config_class: Any) -> dict[str, Any]:
     """Field of a configuration class -> its default."""
-    return {
-        each.name: each.default if each.default is not MISSING else each.default_factory()
-        for each in fields(config_class)
-        if each.default is not MISSING or each.default_factory is not MISSING
-    }
+    values: dict[str, Any] = {}
+    for each in fields(config_class):
+        if each.default is not MISSING:
+            values[each.name] = each.default
+        elif each.default_factory is not MISSING:
+            values[each.name] = each.default_factory()
+    return values
 
 
 def defaults_of(peft_type: str) -> dict[str, Any]:
@@ -182,8 +199,10 @@ def why_refused(peft_type: str, params: Mapping[str, Any]) -> str | None:
     for name, does in kind_of(peft_type).ignores.items():
         if params.get(name):
             return f"PEFT takes {name} for {peft_type} and {does}. Leave {name} out."
-    for (name, value), reason in _LORA_REFUSED.items() if peft_type == "LORA" else ():
-        if (params.get(name) and value is None) or (value and str(params.get(name, "")).lower() == value):
+    for (concerned, name, value), reason in REFUSED_SETTINGS.items():
+        if concerned != peft_type or not params.get(name):
+            continue
+        if value is None or str(params[name]).lower() == value:
             return f"{reason} ({name}: {params[name]})."
     missing = {name: says for name, says in kind_of(peft_type).needs.items() if not params.get(name)}
     if missing:

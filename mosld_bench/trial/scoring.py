@@ -62,7 +62,7 @@ def evaluate(
     started = time.perf_counter()
     indices = {name: sample(task, limit, sample_seed) for name, task in tasks.items()}
     raised: dict[str, dict[str, str]] = {name: {} for name in tasks}  # task -> metric -> the error of its aggregation
-    with _same_random_state(), ExitStack() as wrapped:
+    with same_random_state(), ExitStack() as wrapped:
         random.seed(_BOOTSTRAP_SEED)
         np.random.seed(_BOOTSTRAP_SEED)
         for name, task in tasks.items():
@@ -95,7 +95,7 @@ def evaluate(
 
 
 @contextmanager
-def _same_random_state() -> Iterator[None]:
+def same_random_state() -> Iterator[None]:
     """lm-eval's few-shot samplers and bootstraps draw from the global generators; a trial's own draws must not move."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
