@@ -45,6 +45,10 @@ class Method(ABC):
         """Called once before every optimiser step, whatever the number of micro-batches."""
         return
 
+    def after_step(self, model: nn.Module) -> None:
+        """Called once after every optimiser step, with the gradients of the step still in place."""
+        return
+
     def active(self, model: nn.Module) -> int:
         """How many of the trained parameters of ``model`` (what ``attach`` returned) enter the output of one token.
 

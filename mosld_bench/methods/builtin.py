@@ -95,10 +95,16 @@ class MixtureMethod(Method):
         return super().active(model) - idle_parameters(model)
 
     def before_step(self, model: nn.Module) -> None:
-        """Draw the weight-dropout masks of the step."""
+        """Draw the masks of the step, of dropout on weights or updates."""
         from mosld_bench.tuners.mixture import draw_masks
 
         draw_masks(model)
+
+    def after_step(self, model: nn.Module) -> None:
+        """Under dropout on updates, give what the step drops its value back."""
+        from mosld_bench.tuners.mixture import keep_dropped
+
+        keep_dropped(model)
 
 
 class MixLoraMethod(MixtureMethod):

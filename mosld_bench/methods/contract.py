@@ -69,6 +69,7 @@ class _Subject:
             optimizer.zero_grad()
             self.step(model)
             optimizer.step()
+            self.method.after_step(model)
         return model
 
 

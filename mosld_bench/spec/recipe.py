@@ -1,25 +1,55 @@
 """Recipes: named settings of a method, one YAML file each in methods/.
 
-include: mosl.yaml          # one level; `params` are merged key by key
-title: MoSLD
-params: {dropout: 0.1, dropout_on: weight}
+include: mosld.yaml         # one level; `params` are merged key by key
+title: MoSL
+params: {dropout: 0.0, dropout_on: none}
+deviations: {dropout: null} # those of the included file stay but for the one of that name
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from mosld_bench.errors import UnknownNameError
-from mosld_bench.spec.yaml_file import Strict, parse, read_including
+from mosld_bench.errors import BadFileError, UnknownNameError
+from mosld_bench.spec.yaml_file import Strict, parse, read_including, read_yaml
 
 Optimizer = Literal["adamw", "adafactor"]
 
 #: Every optimiser that a recipe may name.
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+
+
+def _named(deviations: Any) -> Any:
+    """A list of deviations by name, where each is its own; others as they are."""
+    return {str(item): item for item in deviations} if isinstance(deviations, list) else deviations
+
+
+def _appended(path: Path, inherited: Any, own: Any) -> Any:
+    """The ``own`` deviations of the file at ``path`` after those that it inherits; each a list, or a mapping by name.
+
+    Under the name of an inherited one, another sentence takes its place, and null leaves it out.
+
+    Raises BadFileError for a null under a name that is not inherited. What is neither list nor mapping stays as it is.
+    """
+    before, after = map(_named, (inherited, own))
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return own
+    if unknown := [str(name) for name, sentence in after.items() if sentence is None and name not in before]:
+        names = ", ".join(map(str, before)) or "none"
+        raise BadFileError(f"{path}, deviations: leaves out {', '.join(unknown)}; those inherited are {names}.")
+    return before | after
+
+
+def _sentences(deviations: Any) -> Any:
+    """The sentences of deviations by name, each once and without null; others as they are."""
+    if not isinstance(deviations, dict):
+        return deviations
+    sentences = [sentence for sentence in deviations.values() if sentence is not None]
+    return tuple(sentence for place, sentence in enumerate(sentences) if sentence not in sentences[:place])
 
 
 class Recipe(Strict):
@@ -36,7 +66,9 @@ class Recipe(Strict):
     knob: str | None = Field(None, description="the field that the budget turns, where the method leaves it open")
     learning_rate_scale: float = Field(1.0, gt=0, description="multiplies the study's learning rate")
     optimizer: Optimizer = Field("adamw", description="adafactor keeps next to no state")
-    deviations: tuple[str, ...] = Field((), description="where the recipe differs from its paper, and why")
+    deviations: Annotated[tuple[str, ...], BeforeValidator(_sentences)] = Field(
+        (), description="where the recipe differs from its paper, and why"
+    )
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -46,8 +78,15 @@ class Recipe(Strict):
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
-        """Read one file. Raises BadFileError with every problem of the file, each with its key."""
-        return parse(cls, path, read_including(path, ("params",)) | {"name": path.stem})
+        """Read one file, its deviations after those of the file that it includes.
+
+        Raises BadFileError with every problem of the file, each with its key.
+        """
+        content, own = read_including(path, ("params",)), read_yaml(path)
+        included = read_yaml(path.parent / str(own["include"])) if "include" in own else {}
+        if "deviations" in own:  # read_including has them in place of those of the included file
+            content["deviations"] = _appended(path, included.get("deviations", []), own["deviations"])
+        return parse(cls, path, content | {"name": path.stem})
 
 
 def load_recipes(folder: Path) -> dict[str, Recipe]:

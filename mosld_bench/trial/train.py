@@ -144,6 +144,7 @@ def optimizer_step(
     if spec.gradient_clip is not None:
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], spec.gradient_clip)
     optimizer.step()
+    method.after_step(model)
     optimizer.zero_grad(set_to_none=True)
     return StepResult(total, auxiliary, padded_tokens)
 
