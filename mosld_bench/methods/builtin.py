@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from mosld_bench.compat.peft import config_classes
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods.base import Method
+
+if TYPE_CHECKING:
+    from mosld_bench.spec.trial import TrainSpec
 
 
 class BaseMethod(Method):
@@ -75,6 +78,10 @@ class MixtureMethod(Method):
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
         """As the contract. Raises BenchError for fields and values that the configuration refuses."""
         return _with_adapter(model, self.config_class(), dict(params))
+
+    def version(self, train: TrainSpec | None) -> int:
+        """2 in bfloat16, since router logits are float32 there too: some tokens go to other experts than before."""
+        return 2 if train is not None and train.dtype == "bfloat16" else 1
 
     def config_class(self) -> Any:
         """The class of the tuner's configuration, whose fields are the ``params``."""

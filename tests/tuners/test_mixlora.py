@@ -265,6 +265,25 @@ def test_settings_without_meaning_are_refused(settings: dict[str, Any], message:
         mixlora(build(config()), **settings)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"top_k": 1},
+        {"top_k": 2, "balance_coef": 0.0},
+        {"top_k": 4, "balance_coef": 0.0},
+        {"experts": 2, "dropout": 0.3},
+    ],
+)
+def test_all_that_is_counted_gets_a_gradient(settings: dict[str, Any]) -> None:
+    """A single gate is 1 whatever the router says, which then learns by the balance loss (0.01 if nothing is said)."""
+    model = stir(mixlora(build(config()), **settings)).train()
+    ids = torch.randint(3, 40, (4, 24))
+    loss, extra = model(input_ids=ids).logits.logsumexp(-1).mean(), aux_loss(model)
+    (loss if extra is None else loss + extra).backward()
+    trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert not [name for name, gradient in trained.items() if gradient is None or not gradient.abs().sum() > 0]
+
+
 def test_excluded_blocks_stay_as_they_are() -> None:
     model = mixlora(build(config()), exclude_modules=["layers.0.mlp", "layers.1.self_attn.q_proj"])
     adapted = [n for n, m in model.named_modules() if hasattr(m, "base_layer")]
