@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import OutOfMemoryError, Tensor, nn
 
@@ -14,6 +14,9 @@ from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods import peft_types
 from mosld_bench.methods.base import Method, Sizing
 from mosld_bench.methods.matching import refuse_unmatched
+
+if TYPE_CHECKING:
+    from mosld_bench.spec.trial import TrainSpec
 
 
 class BaseMethod(Method):
@@ -101,6 +104,10 @@ class MixtureMethod(Method):
         """As the contract. Raises BenchError for fields and values that the configuration refuses."""
         return _with_adapter(model, self.config_class(), dict(params))
 
+    def version(self, train: TrainSpec | None) -> int:
+        """2 in bfloat16, since router logits are float32 there too: some tokens go to other experts than before."""
+        return 2 if train is not None and train.dtype == "bfloat16" else 1
+
     def config_class(self) -> Any:
         """The class of the tuner's configuration, whose fields are the ``params``."""
         from mosld_bench.tuners.mixture import MixtureConfig
@@ -120,10 +127,16 @@ class MixtureMethod(Method):
         return super().active(model) - idle_parameters(model)
 
     def before_step(self, model: nn.Module) -> None:
-        """Draw the weight-dropout masks of the step."""
+        """Draw the masks of the step, of dropout on weights or updates."""
         from mosld_bench.tuners.mixture import draw_masks
 
         draw_masks(model)
+
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Under dropout on updates, give what the step drops its value back."""
+        from mosld_bench.tuners.mixture import keep_dropped
+
+        keep_dropped(model)
 
 
 class MixLoraMethod(MixtureMethod):
