@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from mosld_bench.errors import UnknownNameError
+from mosld_bench.format import one_line
 from mosld_bench.spec.names import MAX_NAME
 from mosld_bench.spec.yaml_file import Strict, parse, read_including
 
@@ -34,7 +35,7 @@ class Recipe(Strict):
     """A named setting of a method: what `--methods` selects and what a row of a table is."""
 
     name: str = Field(description="that of its file")
-    title: str = Field(description="as printed in tables")
+    title: Annotated[str, AfterValidator(one_line)] = Field(description="as printed in tables, in one line")
     method: str = Field(description="a registered method, or module:Class")
     paper: str = Field("", description="where the method is from")
     about: str = Field("", description="one or two sentences for the report's method section")

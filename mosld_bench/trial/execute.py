@@ -97,7 +97,6 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         train_info=train_info,
         eval_info=evaluation.info,
         metrics=tuple(evaluation.metrics),
-        unscored=tuple(evaluation.unscored),
         peak_memory_bytes=memory.peak,
         meta_info=stopwatch.meta_info(config) | _loading(trial, session, loading_seconds),
     )

@@ -80,3 +80,36 @@ def test_the_digest_is_over_what_changes_numbers(tmp_path: Path) -> None:
     assert TaskFiles.scan((tmp_path,)).digest("copy") == before
     path.write_text(path.read_text().replace("}}?", "}}!"))
     assert TaskFiles.scan((tmp_path,)).digest("copy") != before
+
+
+def test_a_definition_reaches_lm_eval_as_it_was_read(tmp_path: Path) -> None:
+    """lm-eval's own reader would take the two words for truth values, and the temperature for text."""
+    write_task(tmp_path, "copy", [{"question": "q", "answer": 1}])
+    (tmp_path / "helper.py").write_text("def text(doc):\n    return doc['question'] + '!'\n")
+    (tmp_path / "mine.yaml").write_text(
+        "include: copy.yaml\ntask: mine/words\ndoc_to_choice: [yes, no]\ndoc_to_text: !function helper.text\n"
+        "generation_kwargs: {temperature: 1e-3}\ndescription: 2024-99-99\n"
+    )
+    task = TaskLoader([tmp_path]).get("mine/words")
+    (doc,) = task.test_docs()
+    assert task.doc_to_choice(doc) == ["yes", "no"]
+    assert task.doc_to_text(doc) == "q!"
+    assert task.config.generation_kwargs["temperature"] == 0.001
+    assert task.config.description == "2024-99-99"
+
+
+def test_a_function_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write_task(tmp_path, "copy", [{"question": "q", "answer": 1}])
+    path = tmp_path / "copy.yaml"
+    path.write_text(path.read_text() + "process_docs: !function gone_gone.docs\n")
+    with pytest.raises(DataError, match=r"'copy' \(.*copy\.yaml\) names a !function that cannot be had \(ImportError"):
+        TaskLoader([tmp_path]).get("copy")
+
+
+@pytest.mark.parametrize("below", ["x", "x/y"])
+def test_a_cache_that_cannot_be_written_is_named(below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_task(tmp_path / "tasks", "copy", [{"question": "q", "answer": 1}])
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "file" / below)
+    with pytest.raises(DataError, match=r"'copy' cannot be loaded, since the cache .*file/x.* Set HF_DATASETS_CACHE"):
+        TaskLoader([tmp_path / "tasks"]).get("copy")

@@ -49,3 +49,18 @@ def test_recipes_do_not_share_a_default() -> None:
     first, second = (Recipe(name=name, title=name, method="peft") for name in "ab")
     first.params["r"] = 8
     assert second.params == {}
+
+
+@pytest.mark.parametrize("word", ["no", "off", "Yes", "'true'"])
+def test_a_word_in_the_place_of_a_truth_value_is_refused(word: str, tmp_path: Path) -> None:
+    """To a library of methods the text "no" is as true as any other."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"title: Mine\nmethod: peft\nparams: {{runtime: {{use_dora: {word}}}}}\n")
+    with pytest.raises(BadFileError, match=r"params: runtime\.use_dora is the word .*; write true or false"):
+        Recipe.load(path)
+
+
+def test_numbers_of_a_recipe_are_those_of_version_1_2_of_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("title: Mine\nmethod: peft\nparams: {r: 010, lora_alpha: 1e1, lora_dropout: 1e-1}\n")
+    assert Recipe.load(path).params == {"r": 10, "lora_alpha": 10.0, "lora_dropout": 0.1}
