@@ -30,7 +30,7 @@ def loader_of(folder: Path, code: str) -> TaskLoader:
     (folder / "helper.py").write_text(code)
     loader = define(folder, CHOICE, SPLITS)
     path = folder / "asked.yaml"
-    path.write_text(path.read_text().rstrip("}") + ', "process_docs": !function helper.docs}')
+    path.write_text(path.read_text().removesuffix("}") + ', "process_docs": !function helper.docs}')
     return TaskLoader(loader.folders)
 
 

@@ -176,17 +176,16 @@ def test_a_path_that_names_nothing_is_named(path: str, tmp_path: Path) -> None:
 
 def test_words_of_a_csv_stay_words(tmp_path: Path) -> None:
     words = ["NA", "null", "None", "nan", "N/A", ""]
-    (tmp_path / "rows.csv").write_text("sign,answer\n" + "".join(f"{word},0\n" for word in words))
-    csv: dict[str, object] = {
-        "dataset_path": "csv", "doc_to_text": "what?", "doc_to_choice": ["yes", "no"],
-        "dataset_kwargs": {"data_files": {"train": "rows.csv", "test": "rows.csv"}},
-    }  # fmt: skip
-    assert define(tmp_path / "ours", **csv | {"dataset_kwargs": {"data_files": {
-        "train": str(tmp_path / "rows.csv"), "test": str(tmp_path / "rows.csv")}}}).get("asked").training_docs()[
-        "sign"] == [*words[:-1], None]  # fmt: skip
-    asked = {"data_files": {"train": "rows.csv", "test": "rows.csv"}, "keep_default_na": True, "na_values": None}
-    theirs = define(tmp_path, **csv | {"dataset_kwargs": asked}).get("asked")
-    assert set(theirs.training_docs()["sign"]) == {None}
+    rows = "".join(f"{word},0\n" for word in words)
+    for folder in ("plain", "asked"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.csv").write_text(f"sign,answer\nhere,0\n{rows}")
+    files = {"data_files": {"train": "rows.csv", "test": "rows.csv"}}
+    csv: dict[str, object] = {"dataset_path": "csv", "doc_to_text": "{{sign}}", "doc_to_choice": ["yes", "no"]}
+    plain = define(tmp_path / "plain", **csv, dataset_kwargs=files).get("asked")
+    assert list(plain.training_docs()["sign"]) == ["here", *words[:-1], None]
+    asked = define(tmp_path / "asked", **csv, dataset_kwargs={**files, "keep_default_na": True, "na_values": None})
+    assert set(asked.get("asked").training_docs()["sign"]) == {"here", None}
 
 
 WRONG: dict[str, tuple[dict[str, object], str]] = {
@@ -235,6 +234,6 @@ def test_a_process_docs_that_returns_a_list_is_said(tmp_path: Path) -> None:
     define(tmp_path, dataset_kwargs={"data_files": SINGLE})
     (tmp_path / "helper.py").write_text("def docs(data):\n    return list(data)\n")
     path = tmp_path / "asked.yaml"
-    path.write_text(path.read_text().rstrip("}") + ', "process_docs": !function helper.docs}')
+    path.write_text(path.read_text().removesuffix("}") + ', "process_docs": !function helper.docs}')
     with pytest.raises(DataError, match="has a process_docs that returns a list; lm-eval needs a Dataset"):
         TaskLoader([tmp_path]).get("asked")
