@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mosld_bench.errors import DataError
-from mosld_bench.inputs.encoding import Request, UncutError, encode_answers, encode_pairs, problems, unknown
+from mosld_bench.inputs.encoding import Request, UncutError, encode_pairs, problems, unknown
 from mosld_bench.inputs.items import draw, sample, training_docs
 from mosld_bench.inputs.nothing import printed_nothing
 from mosld_bench.inputs.rendering import BadItemError, own_text, requests, training_example
@@ -423,23 +423,22 @@ class _Look:
 
     def tokens(self, chunk: Sequence[_Rendered], vocabularies: Sequence[Vocabulary], window: int | None) -> None:
         """Count what is the matter with the tokens of some items."""
-        generated = self.task.OUTPUT_TYPE == "generate_until"
-        if not chunk or self.items.role == "shown" or (generated and self.items.role == "scored"):
-            return
+        if not chunk or self.items.role == "shown" or self.task.OUTPUT_TYPE == "generate_until":
+            return  # a text that is generated has the tokens that the model gives it
         pairs = [pair for item in chunk for pair in item.pairs]
         owner = [place for place, item in enumerate(chunk) for _ in item.pairs]
         for vocabulary in vocabularies:
-            encode = encode_answers if generated else encode_pairs
             try:
-                encoded: Mapping[int, Request] = dict(enumerate(encode(vocabulary.tokenizer, pairs)))
+                encoded: Mapping[int, Request] = dict(enumerate(encode_pairs(vocabulary.tokenizer, pairs)))
             except UncutError:
-                lost = problems(vocabulary.tokenizer, pairs, generated=generated)
+                lost = problems(vocabulary.tokenizer, pairs)
                 for place in dict.fromkeys(owner[index] for index in lost):
                     first = next(error for index, error in lost.items() if owner[index] == place)
                     detail = f"{first.answer[:60]!r} behind {first.context[-40:]!r}, model {vocabulary.model}"
                     self._count("an answer", first.problem, detail, chunk[place].index, chunk[place].doc, refused=True)
                 left = [index for index in range(len(pairs)) if index not in lost]
-                encoded = dict(zip(left, encode(vocabulary.tokenizer, [pairs[i] for i in left]), strict=True))
+                whole = encode_pairs(vocabulary.tokenizer, [pairs[index] for index in left])
+                encoded = dict(zip(left, whole, strict=True))
             self._note_tokens(chunk, owner, encoded, vocabulary, window)
 
     def _note_tokens(
