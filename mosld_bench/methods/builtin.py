@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from mosld_bench.compat.peft import config_classes
+from mosld_bench.compat.peft import classes_of, config_classes
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods.base import Method
 
@@ -56,6 +56,10 @@ class PeftMethod(Method):
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
         """The rank, or the number of virtual tokens."""
         return next((field for field in ("r", "num_virtual_tokens") if field in params), None)
+
+    def parts(self, params: Mapping[str, Any]) -> tuple[type, ...]:
+        """The classes of the tuner."""
+        return classes_of(str(params.get("peft_type", "")).upper())
 
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
         """As the contract. Raises UnknownNameError for a type or a field that PEFT lacks."""

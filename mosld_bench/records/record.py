@@ -77,6 +77,11 @@ class EvalInfo(Strict):
     tokens_plain: int = Field(description="tokens that scoring every request by itself would compute")
     tokens_computed: int = Field(description="tokens computed, shared prefixes once")
     packed: bool = Field(description="whether shared prefixes were computed once; false where the model cannot")
+    generated_with_cache: bool | None = Field(
+        None,
+        description="whether answers were written with kept keys and values; false where the model cannot, and read "
+        "its whole text for every token; none where no task asks for answers",
+    )
 
 
 class Record(Strict):

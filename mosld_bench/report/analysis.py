@@ -45,7 +45,8 @@ class Analysis:
     """Everything that a section may draw on.
 
     ``rows`` are in the order of the report and ``tasks`` holds the resolved definition of each task. ``missing``,
-    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`.
+    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`. ``outdated``:
+    see `Sources`.
     """
 
     study: Study
@@ -61,6 +62,7 @@ class Analysis:
     other_protocol: int = 0
     superseded: int = 0
     unasked: int = 0
+    outdated: frozenset[str] = frozenset()
 
     # What there is
 
@@ -257,4 +259,5 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         other_protocol=selection.other_protocol,
         superseded=selection.superseded,
         unasked=selection.unasked,
+        outdated=sources.outdated,
     )

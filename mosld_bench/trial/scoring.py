@@ -72,6 +72,7 @@ def evaluate(
         tokens_plain=lm.work.plain,
         tokens_computed=lm.work.computed,
         packed=lm.packed,
+        generated_with_cache=lm.writer.cached,
     )
     return Evaluation(metrics, pd.concat(frames, ignore_index=True), info)
 
