@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import OutOfMemoryError, Tensor, nn
 
-from mosld_bench.compat.peft import allocate, before_allocation, config_classes, orthogonality
+from mosld_bench.compat.peft import allocate, before_allocation, classes_of, config_classes, orthogonality
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods import peft_types
 from mosld_bench.methods.base import Method, Sizing
@@ -55,6 +55,10 @@ class PeftMethod(Method):
     def checkpoints(self, params: Mapping[str, Any]) -> bool:
         """A prefix stands in the cache of keys and values, to which a second forward would add again."""
         return peft_types.kind_of(_peft_type(params)).checkpoints
+
+    def parts(self, params: Mapping[str, Any]) -> tuple[type, ...]:
+        """The classes of the tuner."""
+        return classes_of(str(params.get("peft_type", "")).upper())
 
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
         """As the contract.
