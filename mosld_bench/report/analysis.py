@@ -45,7 +45,7 @@ class Analysis:
     """Everything that a section may draw on.
 
     ``rows`` are in the order of the report and ``tasks`` holds the resolved definition of each task. ``missing``,
-    ``failures``, ``other_protocol`` and ``superseded`` are those of `selection.Selection`.
+    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`.
     """
 
     study: Study
@@ -53,12 +53,14 @@ class Analysis:
     rows: tuple[Row, ...]
     tasks: Mapping[str, Mapping[str, Any]]
     overlaps: tuple[Overlap, ...] = ()
+    other_overlaps: bool = False
     published: Published | None = None
     profile: Profile | None = None
     missing: tuple[Trial, ...] = ()
     failures: tuple[Failure, ...] = ()
     other_protocol: int = 0
     superseded: int = 0
+    unasked: int = 0
 
     # What there is
 
@@ -247,10 +249,12 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         rows=make_rows(study, trials, selection.records),
         tasks=sources.tasks,
         overlaps=sources.overlaps,
+        other_overlaps=sources.other_overlaps,
         published=sources.published,
         profile=sources.profile,
         missing=selection.missing,
         failures=selection.failures,
         other_protocol=selection.other_protocol,
         superseded=selection.superseded,
+        unasked=selection.unasked,
     )
