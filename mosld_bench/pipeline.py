@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mosld_bench import display
-from mosld_bench.inputs.overlap_cache import cached_overlaps
+from mosld_bench.format import counted
+from mosld_bench.inputs.overlap_cache import OverlapSearch, cached_overlaps
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Record
@@ -40,6 +41,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     inputs = check(plan, folders, options)
     todo = missing(plan.planned, store, overwrite=options.overwrite, weights=inputs.weights)
     _print_summary(plan, todo, console)
+    if options.save_adapters:
+        _print_without_adapter(plan, todo, store, console)
     executor = make_executor(study, folders, options, gpus=inputs.gpus)
     order = todo.planned if options.inline(study) else plan.longest_first(todo.planned)
     records = []
@@ -59,16 +62,23 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
 
 
 def report(
-    study: Study, workspace: Workspace, include_paths: tuple[Path, ...] = (), *, trials: list[Trial] | None = None
+    study: Study,
+    workspace: Workspace,
+    include_paths: tuple[Path, ...] = (),
+    *,
+    trials: list[Trial] | None = None,
+    to: Path | None = None,
 ) -> Path:
     """Compile the study's report from its records. Returns the PDF; tables and figures are beside it.
 
-    ``trials``: the plan that the report is of; by default that of ``study``.
+    ``trials``: the plan that the report is of; by default that of ``study``. ``to``: the folder of the report; by
+    default that of the study in reports/.
     """
     from mosld_bench.report import write_report
 
     planned = study.plan(workspace, include_paths) if trials is None else trials
-    return write_report(_analysis(study, workspace, include_paths, planned), workspace.reports / study.name)
+    analysis = _analysis(study, workspace, include_paths, planned)
+    return write_report(analysis, to or workspace.reports / study.name)
 
 
 def _analysis(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial]) -> Analysis:
@@ -77,7 +87,8 @@ def _analysis(study: Study, workspace: Workspace, include_paths: tuple[Path, ...
     files = TaskFiles.scan((workspace.tasks, *include_paths))
     tasks = {task: files.config(task) or {} for task in study.tasks}
     paper = Published.load(workspace.published) if study.published else None
-    return analyse(study, trials, Store(workspace.results).sources(study, tasks, paper))
+    key = OverlapSearch.of(study).key(files) if study.trains else None
+    return analyse(study, trials, Store(workspace.results).sources(study, tasks, paper, overlap_key=key))
 
 
 def find_overlaps(
@@ -87,19 +98,7 @@ def find_overlaps(
 
     ``loader`` is called only where they are searched.
     """
-    assert study.train is not None, "a study that trains nothing has no training sets"
-    general = {study.general.task: max(study.general.items)} if study.general else {}
-    return cached_overlaps(
-        Store(workspace.results),
-        study.name,
-        loader,
-        files,
-        train_on=study.in_domain + tuple(general),
-        evaluated=study.in_domain + study.out_of_domain,
-        train_items=dict.fromkeys(study.in_domain, study.train.task_items) | general,
-        split_seed=study.train.split_seed,
-        scored=study.evaluate,
-    )
+    return cached_overlaps(Store(workspace.results), study.name, OverlapSearch.of(study), files, loader)
 
 
 def printed_slips(study: Study, published: Published | None) -> list[str]:
@@ -116,6 +115,19 @@ def _print_summary(plan: Plan, todo: Missing, console: Console) -> None:
     )
 
 
+def _print_without_adapter(plan: Plan, todo: Missing, store: Store, console: Console) -> None:
+    """Say where --save-adapters comes too late: a trial that has a record is not trained again for it."""
+    running = {trial.id for trial, _ in todo.planned}
+    recorded = [trial for trial, _ in plan.planned if trial.id not in running and trial.train_on]
+    without = [trial.id for trial in recorded if not store.has_adapter(trial)]
+    if without:
+        console.print(
+            f"--save-adapters: {counted(len(without), 'recorded trial')} left no adapter, the first {without[0]}. "
+            "--overwrite always trains them again, to the same numbers.",
+            soft_wrap=True,
+        )
+
+
 def _print_failures(failed: Sequence[Record], store: Store, console: Console) -> None:
     for record in failed:
         file = store.failure_file(record.trial)
@@ -128,7 +140,7 @@ def _report_and_print(plan: Plan, workspace: Workspace, options: Options, consol
 
     study = plan.study
     analysis = _analysis(study, workspace, options.include_paths, plan.trials)
-    path = write_report(analysis, workspace.reports / study.name)
+    path = write_report(analysis, options.report_folder or workspace.reports / study.name)
     if study.trains:
         console.print(display.results_table(main_rows(analysis), scoring_notes(analysis)))
     for line in (*printed_slips(study, analysis.published), f"report: {path}"):

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from mosld_bench.inputs.models import load_config as load_config
     from mosld_bench.inputs.models import load_tokenizer as load_tokenizer
     from mosld_bench.inputs.models import weights_source as weights_source
+    from mosld_bench.inputs.overlap_cache import OverlapSearch as OverlapSearch
     from mosld_bench.inputs.overlap_cache import cached_overlaps as cached_overlaps
     from mosld_bench.inputs.tasks import TaskLoader as TaskLoader
 
 _MODULES = {
+    "OverlapSearch": "overlap_cache",
     "cached_overlaps": "overlap_cache",
     "overlaps": "contamination",
     "Encoded": "items",

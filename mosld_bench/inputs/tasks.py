@@ -38,6 +38,11 @@ class TaskLoader:
             self._built[name] = self._build(name)
         return self._built[name]
 
+    def check_names(self, names: Iterable[str]) -> None:
+        """Make sure that there are tasks of these ``names``, without their data. Raises UnknownNameError."""
+        for name in names:
+            self._manager(name)
+
     def _manager(self, name: str) -> Any:
         """Ours if it knows the name; lm-eval's index of all its tasks takes seconds and is read only when needed."""
         from lm_eval.tasks import TaskManager

@@ -53,7 +53,7 @@ class Analysis:
     """Everything that a section may draw on.
 
     ``rows`` are in the order of the report and ``tasks`` holds the resolved definition of each task. ``missing``,
-    ``failures``, ``other_protocol`` and ``superseded`` are those of `selection.Selection`.
+    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`.
     """
 
     study: Study
@@ -61,6 +61,7 @@ class Analysis:
     rows: tuple[Row, ...]
     tasks: Mapping[str, Mapping[str, Any]]
     overlaps: tuple[Overlap, ...] = ()
+    other_overlaps: bool = False
     published: Published | None = None
     profile: Profile | None = None
     missing: tuple[Trial, ...] = ()
@@ -68,6 +69,7 @@ class Analysis:
     other_protocol: int = 0
     superseded: int = 0
     scales: Scales = field(default_factory=Scales)
+    unasked: int = 0
 
     # What there is
 
@@ -327,6 +329,7 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         rows=make_rows(study, trials, selection.records, scales),
         tasks=sources.tasks,
         overlaps=sources.overlaps,
+        other_overlaps=sources.other_overlaps,
         published=sources.published,
         profile=sources.profile,
         missing=selection.missing,
@@ -334,4 +337,5 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         other_protocol=selection.other_protocol,
         superseded=selection.superseded,
         scales=scales,
+        unasked=selection.unasked,
     )

@@ -107,7 +107,7 @@ class Row:
 
 
 def make_rows(study: Study, trials: Sequence[Trial], records: Sequence[Record], scales: Scales) -> tuple[Row, ...]:
-    """The rows that the plan asks for, with or without a record, and those of the other records.
+    """The rows that the plan asks for, with or without a record.
 
     Frozen rows come first, then rows at their native size (full fine-tuning before others), then those that are
     compared; within these in the order of the plan. Where all rows have one base model, conditions leave it out.

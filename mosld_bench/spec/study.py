@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from mosld_bench.errors import DataError, UnknownNameError
 from mosld_bench.spec.expand import distinct, trials_of
 from mosld_bench.spec.recipe import Recipe, load_recipes, select
-from mosld_bench.spec.selection import GeneralSweep, Selection, as_list, without_repetitions
+from mosld_bench.spec.selection import GeneralSweep, Selection, as_list, narrowed, without_repetitions
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import EvaluateSpec, ModelSpec, Resources, TrainSpec, Trial
 from mosld_bench.spec.workspace import Workspace
@@ -98,11 +98,13 @@ class Study(Selection):
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top; its folder gives the study its name.
 
-        Raises BadFileError with every problem of the file, each with its key.
+        Options that ask for trials narrow the parts of a study (`selection.narrowed`); the same keys in a file that
+        includes it take the place of the parts. Raises BadFileError with every problem of the file, each with its key.
         """
         content = read_including(path, ("train", "evaluate", "resources"), _REPLACES)
         changes = {tuple(key.split(".")): value for key, value in (overrides or {}).items()}
-        content = layered(content, changes, _REPLACES)
+        parts = narrowed(content.get("parts"), overrides or {})
+        content = layered(content, changes, _REPLACES) | ({"parts": parts} if parts else {})
         where = f"{path}, with {', '.join(overrides)} given by options," if overrides else path
         return parse(cls, where, {"name": path.resolve().parent.name, **content})
 

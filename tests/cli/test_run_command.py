@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 
 
 def test_single_setting_and_report_command(tiny: Path) -> None:
-    """`report` is of the study as its file says; the options of a run make that run's report again."""
+    """`report` is of the trials that are asked for, and of no others: the study's, or those of its options."""
     root, part = ("--root", str(tiny)), ("--settings", "single", "--methods", "lora")
     table, pdf = tiny / "reports" / "tiny" / "tables" / "main.csv", tiny / "reports" / "tiny" / "report.pdf"
 
@@ -38,9 +38,25 @@ def test_single_setting_and_report_command(tiny: Path) -> None:
     assert pdf.is_file()
     declared = {key: row["in_domain_mean"] for key, row in rows().items()}
     assert declared["lora", "mixture"] == ""
-    assert declared["lora", "single"] == single["in_domain_mean"]
-    assert bench("report", "tiny", *part, *root).returncode == 0
+    assert ("lora", "single") not in declared, "recorded, but not asked for"
+    assert "whole study" not in again.stdout
+    beside = bench("report", "tiny", *part, "--to", str(tiny / "elsewhere"), *root)
+    assert f"report: {tiny}/elsewhere/report.pdf" in beside.stdout
+    assert "whole study" not in beside.stdout
+    assert (tiny / "elsewhere" / "tables" / "main.csv").read_text() == text_of_run
+    assert rows().keys() == declared.keys(), "the study's own report stays"
+    in_place = bench("report", "tiny", *part, *root)
+    assert "It is of three trials that the options ask for, and stands where that of the whole study does" in (
+        in_place.stdout
+    )
     assert table.read_text() == text_of_run
+    assert (
+        "--save-adapters: two recorded trials left no adapter"
+        in bench("run", "tiny", "--executor", "inline", "--save-adapters", *part, *root).stdout
+    )
+    named = bench("run", "tiny", "--executor", "inline", "--name", "mine", *part, *root)
+    assert "taken from tiny" in named.stdout
+    assert (tiny / "reports" / "mine" / "tables" / "main.csv").read_text() == text_of_run
 
 
 def test_plan_prints_counts_and_starts_nothing(tiny: Path) -> None:

@@ -37,6 +37,7 @@ from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import MARKERS, RULE_COLOUR, recipe_styles, report_style, scale_axis
 from mosld_bench.report.figures.sweep import SWEEPS
 from mosld_bench.report.figures.training import curve
+from mosld_bench.report.labels import short_label
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Domain, Fit, ModelSpec, Trial
@@ -535,3 +536,21 @@ def test_a_plot_writes_the_same_bytes_again(tmp_path: Path) -> None:
     assert set(files[0]) == {"size.pdf", "size.png", "size.svg"}
     assert b"Some Serif" in files[0]["size.svg"]
     assert b"STIX" not in files[0]["size.svg"]
+
+
+def test_a_figure_says_which_rows_it_leaves_out(tmp_path: Path) -> None:
+    """Property: of every figure, the rows drawn and the rows named in its caption are all recorded rows."""
+    study = make_study(budgets=("30000", "60000", "r8"), settings=("mixture", "single"), axis="rank")
+    analysis = written(tmp_path, study, [RECIPES[name] for name in ("base", "full", "lora", "mosld", "mola")])
+    for plot in draw_all(analysis):
+        assert isinstance(plot, Plot)
+        assert plot.rows is not None
+        drawn = {row.key for row in plot.rows}
+        left = [row for row in analysis.trained if row.key not in drawn]
+        named = plot.caption.partition("Not drawn, but in the tables: ")[2]
+        assert bool(named) == bool(left), plot.name
+        for row in left:
+            assert short_label(row.condition) in named or named.endswith("more."), (plot.name, row.key)
+    drawn_alone = draw_all(written(tmp_path / "one", make_study(), [RECIPES["lora"], RECIPES["mosld"]]))
+    by_size = next(plot for plot in drawn_alone if isinstance(plot, Plot) and plot.name == "size")
+    assert "Not drawn" not in by_size.caption

@@ -64,7 +64,8 @@ def draw(analysis: Analysis) -> Plot | str:
         f"Difference to {analysis.reference} in the same setting and at the same budget: mean over paired seeds and "
         f"95 % t interval, not corrected for the number of rows.{_without_interval(panels)}"
     )
-    return Plot("difference", f"the differences to {analysis.reference}", caption, figure, wide=wide)
+    drawn = [row for panel in panels for comparison in panel.comparisons for row in (comparison.row, comparison.other)]
+    return Plot("difference", f"the differences to {analysis.reference}", caption, figure, wide=wide, rows=drawn)
 
 
 def _draw_panel(axes: Axes, panel: _Panel, styles: dict[str, RecipeStyle], scale: Scale) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mosld_bench.format import listed
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.style import recipe_styles
 from mosld_bench.report.labels import setting_label, short_label
@@ -18,6 +19,8 @@ from mosld_bench.spec.trial import Condition, Domain
 
 #: In place of a figure of means, where there are none; the beginning is to be put in.
 UNLIKE = "{}: the in-domain tasks are scored on unlike scales, over which no mean is taken."
+
+_MOST_PARTS = 6  # of the sentence that names what is not drawn
 
 
 class Panel(NamedTuple):
@@ -92,6 +95,23 @@ def panel_title(analysis: Analysis, domain: Domain, setting: str) -> str:
     scale = analysis.scale(domain)
     other = f"{scale.metric or 'score'}{scale.heading}" if scale != analysis.scale(Domain.IN) else ""
     return f"{domain.label}, {setting_label(setting)}{f': {other}' if other else ''}"
+
+
+def not_drawn(analysis: Analysis, drawn: Sequence[Row]) -> str:
+    """The sentence that names the recorded trained rows that are not ``drawn``; empty where all are.
+
+    A condition of which none is drawn is named as a whole.
+    """
+    keys = {row.key for row in drawn}
+    left = [row for row in analysis.trained if row.records and row.key not in keys]
+    conditions = {row.condition for row in drawn}
+    parts = []
+    for condition in dict.fromkeys(row.condition for row in left):
+        titles = [row.recipe.title for row in left if row.condition == condition]
+        part = short_label(condition)
+        parts.append(f"{listed(titles)} ({part})" if condition in conditions or len(titles) == 1 else part)
+    shown = parts if len(parts) <= _MOST_PARTS else [*parts[: _MOST_PARTS - 1], f"{len(parts) - _MOST_PARTS + 1} more"]
+    return f"Not drawn, but in the tables: {'; '.join(shown)}." if parts else ""
 
 
 def panel_label(condition: Condition) -> str:

@@ -52,7 +52,8 @@ def draw(analysis: Analysis) -> Plot | str:
         f"every task has an adapter of that size to itself ({first.budget.label}; rows of fixed size as "
         f"they are); {_common_seeds(pairs)}. The two differ in {confounder} as well; see Exposure."
     )
-    return Plot("settings", "the mixture against single tasks", caption, figure, wide=True)
+    drawn = [row for pair in pairs for row in pair]
+    return Plot("settings", "the mixture against single tasks", caption, figure, wide=True, rows=drawn)
 
 
 def _pairs(analysis: Analysis) -> list[_Pair]:

@@ -55,7 +55,7 @@ def draw(analysis: Analysis) -> Plot | str:
         "of one budget are spread sideways to be told apart; a line joins the budgets of a method. Scales are the "
         "same down a column and do not begin at zero."
     )
-    return Plot("size", f"{analysis.measure} against size", caption, figure, wide=True)
+    return Plot("size", f"{analysis.measure} against size", caption, figure, wide=True, rows=rows)
 
 
 def _rows(analysis: Analysis) -> list[Row]:

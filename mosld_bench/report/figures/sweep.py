@@ -59,7 +59,8 @@ def draw(analysis: Analysis) -> Plot | str | None:
         f"{points_and_bars([stop.row for curve in curves for stop in curve])} A line joins rows that differ in "
         "nothing else. Scales are the same down a column and do not begin at zero."
     )
-    return Plot("axis", f"{analysis.measure} along the {sweep.label}", caption, figure, wide=True)
+    drawn = [stop.row for curve in curves for stop in curve]
+    return Plot("axis", f"{analysis.measure} along the {sweep.label}", caption, figure, wide=True, rows=drawn)
 
 
 class _Stop(NamedTuple):

@@ -61,7 +61,7 @@ def draw(analysis: Analysis) -> Plot | str:
         + points_and_bars(rows)
         + " Solid rule: frozen base; dotted: chance."
     )
-    return Plot("tasks-by-method", f"{analysis.measure} by task", caption, figure, wide=True)
+    return Plot("tasks-by-method", f"{analysis.measure} by task", caption, figure, wide=True, rows=rows)
 
 
 def _draw_rows(axes: Axes, rows: Sequence[Row], tasks: Sequence[str], styles: dict[str, RecipeStyle]) -> None:

@@ -35,8 +35,13 @@ def _records(analysis: Analysis, metas: list[dict[str, Any]]) -> list[str]:
         items.append(f"Left out: {counted(analysis.other_protocol, 'record')} made under another protocol.")
     if analysis.superseded:
         items.append(
-            f"Left out: {counted(analysis.superseded, 'record')} of an earlier version of a recipe or of "
-            "a cell run again."
+            f"Left out: {counted(analysis.superseded, 'record')} of an earlier version of a recipe, or of another size "
+            "than its budget comes to now."
+        )
+    if analysis.unasked:
+        items.append(
+            f"Left out: {counted(analysis.unasked, 'record')} of trials that this report was not asked for; the study "
+            "has them, or another run of it did."
         )
     taken = Counter(str(meta["taken_from"]) for meta in metas if meta.get("taken_from"))
     if taken:
