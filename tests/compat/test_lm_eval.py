@@ -106,3 +106,26 @@ def test_generation_stops_at_strings() -> None:
         ids = torch.tensor([words("ab.")["input_ids"]])
         assert bool(torch.as_tensor(stop_sequences_criteria(words, ["."], 1, 1)(ids, None)).all())
         assert not bool(torch.as_tensor(stop_sequences_criteria(words, ["?"], 1, 1)(ids, None)).any())
+
+
+STAGES: dict[str, tuple[dict[str, Any], str]] = {
+    "definition": ({"no_such_key": 1}, "definition"),
+    "data": ({"dataset_kwargs": {"data_files": {"test": "/nowhere.jsonl"}}}, "data"),
+    "splits": ({"test_split": "dev"}, "splits"),
+    "items": ({"doc_to_target": "{{5 + answer}}"}, "items"),
+}
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_where_a_task_could_not_be_built(kind: str, manager: Any) -> None:
+    changes, stage = STAGES[kind]
+    with assumed(
+        "lm-eval", "ConfigurableTask.__init__ reads data in `download`, then sets `features`, then tries an item"
+    ):
+        with pytest.raises(compat.BuildError) as failed:
+            compat.build_task(manager, {**compat.task_config(manager, "copy"), **changes})
+        assert failed.value.stage == stage
+        assert isinstance(failed.value.__cause__, Exception)
+        if stage == "items":
+            built = failed.value.task
+            assert built.doc_to_text(built.task_docs[0]) == "ab0?"
