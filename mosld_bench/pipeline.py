@@ -54,6 +54,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
             found = check_items(plan, todo.planned, inputs, options, watch=watch, say=console.print)
         for line in display.data_notes(found):
             console.print(line, soft_wrap=True)
+        store.check_writable(study.name)
+    check_writable(workspace.reports / study.name)
     executor = make_executor(study, folders, options, gpus=inputs.gpus)
     order = todo.planned if options.inline(study) else plan.longest_first(todo.planned)
     records = []
