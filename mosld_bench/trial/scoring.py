@@ -16,6 +16,7 @@ import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
 
 from mosld_bench.compat.lm_eval import Aggregation, aggregations_of, standard_error
+from mosld_bench.format import one_line
 from mosld_bench.inputs.items import sample
 from mosld_bench.inputs.tasks import chance, primary_metric
 from mosld_bench.records.record import EvalInfo, Metric, Unscored
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _BOOTSTRAP_SEED = 1234
 _BOOTSTRAP_DRAWS = 1000
 _MOST_CHARACTERS = 2000  # of a generated answer that is kept
+_MOST_OF_AN_ERROR = 200  # characters
 
 #: An item as lm-eval logs it: its document, what the model answered, and a value for every metric.
 Sample = dict[str, Any]
@@ -117,7 +119,7 @@ class _Guard:
             try:
                 return aggregation(values)
             except Exception as error:
-                self._raised[metric] = f"{type(error).__name__}: {error}"
+                self._raised[metric] = one_line(f"{type(error).__name__}: {error}")[:_MOST_OF_AN_ERROR]
                 return math.nan
 
         return guarded
