@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_MOST_SHOWN = 60  # names that an error lists; the first ones of thousands help nobody
+
 
 class BenchError(Exception):
     """Anything that the user can mend. The command line prints its text and exits with code 2."""
@@ -18,9 +20,10 @@ class UnknownNameError(BenchError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = sorted(known)
+        name = name if len(name) <= 200 else f"{name[:200]}…"
         near = get_close_matches(name, known, n=3, cutoff=0.5)
         guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        shown = ", ".join(known[:30]) + (f" and {len(known) - 30} more" if len(known) > 30 else "")
+        shown = ", ".join(known) if len(known) <= _MOST_SHOWN else f"{len(known):,} names"
         super().__init__(
             f"There is no {kind} named {name!r}.{guess} Known: {shown or 'none'}.{' ' + hint if hint else ''}"
         )

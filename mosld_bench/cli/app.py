@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from mosld_bench.cli.console import print_in_any_encoding
 from mosld_bench.cli.fetch import fetch
 from mosld_bench.cli.methods import check_recipe, list_methods, show_recipe
 from mosld_bench.cli.options import expanded
@@ -58,6 +59,7 @@ def main() -> None:
     """
     if not sys.warnoptions:  # what libraries say to programmers is not for the users of a command
         warnings.simplefilter("ignore")
+    print_in_any_encoding()
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own display tells the progress
     try:
         app(standalone_mode=True)

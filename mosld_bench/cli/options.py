@@ -39,6 +39,8 @@ OutOfDomain = Annotated[str | None, typer.Option("--out-of-domain", help="Tasks 
 Model = Annotated[str | None, typer.Option(help="Base model: 'embedded', a hub id, or a folder.")]
 Limit = Annotated[int | None, typer.Option(help="Items a task to score, a fixed sample.")]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of the study's.")]
+Name = Annotated[str | None, typer.Option("--name", help="A study's name of its own: results/NAME and reports/NAME.")]
+To = Annotated[Path | None, typer.Option("--to", help="Folder to write the report to; default: reports/STUDY.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="Any other key of the study: train.batch_size=64.")
 ]
@@ -57,6 +59,7 @@ class StudyOptions:
     model: Model = None
     limit: Limit = None
     steps: Steps = None
+    name: Name = None
     set_: Assignments = None
 
     def overrides(self) -> dict[str, Any]:
@@ -80,6 +83,8 @@ class StudyOptions:
             values["evaluate.limit"] = self.limit
         if self.steps is not None:
             values["train.steps"] = self.steps
+        if self.name is not None:
+            values["name"] = self.name
         assigned = list(map(_assigned, self.set_ or ()))
         twice = [key for key, count in Counter(key for key, _ in assigned).items() if count > 1]
         if twice:

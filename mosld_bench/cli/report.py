@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from mosld_bench.cli.console import say
-from mosld_bench.cli.options import Include, Root, StudyName, StudyOptions
+from mosld_bench.cli.options import Include, Root, StudyName, StudyOptions, To
+from mosld_bench.format import counted
 from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import Trial
 from mosld_bench.spec.workspace import Workspace
 
 
@@ -12,16 +17,35 @@ def report(
     study: StudyName = "embedded",
     *,
     study_options: StudyOptions,
+    to: To = None,
     include_path: Include = None,
     root: Root = None,
 ) -> None:
     """Rebuild a study's PDF, tables and figures from its records, without torch or Ray.
 
-    Of the study as its file says; a run with --methods, --set and so on is reported again by the same options.
+    Of the study as its file says; with --methods, --budget, --set and so on of the trials that these ask for.
     """
     from mosld_bench import pipeline
 
     overrides = study_options.overrides()
     workspace = Workspace.find(root)
-    declared = Study.load(workspace.study_file(study), overrides)
-    say(f"report: {pipeline.report(declared, workspace, tuple(include_path or ()))}")
+    file, folders = workspace.study_file(study), tuple(include_path or ())
+    declared = Study.load(file, overrides)
+    trials = declared.plan(workspace, folders)
+    say(f"report: {pipeline.report(declared, workspace, folders, trials=trials, to=to)}")
+    if to is None:
+        say_whose_place(declared, file, trials, workspace, folders)
+
+
+def say_whose_place(
+    declared: Study, file: Path, trials: Sequence[Trial], workspace: Workspace, include_paths: tuple[Path, ...]
+) -> None:
+    """Say where a report of ``trials`` has taken the place of another: that of the whole study as its ``file`` says."""
+    whole = Study.load(file)
+    if whole.name == declared.name and {trial.id for trial in whole.plan(workspace, include_paths)} != {
+        trial.id for trial in trials
+    }:
+        say(
+            f"It is of {counted(len(trials), 'trial')} that the options ask for, and stands where that of the whole "
+            f"study does: --to DIR or --name NAME keeps them apart."
+        )

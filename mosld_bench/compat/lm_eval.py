@@ -4,11 +4,16 @@ templates, its filters."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any, Literal
+
+#: What makes a task's number of the items' values.
+Aggregation = Callable[[Sequence[Any]], Any]
 
 
 def compile_templates_once() -> None:
@@ -177,3 +182,54 @@ def _expression(env: Any, source: str) -> Callable[..., Any]:
 def filter_names(task: Any) -> list[str]:
     """The names of the filters that a task's answers go through, ``none`` where it has none."""
     return [answers.name for answers in getattr(task, "_filters", [])] or ["none"]
+
+
+@contextmanager
+def aggregations_of(task: Any, wrapped: Callable[[str, Aggregation], Aggregation]) -> Iterator[None]:
+    """While it lasts, lm-eval takes each aggregation of ``task`` as ``wrapped(metric, aggregation)`` gives it.
+
+    That of a metric which has none is the mean, as lm-eval has it.
+    """
+    original = task.aggregation
+    task.aggregation = lambda: _Wrapped(original(), wrapped)
+    try:
+        yield
+    finally:
+        del task.aggregation
+
+
+class _Wrapped(dict[str, Aggregation]):
+    def __init__(self, aggregations: dict[str, Aggregation], wrapped: Callable[[str, Aggregation], Aggregation]):
+        super().__init__({metric: wrapped(metric, function) for metric, function in aggregations.items()})
+        self._wrapped = wrapped
+
+    def __missing__(self, metric: str) -> Aggregation:
+        from lm_eval.api.metrics import mean
+
+        return self._wrapped(metric, mean)
+
+
+def standard_error(aggregation: Aggregation | None, values: Sequence[Any], *, draws: int) -> float | None:
+    """lm-eval's standard error of a task's number over its items' ``values``; None where it knows none.
+
+    ``aggregation`` is None of a metric without one, of which lm-eval takes the mean. ``draws``: at most 1,000, of a
+    bootstrap; 100 where each is slow, which lm-eval does for metrics of whole texts, but not for classes, where 1,000
+    take longer than the model. lm-eval's own bootstrap starts a process a core, which all print, and of which one is
+    used for so few draws; the numbers are the same.
+    """
+    from lm_eval.api import metrics
+
+    aggregation = aggregation or metrics.mean
+    known = metrics.stderr_for_metric(aggregation, draws)
+    if known is None or len(values) < 2:
+        return None
+    if known in (metrics.mean_stderr, metrics.acc_all_stderr):
+        return float(known(values))
+    slow = (
+        metrics.matthews_corrcoef, metrics.f1_score, metrics.bleu, metrics.chrf, metrics.chrfpp, metrics.ter
+    )  # fmt: skip
+    draws = min(draws, 100) if aggregation in slow else draws
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a drawn sample has one class only
+        drawn = metrics._bootstrap_internal(aggregation, draws)((0, values))
+    return float(metrics.sample_stddev(drawn))

@@ -6,14 +6,18 @@ which need what stands here.
 
 from __future__ import annotations
 
+import copy
 import importlib
-import importlib.util
+import re
 import sys
-from collections.abc import Mapping, Sequence
-from importlib.abc import MetaPathFinder
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from mosld_bench.errors import BenchError
 
 if TYPE_CHECKING:
     import torch
@@ -22,27 +26,48 @@ if TYPE_CHECKING:
 _TUNERS = ("mosld_bench.tuners.mixture", "mosld_bench.tuners.mixlora")
 #: What PEFT puts before the base model's names of modules and parameters.
 _WRAPPED = "base_model.model."
+#: The attribute of a model under which :func:`remember_start` keeps what its adapter started from.
+_START = "_mosld_bench_start"
 
 Value = TypeVar("Value")
 
 
 class _AfterPeft(MetaPathFinder):
-    """Finds no module; when PEFT is looked for, it has our tuners imported right after."""
+    """Finds PEFT as the other finders do, and has our tuners imported right after it: whenever it is really executed.
+
+    That PEFT is only looked for, as transformers does to know whether it is there, must not spend the hook.
+    """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "peft":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        finders = [finder.find_spec for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
+        spec = next((spec for find in finders if (spec := find(name, path, target)) is not None), None)
         if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
-
-            def load_all(module: ModuleType) -> None:
-                load(module)
-                _import_tuners()
-
-            spec.loader.exec_module = load_all  # type: ignore[method-assign]
+            spec.loader = _WithTuners(spec.loader)
         return spec
+
+
+class _WithTuners(Loader):
+    """The ``loader`` of PEFT, for one execution of it; then the module has its own again."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_loader":  # of a copy that is not made yet
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        _import_tuners()
 
 
 def register_with_peft() -> None:
@@ -50,10 +75,10 @@ def register_with_peft() -> None:
 
     After `import mosld_bench`, PEFT loads adapters of ours as it does its own (``PeftModel.from_pretrained``).
     """
+    if not any(isinstance(finder, _AfterPeft) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterPeft())
     if "peft" in sys.modules:
         _import_tuners()
-    elif not any(isinstance(finder, _AfterPeft) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterPeft())
 
 
 def _import_tuners() -> None:
@@ -80,6 +105,14 @@ def config_classes() -> dict[str, type]:
     return {str(getattr(peft_type, "value", peft_type)): cls for peft_type, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
 
 
+def classes_of(peft_type: str) -> tuple[type, ...]:
+    """The classes of the configuration and of the model of a PEFT type such as ``LORA``; those that there are."""
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    tuners = {str(getattr(known, "value", known)): cls for known, cls in PEFT_TYPE_TO_TUNER_MAPPING.items()}
+    return tuple(classes[peft_type] for classes in (config_classes(), tuners) if peft_type in classes)
+
+
 def default_target_modules() -> dict[str, list[str]]:
     """Model type, such as ``llama`` -> the modules that PEFT gives LoRA where a configuration names none."""
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
@@ -95,6 +128,34 @@ def of_module(patterns: Mapping[str, Value], module: str, default: Value) -> Val
     from peft.utils.other import get_pattern_key
 
     return patterns.get(get_pattern_key(patterns, module), default)
+
+
+def pattern_of(patterns: Iterable[str], module: str, *, inside: bool = False) -> str | None:
+    """The first of ``patterns`` that matches ``module``, and so decides for it; None where none does.
+
+    ``inside``: as FourierFT and C3A have it, where something and a dot must stand before what a pattern matches.
+    """
+    from peft.utils.other import get_pattern_key
+
+    patterns = list(patterns)
+    if inside:
+        return next((key for key in patterns if re.match(rf".*\.{key}$", module)), None)
+    key = get_pattern_key(patterns, module)
+    return key if key in patterns else None
+
+
+def adapted_modules(model: nn.Module) -> list[str]:
+    """The base model's names of the modules in ``model`` that have an adapter, in their order."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [base_name(name) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+
+
+def saved_modules(model: nn.Module) -> list[str]:
+    """The base model's names of the modules in ``model`` that train as a whole (``modules_to_save``)."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    return [base_name(name) for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
 
 
 def replace_module(tuner: Any, *, parent: nn.Module, name: str, adapted: nn.Module, original: nn.Module) -> None:
@@ -145,3 +206,104 @@ def learned_prompt(model: Any) -> Any:
     """
     config = getattr(model, "active_peft_config", None)
     return model.get_prompt(1) if config is not None and config.is_prompt_learning else None
+
+
+def allocate(model: Any, step: int, steps: int) -> None:
+    """Have a tuner do what PEFT wants done after optimiser step ``step`` (from 1) of ``steps``, gradients still there.
+
+    AdaLoRA takes rank from some modules and leaves it to others; so does AdaMSS under ``use_asa``. Nothing for others.
+    Raises BenchError where their schedule does not end within ``steps``.
+    """
+    tuner: Any = getattr(model, "base_model", None)
+    if not hasattr(tuner, "update_and_allocate"):
+        return
+    config = model.active_peft_config
+    if hasattr(tuner, "rankallocator"):
+        tuner.rankallocator.set_total_step(steps)
+        if max(config.tinit, 1) + config.tfinal >= steps:
+            raise BenchError(
+                f"AdaLoRA takes rank away between the steps tinit and total - tfinal, but tinit is {config.tinit}, "
+                f"tfinal {config.tfinal}, and the trial has {steps} steps. Lower them in the recipe's params, or "
+                f"train longer."
+            )
+        if config.target_r >= config.init_r:
+            raise BenchError(
+                f"AdaLoRA goes from init_r down to target_r, but init_r is {config.init_r} and target_r "
+                f"{config.target_r}. Raise init_r in the recipe's params, or lower target_r."
+            )
+    elif getattr(config, "use_asa", False) and config.final_warmup > steps:
+        raise BenchError(
+            f"AdaMSS reaches its asa_target_subspaces at step final_warmup, which is {config.final_warmup}, but the "
+            f"trial has {steps} steps. Lower final_warmup in the recipe's params, or train longer."
+        )
+    tuner.update_and_allocate(step)
+
+
+def before_allocation(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of AdaLoRA's configuration with a ``total_step`` that PEFT takes, until :func:`allocate` knows it."""
+    return {**options, "total_step": int(options.get("tinit") or 0) + int(options.get("tfinal") or 0) + 1}
+
+
+def orthogonality(model: Any) -> Tensor | None:
+    """AdaLoRA's own loss: how far its factors are from orthogonal; None of another method.
+
+    PEFT adds it to the loss that a model computes from labels, which is not the one that is trained on here.
+    """
+    import torch
+
+    tuner: Any = getattr(model, "base_model", None)
+    if not hasattr(tuner, "rankallocator"):
+        return None
+    gaps = []
+    for name, factor in tuner.model.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            product = factor @ factor.T if "lora_A" in name else factor.T @ factor
+            gaps.append(torch.linalg.matrix_norm(product - torch.eye(len(product), device=product.device)))
+    loss: Tensor = model.active_peft_config.orth_reg_weight * torch.stack(gaps).mean()
+    return loss
+
+
+def remember_start(model: Any) -> None:
+    """Keep what the adapter of ``model`` starts from, where whoever loads it would draw another start.
+
+    PiSSA's fast SVD (``pissa_niter_4``) is random, and it is the base weights that it is taken out of. To be called
+    right after the adapter was attached; `save_model` needs it.
+    """
+    config = getattr(model, "active_peft_config", None)
+    if str(getattr(config, "init_lora_weights", "")).startswith("pissa_niter_"):
+        from peft import get_peft_model_state_dict
+
+        start = {name: value.clone() for name, value in get_peft_model_state_dict(model).items() if _is_factor(name)}
+        setattr(model, _START, start)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write into ``folder`` what ``PeftModel.from_pretrained`` makes ``model`` of again, on the untouched base model.
+
+    ``save_pretrained``, except for an adapter that :func:`remember_start` has the start of: since W - B0 A0 + B A is
+    W + [B, -B0] [A; A0], that is written as a LoRA of twice the rank, which needs no start.
+    """
+    start = getattr(model, _START, None)
+    if start is None:
+        model.save_pretrained(str(folder))
+        return
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    state = get_peft_model_state_dict(model)
+    for name, first in start.items():
+        rank, sign = (0, 1) if ".lora_A." in name else (1, -1)
+        state[name] = torch.cat([state[name], sign * first.to(state[name])], dim=rank)
+    config = copy.deepcopy(model.active_peft_config)
+    wider = 2**0.5 if config.use_rslora else 2  # the scale stays: alpha / r, or alpha / sqrt(r)
+    config.init_lora_weights, config.inference_mode = True, True
+    config.r, config.rank_pattern = 2 * config.r, {key: 2 * r for key, r in config.rank_pattern.items()}
+    config.lora_alpha *= wider
+    config.alpha_pattern = {key: wider * alpha for key, alpha in config.alpha_pattern.items()}
+    save_file({name: value.contiguous() for name, value in state.items()}, folder / "adapter_model.safetensors")
+    config.save_pretrained(str(folder))
+
+
+def _is_factor(name: str) -> bool:
+    return ".lora_A." in name or ".lora_B." in name

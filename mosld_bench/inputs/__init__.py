@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mosld_bench.inputs.models import load_config as load_config
     from mosld_bench.inputs.models import load_tokenizer as load_tokenizer
     from mosld_bench.inputs.models import weights_source as weights_source
+    from mosld_bench.inputs.overlap_cache import OverlapSearch as OverlapSearch
     from mosld_bench.inputs.overlap_cache import cached_overlaps as cached_overlaps
     from mosld_bench.inputs.rendering import BadItemError as BadItemError
     from mosld_bench.inputs.rendering import Example as Example
@@ -50,6 +51,7 @@ _MODULES = {
     "uses_of": "audit",
     "whole": "audit",
     "AuditCache": "audit_cache",
+    "OverlapSearch": "overlap_cache",
     "cached_overlaps": "overlap_cache",
     "overlaps": "contamination",
     "Encoded": "items",

@@ -26,7 +26,7 @@ class Overlap(Strict):
 
 
 class Overlaps(Strict):
-    """The overlaps of a study, as its overlap.json holds them."""
+    """The overlaps of a study under one choice of tasks and items; its overlap.json holds one or a list of them."""
 
     key: dict[str, Any] = Field(description="what they were computed from: while it stays the same, so do they")
     overlaps: tuple[Overlap, ...] = Field(description="every training set against every evaluation set")

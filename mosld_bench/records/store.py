@@ -35,19 +35,26 @@ if TYPE_CHECKING:
     from mosld_bench.spec.study import Study
 
 
+_MOST_OVERLAPS = 8  # choices of tasks and items whose overlaps a study keeps
+
+
 @dataclass(frozen=True)
 class Sources:
     """All that a report is made of beside the study and its plan.
 
-    ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error.
+    ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error;
+    ``other_overlaps``: whether overlaps are noted, but of other tasks or items than the study has now. ``outdated``:
+    ids of trials whose record other code of its method made than is here now.
     """
 
     records: tuple[Record, ...] = ()
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
     overlaps: tuple[Overlap, ...] = ()
+    other_overlaps: bool = False
     profile: Profile | None = None
     published: Published | None = None
+    outdated: frozenset[str] = frozenset()
 
 
 class Store:
@@ -111,6 +118,10 @@ class Store:
             raise _no_record(path, f"{type(error).__name__}: {error}") from error
         return meta if matches else None
 
+    def has_adapter(self, trial: Trial) -> bool:
+        """Whether what the trial trained lies beside its record."""
+        return (self.folder(trial) / "adapter").is_dir()
+
     def elsewhere(self, planned: PlannedTrial) -> Iterator[Record]:
         """Records of the same trial in other studies, at the size that is planned now.
 
@@ -154,19 +165,27 @@ class Store:
             errors[path.parent.name] = (error.strip().splitlines() or ["no error was noted"])[-1]
         return errors
 
-    def overlaps(self, study: str) -> Overlaps | None:
-        """The overlaps of the study; None where no run has noted any. Raises BadFileError for a file without any."""
+    def overlaps(self, study: str) -> list[Overlaps]:
+        """The overlaps of the study, the latest last: one entry a choice of tasks and items that was run.
+
+        Raises BadFileError for a file without any.
+        """
         path = self._overlap_file(study)
         if not path.is_file():
-            return None
+            return []
         try:
-            return Overlaps.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            content = json.loads(path.read_bytes())
+            return [Overlaps.model_validate(entry) for entry in (content if isinstance(content, list) else [content])]
+        except (OSError, ValueError) as error:
             raise BadFileError(f"{path} holds no overlaps ({type(error).__name__}: {error}).") from error
 
     def write_overlaps(self, study: str, overlaps: Overlaps) -> None:
-        """Write the overlaps of a study, whole or not at all."""
-        text = json.dumps(overlaps.model_dump(mode="json"), indent=1, ensure_ascii=False)
+        """Note the overlaps of a study beside those of other choices of tasks and items, whole or not at all."""
+        others: list[Overlaps] = []
+        with suppress(BadFileError):  # a damaged file is made anew
+            others = [entry for entry in self.overlaps(study) if entry.key != overlaps.key]
+        entries = [entry.model_dump(mode="json") for entry in [*others, overlaps][-_MOST_OVERLAPS:]]
+        text = json.dumps(entries if len(entries) > 1 else entries[0], indent=1, ensure_ascii=False)
         self._write(self._overlap_file(study), f"{text}\n".encode())
 
     def profile(self, study: str) -> Profile | None:
@@ -189,23 +208,31 @@ class Store:
         return path
 
     def sources(
-        self, study: Study, tasks: Mapping[str, Mapping[str, Any]], published: Published | None = None
+        self,
+        study: Study,
+        tasks: Mapping[str, Mapping[str, Any]],
+        published: Published | None = None,
+        *,
+        overlap_key: Mapping[str, Any] | None = None,
     ) -> Sources:
-        """All that a report of ``study`` is made of; of the overlaps those of tasks that the study has now.
+        """All that a report of ``study`` is made of.
 
-        ``tasks``: task -> its resolved definition; ``published``: the tables that it is compared with.
+        ``tasks``: task -> its resolved definition; ``published``: the tables that it is compared with;
+        ``overlap_key``: what the overlaps must have been computed from (`overlap_cache.overlap_key`), None for the
+        latest.
 
         Raises BadFileError for a file that is no record, profile or overlaps.
         """
         noted = self.overlaps(study.name)
-        overlaps = noted.overlaps if noted else ()
+        matching = [entry for entry in noted if overlap_key is None or entry.key == overlap_key]
         with no_garbage_collection():
             records = tuple(self.records(study.name))
         return Sources(
             records=records,
             tasks=tasks,
             failures=self.failures(study.name),
-            overlaps=tuple(pair for pair in overlaps if {pair.train, pair.evaluated} <= set(study.tasks)),
+            overlaps=matching[-1].overlaps if matching else (),
+            other_overlaps=bool(noted) and not matching,
             profile=self.profile(study.name),
             published=published,
         )

@@ -32,6 +32,8 @@ class Options:
     """Whether what a trial has trained is kept beside its record."""
     overwrite: str = "only-missing"
     """'only-missing' runs what has no record, 'always' everything, 'never' refuses a study that has records."""
+    report_folder: Path | None = None
+    """Where the report is written to; None is the study's folder in reports/."""
 
     def inline(self, study: Study) -> bool:
         """Whether the trials of ``study`` run in this process: as asked for, or as they only count parameters."""

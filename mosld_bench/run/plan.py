@@ -120,6 +120,11 @@ def make_plan(
     for name in study.published:
         if name not in TABLES:
             raise UnknownNameError("published table", name, TABLES)
+    files = TaskFiles.scan((workspace.tasks, *include_paths))
+    if others := [task for task in study.tasks if task not in files.paths]:
+        from mosld_bench.inputs.tasks import TaskLoader  # here, as lm-eval takes seconds to import
+
+        TaskLoader((workspace.tasks, *include_paths)).check_names(others)
     recipes = load_recipes(workspace.methods)
     configs = {model.name: load_config(model, model_root) for model in study.models}
     counts = {name: Counts(config) for name, config in configs.items()}
@@ -138,5 +143,4 @@ def make_plan(
                 counts=counts[model],
             )
         planned.append(PlannedTrial(trial, fits[key]))
-    files = TaskFiles.scan((workspace.tasks, *include_paths))
     return Plan(study, planned, configs, estimate.task_sizes(files, study.tasks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -55,6 +56,29 @@ class GeneralSweep(Strict):
     def amounts(self) -> list[GeneralData | None]:
         """One entry an amount, None for 0."""
         return [GeneralData(task=self.task, items=count) if count else None for count in self.items]
+
+
+def narrowed(parts: Any, asked: Mapping[str, Any]) -> Any:
+    """The ``parts`` of a study.yaml as the options ``asked`` leave them; None where ``asked`` gives parts itself.
+
+    Seeds, settings and budgets that are asked for take the place of a part's own. Of the recipes a part keeps those
+    that are asked for, and is left out where it has none of them; recipes that are in no part make one of their own.
+    """
+    if "parts" in asked:
+        return None
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        return parts  # for the schema to refuse
+    taken = {key: asked[key] for key in ("settings", "budgets", "seeds") if key in asked}
+    parts = [{key: taken.get(key, value) for key, value in part.items()} for part in parts]
+    names = as_list(asked.get("recipes", "all"))
+    if not isinstance(names, list) or "all" in names:
+        return parts
+    kept = []
+    for part in parts:
+        own = as_list(part.get("recipes", "all"))  # without any it has the study's, in whose place the names come
+        kept.append({**part, "recipes": [name for name in names if name in own or "all" in own]})
+    rest = [name for name in names if not any(name in part["recipes"] for part in kept)]
+    return [part for part in kept if part["recipes"]] + ([{"recipes": rest}] if rest else [])
 
 
 def as_list(value: Any) -> Any:

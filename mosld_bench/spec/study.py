@@ -16,7 +16,7 @@ from mosld_bench.spec.expand import distinct, trials_of
 from mosld_bench.spec.model_folder import located
 from mosld_bench.spec.names import problem_of_study, problem_of_task
 from mosld_bench.spec.recipe import Recipe, load_recipes, select
-from mosld_bench.spec.selection import GeneralSweep, Selection, as_list, without_repetitions
+from mosld_bench.spec.selection import GeneralSweep, Selection, as_list, narrowed, without_repetitions
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import EvaluateSpec, ModelSpec, Resources, TrainSpec, Trial
 from mosld_bench.spec.workspace import Workspace
@@ -77,7 +77,7 @@ class Study(Selection):
     @classmethod
     def _refuse_what_is_no_folder(cls, value: str) -> str:
         if problem := problem_of_study(value):
-            raise ValueError(f"the name of a study {problem}; give another by --set name=NAME")
+            raise ValueError(f"the name of a study {problem}; give another by --name NAME")
         return value
 
     @field_validator("in_domain", "out_of_domain", "published", mode="before")
@@ -110,14 +110,17 @@ class Study(Selection):
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top; its folder gives the study its name.
 
-        A model that is named by a path gets the folder there, see `model_folder.located`.
+        Options that ask for trials narrow the parts of a study (`selection.narrowed`); the same keys in a file that
+        includes it take the place of the parts. A model that is named by a path gets the folder there, see
+        `model_folder.located`.
 
         Raises BadFileError with every problem of the file, each with its key, and ModelError for a path without a
         model.
         """
         content = read_including(path, ("train", "evaluate", "resources"), _REPLACES)
         changes = {tuple(key.split(".")): value for key, value in (overrides or {}).items()}
-        content = layered(content, changes, _REPLACES)
+        parts = narrowed(content.get("parts"), overrides or {})
+        content = layered(content, changes, _REPLACES) | ({"parts": parts} if parts else {})
         where = f"{path}, with {', '.join(overrides)} given by options," if overrides else path
         study = parse(cls, where, {"name": path.resolve().parent.name, **content})
         models = tuple(map(located, study.models))

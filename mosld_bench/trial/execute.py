@@ -62,24 +62,29 @@ class _Stopwatch:
 def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch) -> Outcome:
     from mosld_bench.methods.live import attached_copy
     from mosld_bench.trial.device import PeakMemory, trim
+    from mosld_bench.trial.scoring import same_random_state
     from mosld_bench.trial.window import window
 
     config, spec = session.config, trial.train
     watch(Progress(trial.id, "loading"))
+    code = {"method": registry.code_of(trial.recipe, fit.params, spec)}  # as it is loaded: files may change meanwhile
     if spec is None:
-        return _counted(trial, fit, stopwatch.meta_info(config))
-    base = session.model(trial.model, spec.dtype)
-    method = registry.get(trial.recipe.method)
-    with PeakMemory(config.device) as memory:
+        return _counted(trial, fit, stopwatch.meta_info(config) | code)
+    name = trial.recipe.method
+    with session.lent(trial.model, spec.dtype, name) as base, PeakMemory(config.device) as memory:
+        method = registry.get(name)
         adapted = attached_copy(method, base.model, fit.params, seed=trial.seed)
+        base.check(name, "attaching")
         _check_size(trial, adapted.model, fit)
         length = min(spec.max_length, window(adapted.model))
-        items = _training_items(trial, spec, session, base.tokenizer, length)
+        with same_random_state():  # whether an earlier trial encoded the items already or not
+            items = _training_items(trial, spec, session, base.tokenizer, length)
         loading_seconds = stopwatch.seconds()
         train_info = None
         if trial.train_on:
             train_info = _train(adapted, method, items, trial=trial, spec=spec, fit=fit,
                                 pad=base.pad, watch=watch)  # fmt: skip
+            base.check(name, "training")
         _cast(adapted, spec.dtype)
         steps = train_info.steps if train_info else 0
         watch(Progress(trial.id, "scoring", steps, steps))
@@ -94,7 +99,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         eval_info=evaluation.info,
         metrics=tuple(evaluation.metrics),
         peak_memory_bytes=memory.peak,
-        meta_info=stopwatch.meta_info(config) | _loading(trial, session, loading_seconds),
+        meta_info=stopwatch.meta_info(config) | code | _loading(trial, session, loading_seconds),
     )
     return Outcome(record, evaluation.items, _saved(adapted.model) if config.save_adapter and trial.train_on else None)
 
@@ -181,8 +186,6 @@ def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session) -> 
         tokenizer,
         tokens=resources.score_tokens,
         width=resources.score_width,
-        check=session.packing_check(trial),
-        generation=session.generation_check(trial),
         encoded=session.encoded_requests(tokenizer),
     )
     return evaluate(
@@ -203,8 +206,10 @@ def _loading(trial: Trial, session: Session, seconds: float) -> dict[str, Any]:
 
 def _saved(model: nn.Module) -> dict[str, bytes]:
     """The files of ``save_pretrained``: for an adapter, what PeftModel.from_pretrained reads."""
+    from mosld_bench.compat.peft import save_model
+
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)  # type: ignore[operator]
+        save_model(model, Path(folder))
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
 
 

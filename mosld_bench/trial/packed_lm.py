@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -130,12 +131,21 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         fitting = [fit(Request(*ids), self.max_length + 1, self._begin) for _, *ids in requests]
         self.model.eval()
         if self.forced is None:
-            self.packed = self.check.covers(self.model, fitting, self._pad)
-        if self.packed:
-            return score_packed(
-                self.model, fitting, pad=self._pad, tokens=self.tokens, width=self.width, work=self.work
-            )
-        return score_plain(self.model, fitting, pad=self._pad, tokens=self.tokens, work=self.work)
+            self.packed = self._may_pack(fitting)
+        if not self.packed:
+            return score_plain(self.model, fitting, pad=self._pad, tokens=self.tokens, work=self.work)
+        scores = score_packed(self.model, fitting, pad=self._pad, tokens=self.tokens, width=self.width, work=self.work)
+        spoilt = [index for index, (value, _) in enumerate(scores) if math.isnan(value)]
+        alone = [fitting[index] for index in spoilt]
+        for index, score in zip(spoilt, score_plain(self.model, alone, pad=self._pad, tokens=self.tokens), strict=True):
+            scores[index] = score
+        return scores
+
+    def _may_pack(self, requests: list[Request]) -> bool:
+        try:
+            return self.check.covers(self.model, requests, self._pad)
+        except FloatingPointError:  # one by one, so that what is no number spoils no other request
+            return False
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
         """Log-likelihood in nats of whole texts, in windows of the model's length."""

@@ -68,8 +68,9 @@ def score_packed(
     """Score ``requests`` as prefix trees of at most ``width`` nodes, up to ``tokens`` padded nodes a forward.
 
     ``pad``: token id that fills the rows. ``trunk_overhead``: how many tokens a trunk must save. Raises CannotPackError
-    where the model does not take its inputs, OutOfMemoryError where the device is full, FloatingPointError where a
-    log-likelihood is no number, and ValueError for a continuation without a token, which would be certain.
+    where the model does not take its inputs, OutOfMemoryError where the device is full, and ValueError for a
+    continuation without a token, which would be certain. A model that computes what is no number spoils every request
+    of the same row; `score_plain` tells which it is.
     """
     _check_tokens(requests)
     work = Work() if work is None else work
@@ -97,8 +98,8 @@ def score_plain(
 ) -> list[Score]:
     """Score every request by itself, batched by length: for models and adapters whose mask cannot be replaced.
 
-    ``pad``: token id that fills the rows; ``tokens``: most padded tokens a forward. Raises FloatingPointError where a
-    log-likelihood is no number, and ValueError for a continuation without a token.
+    ``pad``: token id that fills the rows; ``tokens``: most padded tokens a forward. A log-likelihood that is no number
+    is given as NaN, and the others beside it as they are. Raises ValueError for a continuation without a token.
     """
     _check_tokens(requests)
     work = Work() if work is None else work
@@ -144,8 +145,6 @@ def _score_batch(
     owner = torch.tensor([i for i, (_, _, columns) in enumerate(places) for _ in columns], device=device)
     logits = logits_at(model, rows, columns, exact=True, **inputs).float()
     logp = logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=1)
-    if logp.isnan().any():
-        raise FloatingPointError("The model gives log-likelihoods that are no numbers, so its answers mean nothing.")
     greedy = logits.argmax(dim=1) == targets
     sums = torch.zeros(len(places), dtype=torch.float64, device=device).index_add_(0, owner, logp.double())
     misses = torch.zeros(len(places), device=device).index_add_(0, owner, (~greedy).float())

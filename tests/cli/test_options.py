@@ -14,18 +14,18 @@ from typer.testing import CliRunner
 from mosld_bench.cli.options import StudyOptions, expanded
 from tests.cli.conftest import Command
 
-STUDY = ["methods", "budget", "seeds", "settings", "tasks", "out-of-domain", "model", "limit", "steps", "set"]
+STUDY = ["methods", "budget", "seeds", "settings", "tasks", "out-of-domain", "model", "limit", "steps", "name", "set"]
 OPTIONS = {
     "run": [
         *STUDY, "gpus", "gpus-per-trial", "cpus", "cpus-per-trial", "ray-address", "executor", "data-root",
-        "model-root", "include-path", "plugin", "save-adapters", "overwrite", "dry-run", "root",
+        "model-root", "include-path", "plugin", "save-adapters", "overwrite", "to", "dry-run", "root",
     ],
     "plan": [*STUDY, "model-root", "include-path", "plugin", "gpus", "gpu-memory", "json", "root"],
     "profile": [
         "methods", "budget", "model", "set", "random-weights", "dtype", "device", "prompt-tokens", "new-tokens",
         "batch", "streams", "rounds", "json", "model-root", "include-path", "plugin", "root",
     ],
-    "report": [*STUDY, "include-path", "root"],
+    "report": [*STUDY, "to", "include-path", "root"],
     "fetch": ["model", "to", "include-path", "root"],
     "methods ls": ["plugin", "root"],
     "methods show": ["root"],
@@ -55,7 +55,7 @@ def parsed(*words: str) -> StudyOptions:
     """The options as typer hands them to a command that asks for the group."""
     given: list[StudyOptions] = []
 
-    def command(name: str = "embedded", *, study_options: StudyOptions) -> None:
+    def command(study: str = "embedded", *, study_options: StudyOptions) -> None:
         """A command with the options of a study."""
         given.append(study_options)
 
@@ -79,6 +79,7 @@ CHANGES: list[tuple[list[str], dict[str, Any]]] = [
     (["--model", "some/model"], {"model": {"name": "some/model"}}),
     (["--limit", "0"], {"evaluate.limit": 0}),
     (["--steps", "7"], {"train.steps": 7}),
+    (["--name", "mine"], {"name": "mine"}),
     (["--set", "train.batch_size=64"], {"train.batch_size": 64}),
     (["--set", "train.learning_rate=5.0e-3", "--set", "about=a=b"], {"train.learning_rate": 5e-3, "about": "a=b"}),
     (["--set", "general={task: openorca, items: [0, 4]}"], {"general": {"task": "openorca", "items": [0, 4]}}),
@@ -126,6 +127,14 @@ WRONG = {
     "plan --seeds ²": "--seeds takes whole numbers by comma, such as 0,1,2; given: '²'.",
     "plan --set train.steps": "--set takes KEY=VALUE, such as train.batch_size=64; given: 'train.steps'.",
     "plan --set in_domain=[copy": "--set takes a VALUE in YAML; given: 'in_domain=[copy' (",
+    "plan --seeds 0,12345678901234567890": "--seeds takes whole numbers by comma",
+    "plan --set train.steps=*a": "--set takes a VALUE in YAML; given: 'train.steps=*a' (",
+    "plan --set train.steps=!!set": "--set takes a VALUE in YAML; given: 'train.steps=!!set' (",
+    "plan --set train.steps=.nan": "--set takes a VALUE in YAML; given: 'train.steps=.nan' (",
+    "plan --set train..steps=3": "--set takes KEY=VALUE",
+    "plan --set train.steps=3 --set train.steps=4": "--set gives train.steps twice",
+    "plan --model ./gone": "There is no model folder ./gone.",
+    "run --ray-address nowhere --methods lora": "--ray-address takes HOST:PORT",
     "report --methods mosldd": "no recipe named 'mosldd'. Did you mean 'mosld'",
     "plan paperr": "no study named 'paperr'. Did you mean 'paper'",
     "plan --plugin nope_nope": "The plug-in 'nope_nope' cannot be imported",

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 
 
 def test_single_setting_and_report_command(tiny: Path) -> None:
-    """`report` is of the study as its file says; the options of a run make that run's report again."""
+    """`report` is of the trials that are asked for, and of no others: the study's, or those of its options."""
     root, part = ("--root", str(tiny)), ("--settings", "single", "--methods", "lora")
     table, pdf = tiny / "reports" / "tiny" / "tables" / "main.csv", tiny / "reports" / "tiny" / "report.pdf"
 
@@ -38,9 +38,25 @@ def test_single_setting_and_report_command(tiny: Path) -> None:
     assert pdf.is_file()
     declared = {key: row["in_domain_mean"] for key, row in rows().items()}
     assert declared["lora", "mixture"] == ""
-    assert declared["lora", "single"] == single["in_domain_mean"]
-    assert bench("report", "tiny", *part, *root).returncode == 0
+    assert ("lora", "single") not in declared, "recorded, but not asked for"
+    assert "whole study" not in again.stdout
+    beside = bench("report", "tiny", *part, "--to", str(tiny / "elsewhere"), *root)
+    assert f"report: {tiny}/elsewhere/report.pdf" in beside.stdout
+    assert "whole study" not in beside.stdout
+    assert (tiny / "elsewhere" / "tables" / "main.csv").read_text() == text_of_run
+    assert rows().keys() == declared.keys(), "the study's own report stays"
+    in_place = bench("report", "tiny", *part, *root)
+    assert "It is of three trials that the options ask for, and stands where that of the whole study does" in (
+        in_place.stdout
+    )
     assert table.read_text() == text_of_run
+    assert (
+        "--save-adapters: two recorded trials left no adapter"
+        in bench("run", "tiny", "--executor", "inline", "--save-adapters", *part, *root).stdout
+    )
+    named = bench("run", "tiny", "--executor", "inline", "--name", "mine", *part, *root)
+    assert "taken from tiny" in named.stdout
+    assert (tiny / "reports" / "mine" / "tables" / "main.csv").read_text() == text_of_run
 
 
 def test_plan_prints_counts_and_starts_nothing(tiny: Path) -> None:
@@ -67,6 +83,7 @@ WRONG = {
     "pickle": (["--model", "./pickled"], "pickles are not read"),
     "no network": (["--model", "some/model"], "mosld-bench fetch"),
     "data": (["--tasks", "void"], "is empty"),
+    "items": (["--tasks", "late"], "late, train: in 1 of 12 items doc_to_target (answer) gives a number below 0"),
     "executor": (["--executor", "rai"], "Did you mean 'ray'"),
     "seeds": (["--seeds", "a,b"], "--seeds takes whole numbers"),
     "cores": (["--cpus", "0"], "--cpus takes 1 or more"),
@@ -85,6 +102,7 @@ def test_bad_input_is_one_sentence_and_nothing_half_written(
     words, message = WRONG[case]
     (tiny / "methods" / "greedy.yaml").write_text("include: mosld.yaml\ntitle: Greedy\nparams: {top_k: 9}\n")
     write_task(tiny / "tasks", "void", [])
+    write_task(tiny / "tasks", "late", [*items(11, "abc"), {**items(1, "d")[0], "answer": -1}])
     for name, weights in (("hollow", None), ("pickled", "pytorch_model.bin")):
         (tiny / name).mkdir()
         (tiny / name / "config.json").write_text((tiny / "model" / "config.json").read_text())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mosld_bench.errors import BadFileError
-from mosld_bench.inputs.overlap_cache import cached_overlaps
+from mosld_bench.inputs.overlap_cache import OverlapSearch, cached_overlaps
 from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.store import Store
@@ -24,10 +24,8 @@ class Search:
         self.loaders = 0
 
     def __call__(self, scored: EvaluateSpec | None = None) -> Overlap:
-        (row,) = cached_overlaps(
-            self.store, "study", self._loader, TaskFiles.scan((self.tasks,)),
-            train_on=["train"], evaluated=["evaluated"], scored=scored,
-        )  # fmt: skip
+        search = OverlapSearch(train_on=["train"], evaluated=["evaluated"], scored=scored or EvaluateSpec())
+        (row,) = cached_overlaps(self.store, "study", search, TaskFiles.scan((self.tasks,)), self._loader)
         return row
 
     def _loader(self) -> TaskLoader:
@@ -41,8 +39,7 @@ def test_it_is_kept_as_long_as_the_tasks_are_the_same(tmp_path: Path) -> None:
     first = search()
     assert first.shared == 1
     assert search() == first
-    kept = search.store.overlaps("study")
-    assert kept is not None
+    (kept,) = search.store.overlaps("study")
     assert kept.overlaps == (first,)
     assert search.loaders == 1, "an unchanged study is not computed again"
     define_tasks(search.tasks, train=texts[:3])
@@ -59,14 +56,17 @@ def test_other_items_are_other_overlaps(tmp_path: Path) -> None:
     search = Search(tmp_path)
     texts = [sentence(f"e{i}") for i in range(40)]
     define_tasks(search.tasks, train=texts, evaluated=texts)
-    assert search(scored=EvaluateSpec(limit=10, sample_seed=3)).items == 10
+    few = EvaluateSpec(limit=10, sample_seed=3)
+    assert search(scored=few).items == 10
     assert search().items == 40
+    assert search(scored=few).items == 10
+    assert search.loaders == 2, "the overlaps of both stay"
 
 
 def test_a_file_that_holds_no_overlaps_is_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert store.overlaps("study") is None
+    assert store.overlaps("study") == []
     (tmp_path / "study").mkdir()
-    (tmp_path / "study" / "overlap.json").write_text("[]")
+    (tmp_path / "study" / "overlap.json").write_text('["?"]')
     with pytest.raises(BadFileError, match=r"overlap\.json holds no overlaps"):
         store.overlaps("study")

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mosld_bench.errors import BadFileError
+from mosld_bench.errors import BadFileError, BenchError
 from mosld_bench.records import store as store_module
 from mosld_bench.records.frame import load
 from mosld_bench.records.overlap import Overlap, Overlaps
@@ -164,25 +164,29 @@ def test_a_record_is_taken_with_all_that_lies_beside_it(tmp_path: Path) -> None:
 def test_sources_hold_what_a_report_is_made_of(tmp_path: Path) -> None:
     study, trials = make_records(tmp_path, recipes=("base", "lora"), seeds=(0, 1), skip=1)
     store = Store(tmp_path / "results")
-    assert store.overlaps(study.name) is None
+    assert store.overlaps(study.name) == []
     assert store.profile(study.name) is None
     store.write(failed("ValueError: no luck", trials[-1]))
     first, second = study.in_domain[:2]
-    pairs = [overlap(first, second), overlap(first, "a task that the study had before")]
-    noted = Overlaps(key={"n": 13}, overlaps=tuple(pairs))
-    store.write_overlaps(study.name, noted)
+    noted = [Overlaps(key={"limit": n}, overlaps=(overlap(first, second, n),)) for n in (5, 8)]
+    for entry in noted:
+        store.write_overlaps(study.name, entry)
     assert store.overlaps(study.name) == noted
     tasks = {first: {"task": first}}
     sources = store.sources(study, tasks)
     assert {record.trial_id for record in sources.records} == {trial.id for trial in trials[:-1]}
     assert sources.failures == {trials[-1].id: "ValueError: no luck"}
-    assert sources.overlaps == (pairs[0],)
+    assert sources.overlaps == noted[1].overlaps
+    of_five = store.sources(study, tasks, overlap_key={"limit": 5})
+    assert (of_five.overlaps, of_five.other_overlaps) == (noted[0].overlaps, False)
+    of_none = store.sources(study, tasks, overlap_key={"limit": 6})
+    assert (of_none.overlaps, of_none.other_overlaps) == ((), True)
     assert (sources.tasks, sources.profile, sources.published) == (tasks, None, None)
     assert Store(tmp_path / "nowhere").sources(study, {}).records == ()
 
 
-def overlap(train: str, evaluated: str) -> Overlap:
-    return Overlap(train=train, evaluated=evaluated, n=13, train_items=9, items=8, shared=2, exact=1)
+def overlap(train: str, evaluated: str, items: int) -> Overlap:
+    return Overlap(train=train, evaluated=evaluated, n=13, train_items=9, items=items, shared=2, exact=1)
 
 
 def test_files_of_a_study_that_hold_something_else_are_named(tmp_path: Path) -> None:
@@ -268,3 +272,18 @@ def test_a_kept_record_says_the_same_when_it_is_written_again(path: Path, tmp_pa
 
 def test_there_are_kept_records() -> None:
     assert len(KEPT) > 30
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_work(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("no folder")
+    with pytest.raises(BenchError, match=r"Nothing can be written to .*results/some .*--root"):
+        Store(tmp_path / "results").check_writable("some")
+    Store(tmp_path / "other").check_writable("some")
+    assert list((tmp_path / "other" / "some").iterdir()) == []
+
+
+def test_a_study_whose_name_is_a_pattern_has_its_own_records_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in ("[ab]", "a", "b"):
+        store.write(Outcome(finished(TRIAL.model_copy(update={"study": name}))))
+    assert [record.trial.study for record in store.records("[ab]")] == ["[ab]"]

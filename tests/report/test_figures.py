@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 
 from mosld_bench.records.profile import Entry, Flops, Profile, Workload
 from mosld_bench.records.record import Outcome
+from mosld_bench.records.scale import SHARE
 from mosld_bench.records.store import Store
 from mosld_bench.report.analysis import Analysis, analyse
 from mosld_bench.report.figures import (
@@ -33,9 +34,10 @@ from mosld_bench.report.figures import (
 )
 from mosld_bench.report.figures.panels import offset, wrapped
 from mosld_bench.report.figures.plot import Plot
-from mosld_bench.report.figures.style import MARKERS, RULE_COLOUR, percent_axis, recipe_styles, report_style
+from mosld_bench.report.figures.style import MARKERS, RULE_COLOUR, recipe_styles, report_style, scale_axis
 from mosld_bench.report.figures.sweep import SWEEPS
 from mosld_bench.report.figures.training import curve
+from mosld_bench.report.labels import short_label
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Domain, Fit, ModelSpec, Trial
@@ -373,7 +375,8 @@ def variants(key: str, values: Mapping[str, Any]) -> list[Recipe]:
 
 
 def test_a_sweep_over_dropout_joins_rows_that_differ_in_nothing_else(tmp_path: Path) -> None:
-    ratios = variants("dropout", {"high": 0.3, "low": 0.0, "middle": 0.1})
+    several = {"input": 0.05, "weight": 0.1}  # has no one ratio to stand at
+    ratios = variants("dropout", {"high": 0.3, "low": 0.0, "middle": 0.1, "several": several})
     study = make_study(in_domain=("a",), out_of_domain=("b",), axis="dropout", reference="low", seeds=(0, 1))
     other = RECIPES["mola"].model_copy(update={"params": {**RECIPES["mola"].params, "dropout": 0.1}})
     analysis = written(tmp_path, study, [*ratios, other, RECIPES["lora"]])
@@ -494,7 +497,7 @@ def test_relative_time_leaves_out_recipes_that_were_changed_since(tmp_path: Path
 def test_ticks_are_told_apart(span: tuple[float, float]) -> None:
     axes = Figure().subplots()
     axes.set_ylim(*span)
-    percent_axis(axes)
+    scale_axis(axes, SHARE)
     ticks = labels(axes, "y")
     assert len(set(ticks)) == len(ticks) > 1
     values = [100 * value for value in axes.get_yticks()]
@@ -534,3 +537,21 @@ def test_a_plot_writes_the_same_bytes_again(tmp_path: Path) -> None:
     assert set(files[0]) == {"size.pdf", "size.png", "size.svg"}
     assert b"Some Serif" in files[0]["size.svg"]
     assert b"STIX" not in files[0]["size.svg"]
+
+
+def test_a_figure_says_which_rows_it_leaves_out(tmp_path: Path) -> None:
+    """Property: of every figure, the rows drawn and the rows named in its caption are all recorded rows."""
+    study = make_study(budgets=("30000", "60000", "r8"), settings=("mixture", "single"), axis="rank")
+    analysis = written(tmp_path, study, [RECIPES[name] for name in ("base", "full", "lora", "mosld", "mola")])
+    for plot in draw_all(analysis):
+        assert isinstance(plot, Plot)
+        assert plot.rows is not None
+        drawn = {row.key for row in plot.rows}
+        left = [row for row in analysis.trained if row.key not in drawn]
+        named = plot.caption.partition("Not drawn, but in the tables: ")[2]
+        assert bool(named) == bool(left), plot.name
+        for row in left:
+            assert short_label(row.condition) in named or named.endswith("more."), (plot.name, row.key)
+    drawn_alone = draw_all(written(tmp_path / "one", make_study(), [RECIPES["lora"], RECIPES["mosld"]]))
+    by_size = next(plot for plot in drawn_alone if isinstance(plot, Plot) and plot.name == "size")
+    assert "Not drawn" not in by_size.caption

@@ -19,7 +19,8 @@ from tests.support.synthetic import (
 )
 
 
-def test_records_of_the_plans_protocol_and_of_current_recipes_count(tmp_path: Path) -> None:
+def test_only_what_was_asked_for_counts(tmp_path: Path) -> None:
+    """Other seeds, recipes and sizes that lie beside the planned trials are counted, and are no rows."""
     study, trials = make_records(tmp_path, recipes=("lora", "mosld"))
     changed = RECIPES["mosld"].model_copy(update={"params": {**RECIPES["mosld"].params, "dropout": 0.5}})
     others = [
@@ -30,8 +31,10 @@ def test_records_of_the_plans_protocol_and_of_current_recipes_count(tmp_path: Pa
     write_records(tmp_path, [make_record(trial, study) for trial in others])
     analysis = analysis_of(tmp_path, study, trials)
     seeds = {row.recipe.name: len(row.by_seed()) for row in analysis.rows}
-    assert seeds == {"lora": 4, "mosld": 3, "mola": 4}
-    assert (analysis.other_protocol, analysis.superseded, analysis.missing) == (3, 3, ())
+    assert seeds == {"lora": 3, "mosld": 3}
+    assert (analysis.unasked, analysis.other_protocol, analysis.superseded, analysis.missing) == (5, 3, 3, ())
+    lora = analysis_of(tmp_path, study, [trial for trial in trials if trial.recipe.name == "lora"])
+    assert [row.recipe.name for row in lora.rows] == ["lora"]
 
 
 def test_of_a_block_the_latest_target_counts(tmp_path: Path) -> None:

@@ -89,17 +89,38 @@ def test_a_study_of_parts_is_their_union(tiny: Path) -> None:
         ("mola", "mixture", 0, tasks), ("lora", "mixture", 0, tasks), ("lora", "mixture", 1, tasks),
         *(("mola", "single", 1, (task,)) for task in tasks),
     ]  # fmt: skip
-    # Trials asked for on the command line take the parts' place, and are the same trials.
-    narrowed = Study.load(path, {"recipes": ["lora"], "seeds": [1]}).plan(workspace)
-    assert [trial.recipe.name for trial in narrowed] == ["base", "lora"]
-    assert narrowed[1].id in {trial.id for trial in whole.plan(workspace)}
     path.write_text(path.read_text().replace("seeds: 0}", "sedes: 0}"))
     with pytest.raises(BadFileError, match=r"Did you mean 'seeds'"):
         Study.load(path)
 
 
+def test_options_narrow_the_parts_of_a_study(tiny: Path) -> None:
+    """Every part stays a part: with the seeds that are asked for, and of its recipes those that are."""
+    path = tiny / "reports" / "parts" / "study.yaml"
+    path.parent.mkdir()
+    parts = "[{seeds: 0}, {recipes: [lora], seeds: [0, 1]}, {recipes: [mola], settings: [single], seeds: [1]}]"
+    path.write_text(f"include: ../tiny/study.yaml\nrecipes: [mola, lora]\nbudgets: [6k]\nparts: {parts}\n")
+    workspace = Workspace(tiny, tiny)
+
+    def planned(**asked: list[object]) -> list[tuple[object, ...]]:
+        trials = Study.load(path, asked).plan(workspace)
+        return [(t.recipe.name, t.setting, t.seed, len(t.train_on)) for t in trials if t.train_on]
+
+    whole, tasks = planned(), 2
+    single = [("mola", "single", 1, 1)] * tasks
+    assert whole == [("mola", "mixture", 0, 2), ("lora", "mixture", 0, 2), ("lora", "mixture", 1, 2), *single]
+    assert planned(recipes=["lora"]) == [row for row in whole if row[0] == "lora"]
+    assert planned(recipes=["mola"]) == [row for row in whole if row[0] == "mola"]
+    assert set(whole) < set(planned(recipes=["all"]))  # the part without recipes of its own has them all
+    assert planned(seeds=[5]) == [
+        ("mola", "mixture", 5, 2), ("lora", "mixture", 5, 2), *(("mola", "single", 5, 1) for _ in range(tasks)),
+    ]  # fmt: skip
+    assert planned(recipes=["dora"]) == [("dora", "mixture", 0, 2)]
+    assert planned(parts=[{"seeds": [7]}]) == [("mola", "mixture", 7, 2), ("lora", "mixture", 7, 2)]
+
+
 def test_a_key_replaces_an_included_key_that_excludes_it(tiny: Path) -> None:
-    """Seeds of its own take the place of included parts, as on the command line; epochs that of steps."""
+    """Seeds of its own take the place of included parts; epochs that of steps."""
     parent = tiny / "reports" / "tiny" / "study.yaml"
     parent.write_text(parent.read_text() + "parts: [{seeds: 0}, {recipes: [lora], seeds: [0, 1]}]\n")
     path = tiny / "reports" / "other" / "study.yaml"
@@ -193,3 +214,17 @@ def test_a_study_includes_another_and_a_noted_study_is_the_same_study(tmp_path: 
     including = tmp_path / "including.yaml"
     including.write_text("include: scaling/study.yaml\nmodel: {name: embedded}\n")
     assert [model.name for model in Study.load(including).models] == ["embedded"]  # the included models give way
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seeds", [-1]), ("seeds", [2**32]), ("train.batch_size", 10**9), ("train.epochs", 1e12),
+        ("train.steps", 10**12), ("train.learning_rate", float("inf")), ("train.learning_rate", float("nan")),
+        ("train.max_length", 10**12), ("resources.gpus_per_trial", float("inf")), ("train.micro_tokens", 10**12),
+    ],
+)  # fmt: skip
+def test_a_number_without_reason_is_refused_by_its_key(key: str, value: object, tiny: Path) -> None:
+    changes = {key: value} if key != "train.epochs" else {key: value, "train.steps": None}
+    with pytest.raises(BadFileError, match=rf"has 1 problem\(s\):\n  {key}(\.\d)?: Input should be (less|greater)"):
+        tiny_study(tiny, **changes)

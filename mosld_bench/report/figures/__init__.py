@@ -9,9 +9,11 @@ lines and sizes of type and markers are points.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures import difference, relative_time, settings, size, sweep, tasks, training
+from mosld_bench.report.figures.panels import not_drawn
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import report_style
 
@@ -34,4 +36,11 @@ def draw_all(analysis: Analysis) -> list[Plot | str]:
     with report_style():
         asked = [FIGURES[name](analysis) for name in analysis.study.figures] if analysis.study.trains else []
         drawn = [*asked, relative_time.draw(analysis)]
-    return [figure for figure in drawn if figure is not None]
+    return [_with_what_is_not_drawn(analysis, figure) for figure in drawn if figure is not None]
+
+
+def _with_what_is_not_drawn(analysis: Analysis, figure: Plot | str) -> Plot | str:
+    """The figure, its caption with the rows that it leaves out: a reader must not take them for missing."""
+    if isinstance(figure, str) or figure.rows is None or not (sentence := not_drawn(analysis, figure.rows)):
+        return figure
+    return replace(figure, caption=f"{figure.caption} {sentence}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from mosld_bench.report.figures.style import FONT, report_style
+from mosld_bench.report.rows import Row
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Plot:
     figure: Figure
     wide: bool = False  # over both columns of the page
     section: str = "Results"  # title of the section of the report that it stands in
+    rows: Sequence[Row] | None = None  # that are drawn; None for a figure that is not of the report's rows
 
     def write(self, folder: Path) -> None:
         """Write ``NAME.pdf`` and ``NAME.png`` into ``folder``; the same analysis gives the same bytes."""

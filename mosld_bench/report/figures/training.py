@@ -58,7 +58,8 @@ def draw(analysis: Analysis) -> Plot | str:
         "fine-tuning where there is one). Mean over runs and the range between them; the training loss "
         "is a running mean."
     )
-    return Plot("training", "the course of training", caption, figure, wide=True)
+    drawn = [row for row in rows if row.recipe.name in shown]
+    return Plot("training", "the course of training", caption, figure, wide=True, rows=drawn)
 
 
 def _draw_curve(axes: Axes, points: list[CurvePoint], style: RecipeStyle, *, place: int, places: int) -> None:

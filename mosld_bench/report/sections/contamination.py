@@ -10,10 +10,17 @@ from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Section, paragraph, section
 from mosld_bench.report.table import Cell, Column, Line, Table
 
+_ELSEWHERE = (
+    "What the test items share with the training sets is not known for these tasks and items, only for those of "
+    "another run of the study. `mosld-bench tasks overlap`, with the options of this run, looks for it."
+)
+
 
 def overlap_section(analysis: Analysis) -> Section | None:
-    """Which test items can be read in a training set; None where a run has left no overlaps."""
+    """Which test items can be read in a training set; None where no run has left any overlaps."""
     overlaps = analysis.overlaps
+    if not overlaps and analysis.other_overlaps:
+        return section("Overlap", paragraph(_ELSEWHERE))
     if not overlaps:
         return None
     n = overlaps[0].n

@@ -151,7 +151,7 @@ def _task_table(analysis: Analysis) -> Table:
     for domain in analysis.domains:
         heading = ""
         for task in _by_kind(analysis, analysis.tasks_in(domain)):
-            kind, metric = analysis.kind(task), analysis.metric(task)
+            kind, metric, scale = analysis.kind(task), analysis.metric(task), analysis.scale(task)
             above, heading = heading, f"{domain.label}, {kind}" if kind else domain.label
             if heading != above:
                 lines.append(Line.heading(heading, ruled=bool(lines) and not above))
@@ -163,7 +163,7 @@ def _task_table(analysis: Analysis) -> Table:
                     count(validation),
                     count(metric.items if metric else None),
                     percent(metric.chance if metric else None),
-                    metric.metric.removesuffix(",none") if metric else MISSING,
+                    analysis.metric_name(task) + ("" if scale.higher_is_better else ", lower is better") or MISSING,
                 )
             )
             numbers.append(
@@ -176,7 +176,9 @@ def _task_table(analysis: Analysis) -> Table:
                     "validation_items": validation,
                     "test_items": metric.items if metric else None,
                     "chance": metric.chance if metric else None,
-                    "metric": metric.metric if metric else None,
+                    "metric": analysis.scales.primary.get(task),
+                    **({} if analysis.shares else {"scale": scale.range.value}),
+                    **({} if analysis.shares else {"higher_is_better": scale.higher_is_better}),
                 }
             )
     whole = ("train_items", "validation_items", "test_items")
