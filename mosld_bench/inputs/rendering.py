@@ -57,7 +57,7 @@ def training_example(task: Any, doc: dict[str, Any]) -> Example:
     elif task.OUTPUT_TYPE == "loglikelihood":
         context, answer = instances[0].args[:2]
     else:
-        context, answer = instances[0].args[0], f"{task.config.target_delimiter}{gold}"
+        context, answer = instances[0].args[0], _delimited(task, gold)
     return Example(context, answer)
 
 
@@ -92,11 +92,16 @@ def own_text(task: Any, doc: dict[str, Any]) -> str:
     elif task.OUTPUT_TYPE == "loglikelihood_rolling":
         context, answer = "", gold
     else:
-        delimiter = task.config.target_delimiter if task.OUTPUT_TYPE == "generate_until" else ""
-        answer = f"{delimiter}{gold}"
+        answer = _delimited(task, gold) if task.OUTPUT_TYPE == "generate_until" else gold
     with _guarded(task, "description"):
         description = task.resolve_field(doc, task.config.description) or ""
     return f"{context.removeprefix(description)}{answer}"
+
+
+def _delimited(task: Any, answer: str) -> str:
+    """What a model is to write: a target that brings its own space gets no second one."""
+    delimiter = str(task.config.target_delimiter)
+    return answer if delimiter.isspace() and answer[:1].isspace() else f"{delimiter}{answer}"
 
 
 def _instances(task: Any, doc: dict[str, Any]) -> list[Any]:

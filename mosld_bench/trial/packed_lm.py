@@ -116,11 +116,13 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
             self._encoded.update(zip(new, encode_pairs(self.tokenizer, list(new)), strict=True))
         except UncutError as error:
             request = list(new.values())[error.index]
-            raise error.of(f"An answer of test item {request.doc_id} of the task {request.task_name!r}") from None
+            task, item = _whose(request)
+            raise error.of(f"An answer of test item {item} of the task {task!r}") from None
 
     def _count_cut(self, requests: Iterable[Instance]) -> None:
         for request in requests:
-            self._cut.setdefault(str(request.task_name), set()).add(request.doc_id)
+            task, item = _whose(request)
+            self._cut.setdefault(task, set()).add(item)
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
@@ -161,8 +163,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """Greedy (or as the task asks) continuations up to the task's stop strings."""
-        tasks = [getattr(request, "task_name", None) or "" for request in requests]
-        answers = self.writer.answers([(task, *request.args) for task, request in zip(tasks, requests, strict=True)])
+        answers = self.writer.answers([(_whose(one)[0], *one.args) for one in requests])
         self._count_cut(request for request in requests if request.args[0] in self._cut_prompts)
         return answers
 
@@ -172,3 +173,8 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         if len(ids) > most:
             self._cut_prompts.add(text)
         return fit(Request(ids, []), most, self._begin).context
+
+
+def _whose(request: Instance) -> tuple[str, int | None]:
+    """Task and item of a request, as far as whoever made it says."""
+    return getattr(request, "task_name", None) or "", getattr(request, "doc_id", None)

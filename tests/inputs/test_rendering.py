@@ -82,7 +82,7 @@ def _load(folder: Path, rows: list[dict[str, Any]], **definition: Any) -> Any:
 def test_the_tokens_that_are_trained_are_those_that_are_scored(kind: str, shots: int, tmp_path: Path) -> None:
     """Against the requests that lm-eval builds when it scores the same rows."""
     words = tokenizer()
-    for number, extras in enumerate(EXTRAS):
+    for number, extras in enumerate(EXTRAS[1::2] if shots else EXTRAS):
         few = {"num_fewshot": shots, "fewshot_split": "train"} if shots else {}
         task = _load(tmp_path / str(number), ROWS, **KINDS[kind], **few, **extras)
         trained = encode(task, words, TrainSpec(steps=1, max_length=2000), None)

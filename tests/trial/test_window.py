@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,8 +42,8 @@ def test_a_model_of_few_positions_trains_and_is_scored_on_long_items(tiny: Path)
     lengths = [1 + 4 * (i % 2) for i in range(12)]  # of 28 or 116 tokens
     stories = [f"{'the cat sat on a mat. ' * length}who {i}" for i, length in enumerate(lengths)]
     write_task(tiny / "tasks", "copy", [{"question": text, "options": ["cat", "mat"], "answer": 0} for text in stories])
-    overrides = {"in_domain": ["copy"], "out_of_domain": [], "budgets": ["native"], "recipes": ["prefix-tuning"]}
-    overrides |= {"train.max_length": 512, "train.validation_fraction": 0}
+    overrides: dict[str, Any] = {"in_domain": ["copy"], "out_of_domain": [], "budgets": ["native"]}
+    overrides |= {"recipes": ["prefix-tuning"], "train.max_length": 512, "train.validation_fraction": 0}
     _, planned, setup = prepare(tiny, **overrides)
     (record,) = [
         execute(trial, Session(setup), fit).record for trial, fit in planned if trial.recipe.name == "prefix-tuning"
