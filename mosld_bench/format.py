@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 
@@ -27,3 +28,13 @@ def short_count(value: float) -> str:
 def digits(value: float) -> str:
     """Three significant digits and no exponent: 0.01234 -> '0.0123', 12345.6 -> '12,346'."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def one_line(text: str) -> str:
+    """The text in one line: runs of spaces, tabs and line ends as one space, control characters and the like gone.
+
+    >>> one_line("two\\n lines\\x07")
+    'two lines'
+    """
+    spaced = " ".join(text.split())
+    return "".join(c for c in spaced if unicodedata.category(c) not in {"Cc", "Cs", "Cn", "Co"})

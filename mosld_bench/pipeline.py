@@ -18,8 +18,8 @@ from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Record
 from mosld_bench.records.slips import slips
-from mosld_bench.records.store import Store
-from mosld_bench.run import Missing, Options, Plan, ProgressDisplay, check, make_executor, missing
+from mosld_bench.records.store import Store, check_writable
+from mosld_bench.run import Missing, Options, Plan, ProgressDisplay, check, check_items, make_executor, missing
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import Trial
@@ -36,15 +36,24 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     """Run the trials of a plan that have no record, and build the study's report. Returns the exit code.
 
     It is 1 where a trial failed; the others are recorded all the same, and the same call runs those that failed again.
-    Raises BenchError, before anything starts, for what `run.check` and `run.missing` refuse.
+    Raises BenchError, before anything starts, for what `run.check`, `run.missing` and `run.check_items`
+    refuse.
     """
     study, store = plan.study, Store(workspace.results)
     folders = (workspace.tasks, *options.include_paths)
     inputs = check(plan, folders, options)
     todo = missing(plan.planned, store, overwrite=options.overwrite, weights=inputs.weights)
+    if todo.planned:
+        store.check_writable(study.name)
+    check_writable(workspace.reports / study.name)
     _print_summary(plan, todo, console)
     if options.save_adapters:
         _print_without_adapter(plan, todo, store, console)
+    if todo.planned:
+        with display.checking(console) as watch:
+            found = check_items(plan, todo.planned, inputs, options, watch=watch, say=console.print)
+        for line in display.data_notes(found):
+            console.print(line, soft_wrap=True)
     executor = make_executor(study, folders, options, gpus=inputs.gpus)
     order = todo.planned if options.inline(study) else plan.longest_first(todo.planned)
     records = []
@@ -78,6 +87,7 @@ def report(
     """
     from mosld_bench.report import write_report
 
+    check_writable(workspace.reports / study.name)
     planned = study.plan(workspace, include_paths) if trials is None else trials
     analysis = _analysis(study, workspace, include_paths, planned)
     return write_report(analysis, to or workspace.reports / study.name)
@@ -159,12 +169,12 @@ def _print_failures(failed: Sequence[Record], store: Store, console: Console) ->
 
 def _report_and_print(plan: Plan, workspace: Workspace, options: Options, console: Console) -> None:
     """Compile the report, and print its main table, the slips of the paper's tables and where it is."""
-    from mosld_bench.report import main_rows, write_report
+    from mosld_bench.report import main_rows, scoring_notes, write_report
 
     study = plan.study
     analysis = _analysis(study, workspace, options.include_paths, plan.trials)
     path = write_report(analysis, options.report_folder or workspace.reports / study.name)
     if study.trains:
-        console.print(display.results_table(main_rows(analysis)))
+        console.print(display.results_table(main_rows(analysis), scoring_notes(analysis)))
     for line in (*printed_slips(study, analysis.published), f"report: {path}"):
         console.print(line, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -10,6 +11,7 @@ from typing import Any
 
 import typer
 
+from mosld_bench.cli.console import print_in_any_encoding
 from mosld_bench.cli.fetch import fetch
 from mosld_bench.cli.methods import check_recipe, list_methods, show_recipe
 from mosld_bench.cli.options import expanded
@@ -17,8 +19,14 @@ from mosld_bench.cli.plan import plan
 from mosld_bench.cli.profile import profile
 from mosld_bench.cli.report import report
 from mosld_bench.cli.run import run
-from mosld_bench.cli.tasks import list_tasks, show_overlap, show_task
+from mosld_bench.cli.tasks import check_tasks, list_tasks, show_overlap, show_task
 from mosld_bench.errors import BenchError
+
+#: Errors of the system that are of a place and not of the code: no permission, no room, or something else there.
+_OF_A_PLACE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+    | {errno.ENAMETOOLONG, errno.ELOOP}
+)
 
 
 def _group(summary: str, commands: dict[str, Callable[..., None]], **options: Any) -> typer.Typer:
@@ -40,17 +48,26 @@ app.add_typer(
     name="methods",
 )
 app.add_typer(
-    _group("The tasks in reach.", {"ls": list_tasks, "overlap": show_overlap, "show": show_task}), name="tasks"
+    _group("The tasks in reach.", {"ls": list_tasks, "overlap": show_overlap, "show": show_task, "check": check_tasks}),
+    name="tasks",
 )
 
 
 def main() -> None:
-    """Entry point. A BenchError is one sentence on stderr and exit code 2."""
+    """Entry point. A BenchError, or a file that the system does not let be read or written, is one sentence on stderr
+    and exit code 2.
+    """
     if not sys.warnoptions:  # what libraries say to programmers is not for the users of a command
         warnings.simplefilter("ignore")
+    print_in_any_encoding()
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own display tells the progress
     try:
         app(standalone_mode=True)
     except BenchError as error:
         print(f"mosld-bench: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _OF_A_PLACE or error.filename is None:
+            raise
+        print(f"mosld-bench: {error.filename} cannot be used: {error.strerror}.", file=sys.stderr)
         sys.exit(2)

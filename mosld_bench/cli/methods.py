@@ -33,11 +33,14 @@ def check_recipe(recipe: str, plugin: Plugin = None, root: Root = None) -> None:
     """Hold a recipe's method to the contract of a plug-in: zero start, gradients, counts, save and load."""
     from mosld_bench.methods.contract import check_method
     from mosld_bench.methods.registry import get
+    from mosld_bench.trial.answer_check import check_answers
 
     load_plugins(plugin)
     checked = _recipe(recipe, root)
-    for line in check_method(get(checked.method), checked.params, knob=checked.knob):
+    method = get(checked.method)
+    for line in check_method(method, checked.params, knob=checked.knob):
         console.print(line)
+    console.print(check_answers(method, checked.params))
 
 
 def _recipe(name: str, root: Path | None) -> Recipe:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -16,9 +17,9 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-import yaml
 
-from mosld_bench.errors import BenchError
+from mosld_bench.errors import BadFileError, BenchError
+from mosld_bench.spec.yaml_reader import read_text
 
 STUDY_HELP = "A study's name (a folder of reports/) or a study.yaml."
 
@@ -84,7 +85,11 @@ class StudyOptions:
             values["train.steps"] = self.steps
         if self.name is not None:
             values["name"] = self.name
-        return values | dict(map(_assigned, self.set_ or ()))
+        assigned = list(map(_assigned, self.set_ or ()))
+        twice = [key for key, count in Counter(key for key, _ in assigned).items() if count > 1]
+        if twice:
+            raise BenchError(f"--set gives {', '.join(twice)} twice. Give it once.")
+        return values | dict(assigned)
 
 
 def _parts(text: str) -> list[str]:
@@ -93,21 +98,22 @@ def _parts(text: str) -> list[str]:
 
 def _whole_numbers(option: str, text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(re.fullmatch("-?[0-9]+", part) for part in parts):
-        raise BenchError(f"{option} takes whole numbers by comma, such as 0,1,2; given: {text!r}.")
+    if not all(re.fullmatch("-?[0-9]{1,18}", part) for part in parts):
+        shown = text if len(text) < 100 else f"{text[:100]}…"
+        raise BenchError(f"{option} takes whole numbers by comma, such as 0,1,2; given: {shown!r}.")
     return [int(part) for part in parts]
 
 
 def _assigned(assignment: str) -> tuple[str, Any]:
     """KEY=VALUE as key and value, which is read as YAML."""
     key, equals, text = assignment.partition("=")
-    if not equals:
+    if not equals or not all(part.strip() for part in key.split(".")):
         raise BenchError(f"--set takes KEY=VALUE, such as train.batch_size=64; given: {assignment!r}.")
     try:
-        return key.strip(), yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise BenchError(f"--set takes a VALUE in YAML; given: {assignment!r} ({problem}).") from error
+        return key.strip(), read_text(text, "VALUE")
+    except BadFileError as error:
+        shown = assignment if len(assignment) < 100 else f"{assignment[:100]}…"
+        raise BenchError(f"--set takes a VALUE in YAML; given: {shown!r} ({str(error).rstrip('.')}).") from None
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:

@@ -72,6 +72,7 @@ def profile(
         model_root=model_root,
         command=command_line(),
     )
+    Store(workspace.results).check_writable(narrowed.name)
     measured = measure.profile(
         narrowed,
         plan.planned,

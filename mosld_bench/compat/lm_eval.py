@@ -1,10 +1,19 @@
-"""What is used of lm-eval beyond its documentation: its reader of task files, its templates, its filters."""
+"""What is used of lm-eval beyond its documentation: its reader of task files and of the functions that they name, its
+templates, its filters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache, partial
-from typing import Any
+from pathlib import Path
+from traceback import walk_tb
+from typing import Any, Literal
+
+#: What makes a task's number of the items' values.
+Aggregation = Callable[[Sequence[Any]], Any]
 
 
 def compile_templates_once() -> None:
@@ -26,6 +35,68 @@ def task_config(manager: Any, task: str) -> dict[str, Any]:
     return load_yaml(path, resolve_func=True) if path else {}
 
 
+def function_of(name: str, folder: Path) -> Any:
+    """The function that ``!function name`` means in a task file in ``folder``: of the Python there, or of a module.
+
+    Raises ImportError, AttributeError or ValueError where there is none; and whatever its module raises.
+    """
+    from lm_eval.tasks._yaml_loader import _import_func_in_yml
+
+    return _import_func_in_yml(name, folder.resolve())
+
+
+class BuildError(Exception):
+    """A task that lm-eval did not build, by the ``stage`` that it had come to; the reason is the ``__cause__``.
+
+    ``definition``: nothing was read; ``data``: while the data sets were; ``splits``: while the documents of the splits
+    were made of them; ``items``: while the first document was rendered to see what kind of task it is. ``task`` is
+    what was built by then, in the last two stages.
+    """
+
+    def __init__(self, stage: Literal["definition", "data", "splits", "items"], task: Any = None) -> None:
+        super().__init__(stage)
+        self.stage, self.task = stage, task
+
+
+def build_task(manager: Any, config: dict[str, Any]) -> Any:
+    """The lm-eval task of the definition ``config``, with its data read. Raises BuildError."""
+    try:
+        (task,) = manager.load([config])["tasks"].values()
+    except Exception as error:
+        raise _build_error(error) from error
+    return task
+
+
+def _build_error(error: Exception) -> BuildError:
+    from lm_eval.api.task import ConfigurableTask
+
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    functions = {frame.f_code.co_name for frame in frames}
+    for frame in frames:
+        if frame.f_code is not ConfigurableTask.__init__.__code__:
+            continue
+        task = frame.f_locals["self"]
+        if "download" in functions:
+            return BuildError("data")
+        if hasattr(task, "features"):
+            _finish(task)
+            return BuildError("items", task)
+        return BuildError("splits", task) if hasattr(task, "dataset") else BuildError("definition")
+    return BuildError("definition")
+
+
+def _finish(task: Any) -> None:
+    """Set what lm-eval has not come to set, by the first document that can be rendered."""
+    for doc in task.task_docs:
+        try:
+            options = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
+            if isinstance(task.doc_to_text(doc), int):
+                task.multiple_input = len(options)
+        except Exception:  # whatever a definition raises; the items are looked at one by one later
+            continue
+        return
+
+
 def decode_once(task: Any) -> None:
     """Make ``task`` keep its documents: ``datasets`` decodes a row whenever it is asked for, and lm-eval asks for all
     of them five times a trial.
@@ -40,6 +111,105 @@ def _rows(docs: Callable[[], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
     return list(docs())
 
 
+def draw_examples_by_item(task: Any) -> None:
+    """Make the solved examples in a prompt of ``task`` depend on its item alone, and never show the item itself.
+
+    lm-eval draws them from one generator for all items, so that a prompt would depend on which items were rendered
+    before it, and on the process. It leaves the item itself out only where the examples come from the test split.
+    """
+    sampler = getattr(task, "sampler", None)
+    if sampler is None or not task.config.num_fewshot:
+        return
+    make_context, draw = task.fewshot_context, sampler.sample
+    item: dict[str, Any] = {}
+
+    def fewshot_context(doc: dict[str, Any], *args: Any, **options: Any) -> Any:
+        item["doc"] = doc
+        item["seed"] = f"{task.config.task}-{json.dumps(doc, sort_keys=True, default=str)}"
+        return make_context(doc, *args, **options)
+
+    def sample(n: int, eval_doc: dict[str, Any] | None = None, **options: Any) -> Any:
+        sampler.set_rnd(item["seed"])
+        drawn = draw(n=n, eval_doc=eval_doc, **options)
+        if all(doc != item["doc"] for doc in drawn):
+            return drawn
+        sampler.set_rnd(item["seed"])
+        return draw(n=n, eval_doc=item["doc"], **options)
+
+    task.fewshot_context, sampler.sample = fewshot_context, sample
+
+
+def template_value(template: str, doc: Mapping[str, Any]) -> Any:
+    """What ``template`` comes to on ``doc`` before it becomes text: of ``{{expression}}`` the value, else the text."""
+    from lm_eval.utils import apply_template, env
+
+    inner = template.strip()
+    if inner.startswith("{{") and inner.endswith("}}") and not {"{{", "}}", "{%"} & _marks(inner[2:-2]):
+        return _expression(env, inner[2:-2].strip("-+ "))(**doc)
+    return apply_template(template, dict(doc))
+
+
+def _marks(text: str) -> set[str]:
+    return {mark for mark in ("{{", "}}", "{%") if mark in text}
+
+
+@lru_cache(maxsize=1024)
+def _expression(env: Any, source: str) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = env.compile_expression(source, undefined_to_none=False)
+    return compiled
+
+
 def filter_names(task: Any) -> list[str]:
     """The names of the filters that a task's answers go through, ``none`` where it has none."""
     return [answers.name for answers in getattr(task, "_filters", [])] or ["none"]
+
+
+@contextmanager
+def aggregations_of(task: Any, wrapped: Callable[[str, Aggregation], Aggregation]) -> Iterator[None]:
+    """While it lasts, lm-eval takes each aggregation of ``task`` as ``wrapped(metric, aggregation)`` gives it.
+
+    That of a metric which has none is the mean, as lm-eval has it.
+    """
+    original = task.aggregation
+    task.aggregation = lambda: _Wrapped(original(), wrapped)
+    try:
+        yield
+    finally:
+        del task.aggregation
+
+
+class _Wrapped(dict[str, Aggregation]):
+    def __init__(self, aggregations: dict[str, Aggregation], wrapped: Callable[[str, Aggregation], Aggregation]):
+        super().__init__({metric: wrapped(metric, function) for metric, function in aggregations.items()})
+        self._wrapped = wrapped
+
+    def __missing__(self, metric: str) -> Aggregation:
+        from lm_eval.api.metrics import mean
+
+        return self._wrapped(metric, mean)
+
+
+def standard_error(aggregation: Aggregation | None, values: Sequence[Any], *, draws: int) -> float | None:
+    """lm-eval's standard error of a task's number over its items' ``values``; None where it knows none.
+
+    ``aggregation`` is None of a metric without one, of which lm-eval takes the mean. ``draws``: at most 1,000, of a
+    bootstrap; 100 where each is slow, which lm-eval does for metrics of whole texts, but not for classes, where 1,000
+    take longer than the model. lm-eval's own bootstrap starts a process a core, which all print, and of which one is
+    used for so few draws; the numbers are the same.
+    """
+    from lm_eval.api import metrics
+
+    aggregation = aggregation or metrics.mean
+    known = metrics.stderr_for_metric(aggregation, draws)
+    if known is None or len(values) < 2:
+        return None
+    if known in (metrics.mean_stderr, metrics.acc_all_stderr):
+        return float(known(values))
+    slow = (
+        metrics.matthews_corrcoef, metrics.f1_score, metrics.bleu, metrics.chrf, metrics.chrfpp, metrics.ter
+    )  # fmt: skip
+    draws = min(draws, 100) if aggregation in slow else draws
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a drawn sample has one class only
+        drawn = metrics._bootstrap_internal(aggregation, draws)((0, values))
+    return float(metrics.sample_stddev(drawn))

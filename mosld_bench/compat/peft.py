@@ -6,13 +6,18 @@ which need what stands here.
 
 from __future__ import annotations
 
+import copy
 import importlib
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from mosld_bench.errors import BenchError
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 _TUNERS = ("mosld_bench.tuners.mixture", "mosld_bench.tuners.mixlora")
 #: What PEFT puts before the base model's names of modules and parameters.
 _WRAPPED = "base_model.model."
+#: The attribute of a model under which :func:`remember_start` keeps what its adapter started from.
+_START = "_mosld_bench_start"
 
 Value = TypeVar("Value")
 
@@ -123,6 +130,34 @@ def of_module(patterns: Mapping[str, Value], module: str, default: Value) -> Val
     return patterns.get(get_pattern_key(patterns, module), default)
 
 
+def pattern_of(patterns: Iterable[str], module: str, *, inside: bool = False) -> str | None:
+    """The first of ``patterns`` that matches ``module``, and so decides for it; None where none does.
+
+    ``inside``: as FourierFT and C3A have it, where something and a dot must stand before what a pattern matches.
+    """
+    from peft.utils.other import get_pattern_key
+
+    patterns = list(patterns)
+    if inside:
+        return next((key for key in patterns if re.match(rf".*\.{key}$", module)), None)
+    key = get_pattern_key(patterns, module)
+    return key if key in patterns else None
+
+
+def adapted_modules(model: nn.Module) -> list[str]:
+    """The base model's names of the modules in ``model`` that have an adapter, in their order."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [base_name(name) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+
+
+def saved_modules(model: nn.Module) -> list[str]:
+    """The base model's names of the modules in ``model`` that train as a whole (``modules_to_save``)."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    return [base_name(name) for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+
+
 def replace_module(tuner: Any, *, parent: nn.Module, name: str, adapted: nn.Module, original: nn.Module) -> None:
     """Put ``adapted`` where ``parent`` has ``original`` under ``name``, on its device. ``tuner``: a ``BaseTuner``."""
     tuner._replace_module(parent, name, adapted, original)
@@ -171,3 +206,104 @@ def learned_prompt(model: Any) -> Any:
     """
     config = getattr(model, "active_peft_config", None)
     return model.get_prompt(1) if config is not None and config.is_prompt_learning else None
+
+
+def allocate(model: Any, step: int, steps: int) -> None:
+    """Have a tuner do what PEFT wants done after optimiser step ``step`` (from 1) of ``steps``, gradients still there.
+
+    AdaLoRA takes rank from some modules and leaves it to others; so does AdaMSS under ``use_asa``. Nothing for others.
+    Raises BenchError where their schedule does not end within ``steps``.
+    """
+    tuner: Any = getattr(model, "base_model", None)
+    if not hasattr(tuner, "update_and_allocate"):
+        return
+    config = model.active_peft_config
+    if hasattr(tuner, "rankallocator"):
+        tuner.rankallocator.set_total_step(steps)
+        if max(config.tinit, 1) + config.tfinal >= steps:
+            raise BenchError(
+                f"AdaLoRA takes rank away between the steps tinit and total - tfinal, but tinit is {config.tinit}, "
+                f"tfinal {config.tfinal}, and the trial has {steps} steps. Lower them in the recipe's params, or "
+                f"train longer."
+            )
+        if config.target_r >= config.init_r:
+            raise BenchError(
+                f"AdaLoRA goes from init_r down to target_r, but init_r is {config.init_r} and target_r "
+                f"{config.target_r}. Raise init_r in the recipe's params, or lower target_r."
+            )
+    elif getattr(config, "use_asa", False) and config.final_warmup > steps:
+        raise BenchError(
+            f"AdaMSS reaches its asa_target_subspaces at step final_warmup, which is {config.final_warmup}, but the "
+            f"trial has {steps} steps. Lower final_warmup in the recipe's params, or train longer."
+        )
+    tuner.update_and_allocate(step)
+
+
+def before_allocation(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of AdaLoRA's configuration with a ``total_step`` that PEFT takes, until :func:`allocate` knows it."""
+    return {**options, "total_step": int(options.get("tinit") or 0) + int(options.get("tfinal") or 0) + 1}
+
+
+def orthogonality(model: Any) -> Tensor | None:
+    """AdaLoRA's own loss: how far its factors are from orthogonal; None of another method.
+
+    PEFT adds it to the loss that a model computes from labels, which is not the one that is trained on here.
+    """
+    import torch
+
+    tuner: Any = getattr(model, "base_model", None)
+    if not hasattr(tuner, "rankallocator"):
+        return None
+    gaps = []
+    for name, factor in tuner.model.named_parameters():
+        if "lora_A" in name or "lora_B" in name:
+            product = factor @ factor.T if "lora_A" in name else factor.T @ factor
+            gaps.append(torch.linalg.matrix_norm(product - torch.eye(len(product), device=product.device)))
+    loss: Tensor = model.active_peft_config.orth_reg_weight * torch.stack(gaps).mean()
+    return loss
+
+
+def remember_start(model: Any) -> None:
+    """Keep what the adapter of ``model`` starts from, where whoever loads it would draw another start.
+
+    PiSSA's fast SVD (``pissa_niter_4``) is random, and it is the base weights that it is taken out of. To be called
+    right after the adapter was attached; `save_model` needs it.
+    """
+    config = getattr(model, "active_peft_config", None)
+    if str(getattr(config, "init_lora_weights", "")).startswith("pissa_niter_"):
+        from peft import get_peft_model_state_dict
+
+        start = {name: value.clone() for name, value in get_peft_model_state_dict(model).items() if _is_factor(name)}
+        setattr(model, _START, start)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Write into ``folder`` what ``PeftModel.from_pretrained`` makes ``model`` of again, on the untouched base model.
+
+    ``save_pretrained``, except for an adapter that :func:`remember_start` has the start of: since W - B0 A0 + B A is
+    W + [B, -B0] [A; A0], that is written as a LoRA of twice the rank, which needs no start.
+    """
+    start = getattr(model, _START, None)
+    if start is None:
+        model.save_pretrained(str(folder))
+        return
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    state = get_peft_model_state_dict(model)
+    for name, first in start.items():
+        rank, sign = (0, 1) if ".lora_A." in name else (1, -1)
+        state[name] = torch.cat([state[name], sign * first.to(state[name])], dim=rank)
+    config = copy.deepcopy(model.active_peft_config)
+    wider = 2**0.5 if config.use_rslora else 2  # the scale stays: alpha / r, or alpha / sqrt(r)
+    config.init_lora_weights, config.inference_mode = True, True
+    config.r, config.rank_pattern = 2 * config.r, {key: 2 * r for key, r in config.rank_pattern.items()}
+    config.lora_alpha *= wider
+    config.alpha_pattern = {key: wider * alpha for key, alpha in config.alpha_pattern.items()}
+    save_file({name: value.contiguous() for name, value in state.items()}, folder / "adapter_model.safetensors")
+    config.save_pretrained(str(folder))
+
+
+def _is_factor(name: str) -> bool:
+    return ".lora_A." in name or ".lora_B." in name

@@ -23,7 +23,7 @@ from mosld_bench.cost.turn import Bench, Turn, take_turn
 from mosld_bench.errors import BenchError, ModelError, ResourceError, UnknownNameError
 from mosld_bench.inputs import load_base, load_config
 from mosld_bench.methods import base_size, fit_budget, registry
-from mosld_bench.methods.live import copy_sharing_weights
+from mosld_bench.methods.live import copy_sharing_weights, own_if_written
 from mosld_bench.records.profile import Entry, Profile, Workload
 from mosld_bench.records.provenance import meta_info, now
 from mosld_bench.spec.budget import NATIVE
@@ -221,12 +221,14 @@ def _counted(measured: _Measured, config: Any, bench: Bench) -> Entry:
     recipe, budget, fit = measured
     method, load = registry.get(recipe.method), bench.load
     shapes = attached_on_meta(method, config, fit.params)
+    with own_if_written(bench.base):
+        numbers = stored(method.attach(copy_sharing_weights(bench.base), fit.params))
     return Entry(
         recipe=recipe,
         budget=budget,
         fit=fit,
         active=method.active(shapes),
-        stored=stored(method.attach(copy_sharing_weights(bench.base), fit.params)),
+        stored=numbers,
         flops=flops(method, shapes, tokens=load.prompt_tokens, answer=load.answer_tokens),
         prompt=(),
         decode=(),

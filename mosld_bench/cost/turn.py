@@ -74,7 +74,8 @@ def _train(bench: Bench, model: nn.Module, method: Method, *, optimizer: str, be
     model.train()
 
     def step() -> None:
-        optimizer_step(model, method, batch, spec=spec, optimizer=stepper, pad=0)
+        # The first of very many, which no schedule of a method ends at.
+        optimizer_step(model, method, batch, spec=spec, optimizer=stepper, pad=0, step=1, steps=10**6)
 
     release(bench.device)
     before = beside if bench.device != "cpu" else resident()

@@ -1,6 +1,6 @@
 """How much of an evaluation set can be read in a training set: shared n-grams of words, and equal items.
 
-An item is the text that lm-eval renders, prompt and right answer without the task's description, as lower-case
+An item is the text that lm-eval renders, prompt and right answer without description and solved examples, as lower-case
 words (runs of letters and digits of any script). An evaluation item *shares* text with a training set
 
 - if it has n words or more: where one of its runs of n words is in a training item. 13 words is the convention of
@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosld_bench.inputs.items import Example, draw, example, examples, sample
+from mosld_bench.inputs.items import draw, sample, training_docs
+from mosld_bench.inputs.rendering import own_text
 from mosld_bench.records.overlap import SHORTEST, Overlap
 from mosld_bench.spec.trial import EvaluateSpec
 
@@ -64,20 +65,15 @@ def overlaps(
     rows: list[Overlap] = []
     for name in train_on:
         task = loader.get(name)
-        indices = draw(task, (train_items or {}).get(name), split_seed)
-        rows += index.against(name, (_text(task, item) for item in examples(task, indices)))
+        docs, indices = training_docs(task), draw(task, (train_items or {}).get(name), split_seed)
+        drawn = (docs[i] for i in (range(len(docs)) if indices is None else indices))
+        rows += index.against(name, (own_text(task, doc) for doc in drawn))
     return rows
 
 
 def _evaluation_texts(task: Any, scored: EvaluateSpec) -> Iterator[str]:
     docs = task.eval_docs
-    return (_text(task, example(task, docs[i])) for i in sample(task, scored.limit, scored.sample_seed))
-
-
-def _text(task: Any, item: Example) -> str:
-    """What is compared of an item: prompt and right answer, without the task's description."""
-    context: str = item.context.removeprefix(task.config.description or "")
-    return f"{context}{item.answer}"
+    return (own_text(task, docs[i]) for i in sample(task, scored.limit, scored.sample_seed))
 
 
 def words(text: str) -> list[str]:

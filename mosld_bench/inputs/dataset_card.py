@@ -13,6 +13,9 @@ from typing import Any
 
 import yaml
 
+from mosld_bench.errors import BadFileError
+from mosld_bench.spec.yaml_reader import read_text
+
 CARD, ORIGINAL = "README.md", "README.hub.md"
 
 
@@ -57,8 +60,8 @@ def _split(text: str) -> tuple[str, dict[str, Any]]:
     """(what follows the YAML at the beginning of the card, that YAML); no YAML is an empty one."""
     head, end, rest = text.removeprefix("---").partition("\n---")
     try:
-        content = yaml.safe_load(head) if text.startswith("---\n") and end else None
-    except yaml.YAMLError:
+        content = read_text(head, CARD) if text.startswith("---\n") and end else None
+    except BadFileError:
         content = None
     return (rest, content) if isinstance(content, dict) else (text, {})
 

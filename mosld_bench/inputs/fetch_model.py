@@ -54,8 +54,8 @@ def fetch_model(spec: ModelSpec, say: Callable[[str], None] = lambda line: None,
     """
     if spec.name == "embedded":
         return MODEL_DIR
-    if Path(spec.name).is_dir():
-        return Path(spec.name)
+    if spec.folder is not None or Path(spec.name).is_dir():
+        return Path(spec.folder or spec.name)
     target = fetch_folder(spec.name) if to is None else to / spec.name
     with aside(target, spec.revision) as folder:
         if folder is None:

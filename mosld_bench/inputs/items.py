@@ -1,6 +1,6 @@
 """Task items as training and scoring take them: which are drawn, which are held out, and their token ids.
 
-The one place for these decisions, so that what a trial trains on and what it is scored on are worded, cut and encoded
+The one place for these decisions; `rendering.py` words an item and `encoding.py` cuts it, for training and scoring
 alike. Every draw has a random generator of its own, named after its seed and its task, and moves no other.
 """
 
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mosld_bench.errors import DataError
+from mosld_bench.inputs.encoding import Request, UncutError, encode_answers, encode_pairs, fit, frame
+from mosld_bench.inputs.rendering import Example, training_example
 from mosld_bench.spec.trial import TrainSpec
 
 if TYPE_CHECKING:
@@ -20,27 +22,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Example:
-    """A prompt and the answer that follows it, as lm-eval would concatenate them."""
-
-    context: str
-    answer: str
-
-
-@dataclass(frozen=True)
 class Encoded:
-    """A training item: the token ids of prompt and answer together, of which the last ``answer`` are the answer's."""
+    """A training item: the token ids of prompt and answer together, of which the last ``answer`` are the answer's.
+
+    Raises DataError where the prompt or the answer has none.
+    """
 
     task: str
     ids: list[int]
     answer: int  # tokens
+    cut: bool = False  # whether some of the item was cut off, to fit
 
-
-class Request(NamedTuple):
-    """The token ids of a context (at least one) and of the continuation whose log-likelihood is asked for."""
-
-    context: list[int]
-    continuation: list[int]
+    def __post_init__(self) -> None:
+        if not 0 < self.answer < len(self.ids):
+            raise DataError(
+                f"An item of the task {self.task!r} has {len(self.ids)} tokens, of which {self.answer} are its "
+                f"answer's; to train on it, prompt and answer must have one each."
+            )
 
 
 class Split(NamedTuple):
@@ -74,22 +72,7 @@ def examples(task: Any, indices: Sequence[int] | None = None) -> list[Example]:
     Raises DataError where there is no training split, or an empty one.
     """
     docs = training_docs(task)
-    return [example(task, docs[index]) for index in (range(len(docs)) if indices is None else indices)]
-
-
-def example(task: Any, doc: dict[str, Any]) -> Example:
-    """What lm-eval would score as the right answer of ``doc``: description, prompt, delimiter, answer."""
-    description = task.config.description or ""
-    text, target = task.doc_to_text(doc), task.doc_to_target(doc)
-    if task.multiple_input:  # the options are prompts and the target is what follows each (Winogrande)
-        context = task.doc_to_choice(doc)[text]
-    else:
-        context = text
-        if isinstance(target, list):
-            target = target[0]
-        if task.config.doc_to_choice is not None and isinstance(target, int):
-            target = task.doc_to_choice(doc)[target]
-    return Example(f"{description}{context}", f"{task.config.target_delimiter}{target}")
+    return [training_example(task, docs[index]) for index in (range(len(docs)) if indices is None else indices)]
 
 
 def draw(task: Any, count: int | None, seed: int) -> list[int] | None:
@@ -154,49 +137,38 @@ def split(count: int, task: str, *, fraction: float, seed: int, groups: Sequence
     )
 
 
-def encode_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[Request]:
-    """Token ids of (context, continuation) texts: encoded together and cut where the context's own encoding ends.
-
-    The rule of lm-eval's models, used for training and scoring alike: spaces at the end of the context belong to the
-    continuation, and an empty context becomes the token that begins a text, or ends one.
-    """
-    if not pairs:
-        return []
-    prefix = prefix_token(tokenizer)
-    moved = [(c.rstrip(), c[len(c.rstrip()) :] + a) for c, a in pairs]
-    contexts = list(dict.fromkeys(context for context, _ in moved if context))
-    lengths = dict(zip(contexts, map(len, tokenizer(contexts)["input_ids"]), strict=True)) if contexts else {}
-    together = tokenizer([context + answer for context, answer in moved])["input_ids"]
-    encoded: list[Request] = []
-    for (context, _), ids in zip(moved, together, strict=True):
-        if context:
-            encoded.append(Request(ids[: lengths[context]], ids[lengths[context] :]))
-        else:
-            body = ids[1:] if ids and ids[0] == prefix else ids
-            encoded.append(Request([prefix], list(body)))
-    return encoded
-
-
-def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of the token that stands for an empty context: the one that begins a text, else the one that ends it."""
-    bos = tokenizer.bos_token_id
-    return int(bos if bos is not None else tokenizer.eos_token_id)
-
-
-def encode(task: Any, tokenizer: PreTrainedTokenizerBase, spec: TrainSpec, count: int | None) -> list[Encoded]:
+def encode(
+    task: Any, tokenizer: PreTrainedTokenizerBase, spec: TrainSpec, count: int | None, length: int | None = None
+) -> list[Encoded]:
     """The training split of ``task``, or ``count`` items of it drawn with ``spec.split_seed``, as token ids.
 
-    An item has at most ``spec.max_length`` tokens: an answer is cut at its end, a prompt at its beginning. Raises
-    DataError where there is no training split, or an empty one.
+    An item has at most ``length`` tokens (``spec.max_length`` by default): an answer is cut at its end, a prompt at its
+    beginning. Raises DataError where there is no training split, an empty one, or an item that cannot be trained on.
     """
-    items = examples(task, draw(task, count, spec.split_seed))
-    pairs = encode_pairs(tokenizer, [(item.context, item.answer) for item in items])
+    name, drawn = task.config.task, draw(task, count, spec.split_seed)
+    pairs = [(item.context, item.answer) for item in examples(task, drawn)]
+    written = task.OUTPUT_TYPE == "generate_until"
+    try:
+        requests = (encode_answers if written else encode_pairs)(tokenizer, pairs)
+    except UncutError as error:
+        item = error.index if drawn is None else drawn[error.index]
+        raise error.of(f"The right answer of training item {item} of the task {name!r}") from None
     # An answer that is generated must learn to end; an option that is scored must not, since scoring adds no end.
-    end = [tokenizer.eos_token_id] if task.OUTPUT_TYPE == "generate_until" else []
+    end = _end(task, tokenizer) if written else []
+    begin = frame(tokenizer).begin
     encoded = []
-    for context, answer in pairs:
-        answer = (answer + end)[: spec.max_length - 1]
-        ids = context + answer
-        begin = ids[:1] if len(ids) > spec.max_length and ids[0] == tokenizer.bos_token_id else []  # cuts keep it
-        encoded.append(Encoded(task.config.task, begin + ids[len(begin) - spec.max_length :], len(answer)))
+    for context, answer in requests:
+        whole = Request(context, answer + end)
+        fitting = fit(whole, length or spec.max_length, begin)
+        ids = fitting.context + fitting.continuation
+        encoded.append(Encoded(name, ids, len(fitting.continuation), cut=fitting != whole))
     return encoded
+
+
+def _end(task: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What ends an answer: the tokenizer's token, or for one that has none the first text that stops generation."""
+    if tokenizer.eos_token_id is not None:
+        return [int(tokenizer.eos_token_id)]
+    stops = (task.config.generation_kwargs or {}).get("until") or []
+    first = next((stop for stop in ([stops] if isinstance(stops, str) else stops) if stop), "")
+    return encode_answers(tokenizer, [(".", first)])[0].continuation if first else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,25 +11,29 @@ from typing import TYPE_CHECKING, Any
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import ModelError, fetch_hint
 from mosld_bench.inputs.source_note import check_revision, read_note
+from mosld_bench.spec.model_folder import MODEL_FILES as MODEL_FILES
+from mosld_bench.spec.model_folder import content_digest
 from mosld_bench.spec.trial import ModelSpec
+from mosld_bench.spec.workspace import cache_home
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-#: What a model needs of its folder on the hub. No pickles: they run code when they are read.
-MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 NOT_MODEL_FILES = ["onnx/*", "runs/*"]
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SHAPES = Path(__file__).parent / "shapes.json"
 
 
-def cache_home() -> Path:
-    """Where ``mosld-bench fetch`` puts what it gets: $MOSLD_BENCH_CACHE, else a folder in the user's cache."""
-    configured = os.environ.get("MOSLD_BENCH_CACHE")
-    if configured:
-        return Path(configured)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mosld-bench"
+#: Sizes of a configuration and the largest that is built: some ten times those of the largest models that there are.
+_LARGEST = {
+    "num_hidden_layers": 2_000,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 10_000_000,
+    "num_attention_heads": 10_000,
+    "vocab_size": 100_000_000,
+}
 
 
 def fetch_folder(name: str) -> Path:
@@ -37,22 +41,34 @@ def fetch_folder(name: str) -> Path:
     return cache_home() / "models" / name.replace("/", "--")
 
 
+def place(spec: ModelSpec, model_root: Path | None = None, *, weights: bool = True) -> str:
+    """Where the model is: the folder that its study has found, else as `find` says of its name."""
+    return find(spec.name, model_root, weights=weights) if spec.folder is None else _checked(Path(spec.folder), weights)
+
+
 def find(name: str, model_root: Path | None = None, *, weights: bool = True) -> str:
     """A local folder of the model, else its hub id. Raises ModelError for a folder that is not a usable model.
 
     Looked for below ``model_root`` first, then as a path, then where ``fetch`` puts it. ``weights``: whether they must
-    be there, and not the configuration alone.
+    be there, and not the configuration alone. Raises ModelError too for a name that is neither a path nor a hub id.
     """
     if name == "embedded":
         return str(MODEL_DIR)
-    candidates = [Path(name)]
-    if model_root is not None:
-        candidates = [model_root / name, model_root / name.rsplit("/", 1)[-1], *candidates]
-    for folder in (*candidates, fetch_folder(name)):
-        if folder.is_dir():
-            return _checked(folder, weights)
+    shown = name if len(name) < 200 else f"{name[:200]}…"
+    try:
+        candidates = [Path(name).expanduser()]
+        if model_root is not None:
+            candidates = [model_root / name, model_root / name.rsplit("/", 1)[-1], *candidates]
+        for folder in (*candidates, fetch_folder(name)):
+            if folder.is_dir():
+                return _checked(folder, weights)
+    except (OSError, RuntimeError) as error:  # too long for the system, or ~ of nobody
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"The model {shown!r} cannot be looked for ({reason}).") from error
     if name.startswith((".", "/", "~")):
-        raise ModelError(f"There is no model folder {name}.")
+        raise ModelError(f"There is no model folder {shown}.")
+    if not _HUB_ID.fullmatch(name) or len(name) > 96:
+        raise ModelError(f"{shown!r} is no model: neither a folder, nor a hub id (NAME or ORGANISATION/NAME).")
     return name
 
 
@@ -69,7 +85,9 @@ def _checked(folder: Path, weights: bool) -> str:
 
 def weights_source(spec: ModelSpec, model_root: Path | None = None) -> dict[str, str]:
     """Where the weights came from, for the record: what is known of ``source``, ``revision``, ``sha256``, ``note``."""
-    content = read_note(Path(find(spec.name, model_root)))
+    content = read_note(Path(place(spec, model_root)))
+    if spec.folder is not None and "sha256" not in content:
+        return {"source": spec.name, "revision": spec.revision or content_digest(Path(spec.folder))}
     if not content:
         return {"source": spec.name, "revision": spec.revision or "main"}
     return {key: content[key] for key in ("source", "revision", "sha256", "note") if key in content}
@@ -84,11 +102,23 @@ def load_config(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedCo
     from transformers import AutoConfig
 
     shapes = json.loads(_SHAPES.read_text(encoding="utf-8"))
-    if spec.name in shapes and not Path(find(spec.name, model_root, weights=False)).is_dir():
+    if spec.name in shapes and not Path(place(spec, model_root, weights=False)).is_dir():
         known: PreTrainedConfig = AutoConfig.for_model(**shapes[spec.name])
         return known
     config: PreTrainedConfig = _read(AutoConfig, spec, model_root, weights=False)
+    _check_sizes(spec, config)
     return config
+
+
+def _check_sizes(spec: ModelSpec, config: PreTrainedConfig) -> None:
+    """Raises ModelError for a size that no model has: a model of a million layers is never built."""
+    for key, most in _LARGEST.items():
+        size = getattr(config, key, None)
+        if isinstance(size, str | float) or (isinstance(size, int) and not 1 <= size <= most):
+            raise ModelError(
+                f"The configuration of the model {spec.name!r} says {key}: {str(size)[:40]}; "
+                f"1 to {most:,} can be built."
+            )
 
 
 def load_tokenizer(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedTokenizerBase:
@@ -122,7 +152,7 @@ def _read(auto: Any, spec: ModelSpec, model_root: Path | None, *, weights: bool 
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    location = find(spec.name, model_root, weights=weights)
+    location = place(spec, model_root, weights=weights)
     revision = {} if Path(location).is_dir() else {"revision": spec.revision or "main"}
     try:
         with warnings.catch_warnings():
@@ -138,7 +168,7 @@ def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
 
     May download them, once for all workers.
     """
-    location = find(spec.name, model_root)
+    location = place(spec, model_root)
     if Path(location).is_dir():
         check_revision(Path(location), spec.revision, ModelError)
         return

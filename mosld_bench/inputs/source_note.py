@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mosld_bench.errors import BenchError
+from mosld_bench.spec.model_folder import NOTE as NOTE
 
-NOTE = "provenance.json"
 DATA_SOURCE = "hub:datasets/"  # how the source of a data set begins
 
 

@@ -5,16 +5,35 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
+import os
+import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mosld_bench.compat.lm_eval import compile_templates_once, decode_once, filter_names, task_config
-from mosld_bench.errors import DataError, UnknownNameError, fetch_hint
+from mosld_bench.compat.lm_eval import (
+    BuildError,
+    build_task,
+    compile_templates_once,
+    decode_once,
+    draw_examples_by_item,
+    filter_names,
+    function_of,
+    task_config,
+)
+from mosld_bench.errors import BenchError, DataError, UnknownNameError, fetch_hint
 from mosld_bench.inputs.source_note import check_revision
-from mosld_bench.spec.task_files import TaskFiles, data_files, leaves
+from mosld_bench.inputs.why_not_built import why_not_built
+from mosld_bench.spec.task_files import TaskFiles, data_dir, data_files, data_set_folder, files_in, leaves
+
+#: For ``pandas``, which takes words such as "NA", "null" and "None" for nothing: in the text of a task they are words.
+#: An empty field is nothing still. A definition that says otherwise is followed.
+_CSV_WORDS = {"keep_default_na": False, "na_values": [""]}
+_NO_PATTERN = str.maketrans("*?[]", "____")
 
 
 class TaskLoader:
@@ -52,7 +71,7 @@ class TaskLoader:
                 self._managers[built_in] = TaskManager(
                     include_path=[str(folder) for folder in self.folders], include_defaults=built_in
                 )
-            if name in self._managers[built_in].all_subtasks:
+            if name in self.files.paths or name in self._managers[built_in].all_subtasks:
                 return self._managers[built_in]
         known = self._managers[True].all_subtasks
         raise UnknownNameError("task", name, known if name not in self._managers[True].all_groups else self.files.paths,
@@ -64,46 +83,82 @@ class TaskLoader:
         config = self._config(name, manager)
         task = self._with_data(name, manager, config)
         decode_once(task)
+        draw_examples_by_item(task)
         return task
 
     def _config(self, name: str, manager: Any) -> dict[str, Any]:
-        """The definition with its includes resolved, and with paths to the data on this machine."""
-        definition = task_config(manager, name)
+        """The definition with its includes resolved, and with paths to the data on this machine.
+
+        Of our own reader for task files of the folders: lm-eval's takes 1e-3 for text and no for false.
+        """
+        definition = self._definition(name) if name in self.files.paths else task_config(manager, name)
         config = {**definition, "task": name}
-        if name in self.files.paths and (local := data_files(config, self.files.paths[name].parent)):
-            config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": local}
-            for file in map(Path, leaves(local)):
-                if file.is_file() and file.stat().st_size == 0:
-                    raise DataError(f"The data file {file} of the task {name!r} is empty.")
+        if name in self.files.paths:
+            self.files.check(name)
+            config |= self._local_data(name, config)
+        if str(config.get("dataset_path")) == "csv":
+            config["dataset_kwargs"] = _CSV_WORDS | (config.get("dataset_kwargs") or {})
         if definition and "class" not in config and not config.get("num_fewshot"):
             # lm-eval lists a whole split to draw the prompt's examples from, even where it shows none: millions of
             # rows, or a training split that the local copy of a data set lacks.
             config |= {"fewshot_split": None, "fewshot_config": {"samples": []}}
         return config if self.data_root is None else config | self._below_data_root(name, config)
 
+    def _definition(self, name: str) -> dict[str, Any]:
+        """The definition in the task folders, with its functions. Raises DataError for a function that is not there."""
+        try:
+            return self.files.config(name, function_of) or {}
+        except BenchError:
+            raise
+        except Exception as error:  # of the module that is imported: anything
+            raise DataError(
+                f"The task {name!r} ({self.files.paths[name]}) names a !function that cannot be had "
+                f"({type(error).__name__}: {error})."
+            ) from error
+
+    def _local_data(self, name: str, config: dict[str, Any]) -> dict[str, Any]:
+        """What ``datasets`` is told of files beside the definition: found from there, literally, and as they are now.
+
+        Raises DataError for a path that names nothing, or an empty file.
+        """
+        file = self.files.paths[name]
+        options = dict(config.get("dataset_kwargs") or {})
+        if folder := data_set_folder(config, file.parent):
+            folder = _plainly_named(folder)
+            return {"dataset_path": str(folder), "dataset_kwargs": {**options, "cache_dir": _cache(folder)}}
+        if folder := data_dir(config, file.parent):
+            options["data_dir"] = glob.escape(str(folder))
+            read = files_in(folder)
+        if named := data_files(config, file.parent):
+            if "/" not in str(config.get("dataset_path")):  # a format; of a data set these may be files in it
+                _check_found(name, file, options, named)
+            options["data_files"] = _literal(named)
+            read = [Path(leaf) for leaf in leaves(named) if Path(leaf).is_file()]
+        elif not folder:
+            return {}
+        for path in read:
+            if path.stat().st_size == 0:
+                raise DataError(f"The data file {path} of the task {name!r} is empty.")
+        return {"dataset_kwargs": {"cache_dir": _cache_of(read, file.parent), **options} if read else options}
+
     def _with_data(self, name: str, manager: Any, config: dict[str, Any]) -> Any:
-        """The task of the definition ``config``, its data read. Raises DataError where there are none."""
+        """The task of the definition ``config``, its data read. Raises DataError that says why it cannot be built."""
         import datasets
 
         datasets.disable_progress_bars()
         try:
-            (task,) = manager.load([config])["tasks"].values()
-        except (IndexError, StopIteration) as error:
-            raise DataError(
-                f"The data of the task {name!r} is empty; there is nothing to train on or score."
-            ) from error
-        except Exception as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-            raise DataError(
-                f"The task {name!r} cannot be loaded ({type(error).__name__}: {first}). If it is its data that "
-                f"cannot be reached: {fetch_hint(self.study, '--data-root')}"
-            ) from error
-        return task
+            return build_task(manager, config)
+        except BuildError as error:
+            _check_cache(name)
+            where = str(self.files.paths.get(name, "built into lm-eval"))
+            raise why_not_built(name, where, config, error, fetch_hint(self.study, "--data-root")) from error.__cause__
 
     def _below_data_root(self, name: str, config: dict[str, Any]) -> dict[str, Any]:
         """``dataset_path`` in --data-root. Raises DataError where it is not there, or is of another revision."""
         path = str(config.get("dataset_path", ""))
-        if "/" not in path or config.get("custom_dataset") is not None:  # a loader such as json or parquet
+        if (
+            "/" not in path or Path(path).is_absolute() or config.get("custom_dataset") is not None
+        ):  # a loader such as json or parquet
             return {}
         folder = self.data_root / path  # type: ignore[operator]
         if not folder.is_dir():
@@ -113,7 +168,23 @@ class TaskLoader:
             )
         options = config.get("dataset_kwargs") or {}
         check_revision(folder, options.get("revision"), DataError)
+        folder = _plainly_named(folder)
         return {"dataset_path": str(folder), "dataset_kwargs": {**options, "cache_dir": _cache(folder)}}
+
+
+def _check_cache(name: str) -> None:
+    """Raises DataError where ``datasets`` cannot write what it has read, which it does not say."""
+    from datasets.config import HF_DATASETS_CACHE
+
+    try:
+        Path(HF_DATASETS_CACHE).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=HF_DATASETS_CACHE):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"The task {name!r} cannot be loaded, since the cache of data sets {HF_DATASETS_CACHE} cannot be written "
+            f"({error.strerror}). Set HF_DATASETS_CACHE or HF_HOME to a folder that can."
+        ) from None
 
 
 def _cache(folder: Path) -> str:
@@ -122,13 +193,56 @@ def _cache(folder: Path) -> str:
     It tells local folders apart by their last name and README alone: from one cache it would hand out the rows of
     another data root, or those that the files held before they changed.
     """
+
+    return _cache_of(sorted(path for path in folder.rglob("*") if path.is_file()), folder)
+
+
+def _cache_of(files: Iterable[Path], folder: Path) -> str:
+    """The same for single ``files``, by their place from ``folder`` on, their size and times.
+
+    ``datasets`` goes by the time of change alone, which a copy may keep.
+    """
     from datasets.config import HF_DATASETS_CACHE
 
     state = hashlib.sha256(str(folder.resolve()).encode())
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for file in files:
         status = file.stat()
-        state.update(f"\0{file.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        state.update(f"\0{os.path.relpath(file, folder)}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        state.update(f"\0{status.st_ctime_ns}".encode())
     return str(Path(HF_DATASETS_CACHE) / "mosld-bench" / state.hexdigest()[:16])
+
+
+def _plainly_named(folder: Path) -> Path:
+    """``folder``, or where its path has brackets, which ``datasets`` would take for a pattern, a folder of links."""
+    if not glob.has_magic(str(folder.absolute())):
+        return folder
+    links = Path(f"{_cache(folder)}-links") / folder.name.translate(_NO_PATTERN)
+    for file in files_in(folder):  # links to files: one to the folder would be followed to where the brackets are
+        link = links / file.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            link.symlink_to(file.absolute())
+    return links
+
+
+def _literal(named: Any) -> Any:
+    """The paths of `data_files` as patterns that match nothing but them."""
+    if isinstance(named, dict):
+        return {split: _literal(paths) for split, paths in named.items()}
+    if isinstance(named, list):
+        return [_literal(path) for path in named]
+    return glob.escape(str(named)) if Path(str(named)).is_file() else named
+
+
+def _check_found(name: str, definition: Path, options: dict[str, Any], named: Any) -> None:
+    """Raises DataError for a path of ``data_files`` that names no file."""
+    lost = [leaf for leaf in leaves(named) if "://" not in leaf and not Path(leaf).is_file()]
+    if lost:
+        inside = f", in data_dir {options['data_dir']}" if "data_dir" in options else ""
+        raise DataError(
+            f"The task {name!r} ({definition}) reads {lost[0]!r} (data_files), but no file is there: looked for from "
+            f"the folder of the definition on{inside}, and from {Path.cwd()}. Correct the path or the pattern."
+        )
 
 
 def primary_metric(task: Any) -> str:

@@ -4,12 +4,56 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mosld_bench.spec.trial import TrainSpec
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How a method at certain params gets its size: the field that a budget turns, and what has to move along."""
+
+    #: The integer field that is turned (``r``); None for a fixed size.
+    knob: str | None = None
+
+    #: Field that moves along, so that the scale of the update is held -> the field that holds it for single modules,
+    #: or None where there is none (``lora_alpha`` -> ``alpha_pattern``).
+    moves: Mapping[str, str | None] = field(default_factory=dict)
+
+    #: Fields with whole numbers that keep their ratio to the knob, rounded (AdaLoRA's ``target_r``).
+    follow: tuple[str, ...] = ()
+
+    #: The field that holds the knob for single modules (PEFT's ``rank_pattern``), or None.
+    pattern: str | None = None
+
+    #: Whether a pattern's key may be a module's whole name, so that a budget can raise single modules by it.
+    spreads: bool = True
+
+    #: Whether what moves along does so with the root of the knob (rsLoRA's scale is alpha / sqrt(r)).
+    by_root: bool = False
+
+    #: What every value of the knob is a multiple of.
+    unit: int = 1
+
+    #: The field that a rank as budget sets (``r8``); None where the method's update has no rank to set.
+    rank: str | None = "r"
+
+    #: Why there is no knob, as the end of a sentence, where there is more to say than that the size is fixed.
+    why_fixed: str = ""
+
+    def moved(self, value: float, before: int, after: int) -> float:
+        """``value`` of a field that moves along when the knob goes from ``before`` to ``after``."""
+        return value * sqrt(after / before) if self.by_root else value * after / before
+
+    @staticmethod
+    def in_ratio(value: int, before: int, after: int) -> int:
+        """``value`` times ``after / before`` to the nearest whole number, halves up, and at least 1."""
+        return max(1, (2 * value * after + before) // (2 * before))
 
 
 class Method(ABC):
@@ -47,6 +91,15 @@ class Method(ABC):
         """Called once before every optimiser step, whatever the number of micro-batches."""
         return
 
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Called once after every optimiser step, before the next forward, with the gradients of the step still there.
+
+        ``step`` is the one just made, from 1 to ``steps``, which is how many the trial makes. For what has to be done
+        between two steps: give rank to some modules and take it from others, undo a step in part. Raises BenchError
+        where so many steps do not suit the method's schedule; then best at the first.
+        """
+        return
+
     def version(self, train: TrainSpec | None) -> int:
         """The version of the code, for trials that train as ``train`` says; None for those that train nothing.
 
@@ -77,19 +130,48 @@ class Method(ABC):
         """Whether a layer's forward may be run again in the backward pass (gradient checkpointing)."""
         return True
 
+    def defaults(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the fields that ``params`` leave out are; fields that are not named here have no value then."""
+        return {}
+
+    def sizing(self, params: Mapping[str, Any]) -> Sizing:
+        """How these ``params`` are sized. A method with several kinds inside overrides it."""
+        moves = {name: self.proportional_patterns.get(name) for name in self.proportional}
+        return Sizing(self.knob, moves, pattern=self.pattern)
+
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
-        """The knob for these ``params``, None where they have none. A method with several kinds inside overrides it."""
-        return self.knob if self.knob in params else None
+        """The knob for these ``params``, None where they have none."""
+        knob = self.sizing(params).knob
+        return knob if knob in params or knob in self.defaults(params) else None
 
     def at(self, params: Mapping[str, Any], value: int, knob: str | None = None) -> dict[str, Any]:
-        """``params`` with the knob at ``value`` and the proportional fields moved along.
+        """``params`` with the knob at ``value``, and what depends on it moved so that the scale of the update is held.
 
-        ``knob`` is a recipe's own choice; nothing else moves with one that is not the method's.
+        What single modules have of their own (``rank_pattern``) moves in the same ratio, rounded to the nearest whole
+        number, halves up, and at least 1; their ``alpha_pattern`` then holds the scale at the rounded rank. ``knob`` is
+        a recipe's own choice; nothing else moves with one that is not the method's.
         """
-        method_knob = self.knob_of(params)
+        sizing, method_knob = self.sizing(params), self.knob_of(params)
         knob = knob or method_knob
         assert knob is not None, "only a method with a knob, or a recipe with one, has a size to set"
-        if knob != method_knob:
+        whole = {**self.defaults(params), **params}
+        before = whole.get(knob)
+        if knob != method_knob or not before:
             return {**params, knob: value}
-        moved = {f: params[f] * value / params[knob] for f in self.proportional if f in params}
+        own = dict(whole.get(sizing.pattern) or {}) if sizing.pattern else {}
+        ranks = {key: sizing.in_ratio(rank, before, value) for key, rank in own.items()}
+        moved: dict[str, Any] = {name: sizing.in_ratio(whole[name], before, value) for name in sizing.follow}
+        if own and sizing.pattern:
+            moved[sizing.pattern] = ranks
+        for name, pattern in sizing.moves.items():
+            if whole.get(name) is None:
+                continue
+            moved[name] = sizing.moved(whole[name], before, value)
+            alphas = dict(whole.get(pattern) or {}) if pattern else {}
+            if pattern and (own or alphas):
+                keys = dict.fromkeys([*alphas, *own])
+                moved[pattern] = {
+                    key: sizing.moved(alphas.get(key, whole[name]), own.get(key, before), ranks.get(key, value))
+                    for key in keys
+                }
         return {**params, **moved, knob: value}

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor, nn
+from torch import OutOfMemoryError, Tensor, nn
 
-from mosld_bench.compat.peft import classes_of, config_classes
+from mosld_bench.compat.peft import allocate, before_allocation, classes_of, config_classes, orthogonality
 from mosld_bench.errors import BenchError, UnknownNameError
-from mosld_bench.methods.base import Method
+from mosld_bench.methods import peft_types
+from mosld_bench.methods.base import Method, Sizing
+from mosld_bench.methods.matching import refuse_unmatched
+
+if TYPE_CHECKING:
+    from mosld_bench.spec.trial import TrainSpec
 
 
 class BaseMethod(Method):
@@ -34,38 +40,56 @@ class FullMethod(Method):
 class PeftMethod(Method):
     """Any method of PEFT. ``params``: ``peft_type`` (LORA, PREFIX_TUNING, ...) and the fields of its config."""
 
-    knob: ClassVar[str | None] = "r"
-    proportional: ClassVar[tuple[str, ...]] = ("lora_alpha", "alpha")
-    pattern: ClassVar[str | None] = "rank_pattern"
-    proportional_patterns: ClassVar[Mapping[str, str]] = {
-        "lora_alpha": "alpha_pattern",
-        "alpha": "alpha_pattern",
-    }
+    def defaults(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """PEFT's own, of the configuration of the type."""
+        return peft_types.defaults_of(_peft_type(params))
+
+    def sizing(self, params: Mapping[str, Any]) -> Sizing:
+        """As the table of PEFT's types has it."""
+        return peft_types.sizing_of(_peft_type(params), params)
 
     def starts_at_zero(self, params: Mapping[str, Any]) -> bool:
-        """Virtual tokens start at random values."""
-        return "num_virtual_tokens" not in params
+        """Virtual tokens start at random values, and so does what is told not to start at zero."""
+        return peft_types.starts_at_zero(_peft_type(params), params)
 
     def checkpoints(self, params: Mapping[str, Any]) -> bool:
         """A prefix stands in the cache of keys and values, to which a second forward would add again."""
-        return str(params.get("peft_type", "")).upper() != "PREFIX_TUNING"
-
-    def knob_of(self, params: Mapping[str, Any]) -> str | None:
-        """The rank, or the number of virtual tokens."""
-        return next((field for field in ("r", "num_virtual_tokens") if field in params), None)
+        return peft_types.kind_of(_peft_type(params)).checkpoints
 
     def parts(self, params: Mapping[str, Any]) -> tuple[type, ...]:
         """The classes of the tuner."""
-        return classes_of(str(params.get("peft_type", "")).upper())
+        return classes_of(_peft_type(params))
 
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
-        """As the contract. Raises UnknownNameError for a type or a field that PEFT lacks."""
-        options = dict(params)
-        peft_type = str(options.pop("peft_type", "")).upper()
-        classes = config_classes()
+        """As the contract.
+
+        Raises UnknownNameError for a type or a field that PEFT lacks, and BenchError for a type that a benchmark cannot
+        run (`peft_types`), settings that PEFT refuses, and names and patterns that match no module.
+        """
+        peft_type, classes = _peft_type(params), config_classes()
         if peft_type not in classes:
             raise UnknownNameError("PEFT type", peft_type, classes, "Set it as peft_type in the recipe's params.")
+        options = {name: value for name, value in params.items() if name != "peft_type"}
+        _refuse_unknown(classes[peft_type], options)
+        reason = peft_types.why_refused(peft_type, params)
+        if reason:
+            raise BenchError(f"The PEFT type {peft_type} cannot be run with these params: {reason}")
+        if peft_type == "ADALORA":
+            if "total_step" in options:
+                raise BenchError(
+                    "AdaLoRA's total_step is the number of steps of the trial, which the study sets. Leave it out of "
+                    "the recipe's params."
+                )
+            options = before_allocation(options)
         return _with_adapter(model, classes[peft_type], options)
+
+    def aux_loss(self, model: nn.Module) -> Tensor | None:
+        """AdaLoRA's, which keeps its factors orthogonal; None of the others."""
+        return orthogonality(model)
+
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Let AdaLoRA, and AdaMSS under ``use_asa``, take rank from some modules and leave it to others."""
+        allocate(model, step, steps)
 
 
 class MixtureMethod(Method):
@@ -76,9 +100,17 @@ class MixtureMethod(Method):
     pattern: ClassVar[str | None] = "rank_pattern"
     proportional_patterns: ClassVar[Mapping[str, str]] = {"lora_alpha": "alpha_pattern"}
 
+    def defaults(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Those of the configuration, whatever the ``params``."""
+        return peft_types.defaults_in(self.config_class())
+
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
         """As the contract. Raises BenchError for fields and values that the configuration refuses."""
         return _with_adapter(model, self.config_class(), dict(params))
+
+    def version(self, train: TrainSpec | None) -> int:
+        """2 in bfloat16, since router logits are float32 there too: some tokens go to other experts than before."""
+        return 2 if train is not None and train.dtype == "bfloat16" else 1
 
     def config_class(self) -> Any:
         """The class of the tuner's configuration, whose fields are the ``params``."""
@@ -99,10 +131,16 @@ class MixtureMethod(Method):
         return super().active(model) - idle_parameters(model)
 
     def before_step(self, model: nn.Module) -> None:
-        """Draw the weight-dropout masks of the step."""
+        """Draw the masks of the step, of dropout on weights or updates."""
         from mosld_bench.tuners.mixture import draw_masks
 
         draw_masks(model)
+
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Under dropout on updates, give what the step drops its value back."""
+        from mosld_bench.tuners.mixture import keep_dropped
+
+        keep_dropped(model)
 
 
 class MixLoraMethod(MixtureMethod):
@@ -121,19 +159,49 @@ def _with_adapter(model: nn.Module, config_class: Any, options: dict[str, Any]) 
 
     from mosld_bench.compat.transformers import old_names_allowed
 
-    known = {field.name for field in fields(config_class)}
-    for key in options:
-        if key not in known:
-            raise UnknownNameError(f"field of {config_class.__name__}", key, known - {"peft_type", "task_type"})
+    _refuse_unknown(config_class, options)
+    modules = [name for name, _ in model.named_modules() if name]
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
     try:
         config = config_class(task_type="CAUSAL_LM", **options)
         with old_names_allowed():
             adapted: nn.Module = get_peft_model(model, config)
-    except BenchError:
+    except (BenchError, MemoryError, OutOfMemoryError):
         raise
-    except (TypeError, ValueError) as error:
-        raise BenchError(f"PEFT refuses these settings of {config_class.__name__}: {error}") from error
+    except Exception as error:
+        if on_meta and isinstance(error, RuntimeError):
+            raise  # it reads values, which the meta device has not; whoever counts can give it some
+        raise BenchError(_said_by_peft(error, config_class, options)) from error
+    refuse_unmatched(adapted, options, modules, str(config.peft_type.value))
     return adapted
+
+
+def _refuse_unknown(config_class: Any, options: Mapping[str, Any]) -> None:
+    """Raise UnknownNameError for an option that ``config_class`` has no field for."""
+    known = {field.name for field in fields(config_class)}
+    for key in options:
+        if key not in known:
+            raise UnknownNameError(f"field of {config_class.__name__}", key, known - {"peft_type", "task_type"})
+
+
+def _said_by_peft(error: Exception, config_class: Any, options: Mapping[str, Any]) -> str:
+    """What PEFT says about these settings, and which of the fields that it names the recipe did not write."""
+    words = str(error).replace("_", " ").lower()
+    if "rank" in words:
+        words += " r"
+    unset = [
+        f"{name} {value!r}"
+        for name, value in peft_types.defaults_in(config_class).items()
+        if name not in options and type(value) is int and re.search(rf"\b{name.replace('_', ' ')}\b", words)
+    ]
+    said = str(error) if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: {error}"
+    end = "" if said.endswith((".", "!")) else "."
+    hint = f" The recipe leaves PEFT's default of {' and '.join(unset)}; set it in the params." if unset else ""
+    return f"PEFT refuses these settings of {config_class.__name__}: {said}{end}{hint}"
+
+
+def _peft_type(params: Mapping[str, Any]) -> str:
+    return str(params.get("peft_type", "")).upper()
 
 
 def _no_params(method: str, params: Mapping[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""The plug-in contract as a battery of checks: `mosld-bench methods check RECIPE` calls `check_method`."""
+"""The plug-in contract as a battery of checks: `mosld-bench methods check RECIPE` calls `check_method`.
+
+What of the contract needs the code of a trial, how a model writes answers, is in `mosld_bench/trial/answer_check.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from torch import Tensor, nn
 from mosld_bench.errors import BenchError
 from mosld_bench.methods.base import Method
 from mosld_bench.methods.count import count_trainable, empty_model
-from mosld_bench.methods.live import attached_copy, copy_sharing_weights
+from mosld_bench.methods.live import attached_copy, copy_sharing_weights, own_if_written
+from mosld_bench.methods.shared_state import SharedState, TorchSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-def _small_llama() -> PreTrainedConfig:
+def small_llama() -> PreTrainedConfig:
     """Four layers, so that an allocation by quarters fits, and a v_proj that is not square."""
     from transformers import LlamaConfig
 
@@ -30,7 +34,11 @@ def _small_llama() -> PreTrainedConfig:
     )  # fmt: skip
 
 
-class _Subject:
+#: How many steps a method is told that its training has: the first ones of these are made.
+_STEPS = 1000
+
+
+class Subject:
     """The method under test, with the small model that it is tried on and a batch of two texts."""
 
     def __init__(self, method: Method, params: Mapping[str, Any], knob: str | None, config: PreTrainedConfig) -> None:
@@ -45,13 +53,18 @@ class _Subject:
 
     def logits(self, model: nn.Module) -> Tensor:
         """(texts, tokens, vocabulary), without dropout."""
-        return model.eval()(input_ids=self.ids, attention_mask=torch.ones_like(self.ids)).logits  # type: ignore[no-any-return]
+        return self._forward(model.eval())
+
+    def _forward(self, model: nn.Module) -> Tensor:
+        """The logits of the texts' tokens; those of virtual tokens before them (prompt tuning) are left out."""
+        logits: Tensor = model(input_ids=self.ids, attention_mask=torch.ones_like(self.ids)).logits
+        return logits[:, -self.ids.shape[1] :]
 
     def step(self, model: nn.Module) -> Tensor:
         """The loss of one training step, a scalar; leaves the gradients on the parameters."""
         model.train()
         self.method.before_step(model)
-        logits = model(input_ids=self.ids, attention_mask=torch.ones_like(self.ids)).logits
+        logits = self._forward(model)
         loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), self.ids[:, 1:].flatten())
         extra = self.method.aux_loss(model)
         total: Tensor = loss if extra is None else loss + extra
@@ -65,10 +78,11 @@ class _Subject:
         if not parameters:
             return model
         optimizer = torch.optim.AdamW(parameters, lr=1e-2)
-        for _ in range(steps):
+        for step in range(1, steps + 1):
             optimizer.zero_grad()
             self.step(model)
             optimizer.step()
+            self.method.after_step(model, step, _STEPS)
         return model
 
 
@@ -84,8 +98,9 @@ def check_method(
     ``knob``: the recipe's, where it is not the method's. Returns one line a check. Raises BenchError with every check
     that does not hold, each with what was found.
     """
-    subject = _Subject(method, params, knob, config or _small_llama())
+    subject = Subject(method, params, knob, config or small_llama())
     lines, broken = [], []
+    settings = TorchSettings()
     for claim, check in _CHECKS.items():
         try:
             detail = check(subject)
@@ -95,6 +110,7 @@ def check_method(
             broken.append(f"{claim}: {type(error).__name__}: {error}")
         else:
             lines.append(f"holds: {claim}{f' ({detail})' if detail else ''}")
+        settings.restore()  # that one of the checks says that they were changed is enough
     if broken:
         name = f"{type(method).__module__}:{type(method).__qualname__}"
         raise BenchError(f"The method {name} breaks {len(broken)} of the contract's checks:\n  " + "\n  ".join(broken))
@@ -111,7 +127,7 @@ def _demand(holds: bool, finding: str) -> None:
         raise BenchError(finding)
 
 
-def _starts_at_zero(subject: _Subject) -> str | None:
+def _starts_at_zero(subject: Subject) -> str | None:
     before, after = subject.logits(subject.base), subject.logits(subject.attach())
     _demand(after.shape == before.shape, f"logits became {tuple(after.shape)}, they were {tuple(before.shape)}")
     if not subject.method.starts_at_zero(subject.params):
@@ -121,15 +137,17 @@ def _starts_at_zero(subject: _Subject) -> str | None:
     return None
 
 
-def _trains_its_own(subject: _Subject) -> str | None:
-    pristine = {name: p.detach().clone() for name, p in subject.base.named_parameters()}
+def _trains_its_own(subject: Subject) -> str | None:
+    shared = SharedState(subject.base, TorchSettings())
     model = subject.trained()
-    changed = [name for name, p in subject.base.named_parameters() if not torch.equal(p, pristine[name])]
-    _demand(not changed, f"these weights of the shared base model changed: {', '.join(changed[:3])}")
+    subject.logits(model)
+    changes = shared.changes()
+    shared.restore()
+    _demand(not changes, f"this changed, which all trials of a process share: {', '.join(changes)}")
     return f"{sum(p.numel() for p in _trainable(model).values()):,} trainable"
 
 
-def _reaches_all(subject: _Subject) -> str | None:
+def _reaches_all(subject: Subject) -> str | None:
     model = subject.trained()
     if not _trainable(model):
         return "nothing to train"
@@ -140,43 +158,49 @@ def _reaches_all(subject: _Subject) -> str | None:
     return None
 
 
-def _counts_true(subject: _Subject) -> str | None:
+def _counts_true(subject: Subject) -> str | None:
     built = sum(p.numel() for p in _trainable(subject.attach()).values())
     counted = count_trainable(subject.method, subject.config, subject.params)
     _demand(built == counted, f"{counted:,} on the meta device, {built:,} built")
     return f"{built:,}"
 
 
-def _turns(subject: _Subject) -> str | None:
+def _turns(subject: Subject) -> str | None:
     knob = subject.knob or subject.method.knob_of(subject.params)
     if knob is None:
         return "no knob: a fixed size"
-    value = subject.params[knob]
-    small = count_trainable(subject.method, subject.config, subject.params)
-    large = count_trainable(subject.method, subject.config, {**subject.params, knob: value + 1})
-    _demand(large > small, f"{knob} {value} has {small:,} parameters, {knob} {value + 1} has {large:,}")
+    method, params = subject.method, subject.params
+    value = {**method.defaults(params), **params}[knob]
+    more = value + (method.sizing(params).unit if knob == method.knob_of(params) else 1)
+    small = count_trainable(method, subject.config, params)
+    large = count_trainable(method, subject.config, method.at(params, more, knob))
+    _demand(large > small, f"{knob} {value} has {small:,} parameters, {knob} {more} has {large:,}")
     return knob
 
 
-def _is_deterministic(subject: _Subject) -> str | None:
+def _is_deterministic(subject: Subject) -> str | None:
     first, second = _trainable(subject.trained()), _trainable(subject.trained())
     apart = [name for name, p in first.items() if not torch.equal(p, second[name])]
     _demand(not apart, f"two runs with one seed differ at {', '.join(apart[:3])}")
     return None
 
 
-def _comes_back(subject: _Subject) -> str | None:
+def _comes_back(subject: Subject) -> str | None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
+
+    from mosld_bench.compat.peft import save_model
 
     model = subject.trained()
     if not _trainable(model):
         return "nothing to save"
     expected = subject.logits(model)
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)  # type: ignore[operator]
+        save_model(model, Path(folder))
+        torch.manual_seed(1)  # whoever loads it draws from where he is
         if (Path(folder) / "adapter_config.json").is_file():
-            loaded = PeftModel.from_pretrained(copy_sharing_weights(subject.base), folder)
+            with own_if_written(subject.base):
+                loaded = PeftModel.from_pretrained(copy_sharing_weights(subject.base), folder)
         else:
             loaded = AutoModelForCausalLM.from_pretrained(folder)
         gap = (subject.logits(loaded) - expected).abs().max().item()
@@ -184,20 +208,20 @@ def _comes_back(subject: _Subject) -> str | None:
     return None
 
 
-def _pickles(subject: _Subject) -> str | None:
+def _pickles(subject: Subject) -> str | None:
     method_class = type(subject.method)
     _demand(pickle.loads(pickle.dumps(method_class)) is method_class, "another class came back")
     return None
 
 
 #: What the contract claims -> the check of it, which returns a detail worth printing, if any, and raises if not so.
-_CHECKS: dict[str, Callable[[_Subject], str | None]] = {
+_CHECKS: dict[str, Callable[[Subject], str | None]] = {
     "the output after attach is the base model's": _starts_at_zero,
-    "training changes the method's parameters and nothing of the base model": _trains_its_own,
+    "attaching and training leave what trials share as it was: the base model, torch's settings": _trains_its_own,
     "a gradient reaches every trainable parameter": _reaches_all,
     "the count on the meta device is the built model's": _counts_true,
     "turning the knob up makes the method larger": _turns,
     "the same seed gives the same model and the same training": _is_deterministic,
-    "what save_pretrained wrote gives the same output when loaded": _comes_back,
+    "what was saved gives the same output when loaded on the base model": _comes_back,
     "the method's class pickles by name, so that workers can have it": _pickles,
 }

@@ -41,12 +41,9 @@ class Counts:
 
     def _count(self, method: Method, params: Mapping[str, Any]) -> tuple[int, CountByModule]:
         """All parameters, and the trainable ones by module."""
-        import torch
-
         key = type(method), canonical(dict(params))
         if key not in self._counted:
-            with torch.device("meta"):
-                model = method.attach(empty_model(self.config), params)
+            model = _attached(method, self.config, params)
             modules: CountByModule = {}
             for name, parameter in model.named_parameters():
                 if parameter.requires_grad:
@@ -59,6 +56,49 @@ class Counts:
 def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> int:
     """Trainable parameters of ``method`` at ``params`` on the model of ``config``."""
     return Counts(config).trainable(method, params)
+
+
+def _attached(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> nn.Module:
+    """The model of ``config`` with ``method`` on it, without the memory for its weights.
+
+    On the meta device, where there are no numbers. A method that reads numbers while it attaches (the places of its
+    weights, a permutation) is attached once more, to weights that are one zero each, seen in the weights' shapes.
+    Raises BenchError for a method that cannot work with those either.
+    """
+    import torch
+
+    from mosld_bench.errors import BenchError
+
+    with torch.device("meta"):
+        base = empty_model(config)
+        try:
+            return method.attach(base, params)
+        except RuntimeError:  # what torch raises, with NotImplementedError below it, where a value is asked for
+            base = empty_model(config)
+    try:
+        return method.attach(_zeros_in_the_shapes_of(base), params)
+    except BenchError:
+        raise
+    except Exception as error:
+        raise BenchError(
+            f"The parameters cannot be counted without the base model's weights, which attach reads: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _zeros_in_the_shapes_of(model: nn.Module) -> nn.Module:
+    """``model``, which is on the meta device, on the CPU with zeros that take the memory of one number a tensor."""
+    import torch
+    from torch import nn
+
+    seen: dict[int, nn.Parameter] = {}  # a tied weight is one parameter before and after
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            zeros = torch.zeros(1, dtype=parameter.dtype, device="cpu").expand(parameter.shape)
+            setattr(module, name, seen.setdefault(id(parameter), nn.Parameter(zeros, requires_grad=False)))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.zeros(1, dtype=buffer.dtype, device="cpu").expand(buffer.shape))
+    return model
 
 
 def empty_model(config: PreTrainedConfig) -> nn.Module:

@@ -4,17 +4,23 @@ Two counts (see `count.py`) foresee the others along a straight line. What the l
 where that is something else, as with a plug-in that grows otherwise, the search is done again with a count at every
 step. Where no whole rank meets the target, some modules, spread evenly over the depth, get one rank more (PEFT's
 ``rank_pattern``).
+
+Two things hold at every size: the scale of each module's update is the recipe's, and so are the ratios of ranks that
+the recipe gives to single modules, up to whole numbers (`Method.at`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mosld_bench.errors import BudgetError, UnknownNameError
+from mosld_bench.compat.peft import of_module, pattern_of
+from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
 from mosld_bench.methods import registry
-from mosld_bench.methods.base import Method
+from mosld_bench.methods.base import Method, Sizing
 from mosld_bench.methods.count import CountByModule, Counts, base_size
 from mosld_bench.spec.budget import Budget, Count, Rank, Share, SizeOf
 from mosld_bench.spec.recipe import Recipe
@@ -56,37 +62,38 @@ def fit_budget(
     Raises BudgetError, naming the nearest reachable counts, where none lies within the tolerance.
     """
     method = registry.get(recipe.method)
-    params = dict(recipe.params)
     counts = counts or Counts(config)
     budget = Budget.parse(budget)
-    if isinstance(budget, Rank):
-        params = method.at(params, budget.rank, "r")
     if not budget.sets_size:
-        trainable, total = counts.trainable(method, params), counts.total(method, params)
+        with _named(recipe):
+            params = _at_rank(recipe, method, budget, counts) if isinstance(budget, Rank) else dict(recipe.params)
+            trainable, total = counts.trainable(method, params), counts.total(method, params)
         return Fit(target=None, trainable=trainable, total=total, residual=None, params=params)
     target = target_of(budget, config, recipes or {}, counts=counts)
-    knob = recipe.knob or method.knob_of(params)
-    if knob is None:
+    with _named(recipe):
+        knob = _knob(recipe, method, budget, counts)
+        params = _by_module(method, recipe.params, counts)
+    unit = method.sizing(params).unit if knob == method.knob_of(params) else 1
+
+    def count_at(steps: int) -> CountByModule:
+        return counts.by_module(method, method.at(params, steps * unit, knob))
+
+    search = _Search(method, params, knob, unit, target)
+    try:
+        candidates = search.candidates(_foreseen(count_at))
+        if not _holds(_nearest(candidates, target), counts, method, within=tolerance * target, target=target):
+            # No straight line, or one that leads nowhere near: every step of the search is counted.
+            searched = search.candidates(count_at)
+            candidates = [_Candidate(each.params, counts.by_module(method, each.params)) for each in searched]
+    except BenchError as error:
+        with _named(recipe):
+            counts.trainable(method, recipe.params)  # what is wrong with the recipe as it is written is said as such
         raise BudgetError(
-            f"The recipe {recipe.name!r} (method {recipe.method!r}) has a fixed size and cannot be fitted to the "
-            f"budget {budget}; run it at the budget 'native', or name its size in the recipe's knob."
-        )
-    if not isinstance(params.get(knob), int):
-        raise BudgetError(f"The recipe {recipe.name!r} gives no integer {knob!r}, which the budget turns.")
-
-    def count_at(value: int) -> CountByModule:
-        return counts.by_module(method, method.at(params, value, knob))
-
-    candidates = _candidates(method, params, knob=knob, count_at=_foreseen(count_at), target=target)
+            f"The recipe {recipe.name!r} cannot meet the budget {budget} ({target:,} parameters): on the way there its "
+            f"{knob} takes values that the method refuses. {error}"
+        ) from error
     best = _nearest(candidates, target)
-    trainable = counts.trainable(method, best.params)
-    is_as_foreseen = counts.by_module(method, best.params) == best.modules
-    if not is_as_foreseen or abs(trainable - target) > tolerance * target:
-        # No straight line, or one that leads nowhere near: every step of the search is counted.
-        searched = _candidates(method, params, knob=knob, count_at=count_at, target=target)
-        candidates = [_Candidate(each.params, counts.by_module(method, each.params)) for each in searched]
-        best = _nearest(candidates, target)
-        trainable = best.trainable
+    trainable = best.trainable
     residual = (trainable - target) / target
     if abs(residual) > tolerance:
         reachable = sorted({counts.trainable(method, candidate.params) for candidate in candidates})
@@ -120,7 +127,9 @@ def target_of(
         knob = recipe.knob or method.knob_of(recipe.params)
         if knob is None:
             raise BudgetError(f"The budget {budget!r} names the recipe {recipe.name!r}, which has no size to set.")
-        target = (counts or Counts(config)).trainable(method, method.at(recipe.params, parsed.rank, knob))
+        counts = counts or Counts(config)
+        params = _by_module(method, recipe.params, counts)
+        target = counts.trainable(method, method.at(params, parsed.rank, knob))
     else:
         raise BudgetError(f"The budget {budget!r} asks for no number of trainable parameters.")
     if target < 1:
@@ -141,23 +150,135 @@ def _foreseen(count_at: Callable[[int], CountByModule]) -> Callable[[int], Count
     return foreseen
 
 
-def _candidates(
-    method: Method, params: dict[str, Any], *, knob: str, count_at: Callable[[int], CountByModule], target: int
-) -> list[_Candidate]:
-    """Params around ``target`` with the counts that ``count_at`` has for them; the rank spread over modules first."""
-    low = _largest_below(lambda value: sum(count_at(value).values()), target)
-    if low < 1:
-        return [_Candidate(method.at(params, 1, knob), count_at(1))]
-    under, over = (_Candidate(method.at(params, value, knob), count_at(value)) for value in (low, low + 1))
-    can_spread = method.pattern is not None and knob == method.knob
-    return [*([_spread(method, under, over, knob=knob, target=target)] if can_spread else []), under, over]
+class _Search(NamedTuple):
+    """The search for the values of a recipe's knob around a target."""
+
+    method: Method
+    params: dict[str, Any]
+    knob: str
+    unit: int
+    target: int
+
+    def candidates(self, count_at: Callable[[int], CountByModule]) -> list[_Candidate]:
+        """Params around the target with the counts that ``count_at`` (units of the knob -> counts) has for them.
+
+        The rank spread over the modules comes first, where the method has that.
+        """
+
+        def size(steps: int) -> float:
+            """The count; infinite where the knob is too large for the model, so that the search turns back there."""
+            try:
+                return sum(count_at(steps).values())
+            except BenchError:
+                if steps == 1:
+                    raise
+                return inf
+
+        low = _largest_below(size, self.target)
+        if low < 1:
+            return [self._candidate(1, count_at)]
+        under = self._candidate(low, count_at)
+        if size(low + 1) == inf:
+            return [under]
+        over = self._candidate(low + 1, count_at)
+        sizing = self.method.sizing(self.params)
+        can_spread = sizing.pattern is not None and sizing.spreads and self.knob == self.method.knob_of(self.params)
+        spread = [_spread(sizing, under, over, knob=self.knob, target=self.target)] if can_spread else []
+        return [*spread, under, over]
+
+    def _candidate(self, steps: int, count_at: Callable[[int], CountByModule]) -> _Candidate:
+        return _Candidate(self.method.at(self.params, steps * self.unit, self.knob), count_at(steps))
+
+
+@contextmanager
+def _named(recipe: Recipe) -> Iterator[None]:
+    """Around attaching: what the method says against its params is said with the name of ``recipe``."""
+    try:
+        yield
+    except BudgetError:
+        raise
+    except BenchError as error:
+        raise BenchError(f"The recipe {recipe.name!r} cannot be run. {error}") from error
+
+
+def _knob(recipe: Recipe, method: Method, budget: Budget, counts: Counts) -> str:
+    """The field of ``recipe`` that ``budget`` turns. Raises BudgetError where it has none, or no whole number in it."""
+    knob = recipe.knob or method.knob_of(recipe.params)
+    if knob is None:
+        counts.trainable(method, recipe.params)  # what is wrong with the recipe at any budget is said first
+        why = method.sizing(recipe.params).why_fixed
+        raise BudgetError(
+            f"The recipe {recipe.name!r} (method {recipe.method!r}) has a fixed size and cannot be fitted to the "
+            f"budget {budget}{f': {why}' if why else ''}; run it at the budget 'native', or name its size in the "
+            f"recipe's knob."
+        )
+    value = {**method.defaults(recipe.params), **recipe.params}.get(knob)
+    if isinstance(value, bool) or not (isinstance(value, int) or (value is None and knob not in recipe.params)):
+        raise BudgetError(f"The recipe {recipe.name!r} gives no integer {knob!r}, which the budget turns.")
+    return knob
+
+
+def _at_rank(recipe: Recipe, method: Method, budget: Rank, counts: Counts) -> dict[str, Any]:
+    """``recipe``'s params with every module at the rank that ``budget`` asks for. Raises BudgetError where none is."""
+    params = recipe.params
+    sizing = method.sizing(params)
+    if sizing.rank is None or budget.rank < 1:
+        counts.trainable(method, params)  # what is wrong with the recipe at any budget is said first
+        what = "an update of no rank that could be set" if budget.rank else "no parameters at rank 0"
+        raise BudgetError(f"The recipe {recipe.name!r} has {what}, so that the budget {budget} cannot be met.")
+    sized = method.at(params, budget.rank, sizing.rank)
+    pattern = sizing.pattern or ""
+    if any(rank != budget.rank for rank in (sized.get(pattern) or {}).values()):
+        raise BudgetError(
+            f"The recipe {recipe.name!r} gives single modules ranks of their own ({pattern}: {params.get(pattern)}), "
+            f"and the budget {budget} gives all of them one: that would be another method under "
+            f"its name. Run it at 'native' or at a number of parameters, which keeps the ratios of its ranks, or leave "
+            f"it out."
+        )
+    return method.at(_by_module(method, params, counts), budget.rank, sizing.rank)
+
+
+def _by_module(method: Method, params: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
+    """``params`` with the recipe's own patterns resolved to a rank, and an alpha, for each module that they match.
+
+    A pattern may match modules of several ranks and alphas; a module's own entry holds its ratio and its scale exactly.
+    """
+    sizing = method.sizing(params)
+    whole = {**method.defaults(params), **params}
+    # Patterns -> what they hold for single modules, and what all others have.
+    own: dict[str, tuple[Mapping[str, Any], Any]] = {}
+    for field, pattern in ((sizing.knob, sizing.pattern), *sizing.moves.items()):
+        if field and pattern and whole.get(field) is not None:
+            own[pattern] = whole.get(pattern) or {}, whole[field]
+    if not sizing.spreads or not any(patterns for patterns, _ in own.values()):
+        return dict(params)
+    matched = [
+        module
+        for module in counts.by_module(method, params)
+        if any(pattern_of(patterns, module) is not None for patterns, _ in own.values())
+    ]
+    resolved = {
+        pattern: {re.escape(module): of_module(patterns, module, value) for module in matched}
+        for pattern, (patterns, value) in own.items()
+    }
+    return {**params, **resolved}
+
+
+def _holds(foreseen: _Candidate, counts: Counts, method: Method, *, within: float, target: int) -> bool:
+    """Whether the built model has the counts that were foreseen, and they are near enough to ``target``."""
+    try:
+        return counts.by_module(method, foreseen.params) == foreseen.modules and (
+            abs(foreseen.trainable - target) <= within
+        )
+    except BenchError:  # the straight line led to a value that the method refuses
+        return False
 
 
 def _nearest(candidates: list[_Candidate], target: int) -> _Candidate:
     return min(candidates, key=lambda candidate: abs(candidate.trainable - target))
 
 
-def _largest_below(count: Callable[[int], int], target: int) -> int:
+def _largest_below(count: Callable[[int], float], target: int) -> int:
     """The largest knob value whose count is at most ``target`` (0 if none): doubling, then bisection."""
     if count(1) > target:
         return 0
@@ -172,9 +293,8 @@ def _largest_below(count: Callable[[int], int], target: int) -> int:
     return low
 
 
-def _spread(method: Method, low: _Candidate, high: _Candidate, *, knob: str, target: int) -> _Candidate:
-    """``low`` with one more rank on as many modules as bring the count nearest to ``target``."""
-    assert method.pattern is not None
+def _spread(sizing: Sizing, low: _Candidate, high: _Candidate, *, knob: str, target: int) -> _Candidate:
+    """``low`` with the next rank on as many modules as bring the count nearest to ``target``."""
     missing = target - low.trainable
     raised: list[str] = []
     for module in _evenly(list(low.modules)):
@@ -184,12 +304,16 @@ def _spread(method: Method, low: _Candidate, high: _Candidate, *, knob: str, tar
             missing -= step
     if not raised:
         return low
-    # Anchored on the full name, since PEFT matches the end of a module's name against the pattern.
-    names = [re.escape(module) for module in sorted(raised, key=list(low.modules).index)]
-    patterns = {method.pattern: dict.fromkeys(names, high.params[knob])}
-    for field, pattern in method.proportional_patterns.items():
-        if field in high.params:
-            patterns[pattern] = dict.fromkeys(names, high.params[field])
+    patterns: dict[str, dict[str, Any]] = {}
+    for pattern, field in ((sizing.pattern, knob), *((pattern, field) for field, pattern in sizing.moves.items())):
+        if pattern is None or high.params.get(field) is None:
+            continue
+        above = high.params.get(pattern) or {}
+        # Anchored on the full name, since PEFT matches the end of a module's name against the pattern. A module that
+        # the recipe gives a rank of its own has this very key (`_by_module`), which is then set to its next rank.
+        names = [module for module in low.modules if module in raised]
+        next_up = {re.escape(module): of_module(above, module, high.params[field]) for module in names}
+        patterns[pattern] = {**(low.params.get(pattern) or {}), **next_up}
     return _Candidate({**low.params, **patterns}, low.modules | {module: high.modules[module] for module in raised})
 
 

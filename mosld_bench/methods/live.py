@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -25,27 +27,66 @@ class AttachedModel(NamedTuple):
 def attached_copy(method: Method, base: nn.Module, params: Mapping[str, Any], *, seed: int) -> AttachedModel:
     """The model that a trial trains: ``method`` at ``params`` on a copy of ``base``, on the device of ``base``.
 
-    The copy shares every weight that does not train, so that it costs no more memory than what trains. Initial values
-    come from torch's global generator, which is seeded with ``seed`` and goes on from there.
+    The copy shares every weight that does not train and is not written by ``attach``, so that it costs no more memory
+    than these. Initial values come from the global generators, which are seeded with ``seed`` and go on from there.
     """
+    from mosld_bench.compat.peft import remember_start
+
+    seed_generators(seed)
+    with own_if_written(base):
+        model = method.attach(copy_sharing_weights(base), params)
+    unshared = unshare_trainable(model, base)
+    remember_start(model)
+    return AttachedModel(model.to(next(base.parameters()).device), unshared)
+
+
+def seed_generators(seed: int) -> None:
+    """Seed every global generator that a method may draw from: torch's, NumPy's and Python's."""
+    import random
+
+    import numpy as np
     import torch
 
     torch.manual_seed(seed)
-    model = method.attach(copy_sharing_weights(base), params)
-    unshared = unshare_trainable(model, base)
-    return AttachedModel(model.to(next(base.parameters()).device), unshared)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 def copy_sharing_weights(base: nn.Module) -> nn.Module:
     """A copy of ``base`` with modules of its own and the same weights in memory.
 
     A method may wrap, replace and train what it likes in the copy: weights that it trains must be made its own first
-    (:func:`unshare_trainable`), all others stay shared with ``base`` and cost nothing.
+    (:func:`unshare_trainable`), and what it writes while it attaches becomes its own inside :func:`own_if_written`. All
+    others stay shared with ``base`` and cost nothing.
     """
     from torch import nn
 
     shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in base.parameters()}
     return copy.deepcopy(base, dict(shared))
+
+
+@contextmanager
+def own_if_written(base: nn.Module) -> Iterator[None]:
+    """Inside the block, whoever writes into a weight that it shares with ``base`` has that weight to itself from then.
+
+    Some initial values are taken out of the base weights, in place: OLoRA's and PiSSA's. ``base`` moves away before the
+    first write, into new memory with the same values; the old memory and all views of it are left to the writer. So
+    only what is written costs memory. Writes that torch does not see (``.numpy()``) are not stopped:
+    :class:`mosld_bench.methods.shared_state.SharedState` finds them.
+    """
+    from mosld_bench.compat.torch import before_writes, memory
+
+    weights = defaultdict(list)
+    for tensor in (*base.parameters(), *base.buffers()):
+        weights[memory(tensor)].append(tensor)
+    weights.pop(0, None)
+
+    def move_out(address: int) -> None:
+        for tensor in weights.pop(address):
+            tensor.data = tensor.data.clone()
+
+    with before_writes(weights, move_out):
+        yield
 
 
 def unshare_trainable(model: nn.Module, base: nn.Module) -> list[nn.Parameter]:
@@ -56,8 +97,10 @@ def unshare_trainable(model: nn.Module, base: nn.Module) -> list[nn.Parameter]:
     """
     import torch
 
-    pristine = {p.data_ptr() for p in base.parameters()}
-    owned = [p for p in model.parameters() if p.requires_grad and p.data_ptr() in pristine]
+    from mosld_bench.compat.torch import memory
+
+    pristine = {memory(p) for p in base.parameters()}  # of which a trained parameter may be a part
+    owned = [p for p in model.parameters() if p.requires_grad and memory(p) in pristine]
     for parameter in owned:
         parameter.data = parameter.data.to(torch.float32, copy=True)
     return owned

@@ -7,7 +7,8 @@ By the entry point group ``mosld_bench.methods`` of an installed package (the bu
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -109,10 +110,11 @@ def names() -> dict[str, str]:
 def load_plugin(module: str) -> None:
     """Import ``module`` so that its ``register`` calls take effect (``--plugin module``).
 
-    Raises BenchError where it cannot be imported.
+    Raises BenchError where it cannot be imported, or changes torch's settings by being imported.
     """
     try:
-        importlib.import_module(module)
+        with _settings_kept(f"plug-in {module!r}"):
+            importlib.import_module(module)
     except BenchError:
         raise
     except Exception as error:
@@ -120,6 +122,21 @@ def load_plugin(module: str) -> None:
             f"The plug-in {module!r} cannot be imported: {type(error).__name__}: {error}. It must be a module on "
             f"PYTHONPATH or of an installed package."
         ) from error
+
+
+@contextmanager
+def _settings_kept(importer: str) -> Iterator[None]:
+    """Raise BenchError where the import inside the block changes settings of torch that hold for all methods."""
+    from mosld_bench.methods.shared_state import TorchSettings
+
+    settings = TorchSettings()
+    yield
+    if changes := settings.changes():
+        settings.restore()
+        raise BenchError(
+            f"The {importer} changes {', '.join(changes)} when it is imported, and with it the numbers of every other "
+            f"method of the process. Set that inside the method's own forward, and back."
+        )
 
 
 def get(name: str) -> Method:
@@ -138,7 +155,10 @@ def get(name: str) -> Method:
         else:
             raise UnknownNameError("method", name, names(), "Another package's method needs --plugin MODULE.")
         try:
-            cls = EntryPoint(name, target, GROUP).load()
+            with _settings_kept(f"method {name!r} ({target})"):
+                cls = EntryPoint(name, target, GROUP).load()
+        except BenchError:
+            raise
         except Exception as error:
             raise BenchError(
                 f"The method {name!r} ({target}) cannot be loaded: {type(error).__name__}: {error}."

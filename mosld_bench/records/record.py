@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mosld_bench.spec.trial import Domain, Fit, Trial
@@ -30,6 +30,22 @@ class Metric(Strict):
     chance: float | None = Field(description="expected score of a uniform guess, none where undefined")
     primary: bool = Field(description="whether the tables show this metric for the task")
     higher_is_better: bool = Field(True, description="whether a larger value is a better one")
+    tied: int | None = Field(
+        None,
+        description="of a task with options, the items in which several have the highest score, of which lm-eval takes "
+        "the first; none of other tasks",
+    )
+
+
+class Unscored(Strict):
+    """A metric of a task that came to no number; the other numbers of the trial stand without it."""
+
+    task: str = Field(description="the task that was scored")
+    role: Domain = Field(description="as of a metric")
+    metric: str = Field(description="lm-eval's name with its filter")
+    primary: bool = Field(description="as of a metric")
+    higher_is_better: bool = Field(description="as of a metric")
+    reason: str = Field(description="what it came to instead, in a few words")
 
 
 @pydantic_dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -50,7 +66,20 @@ class Point:
     seconds: float = Field(description="wall seconds since training began, validation included")
 
 
-class TrainInfo(Strict):
+#: Fields that records of earlier versions lack. They are in a file where they say something: old ones stay as they are.
+_LATER = frozenset({"cut_items", "generated_with_cache", "unscored"})
+
+
+class _Grown(Strict):
+    """Something to which fields were added."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_later_fields(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = content(self)
+        return {key: value for key, value in fields.items() if key not in _LATER or value not in ({}, None, ())}
+
+
+class TrainInfo(_Grown):
     """What training took. Times are wall seconds."""
 
     steps: int = Field(description="optimiser steps taken")
@@ -58,6 +87,11 @@ class TrainInfo(Strict):
     exposures: dict[str, float] = Field(description="task -> how often each of its training items was seen")
     train_items: dict[str, int] = Field(description="task -> items that were trained on")
     validation_items: dict[str, int] = Field(description="task -> items that the validation loss is taken over")
+    cut_items: dict[str, int] = Field(
+        default_factory=dict,
+        description="task -> items that were trained on without the beginning of their prompt or the end of their "
+        "answer, since they are longer than train.max_length or the model's window; left out where there are none",
+    )
     tokens: int = Field(description="tokens seen, padding left out")
     padding_share: float = Field(description="of the tokens computed, those that are padding: 0 to 1")
     seconds: float = Field(description="wall seconds of training, validation left out")
@@ -69,14 +103,20 @@ class TrainInfo(Strict):
     curve: tuple[Point, ...] = Field(description="the training curve, in the order of steps")
 
 
-class EvalInfo(Strict):
-    """What scoring took."""
+class EvalInfo(_Grown):
+    """What scoring took, and what it came to no number in."""
 
     seconds: float = Field(description="wall seconds of scoring every task")
     requests: int = Field(description="continuations that were scored, one for every option of an item")
     tokens_plain: int = Field(description="tokens that scoring every request by itself would compute")
     tokens_computed: int = Field(description="tokens computed, shared prefixes once")
     packed: bool = Field(description="whether shared prefixes were computed once; false where the model cannot")
+    unscored: tuple[Unscored, ...] = Field((), description="metrics that came to no number, if any")
+    cut_items: dict[str, int] = Field(
+        default_factory=dict,
+        description="task -> items that were scored without the beginning of their prompt (or the end of an option), "
+        "since they are longer than the model's window; left out where there are none",
+    )
     generated_with_cache: bool | None = Field(
         None,
         description="whether answers were written with kept keys and values; false where the model cannot, and read "
@@ -100,6 +140,11 @@ class Record(Strict):
     )
     meta_info: dict[str, Any] = Field(default_factory=dict, description="what the numbers came from")
     error: str | None = Field(None, description="the traceback, where the trial failed")
+
+    @property
+    def unscored(self) -> tuple[Unscored, ...]:
+        """The metrics that came to no number."""
+        return self.eval_info.unscored if self.eval_info else ()
 
 
 @dataclass(frozen=True)

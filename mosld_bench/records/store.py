@@ -11,6 +11,7 @@ results/STUDY/profile.json           what `mosld-bench profile` measured
 from __future__ import annotations
 
 import gc
+import glob
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from mosld_bench.errors import BadFileError
+from mosld_bench.errors import BadFileError, BenchError
 from mosld_bench.records.overlap import Overlap, Overlaps
 from mosld_bench.records.profile import Profile
 from mosld_bench.records.published import Published
@@ -126,7 +127,7 @@ class Store:
 
         What cannot be read is left out: a run of the study that it belongs to reports it.
         """
-        for path in sorted(self.results.glob(f"*/{planned.trial.id}/record.json")):
+        for path in sorted(self.results.glob(f"*/{glob.escape(planned.trial.id)}/record.json")):
             with suppress(BadFileError):
                 record = _read_record(path)
                 size = record.size
@@ -150,7 +151,7 @@ class Store:
 
         Raises BadFileError for a file that is no record.
         """
-        for path in sorted(self.results.glob(f"{study or '*'}/*/record.json")):
+        for path in sorted(self.results.glob(f"{glob.escape(study) if study else '*'}/*/record.json")):
             yield _read_record(path)
 
     def failures(self, study: str) -> dict[str, str]:
@@ -159,7 +160,7 @@ class Store:
         Raises BadFileError for a file that is no record.
         """
         errors = {}
-        for path in sorted(self.results.glob(f"{study}/*/failure.json")):
+        for path in sorted(self.results.glob(f"{glob.escape(study)}/*/failure.json")):
             error = _read_record(path).error or ""
             errors[path.parent.name] = (error.strip().splitlines() or ["no error was noted"])[-1]
         return errors
@@ -236,9 +237,26 @@ class Store:
             published=published,
         )
 
+    def check_writable(self, study: str) -> None:
+        """Raises BenchError where records of ``study`` could not be written."""
+        check_writable(self.results / study)
+
     def _write(self, path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content)
+
+
+def check_writable(folder: Path) -> None:
+    """Make ``folder`` if it is not there. Raises BenchError where that, or a file in it, cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BenchError(
+            f"Nothing can be written to {folder} ({error.strerror}). Make it writable, or work in another folder by "
+            f"--root."
+        ) from None
 
 
 def replace_file(path: Path, content: bytes) -> None:

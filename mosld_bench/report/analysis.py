@@ -1,22 +1,26 @@
 """Analysis: what the records of a study say, before any table is set.
 
 `analyse` decides once which records count (`selection.py`) and what the rows of the report are (`rows.py`); tables,
-figures and sections only read the `Analysis` that it gives. Scores are fractions (0 to 1).
+figures and sections only read the `Analysis` that it gives. Scores are lm-eval's numbers; which of two is better, and
+how they are printed, is asked of their `Scale`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mosld_bench.format import one_line
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.profile import Profile
 from mosld_bench.records.published import Published
-from mosld_bench.records.record import Metric, Record
+from mosld_bench.records.record import Metric, Record, Unscored
+from mosld_bench.records.scale import SHARE, Scale
 from mosld_bench.records.store import Sources
 from mosld_bench.report import stats
 from mosld_bench.report.rows import Row, make_rows, seed_scores
+from mosld_bench.report.scales import Scales, find_scales
 from mosld_bench.report.selection import Failure, select
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
@@ -27,12 +31,16 @@ ALPHA = 0.05  # the level below which an adjusted p separates two rows
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row minus another of its block, over common seeds; ``adjusted`` is Holm's p within the block."""
+    """A row minus another of its block, over common seeds; ``adjusted`` is Holm's p within the block.
+
+    ``scale`` is that of the scores: a negative difference is the better one where lower is better.
+    """
 
     row: Row
     other: Row
     difference: stats.Difference
     adjusted: float | None
+    scale: Scale
 
     @property
     def separated(self) -> bool:
@@ -63,6 +71,7 @@ class Analysis:
     superseded: int = 0
     unasked: int = 0
     outdated: frozenset[str] = frozenset()
+    scales: Scales = field(default_factory=Scales)
 
     # What there is
 
@@ -133,7 +142,7 @@ class Analysis:
 
     def title(self, task: str) -> str:
         """The task's name as tables print it."""
-        return str(self._metadata(task).get("title") or task)
+        return one_line(str(self._metadata(task).get("title") or task))
 
     def benchmark(self, task: str) -> str:
         """The name under which papers report the task, whichever way it is scored."""
@@ -154,8 +163,65 @@ class Analysis:
     @property
     def measure(self) -> str:
         """What the scores are: accuracy, or where tasks are scored otherwise (ROUGE, exact match) just a score."""
-        metrics = [metric for task in self.task_names if (metric := self.metric(task))]
-        return "accuracy" if all(metric.metric.startswith("acc") for metric in metrics) else "score"
+        metrics = [metric for task in self.task_names if (metric := self.scales.primary.get(task))]
+        return "accuracy" if all(metric.startswith("acc") for metric in metrics) else "score"
+
+    def scale(self, of: Domain | str) -> Scale:
+        """The scale of a task, or the one of a domain's tasks; that of a share where no record tells, or several do."""
+        scale = self.scales.common(self.tasks_in(of)) if isinstance(of, Domain) else self.scales.of(of)
+        return scale or SHARE
+
+    def scale_under(self, metric: str | None, domain: Domain) -> Scale:
+        """The scale of a domain's tasks under a metric, None for their primary ones."""
+        return self.scales.common(self.tasks_in(domain), metric) or SHARE
+
+    def unlike_under(self, metric: str | None) -> bool:
+        """Whether a domain has no mean under a metric, None for the primary ones."""
+        return any(self.scales.unlike(self.tasks_in(domain), metric) for domain in self.domains)
+
+    @property
+    def shares(self) -> bool:
+        """Whether every task is scored by a share where more is better, so that nothing has to be said of scales."""
+        return {self.scale(task) for task in self.task_names} <= {SHARE}
+
+    def unlike(self, domain: Domain) -> bool:
+        """Whether a domain has no mean, since its tasks are scored on several scales."""
+        return self.scales.unlike(self.tasks_in(domain))
+
+    def averaged(self) -> list[Domain]:
+        """The domains over which means are taken, in-domain first."""
+        return [domain for domain in self.domains if not self.unlike(domain)]
+
+    def compared(self) -> list[Domain | str]:
+        """On what rows are compared: the mean of each domain, or its tasks one by one where it has none."""
+        return [of for domain in self.domains for of in (self.tasks_in(domain) if self.unlike(domain) else (domain,))]
+
+    def label(self, of: Domain | str) -> str:
+        """A domain's label or a task's title, as a heading has it."""
+        return of.label if isinstance(of, Domain) else self.title(of)
+
+    def metric_name(self, task: str) -> str:
+        """lm-eval's name of a task's primary metric, without the filter `none`; empty where no record tells."""
+        return self.scales.primary.get(task, "").removesuffix(",none")
+
+    def tied_items(self) -> dict[str, tuple[int, int, int]]:
+        """Task -> the least and the most items in which a record's best options are equal, and the items of the task.
+
+        Of the tasks that have any.
+        """
+        metrics = [m for record in self.records for m in record.metrics if m.primary and m.tied is not None]
+        counts = {
+            task: [(m.tied or 0, m.items) for m in metrics if m.task == task] for task in self.task_names
+        }  # fmt: skip
+        return {
+            task: (min(pairs)[0], max(pairs)[0], pairs[0][1])
+            for task, pairs in counts.items()
+            if any(tied for tied, _ in pairs)
+        }
+
+    def unscored(self) -> list[tuple[Record, Unscored]]:
+        """The primary metrics that came to no number, record by record."""
+        return [(record, absent) for record in self.records for absent in record.unscored if absent.primary]
 
     def metric(self, task: str) -> Metric | None:
         """The primary metric of a task, from the first record that has it."""
@@ -170,7 +236,7 @@ class Analysis:
 
     def under(self, metric: str, row: Row) -> Row:
         """The row as another metric than the primary scores it."""
-        return replace(row, seeds=tuple(seed_scores(self.study, row.setting, row.records, metric=metric)))
+        return replace(row, seeds=tuple(seed_scores(self.study, row.setting, row.records, self.scales, metric=metric)))
 
     def chance(self, tasks: Sequence[str]) -> float | None:
         """Mean chance level; None unless every task has one."""
@@ -185,24 +251,36 @@ class Analysis:
         errors = [stats.item_error([seed.errors.get(task) for task in self.tasks_in(domain)]) for seed in seeds]
         return [error for error in errors if error is not None]
 
+    def without_item_error(self) -> list[str]:
+        """The metrics, as lm-eval names them, of tasks whose records have no standard error over items."""
+        without = {m.task for r in self.records for m in r.metrics if m.primary and m.stderr is None and m.items > 1}
+        return list(dict.fromkeys(self.metric_name(task) for task in self.task_names if task in without))
+
     # Comparisons within a block
 
-    def scored(self, condition: Condition) -> list[Row]:
-        """The rows of a block that have an in-domain mean."""
-        return [row for row in self.trained if row.condition == condition and row.score is not None]
+    def scored(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:
+        """The rows of a block that have the in-domain mean, or another score."""
+        return [row for row in self.trained if row.condition == condition and row.by_seed(of)]
 
-    def contenders(self, condition: Condition) -> list[Row]:
+    def contenders(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:
         """Of a block of equal size or equal rank, the rows with the most seeds.
 
-        A mean over fewer scatters more: it would often be the highest by chance, and nothing could be tested.
+        A mean over fewer scatters more: it would often be the best by chance, and nothing could be tested.
         """
-        rows = [row for row in self.scored(condition) if row.ranked]
-        most = max((len(row.by_seed()) for row in rows), default=0)
-        return [row for row in rows if len(row.by_seed()) == most]
+        rows = [row for row in self.scored(condition, of) if row.ranked]
+        most = max((len(row.by_seed(of)) for row in rows), default=0)
+        return [row for row in rows if len(row.by_seed(of)) == most]
 
-    def best(self, condition: Condition) -> Row | None:
-        """The highest in-domain mean of a block's contenders; None where there is none."""
-        return max(self.contenders(condition), key=lambda row: row.score or 0.0, default=None)
+    def best(self, condition: Condition, of: Domain | str = Domain.IN) -> Row | None:
+        """The best in-domain mean of a block's contenders, or another score; None where there is none."""
+        return self.scale(of).best(self.contenders(condition, of), lambda row: row.mean_sd(of)[0] or 0.0)
+
+    def best_on(self, condition: Condition, task: str) -> list[Row]:
+        """The contenders with the best score on a task; several where they are equal."""
+        best = self.best(condition, task)
+        return [
+            row for row in self.contenders(condition, task) if best and row.mean_sd(task)[0] == best.mean_sd(task)[0]
+        ]
 
     def against_best(self, condition: Condition) -> list[Comparison]:
         """Every other row of a block minus the best one."""
@@ -221,34 +299,36 @@ class Analysis:
         tested = {c.row.key for c in self.against_best(condition) if c.adjusted is not None}
         return [row for row in self.scored(condition) if row.key not in {best.key, *tested}]
 
-    def against_reference(self, condition: Condition, domain: Domain = Domain.IN) -> list[Comparison]:
+    def against_reference(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Comparison]:
         """Every other row of a block minus the study's reference in it; empty where that is missing.
 
         Empty, too, for rows at their native size, which nothing makes comparable.
         """
         rows = (row for row in self.trained if row.condition == condition and row.ranked)
         reference = next((row for row in rows if row.recipe.name == self.study.reference), None)
-        return self._against(reference, domain) if reference else []
+        return self._against(reference, of) if reference else []
 
-    def _against(self, other: Row, domain: Domain) -> list[Comparison]:
+    def _against(self, other: Row, of: Domain | str) -> list[Comparison]:
         """Every row of the block of ``other`` minus it, where the two have a seed in common."""
         rows = [row for row in self.trained if row.condition == other.condition and row.key != other.key]
-        paired = [(row, stats.paired(row.by_seed(domain), other.by_seed(domain))) for row in rows]
+        paired = [(row, stats.paired(row.by_seed(of), other.by_seed(of))) for row in rows]
         pairs = [(row, difference) for row, difference in paired if difference is not None]
         adjusted = stats.holm([difference.p for _, difference in pairs])
-        return [Comparison(row, other, delta, p) for (row, delta), p in zip(pairs, adjusted, strict=True)]
+        scale = self.scale(of)
+        return [Comparison(row, other, delta, p, scale) for (row, delta), p in zip(pairs, adjusted, strict=True)]
 
 
 def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis:
     """Choose the records that count and put them into rows; ``trials`` is the study's whole plan.
 
-    Raises BenchError where no record counts.
+    Raises BenchError where no record counts, or where a task's definition names a scale that does not exist.
     """
     selection = select(study, trials, sources)
+    scales = find_scales(selection.records, sources.tasks)
     return Analysis(
         study=study,
         trials=tuple(trials),
-        rows=make_rows(study, trials, selection.records),
+        rows=make_rows(study, trials, selection.records, scales),
         tasks=sources.tasks,
         overlaps=sources.overlaps,
         other_overlaps=sources.other_overlaps,
@@ -260,4 +340,5 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         superseded=selection.superseded,
         unasked=selection.unasked,
         outdated=sources.outdated,
+        scales=scales,
     )

@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from mosld_bench.format import counted
+from mosld_bench.records.scale import MISSING as MISSING
+from mosld_bench.records.scale import SHARE
 from mosld_bench.spec.budget import Native
 from mosld_bench.spec.trial import Condition
-
-MISSING = "–"
 
 
 def percent(value: float | None, *, sign: bool = False) -> str:
     """A fraction in per cent: 0.685 -> '68.5', with ``sign`` '+68.5'. A true minus, no signed zero, and – for None."""
-    if value is None:
-        return MISSING
-    text = f"{100 * value:{'+' if sign else ''}.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")
+    return SHARE.text(value, sign=sign)
 
 
 def count(value: float | None) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mosld_bench.records.published import AVERAGE, PARAMETERS_TABLE, RANK, PrintedScore, Protocol, Published
+from mosld_bench.records.scale import SHARE
 from mosld_bench.report import stats
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.rows import Row
@@ -61,20 +62,20 @@ class ComparedScore:
 def compared_scores(analysis: Analysis, published: Published) -> list[ComparedScore]:
     """Every printed score of the study's tables that has a place in this study, in the order of the tables.
 
-    An average has one where it is over just the study's in-domain tasks. Of an average that is a slip, the mean of the
-    printed scores is compared.
+    An average has one where it is over just the study's in-domain tasks. What is a slip is compared as it must have
+    been meant (`Published.right`).
     """
     compared = []
     for name in analysis.study.published:
         if name == PARAMETERS_TABLE:
             continue
-        slipped = {average.printed: average.mean for average in published.averages(name) if average.slipped}
+        right = published.right(name)
         benchmarks = {score.task for score in published.scores(name)} - {AVERAGE} or set(published.protocol.tasks)
         for printed in published.scores(name):
             of = _scored(analysis, printed, benchmarks)
             row = _row(analysis, published.protocol, printed)
             if of is not None and row is not None:
-                level = float(slipped[printed]) / 100 if printed in slipped else printed.accuracy
+                level = float(right.get(printed, printed.percent)) / 100
                 comparison = _Comparison(analysis, published.protocol, row, of, printed, level)
                 compared.append(comparison.result(name))
     return compared
@@ -83,8 +84,11 @@ def compared_scores(analysis: Analysis, published: Published) -> list[ComparedSc
 def _scored(analysis: Analysis, printed: PrintedScore, benchmarks: set[str]) -> Domain | str | None:
     """What of our rows a printed score is of: the in-domain mean, or the task of that name; None for neither.
 
-    ``benchmarks`` are those that the averages of its table are over.
+    ``benchmarks`` are those that the averages of its table are over. None, too, where a task of the study is not scored
+    by a share.
     """
+    if any(analysis.scale(task) != SHARE for task in analysis.study.in_domain):
+        return None  # the paper prints accuracies
     tasks = {analysis.benchmark(task): task for task in analysis.study.in_domain}
     if printed.task == AVERAGE:
         return Domain.IN if benchmarks == set(tasks) else None

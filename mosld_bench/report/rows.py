@@ -1,6 +1,6 @@
 """The rows of a report: the records of one recipe under one condition, with their scores seed by seed.
 
-Scores are fractions (0 to 1). A mean over tasks is there only where every task of it has a score.
+Scores are lm-eval's numbers. A mean over tasks is there only where every task of it has a score, all on one scale.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mosld_bench.records.record import Metric, Record
 from mosld_bench.report import stats
+from mosld_bench.report.scales import Scales
 from mosld_bench.spec.budget import Budget, Native
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
@@ -22,13 +23,15 @@ class SeedScores:
     """What one seed scored: by one model, or in the setting ``single`` by one model a task.
 
     ``scores`` and ``errors`` (standard errors over items) are by task, ``means`` over the tasks of a domain; what
-    cannot be known is left out, an error that a metric does not give is None.
+    cannot be known is left out, an error that a metric does not give is None. ``complete``: whether every in-domain
+    task has a score.
     """
 
     seed: int
     scores: Mapping[str, float]
     errors: Mapping[str, float | None]
     means: Mapping[Domain, float]
+    complete: bool
 
 
 class RowKey(NamedTuple):
@@ -82,6 +85,11 @@ class Row:
         """Trainable parameters of its first record with a size; None without one."""
         return next((record.size.trainable for record in self.records if record.size), None)
 
+    @property
+    def n(self) -> int:
+        """Seeds with a score on every in-domain task."""
+        return sum(seed.complete for seed in self.seeds)
+
     def by_seed(self, of: Domain | str = Domain.IN) -> dict[int, float]:
         """Seed -> mean over a domain, or score of the task of that name; seeds without one are left out."""
         if isinstance(of, Domain):
@@ -98,7 +106,7 @@ class Row:
         return self.mean_sd()[0]
 
 
-def make_rows(study: Study, trials: Sequence[Trial], records: Sequence[Record]) -> tuple[Row, ...]:
+def make_rows(study: Study, trials: Sequence[Trial], records: Sequence[Record], scales: Scales) -> tuple[Row, ...]:
     """The rows that the plan asks for, with or without a record.
 
     Frozen rows come first, then rows at their native size (full fine-tuning before others), then those that are
@@ -117,7 +125,7 @@ def make_rows(study: Study, trials: Sequence[Trial], records: Sequence[Record]) 
             recipes[recipe],
             condition if several else condition._replace(model=""),
             tuple(members),
-            tuple(seed_scores(study, condition.setting, members)),
+            tuple(seed_scores(study, condition.setting, members, scales)),
         )
         for (recipe, condition), members in grouped.items()
     ]
@@ -125,13 +133,15 @@ def make_rows(study: Study, trials: Sequence[Trial], records: Sequence[Record]) 
 
 
 def seed_scores(
-    study: Study, setting: str, records: Sequence[Record], *, metric: str | None = None
+    study: Study, setting: str, records: Sequence[Record], scales: Scales, *, metric: str | None = None
 ) -> Iterator[SeedScores]:
     """Scores seed by seed, under each task's primary metric or the one called ``metric``.
 
     In the setting ``single`` a task's score is that of its own model; out-of-domain scores are averaged over
-    the models, and are there only if all models are.
+    the models, and are there only if all models are. A domain whose tasks have several ``scales`` has no mean.
     """
+    tasks = {Domain.IN: study.in_domain, Domain.OUT: study.out_of_domain}
+    averaged = {domain: names for domain, names in tasks.items() if not scales.unlike(names, metric)}
     for seed in sorted({record.trial.seed for record in records}):
         of_seed = [record for record in records if record.trial.seed == seed]
         values: dict[str, list[Metric]] = {}
@@ -144,9 +154,9 @@ def seed_scores(
         complete = {task: values[task] for task, n in expected.items() if len(values.get(task, ())) == n}
         scores = {task: sum(value.value for value in of_task) / len(of_task) for task, of_task in complete.items()}
         errors = {task: of_task[0].stderr for task, of_task in complete.items()}
-        tasks = {Domain.IN: study.in_domain, Domain.OUT: study.out_of_domain}
-        means = {domain: mean for domain, names in tasks.items() if (mean := _mean(scores, names)) is not None}
-        yield SeedScores(seed, scores, errors, means)
+        means = {domain: mean for domain, names in averaged.items() if (mean := _mean(scores, names)) is not None}
+        answered = bool(study.in_domain) and all(task in scores for task in study.in_domain)
+        yield SeedScores(seed, scores, errors, means, answered)
 
 
 def _mean(scores: Mapping[str, float], tasks: Sequence[str]) -> float | None:

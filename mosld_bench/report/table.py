@@ -1,19 +1,21 @@
 """A table as data, and its LaTeX.
 
-A `Table` has two faces. `frame` holds the numbers at full precision (accuracies as fractions, missing as
-empty) and becomes the CSV; `rows` hold what is printed (percent, one decimal, – for missing) and become
+A `Table` has two faces. `frame` holds the numbers at full precision (accuracies as fractions, perplexities as they
+are, missing as empty) and becomes the CSV; `rows` hold what is printed (shares in per cent, – for missing) and become
 LaTeX and the PDF.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from mosld_bench.report.labels import percent
+from mosld_bench.format import one_line
+from mosld_bench.records.scale import Scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,13 +93,15 @@ class Table:
         """``NAME.csv`` and ``NAME.tex``, the same bytes for the same analysis."""
         if self.frame is not None:
             text = self.frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-            (folder / f"{self.name}.csv").write_text(text, encoding="utf-8")
-        (folder / f"{self.name}.tex").write_text(latex(self), encoding="utf-8")
+            (folder / f"{self.name}.csv").write_text(text, encoding="utf-8", errors="replace")
+        (folder / f"{self.name}.tex").write_text(latex(self), encoding="utf-8", errors="replace")
 
 
-def score_cell(mean: float | None, sd: float | None, *, bold: bool = False, mark: str = "") -> Cell:
-    """A mean and its standard deviation, both fractions, in per cent."""
-    return Cell(percent(mean), "" if sd is None else f"± {percent(sd)}", bold, mark)
+def score_cell(
+    scale: Scale, mean: float | None, sd: float | None = None, *, bold: bool = False, mark: str = ""
+) -> Cell:
+    """A mean and its standard deviation, as their ``scale`` prints them."""
+    return Cell(scale.text(mean), "" if mean is None else scale.spread(mean, sd), bold, mark)
 
 
 _TEX = {
@@ -111,20 +115,47 @@ _TEX = {
     "±": r"$\pm$",
     "†": r"\dag{}",
     "–": "--",
+    "—": "---",
     "≥": r"$\ge$",
+    "≤": r"$\le$",
+    "→": r"$\to$",
+    "←": r"$\leftarrow$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "∞": r"$\infty$",
+    "|": r"\textbar{}",
+    "…": r"\dots{}",
+    "“": "``",
+    "”": "''",
+    "‘": "`",
+    "’": "'",
 }
 
 
+def _greek(letter: str) -> str:
+    """LaTeX's command for a Greek letter."""
+    name = unicodedata.name(letter).split()[-1].replace("LAMDA", "LAMBDA")
+    return f"$\\{name.lower() if letter.islower() else name.capitalize()}$"
+
+
+_TEX |= {letter: _greek(letter) for letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"}
+
+
+_LAST_LATIN = "\u017f"  # of the letters that every LaTeX knows
+
+
 def tex_text(text: str) -> str:
-    """Any text, safe to \\input."""
-    return "".join(_TEX.get(character, character) for character in text)
+    """Any text in one line, safe to \\input. Letters that LaTeX has no command for stay as they are."""
+    return "".join(_TEX.get(character, character) for character in one_line(text))
 
 
 def latex(table: Table) -> str:
-    """A booktabs tabular, ready to \\input into a table environment (packages: booktabs, graphicx)."""
+    """A booktabs tabular, ready to \\input into a table environment (packages: booktabs, graphicx).
+
+    A row is one line, and none begins with a bracket or an asterisk, which the command of the row before would take.
+    """
     letters = {"left": "l", "right": "r", "wrap": r"p{0.4\linewidth}"}
     lines = [
-        f"% {table.caption} Needs the packages booktabs and graphicx.",
         f"\\begin{{tabular}}{{{''.join(letters[column.align] for column in table.columns)}}}",
         r"\toprule",
     ]
@@ -133,10 +164,10 @@ def latex(table: Table) -> str:
         for start, span, group in column_groups(table.columns):
             cells.append(f"\\multicolumn{{{span}}}{{c}}{{{tex_text(group)}}}" if group else " & " * (span - 1))
             rules += [f"\\cmidrule(lr){{{start + 1}-{start + span}}}"] if group else []
-        lines += [" & ".join(cells) + r" \\", "".join(rules)]
+        lines += [_tex_row(cells), "".join(rules)]
     titles = [tex_text(column.title) for column in table.columns]
     turned = [f"\\rotatebox{{90}}{{{t}}}" if c.turned else t for c, t in zip(table.columns, titles, strict=True)]
-    lines += [" & ".join(turned) + r" \\", r"\midrule"]
+    lines += [_tex_row(turned), r"\midrule"]
     for row in table.rows:
         if row.ruled:
             lines.append(r"\midrule")
@@ -144,8 +175,16 @@ def latex(table: Table) -> str:
             heading = tex_text(row.cells[0].text)
             lines.append(f"\\multicolumn{{{len(table.columns)}}}{{l}}{{\\emph{{{heading}}}}} \\\\")
         else:
-            lines.append(" & ".join(map(_tex_cell, row.cells)) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+            lines.append(_tex_row(map(_tex_cell, row.cells)))
+    beyond = "".join(sorted({character for line in lines for character in line if character > _LAST_LATIN}))
+    needs = "Needs the packages booktabs and graphicx" + (f", and LuaLaTeX or XeLaTeX for {beyond}" if beyond else "")
+    return "\n".join([f"% {one_line(table.caption)} {needs}.", *lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _tex_row(cells: Iterable[str]) -> str:
+    r"""A row of set cells. What ends or rules the row before takes a ``[`` or ``*`` that follows for its argument."""
+    row = " & ".join(cells)
+    return f"{'{}' if row.lstrip().startswith(('[', '*')) else ''}{row} \\\\"
 
 
 def _tex_cell(cell: Cell) -> str:

@@ -19,6 +19,7 @@ from mosld_bench.errors import ResourceError
 from mosld_bench.records.record import Outcome
 from mosld_bench.run.checks import local_gpus
 from mosld_bench.run.executor import Ended, RunWatcher, WorkerDeath, dispatch
+from mosld_bench.run.ray_places import TempFolder, check_address
 from mosld_bench.spec.trial import Fit, PlannedTrial, Resources, Trial
 from mosld_bench.trial.execute import execute, failed
 from mosld_bench.trial.session import Progress, Session, WorkerConfig
@@ -38,6 +39,7 @@ class RayExecutor:
         """
         self._config, self._gpus, self._cpus, self._address = config, gpus, cpus, address
         self._ray: Any = None
+        self._temp: TempFolder | None = None
 
     def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher) -> Iterator[Outcome]:
         """See `Executor.run`. Nothing is started where there is nothing to run."""
@@ -58,23 +60,34 @@ class RayExecutor:
         """End all workers, and Ray itself where it was started here."""
         if self._ray is not None:
             self._ray.shutdown()
+        if self._temp is not None:
+            self._temp.remove()
 
     def _start(self) -> tuple[float, float]:
-        """Start Ray on this machine. Returns (GPUs, CPUs) to use."""
+        """Start Ray on this machine. Returns (GPUs, CPUs) to use. Raises ResourceError where it does not start."""
         from mosld_bench.trial.device import cores
 
         gpus, cpus = local_gpus(self._gpus), self._cpus or cores()
-        self._ray.init(address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, **_QUIET)
+        self._temp = TempFolder()
+        machine = {"num_cpus": cpus, "num_gpus": gpus, "_temp_dir": self._temp.path}
+        try:
+            self._ray.init(address="local", include_dashboard=False, **machine, **_QUIET)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ResourceError(
+                f"Ray does not start on this machine ({type(error).__name__}: {_first_line(error)}). Its files go to "
+                f"{self._temp.path}, below TMPDIR. --executor inline needs no Ray."
+            ) from error
         return gpus, cpus
 
     def _join(self, address: str) -> tuple[float, float]:
         """Join a Ray cluster. Returns (GPUs, CPUs) to use."""
+        check_address(address)
         try:
             self._ray.init(address=address, **_QUIET)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ResourceError(
-                f"No Ray cluster answers at --ray-address {address}: {error}. If it is up, it may ask for a token: "
-                f"set RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its head node."
+                f"No Ray cluster answers at --ray-address {address}: {_first_line(error)} If it is up, it may ask for "
+                f"a token: set RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its head node."
             ) from error
         present = self._ray.cluster_resources()
         gpus, cpus = present.get("GPU", 0), present.get("CPU", 0)
@@ -82,6 +95,11 @@ class RayExecutor:
             if asked is not None and asked > there:
                 raise ResourceError(f"{option} {asked} was asked for, but the Ray cluster has {there:g}.")
         return (gpus if self._gpus is None else self._gpus), (cpus if self._cpus is None else self._cpus)
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error of Ray says, without the advice that goes on for pages below."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def worker_count(resources: Resources, *, gpus: float, cpus: float, trials: int) -> int:

@@ -14,6 +14,10 @@ from pydantic_core import CoreSchema, core_schema
 
 from mosld_bench.errors import BudgetError
 
+#: The largest count of parameters and the largest rank that are read: more than any model has.
+MAX_PARAMETERS, MAX_RANK = 10**13, 10**6
+
+_LONGEST = 120  # characters
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
@@ -37,7 +41,13 @@ class Budget(str):
         """The budget that ``text`` spells, equal to it. Raises BudgetError, with what is allowed, for any other."""
         for kind in (Native, Rank, Count, Share, SizeOf):
             if kind.pattern.fullmatch(text):
+                if len(text) > _LONGEST or not kind(text)._is_possible():
+                    raise BudgetError(
+                        f"The budget {text[:40]!r}{'…' if len(text) > 40 else ''} is out of reach: a count is 1 to "
+                        f"{MAX_PARAMETERS:,}, a share more than 0% and at most 10,000%, a rank 1 to {MAX_RANK:,}"
+                    )
                 return kind(text)
+        text = text if len(text) < 100 else f"{text[:100]}…"
         raise BudgetError(
             f"{text!r} is not a budget; allowed are a count (60000, 250k, 1.5m), a share of the base model (0.5%), "
             f"another recipe's size (lora-r8), a rank (r8) and native"
@@ -47,6 +57,10 @@ class Budget(str):
     def label(self) -> str:
         """The budget in words, as a heading or a caption has it."""
         raise NotImplementedError
+
+    def _is_possible(self) -> bool:
+        """Whether any model could be given this size."""
+        return True
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -82,6 +96,9 @@ class Rank(Budget):
         """As rank 8."""
         return f"rank {self.rank}"
 
+    def _is_possible(self) -> bool:
+        return 1 <= self.rank <= MAX_RANK
+
 
 class Count(Budget):
     """A number of trainable parameters: 60000, 250k, 1.5m."""
@@ -99,6 +116,9 @@ class Count(Budget):
         """As 60,000 parameters."""
         return f"{int(self):,} parameters" if self.isdigit() else f"{self} parameters"
 
+    def _is_possible(self) -> bool:
+        return 1 <= self.parameters <= MAX_PARAMETERS
+
 
 class Share(Budget):
     """A share of the base model's parameters, in per cent: 0.5%."""
@@ -114,6 +134,9 @@ class Share(Budget):
     def label(self) -> str:
         """As 0.5% of the base model."""
         return f"{self} of the base model"
+
+    def _is_possible(self) -> bool:
+        return 0 < self.fraction <= 100
 
 
 class SizeOf(Budget):
@@ -135,6 +158,9 @@ class SizeOf(Budget):
     def label(self) -> str:
         """As size of lora at rank 8."""
         return f"size of {self.recipe} at rank {self.rank}"
+
+    def _is_possible(self) -> bool:
+        return 1 <= self.rank <= MAX_RANK
 
 
 #: The only budget of its kind.

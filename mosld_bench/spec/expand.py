@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.spec.budget import NATIVE, Budget, Rank
+from mosld_bench.spec.model_folder import content_digest
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import GeneralData, ModelSpec, Setting, Trial, digest
 
@@ -27,7 +29,7 @@ def trials_of(study: Study, recipes: Sequence[Recipe], digests: Mapping[str, str
     `distinct` drops the repetitions.
     """
     for spec in study.models:
-        model = spec.model_copy(update={"revision": spec.revision or _embedded_digest(spec.name)})
+        model = spec.model_copy(update={"revision": spec.revision or _weights_digest(spec)})
         shared = _shared(study, model, digests)
         amounts = study.general.amounts() if study.general else [None]
         for general, budget, asked, recipe in product(amounts, study.budgets, study.settings, recipes):
@@ -92,8 +94,10 @@ def _applies(budget: Budget, recipe: Recipe) -> bool:
     return recipe.method not in {"base", "full"} and not (isinstance(budget, Rank) and "r" not in recipe.params)
 
 
-def _embedded_digest(name: str) -> str | None:
-    """The embedded model is identified by its weights; another by its revision, if it has one."""
-    if name != "embedded":
+def _weights_digest(spec: ModelSpec) -> str | None:
+    """The embedded model is identified by its weights, one in a folder by its files; one of the hub by its revision."""
+    if spec.folder is not None:
+        return content_digest(Path(spec.folder))
+    if spec.name != "embedded":
         return None
     return hashlib.sha256((MODEL_DIR / "model.safetensors").read_bytes()).hexdigest()[:12]

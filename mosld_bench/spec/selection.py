@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -21,7 +21,11 @@ class Selection(Strict):
         ("mixture",), description="mixture trains on all in-domain tasks together, single on one of them a trial"
     )
     budgets: tuple[Budget, ...] = Field((NATIVE,), description="what gives every recipe its size")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
+        (0, 1, 2),
+        min_length=1,
+        description="0 to 4294967295: the sign of a seed would change some draws and not others",
+    )
 
     @field_validator("recipes", "settings", "seeds", "budgets", mode="before")
     @classmethod
@@ -47,7 +51,7 @@ class GeneralSweep(Strict):
     """General data in several amounts, each a part of the study; 0 is the study without any."""
 
     task: str = Field(description="the task whose training split the items are drawn from")
-    items: tuple[int, ...] = Field(min_length=1, description="the amounts")
+    items: tuple[Annotated[int, Field(ge=0, le=10**9)], ...] = Field(min_length=1, description="the amounts")
 
     def amounts(self) -> list[GeneralData | None]:
         """One entry an amount, None for 0."""

@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mosld_bench.errors import DataError, UnknownNameError
+from mosld_bench.errors import BadFileError, DataError, UnknownNameError
 from mosld_bench.spec.expand import distinct, trials_of
+from mosld_bench.spec.model_folder import located
+from mosld_bench.spec.names import problem_of_study, problem_of_task
 from mosld_bench.spec.recipe import Recipe, load_recipes, select
 from mosld_bench.spec.selection import GeneralSweep, Selection, as_list, narrowed, without_repetitions
 from mosld_bench.spec.task_files import TaskFiles
@@ -71,6 +73,13 @@ class Study(Selection):
             content = {key: value for key, value in content.items() if key != "model"} | {"models": [content["model"]]}
         return content
 
+    @field_validator("name")
+    @classmethod
+    def _refuse_what_is_no_folder(cls, value: str) -> str:
+        if problem := problem_of_study(value):
+            raise ValueError(f"the name of a study {problem}; give another by --set name=NAME")
+        return value
+
     @field_validator("in_domain", "out_of_domain", "published", mode="before")
     @classmethod
     def _accept_single_name(cls, value: Any) -> Any:
@@ -79,6 +88,9 @@ class Study(Selection):
     @field_validator("in_domain", "out_of_domain")
     @classmethod
     def _refuse_repeated_tasks(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        for name in value:
+            if problem := problem_of_task(name):
+                raise ValueError(f"the name of a task {problem}; given: {name[:40]!r}")
         return without_repetitions(value)
 
     @field_validator("models")
@@ -99,14 +111,25 @@ class Study(Selection):
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top; its folder gives the study its name.
 
         Options that ask for trials narrow the parts of a study (`selection.narrowed`); the same keys in a file that
-        includes it take the place of the parts. Raises BadFileError with every problem of the file, each with its key.
+        includes it take the place of the parts.
+        A model that is named by a path gets the folder there, see `model_folder.located`.
+
+        Raises BadFileError with every problem of the file, each with its key, and ModelError for a path without a
+        model.
         """
         content = read_including(path, ("train", "evaluate", "resources"), _REPLACES)
         changes = {tuple(key.split(".")): value for key, value in (overrides or {}).items()}
         parts = narrowed(content.get("parts"), overrides or {})
         content = layered(content, changes, _REPLACES) | ({"parts": parts} if parts else {})
         where = f"{path}, with {', '.join(overrides)} given by options," if overrides else path
-        return parse(cls, where, {"name": path.resolve().parent.name, **content})
+        study = parse(cls, where, {"name": path.resolve().parent.name, **content})
+        models = tuple(map(located, study.models))
+        names = [model.name for model in models]
+        if len(set(names)) != len(names):
+            raise BadFileError(
+                f"{where} lists two models of one name ({', '.join(names)}); folders of models need names of their own."
+            )
+        return study.model_copy(update={"models": models})
 
     @property
     def trains(self) -> bool:

@@ -5,8 +5,9 @@ Light on purpose (no lm-eval, no torch), since planning needs it. `inputs/tasks.
 
 from __future__ import annotations
 
+import glob
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,38 +16,156 @@ from typing import Any
 import yaml
 
 from mosld_bench.errors import BadFileError, DataError
+from mosld_bench.spec.names import problem_of_task
+from mosld_bench.spec.yaml_reader import read_file
+
+#: Most files that a definition may be made of, so that files which include others twice come to an end.
+MAX_FILES = 100
+
+#: Keys of lm-eval's definitions that are true or false. To it any text is true, the word "no" too.
+_TRUTH_VALUES = frozenset(
+    {
+        "higher_is_better", "do_sample", "should_decontaminate", "unsafe_code", "ignore_case", "ignore_punctuation",
+        "ignore_numbers", "fewshot_as_multiturn", "trust_remote_code", "streaming",
+    }
+)  # fmt: skip
+
+#: Folders that lm-eval does not look into: what is there was not put there as a task.
+_IGNORED = frozenset({"__pycache__", ".ipynb_checkpoints"})
+
+FunctionOf = Callable[[str, Path], Any]
+"""Makes a value of what follows ``!function`` in a file of the folder given."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads lm-eval's YAML without importing the functions that it names."""
+def named(function: str, folder: Path) -> str:
+    """A function as its name, for whoever asks what a definition says: ``!function helper.text``."""
+    return f"!function {function}"
 
 
-_Loader.add_constructor("!function", lambda loader, node: f"!function {node.value}")
-
-
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, function_of: FunctionOf = named) -> dict[str, Any]:
     """The mapping in a file; empty where it holds something else, which is for lm-eval to report."""
+    content = read_file(path, lambda function: function_of(function, path.parent))
+    if not isinstance(content, dict):
+        return {}
+    for key, value in _entries(content):
+        if key in _TRUTH_VALUES and isinstance(value, str):
+            raise BadFileError(f"{path}, {key}: takes true or false; given: the word {value[:40]!r}.")
+    return content
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of nested mappings and lists, with its value."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key, inner
+            yield from _entries(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _entries(inner)
+
+
+def _including(
+    path: Path, function_of: FunctionOf, within: tuple[Path, ...], read: list[Path]
+) -> tuple[dict[str, Any], list[Path]]:
+    """What `TaskFiles` says of a file that the files ``within`` include; ``read``: every file read so far."""
+    if within and not path.exists():
+        raise BadFileError(f"{path} is included by a task definition but does not exist ({within[-1]}).")
+    read.append(path)
+    if len(read) > MAX_FILES:
+        raise BadFileError(f"{(*within, path)[0]} is made of more than {MAX_FILES} files by its includes.")
+    content, files = _read(path, function_of), [path]
+    metadata = content.get("metadata")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise BadFileError(f"{path}, metadata: must be a mapping of keys to values, not {type(metadata).__name__}.")
+    include = content.pop("include", None)
+    names = [include] if isinstance(include, str) else include or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadFileError(f"{path}, include: takes a file or a list of files; given: {str(include)[:60]}.")
+    included: dict[str, Any] = {}
+    for name in names:
+        other = path.parent / name
+        if any(_same(other, one) for one in (*within, path)):
+            raise BadFileError(f"{path} includes {name}, which includes it in turn, or is the file itself.")
+        base, base_files = _including(other, function_of, (*within, path), read)
+        base.pop("task_list", None)  # as lm-eval has it: tasks of the included file alone
+        included |= base
+        files = base_files + files
+    return {**included, **content}, files
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are of one file."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise BadFileError(f"{path} is not YAML: {error}") from error
-    except FileNotFoundError:
-        raise BadFileError(f"{path} is included by a task definition but does not exist.") from None
-    return content if isinstance(content, dict) else {}
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False
 
 
 def data_files(config: dict[str, Any], folder: Path) -> Any:
-    """``dataset_kwargs.data_files`` with every relative path that exists beside the YAML made absolute."""
+    """``dataset_kwargs.data_files`` with what each path names on this machine, as absolute literal paths.
+
+    A path that is one file becomes its path, a folder or a pattern (``*``, ``?``, ``[...]``, ``**``) the list of its
+    files in order. ``folder``: of the YAML file, where a path is looked for first, then in the current folder. What
+    is found in neither stays as it is, as does an address: it may be a file of a data set of the hub.
+    """
+    options = config.get("dataset_kwargs") or {}
+    base = data_dir(config, folder) or folder
 
     def absolute(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: absolute(item) for key, item in value.items()}
         if isinstance(value, list):
-            return [absolute(item) for item in value]
-        beside = folder / str(value)
-        return str(beside) if beside.is_file() else value
+            return [found for item in value for found in _as_list(absolute(item))]
+        return value if value is None else _named(str(value), base)
 
-    return absolute((config.get("dataset_kwargs") or {}).get("data_files"))
+    return absolute(options.get("data_files"))
+
+
+def data_dir(config: dict[str, Any], folder: Path) -> Path | None:
+    """``dataset_kwargs.data_dir`` where it is a folder beside the YAML file (in ``folder``), or an absolute one."""
+    named = (config.get("dataset_kwargs") or {}).get("data_dir")
+    return (folder / str(named)).absolute() if named and (folder / str(named)).is_dir() else None
+
+
+def data_set_folder(config: dict[str, Any], folder: Path) -> Path | None:
+    """``dataset_path`` where it is a folder beside the YAML file (in ``folder``), or an absolute one.
+
+    One with files or a folder of its own (``data_files``, ``data_dir``) is a format, such as ``json``.
+    """
+    named, options = config.get("dataset_path"), config.get("dataset_kwargs") or {}
+    if not named or "data_files" in options or "data_dir" in options or not (folder / str(named)).is_dir():
+        return None
+    return (folder / str(named)).absolute()
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _named(path: str, folder: Path) -> str | list[str]:
+    """What ``path`` names in ``folder``, else in the current one; ``path`` where it names nothing."""
+    if "://" in path:
+        return path
+    for base in (folder.absolute(), Path.cwd()):
+        if (base / path).is_file():  # before it is taken for a pattern: a name may have brackets
+            return str(base / path)
+        found = files_in(base / path) if (base / path).is_dir() else _matching(path, base)
+        if found:
+            return [str(file) for file in found]
+    return path
+
+
+def _matching(pattern: str, folder: Path) -> list[Path]:
+    """The files that ``pattern`` matches below ``folder``, in order."""
+    whole = pattern if Path(pattern).is_absolute() else f"{glob.escape(str(folder))}/{pattern}"
+    paths = glob.glob(whole, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
+    return sorted(Path(path) for path in paths if Path(path).is_file())
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files in and below ``folder``, in order, without what is hidden."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def leaves(value: Any) -> Iterator[str]:
@@ -59,6 +178,46 @@ def leaves(value: Any) -> Iterator[str]:
             yield from leaves(item)
     elif value is not None:
         yield str(value)
+
+
+def _data(config: dict[str, Any], folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Every local data file that a definition reads, and whether its path names this one file."""
+
+    def of(value: Any) -> Iterator[tuple[Path, bool]]:
+        if isinstance(value, dict):
+            for item in value.values():
+                yield from of(item)
+        elif isinstance(value, list):
+            for item in value:
+                yield from of(item)
+        elif value is not None:
+            found = data_files({"dataset_kwargs": {**options, "data_files": value}}, folder)
+            yield from ((Path(file), not isinstance(found, list)) for file in _as_list(found) if Path(file).is_file())
+
+    options = config.get("dataset_kwargs") or {}
+    if "data_files" in options:
+        yield from of(options["data_files"])
+    elif whole := data_dir(config, folder) or data_set_folder(config, folder):
+        yield from ((file, False) for file in files_in(whole))
+
+
+#: Key of a definition -> its type, and that in words.
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "metadata": (dict, "keys with values"),
+    "dataset_kwargs": (dict, "keys with values"),
+    "description": (str, "a text"),
+    "target_delimiter": (str, "a text"),
+    "fewshot_delimiter": (str, "a text"),
+    "dataset_path": (str, "a text"),
+    "training_split": (str, "the name of a split"),
+    "validation_split": (str, "the name of a split"),
+    "test_split": (str, "the name of a split"),
+    "output_type": (str, "a text"),
+    "metric_list": (list, "a list"),
+    "num_fewshot": (int, "a whole number"),
+}
+_NEEDED = {"doc_to_text": "what the prompt is", "doc_to_target": "what the right answer is",
+           "doc_to_choice": "what the options are"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +233,8 @@ class TaskFiles:
     def scan(cls, folders: tuple[Path, ...]) -> TaskFiles:
         """The definitions in and below ``folders``; where two folders define a task, the later one wins.
 
-        Raises DataError where a folder is not there, or two files in one define the same task.
+        Raises DataError where a folder is not there, or two files in one define the same task, and BadFileError for a
+        file that cannot be read, or a name that no task can have.
         """
         paths: dict[str, Path] = {}
         for folder in folders:
@@ -82,32 +242,30 @@ class TaskFiles:
                 raise DataError(f"{folder} is not a folder; --include-path takes a folder of lm-eval task files.")
             in_folder: dict[str, Path] = {}
             for path in sorted(folder.rglob("*.yaml")):  # what lm-eval reads
+                if not _IGNORED.isdisjoint(path.parts):
+                    continue
                 task = _read(path).get("task")
                 if not isinstance(task, str):
                     continue
+                if problem := problem_of_task(task):
+                    raise BadFileError(f"{path}, task: the name of a task {problem}; given: {task[:40]!r}.")
                 if task in in_folder:
                     raise DataError(f"{in_folder[task]} and {path} both define the task {task!r}. Rename one of them.")
                 in_folder[task] = path
             paths |= in_folder
         return cls(paths)
 
-    def config(self, task: str) -> dict[str, Any] | None:
+    def config(self, task: str, function_of: FunctionOf = named) -> dict[str, Any] | None:
         """The definition with its includes resolved, or None for a task that is not in these folders.
 
-        A function of the definition's Python is its name, as text: ``!function helper.text``.
+        A function of the definition's Python is what ``function_of`` makes of it; its name, as text, where that is
+        left out. Raises BadFileError for files that cannot be read, or that include each other.
         """
-        return self._resolved(self.paths[task])[0] if task in self.paths else None
+        return self._resolved(self.paths[task], function_of)[0] if task in self.paths else None
 
-    def _resolved(self, path: Path) -> tuple[dict[str, Any], list[Path]]:
+    def _resolved(self, path: Path, function_of: FunctionOf = named) -> tuple[dict[str, Any], list[Path]]:
         """The content of a file with its includes resolved, and every file that was read for it."""
-        content, files = _read(path), [path]
-        included: dict[str, Any] = {}
-        include = content.pop("include", None)
-        for name in [include] if isinstance(include, str) else include or []:
-            base, base_files = self._resolved(path.parent / name)
-            included |= base
-            files = base_files + files
-        return {**included, **content}, files
+        return _including(path, function_of, (), [])
 
     def digest(self, task: str) -> str:
         """8 hex digits over the definition, its includes, its Python and its local data; lm-eval's version if built in.
@@ -123,10 +281,33 @@ class TaskFiles:
             config |= {} if group is None else {"metadata": {"group": group}}
         content = hashlib.sha256(yaml.safe_dump(config, sort_keys=True).encode())
         code = sorted({source for file in files for source in file.parent.glob("*.py")})
-        data = [Path(leaf) for leaf in leaves(data_files(config, path.parent))]
-        for file in (code if "!function" in str(config) else []) + [file for file in data if file.is_file()]:
+        for file in code if "!function" in str(config) else []:
             content.update(file.read_bytes())
+        for file, named in _data(config, path.parent):
+            if not named:  # of several files also how the rows lie in them, as a name may decide on the split
+                content.update(f"\0{file.name}\0{file.stat().st_size}\0".encode())
+            with file.open("rb") as rows:
+                while part := rows.read(2**20):
+                    content.update(part)
         return content.hexdigest()[:8]
+
+    def check(self, task: str) -> None:
+        """Raises BadFileError for a definition of these folders with keys that lm-eval trips over, all at once."""
+        config = self.config(task) or {}
+        problems = [
+            f"{key}: must be {words}, not {config[key]!r}"
+            for key, (kind, words) in _KINDS.items()
+            if config.get(key) is not None and not isinstance(config[key], kind)
+        ]
+        if "class" not in config and "use_prompt" not in config:
+            needed = ["doc_to_choice"] if config.get("output_type") == "multiple_choice" else []
+            problems += [
+                f"{key}: is missing; it says {_NEEDED[key]}"
+                for key in ("doc_to_text", "doc_to_target", *needed)
+                if config.get(key) is None and not (key == "doc_to_text" and "rolling" in str(config["output_type"]))
+            ]
+        if problems:
+            raise BadFileError(f"The task {task!r} ({self.paths[task]}) cannot be used. {'; '.join(problems)}.")
 
     def check_trainable(self, task: str) -> None:
         """Raises DataError for a task of these folders that has no training split."""

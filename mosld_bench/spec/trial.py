@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from mosld_bench.spec.budget import Budget
+from mosld_bench.spec.names import path_part
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.yaml_file import Strict
 
@@ -36,10 +37,19 @@ class Domain(StrEnum):
 class ModelSpec(Strict):
     """The base model."""
 
-    name: str = Field(description="embedded, a hub id, or a folder")
+    name: str = Field(min_length=1, description="embedded, a hub id, or a folder")
     revision: str | None = Field(
-        None, description="commit of the hub's repository; of the embedded model a digest of its weights"
+        None,
+        description="commit of the hub's repository; of the embedded model a digest of its weights, of one in a folder "
+        "a digest of its files",
     )
+    folder: str | None = Field(None, exclude=True, description="where it lies on this machine; part of no identity")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ModelSpec) and (self.name, self.revision) == (other.name, other.revision)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.revision))
 
 
 class GeneralData(Strict):
@@ -52,21 +62,26 @@ class GeneralData(Strict):
 class TrainSpec(Strict):
     """How every trial of the study trains: one protocol for all recipes."""
 
-    steps: int | None = Field(None, gt=0, description="optimiser steps; give either steps or epochs")
-    epochs: float | None = Field(None, gt=0, description="passes over the training items, in place of steps")
-    batch_size: int = Field(16, gt=0, description="examples an optimiser step")
-    learning_rate: float = Field(3e-4, gt=0, description="peak, before a recipe's learning_rate_scale")
-    warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises linearly from zero")
+    steps: int | None = Field(None, gt=0, le=10**9, description="optimiser steps; give either steps or epochs")
+    epochs: float | None = Field(None, gt=0, le=10**6, description="passes over the training items, in place of steps")
+    batch_size: int = Field(16, gt=0, le=10**6, description="examples an optimiser step")
+    learning_rate: float = Field(3e-4, gt=0, le=10**6, description="peak, before a recipe's learning_rate_scale")
+    warmup_steps: int = Field(
+        0, ge=0, le=10**9, description="steps over which the learning rate rises linearly from zero"
+    )
     warmup_limit: float = Field(1.0, ge=0, le=1, description="share of the steps that warm-up takes at most")
     schedule: Literal["linear", "cosine", "constant"] = Field(
         "linear", description="how the learning rate goes on after warm-up: down to zero, or unchanged"
     )
-    weight_decay: float = Field(0.0, ge=0, description="decoupled, as AdamW's")
+    weight_decay: float = Field(0.0, ge=0, le=10**6, description="decoupled, as AdamW's")
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; none for no clipping")
     task_items: int | None = Field(None, gt=0, description="most items of a task's training split, a fixed sample")
-    max_length: int = Field(256, gt=8, description="tokens; longer prompts lose their beginning")
+    max_length: int = Field(256, gt=8, le=10**7, description="tokens; longer prompts lose their beginning")
     micro_tokens: int = Field(
-        8192, gt=0, description="most padded tokens a micro-batch; balance losses are means over one, dropout is drawn"
+        8192,
+        gt=0,
+        le=10**9,
+        description="most padded tokens a micro-batch; balance losses are means over one, dropout is drawn",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the base model's weights and of arithmetic on them"
@@ -95,10 +110,14 @@ class EvaluateSpec(Strict):
 class Resources(Strict):
     """What a trial takes. Part of no identity: these change the time, not the numbers."""
 
-    cpus_per_trial: float = Field(1, gt=0, description="cores")
-    gpus_per_trial: float = Field(1, gt=0, description="GPUs, where there are any; 0.5 puts two trials on one")
-    score_tokens: int = Field(8192, gt=0, description="most padded tokens a scoring batch")
-    score_width: int = Field(256, gt=0, description="most tokens of a prefix tree; attention costs its square")
+    cpus_per_trial: float = Field(1, gt=0, le=10**6, description="cores")
+    gpus_per_trial: float = Field(
+        1, gt=0, le=10**6, description="GPUs, where there are any; 0.5 puts two trials on one"
+    )
+    score_tokens: int = Field(8192, gt=0, le=10**9, description="most padded tokens a scoring batch")
+    score_width: int = Field(
+        256, gt=0, le=10**9, description="most tokens of a prefix tree; attention costs its square"
+    )
 
 
 def canonical(content: Any) -> str:
@@ -151,14 +170,15 @@ class Trial(Strict):
     def id(self) -> str:
         """A readable name and 8 hex digits over all that changes the numbers; the same on every machine.
 
-        What is at its default is left out, so that a new field changes no id.
+        What is at its default is left out, so that a new field changes no id. It is one part of a path, of letters of
+        ASCII, digits and ``._+-``, whatever the task is called.
         """
         content = self.model_dump(mode="json", exclude={"study"}, exclude_defaults=True)
         content["recipe"] = self.recipe.identity
-        tasks = f"-{self.train_on[0]}" if self.setting == "single" else ""
+        tasks = f"-{path_part(self.train_on[0])}" if self.setting == "single" else ""
         general = f"-g{self.general.items}" if self.general else ""
-        budget = self.budget.replace("%", "pct")
-        return f"{self.recipe.name}-{self.setting}{tasks}{general}-{budget}-s{self.seed}-{digest(content)}"
+        budget = path_part(self.budget.replace("%", "pct"))
+        return f"{path_part(self.recipe.name)}-{self.setting}{tasks}{general}-{budget}-s{self.seed}-{digest(content)}"
 
     @property
     def condition(self) -> Condition:

@@ -7,6 +7,8 @@ case ``results`` and ``reports`` are made in the current folder and studies are 
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,14 @@ from mosld_bench.errors import BenchError, UnknownNameError
 
 _PACKAGE = Path(__file__).parents[1]
 _INPUTS = ("methods", "tasks")
+
+
+def cache_home() -> Path:
+    """Where ``mosld-bench fetch`` puts what it gets: $MOSLD_BENCH_CACHE, else a folder in the user's cache."""
+    configured = os.environ.get("MOSLD_BENCH_CACHE")
+    if configured:
+        return Path(configured)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mosld-bench"
 
 
 @dataclass(frozen=True)
@@ -77,10 +87,11 @@ class Workspace:
     def study_file(self, name: str) -> Path:
         """The study.yaml of a study given by name, by its folder or by the file. Raises UnknownNameError."""
         path = Path(name)
-        if path.suffix in {".yaml", ".yml"} and path.is_file():
-            return path
-        if (path / "study.yaml").is_file() and len(path.parts) > 1:
-            return path / "study.yaml"
+        with suppress(OSError, ValueError):  # a name that is too long for a path, or holds a NUL, is none
+            if path.suffix in {".yaml", ".yml"} and path.is_file():
+                return path
+            if (path / "study.yaml").is_file() and len(path.parts) > 1:
+                return path / "study.yaml"
         known = self.studies()
         if name not in known:
             raise UnknownNameError("study", name, known, "A study is a folder reports/NAME with a study.yaml.")

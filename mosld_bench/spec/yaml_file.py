@@ -1,4 +1,4 @@
-"""YAML files read strictly: one level of `include:`, layers over each other, and every problem of a file at once."""
+"""YAML files as settings: one level of `include:`, layers over each other, and every problem of a file at once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from mosld_bench.errors import BadFileError, UnknownNameError
+from mosld_bench.spec.yaml_reader import read_file
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -22,13 +22,8 @@ class Strict(BaseModel):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises BadFileError where it is not one."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadFileError(f"{path} does not exist.") from None
-    except yaml.YAMLError as error:
-        raise BadFileError(f"{path} is not YAML: {error}") from error
+    """The mapping in a YAML file, see `yaml_reader`. Raises BadFileError where it is not one."""
+    content = read_file(path)
     if not isinstance(content, dict):
         raise BadFileError(f"{path} must hold a mapping of keys to values, not {type(content).__name__}.")
     return content
@@ -46,7 +41,9 @@ def read_including(path: Path, merged: tuple[str, ...], replaces: Mapping[str, s
     include = content.pop("include", None)
     if include is None:
         return content
-    base = read_yaml(path.parent / str(include))
+    if not isinstance(include, str):
+        raise BadFileError(f"{path}, include: takes the name of one file; given: {include!r}.")
+    base = read_yaml(path.parent / include)
     if "include" in base:
         raise BadFileError(f"{path} includes {include}, which includes again; one level is allowed.")
     changes: dict[tuple[str, ...], Any] = {}
@@ -96,7 +93,8 @@ def parse(model: type[T], where: Path | str, content: dict[str, Any]) -> T:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        lines = [_explained(problem, model) for problem in error.errors()]
+        problems = [p for p in error.errors() if not (p["type"] == "too_short" and p["input"])]  # all left out as wrong
+        lines = [_explained(problem, model) for problem in problems or error.errors()]
         raise BadFileError(f"{where} has {len(lines)} problem(s):\n  " + "\n  ".join(lines)) from None
 
 
@@ -107,7 +105,8 @@ def _explained(problem: ErrorDetails, model: type[BaseModel]) -> str:
         place = f"It stands in {'.'.join(parents)}." if parents else ""
         return str(UnknownNameError("key", last, _known_keys(model, problem["loc"]), place))
     key = ".".join((*parents, last))
-    given = "" if problem["type"] == "missing" else f" (given: {problem.get('input')!r})"
+    shown = repr(problem.get("input"))
+    given = "" if problem["type"] == "missing" else f" (given: {shown if len(shown) < 200 else f'{shown[:200]}…'})"
     return f"{key or 'file'}: {problem['msg'].removeprefix('Value error, ')}{given}"
 
 

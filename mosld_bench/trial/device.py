@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import sys
 import threading
@@ -88,8 +89,31 @@ class PeakMemory:
 
 
 def cores() -> int:
-    """Cores that this process may use: fewer than the machine has inside a job of a cluster."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: fewer than the machine has inside a job of a cluster, or a container."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(there, cpu_quota())))
+
+
+def cpu_quota(root: Path = Path("/")) -> float:
+    """Cores' worth of time that the control groups of this process grant; infinite where they set no limit.
+
+    ``root``: where /proc and /sys are. Of the second version of control groups every group above counts as well; of
+    the first the one that a container sees as its own.
+    """
+    groups = root / "sys/fs/cgroup"
+    limits = [_read(groups / "cpu/cpu.cfs_quota_us") + " " + _read(groups / "cpu/cpu.cfs_period_us")]
+    lines = _read(root / "proc/self/cgroup").splitlines()
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    group = groups / own
+    for place in (group, *group.parents):
+        if place == groups.parent:
+            break
+        limits.append(_read(place / "cpu.max"))
+    shares = [limit.split() for limit in limits]
+    return min(
+        (int(s[0]) / int(s[1]) for s in shares if len(s) == 2 and s[0].isdigit() and s[1].isdigit() and int(s[1])),
+        default=math.inf,
+    )
 
 
 def core_rate(dtype: str) -> float:
@@ -157,7 +181,7 @@ def available(device: str) -> int:
     return min(free, int(limit) - int(used) + files)
 
 
-def _read(path: str) -> str:
+def _read(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="ascii")
     except OSError:

@@ -62,23 +62,29 @@ class _Stopwatch:
 def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch) -> Outcome:
     from mosld_bench.methods.live import attached_copy
     from mosld_bench.trial.device import PeakMemory, trim
+    from mosld_bench.trial.scoring import same_random_state
+    from mosld_bench.trial.window import window
 
     config, spec = session.config, trial.train
     watch(Progress(trial.id, "loading"))
-    code = {"method": registry.code_of(trial.recipe, fit.params, spec)}  # as it is loaded: files may change meanwhile
     if spec is None:
-        return _counted(trial, fit, stopwatch.meta_info(config) | code)
-    base = session.model(trial.model, spec.dtype)
-    method = registry.get(trial.recipe.method)
-    with PeakMemory(config.device) as memory:
+        return _counted(trial, fit, stopwatch.meta_info(config) | _code(trial, fit))
+    name = trial.recipe.method
+    with session.lent(trial.model, spec.dtype, name) as base, PeakMemory(config.device) as memory:
+        method = registry.get(name)
+        code = _code(trial, fit)  # as it is loaded: files may change meanwhile
         adapted = attached_copy(method, base.model, fit.params, seed=trial.seed)
+        base.check(name, "attaching")
         _check_size(trial, adapted.model, fit)
-        items = _training_items(trial, spec, session, base.tokenizer)
+        length = min(spec.max_length, window(adapted.model))
+        with same_random_state():  # whether an earlier trial encoded the items already or not
+            items = _training_items(trial, spec, session, base.tokenizer, length)
         loading_seconds = stopwatch.seconds()
         train_info = None
         if trial.train_on:
             train_info = _train(adapted, method, items, trial=trial, spec=spec, fit=fit,
-                                pad=base.tokenizer.pad_token_id, watch=watch)  # fmt: skip
+                                pad=base.pad, watch=watch)  # fmt: skip
+            base.check(name, "training")
         _cast(adapted, spec.dtype)
         steps = train_info.steps if train_info else 0
         watch(Progress(trial.id, "scoring", steps, steps))
@@ -98,6 +104,11 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
     return Outcome(record, evaluation.items, _saved(adapted.model) if config.save_adapter and trial.train_on else None)
 
 
+def _code(trial: Trial, fit: Fit) -> dict[str, Any]:
+    """What ``meta_info`` says of the method's code."""
+    return {"method": registry.code_of(trial.recipe, fit.params, trial.train)}
+
+
 def _counted(trial: Trial, fit: Fit, meta: dict[str, Any]) -> Outcome:
     """The outcome of a trial that counts parameters: no weights are read, nothing is trained or scored."""
     return Outcome(Record(trial=trial, trial_id=trial.id, status="finished", size=fit, meta_info=meta))
@@ -113,10 +124,13 @@ def _check_size(trial: Trial, model: nn.Module, fit: Fit) -> None:
         )
 
 
-def _training_items(trial: Trial, spec: TrainSpec, session: Session, tokenizer: Any) -> TrainingItems:
-    """The items of all tasks that ``trial`` trains on, in their order, and the general data behind them."""
-    tasks = [session.examples(task, spec, tokenizer) for task in trial.train_on]
-    general = session.general(trial.general, spec, tokenizer) if trial.general else []
+def _training_items(trial: Trial, spec: TrainSpec, session: Session, tokenizer: Any, length: int) -> TrainingItems:
+    """The items of all tasks that ``trial`` trains on, in their order, and the general data behind them.
+
+    They have at most ``length`` tokens.
+    """
+    tasks = [session.examples(task, spec, tokenizer, length) for task in trial.train_on]
+    general = session.general(trial.general, spec, tokenizer, length) if trial.general else []
     return TrainingItems(
         [item for task in tasks for item in task.train] + general,
         [item for task in tasks for item in task.validation],
@@ -177,8 +191,6 @@ def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session) -> 
         tokenizer,
         tokens=resources.score_tokens,
         width=resources.score_width,
-        check=session.packing_check(trial),
-        generation=session.generation_check(trial),
         encoded=session.encoded_requests(tokenizer),
     )
     return evaluate(
@@ -199,8 +211,10 @@ def _loading(trial: Trial, session: Session, seconds: float) -> dict[str, Any]:
 
 def _saved(model: nn.Module) -> dict[str, bytes]:
     """The files of ``save_pretrained``: for an adapter, what PeftModel.from_pretrained reads."""
+    from mosld_bench.compat.peft import save_model
+
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)  # type: ignore[operator]
+        save_model(model, Path(folder))
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
 
 

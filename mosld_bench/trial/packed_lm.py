@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from torch import nn
 
-from mosld_bench.inputs.items import Request, encode_pairs, prefix_token
-from mosld_bench.methods.live import virtual_tokens
+from mosld_bench.inputs.encoding import (
+    Request,
+    UncutError,
+    encode_pairs,
+    encode_prompt,
+    fit,
+    frame,
+    pad_token,
+    prefix_token,
+)
 from mosld_bench.trial.generation import GenerationCheck, Writer
 from mosld_bench.trial.packed_scoring import Score, Work, score_packed, score_plain
 from mosld_bench.trial.packing_check import PackingCheck
+from mosld_bench.trial.window import window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,14 +59,17 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         self.work = Work()
         self._encoded = encoded if encoded is not None else {}
         self._device = next(model.parameters()).device
-        limit = getattr(model.config, "max_position_embeddings", None)
-        self.max_length = int(limit or 2048) - virtual_tokens(model)
+        self.max_length = window(model)
+        self._begin = frame(tokenizer).begin
+        self._cut: dict[str, set[int | None]] = {}
+        self._cut_prompts: set[str] = set()
         self.writer = Writer(model, tokenizer, self._prompt, self.max_length, generation or GenerationCheck())
 
     @property
-    def eot_token_id(self) -> int:
-        """The id of the token that ends a text."""
-        return int(self.tokenizer.eos_token_id)
+    def eot_token_id(self) -> int | None:
+        """The id of the token that ends a text, for a tokenizer that has one."""
+        end: int | None = self.tokenizer.eos_token_id
+        return end
 
     @property
     def prefix_token_id(self) -> int:
@@ -69,7 +83,12 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
 
     @property
     def _pad(self) -> int:
-        return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eot_token_id)
+        return pad_token(self.tokenizer, self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+
+    @property
+    def cut_items(self) -> dict[str, int]:
+        """Task -> items so far of which something was cut off, since they are longer than the model's window."""
+        return {task: len(items) for task, items in self._cut.items()}
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """Token ids of a text."""
@@ -77,28 +96,54 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         return list(self.tokenizer(string, **options)["input_ids"])
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Score]:
-        """(log-likelihood in nats, is greedy) of every (context, continuation)."""
+        """(log-likelihood in nats, is greedy) of every (context, continuation).
+
+        Raises UncutError for a continuation without a token of its own.
+        """
         pairs = [request.args for request in requests]
-        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._encoded]
-        self._encoded.update(zip(new, encode_pairs(self.tokenizer, new), strict=True))
-        return self._loglikelihood_tokens([(pair, *self._encoded[pair]) for pair in pairs])
+        self._encode(requests)
+        encoded = [self._encoded[pair] for pair in pairs]
+        long = (sum(map(len, ids)) > self.max_length + 1 for ids in encoded)
+        self._count_cut(request for request, is_cut in zip(requests, long, strict=True) if is_cut)
+        return self._loglikelihood_tokens([(pair, *ids) for pair, ids in zip(pairs, encoded, strict=True)])
+
+    def _encode(self, requests: list[Instance]) -> None:
+        new: dict[tuple[str, str], Instance] = {}
+        for request in requests:
+            if request.args not in self._encoded:
+                new.setdefault(request.args, request)
+        try:
+            self._encoded.update(zip(new, encode_pairs(self.tokenizer, list(new)), strict=True))
+        except UncutError as error:
+            request = list(new.values())[error.index]
+            raise error.of(f"An answer of test item {request.doc_id} of the task {request.task_name!r}") from None
+
+    def _count_cut(self, requests: Iterable[Instance]) -> None:
+        for request in requests:
+            self._cut.setdefault(str(request.task_name), set()).add(request.doc_id)
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[Score]:
-        # As lm-eval's own models do: what does not fit is cut at the beginning.
-        fitting: list[Request] = []
-        for _, context, continuation in requests:
-            room = max(1, self.max_length + 1 - len(continuation))
-            fitting.append(Request(context[-room:], continuation[-self.max_length :]))
+        # The last token is asked for and not read, so there is room for one more.
+        fitting = [fit(Request(*ids), self.max_length + 1, self._begin) for _, *ids in requests]
         self.model.eval()
         if self.forced is None:
-            self.packed = self.check.covers(self.model, fitting, self._pad)
-        if self.packed:
-            return score_packed(
-                self.model, fitting, pad=self._pad, tokens=self.tokens, width=self.width, work=self.work
-            )
-        return score_plain(self.model, fitting, pad=self._pad, tokens=self.tokens, work=self.work)
+            self.packed = self._may_pack(fitting)
+        if not self.packed:
+            return score_plain(self.model, fitting, pad=self._pad, tokens=self.tokens, work=self.work)
+        scores = score_packed(self.model, fitting, pad=self._pad, tokens=self.tokens, width=self.width, work=self.work)
+        spoilt = [index for index, (value, _) in enumerate(scores) if math.isnan(value)]
+        alone = [fitting[index] for index in spoilt]
+        for index, score in zip(spoilt, score_plain(self.model, alone, pad=self._pad, tokens=self.tokens), strict=True):
+            scores[index] = score
+        return scores
+
+    def _may_pack(self, requests: list[Request]) -> bool:
+        try:
+            return self.check.covers(self.model, requests, self._pad)
+        except FloatingPointError:  # one by one, so that what is no number spoils no other request
+            return False
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
         """Log-likelihood in nats of whole texts, in windows of the model's length."""
@@ -116,8 +161,14 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """Greedy (or as the task asks) continuations up to the task's stop strings."""
-        return self.writer.answers([(getattr(request, "task_name", None) or "", *request.args) for request in requests])
+        tasks = [getattr(request, "task_name", None) or "" for request in requests]
+        answers = self.writer.answers([(task, *request.args) for task, request in zip(tasks, requests, strict=True)])
+        self._count_cut(request for request in requests if request.args[0] in self._cut_prompts)
+        return answers
 
     def _prompt(self, text: str, most: int) -> list[int]:
-        """The token ids of a prompt that is to be answered: at least one, and the last ``most`` of them."""
-        return (self.tok_encode(text) or [self.prefix_token_id])[-most:]
+        """The token ids of a prompt that is to be answered: at least one, and at most ``most``."""
+        ids = encode_prompt(self.tokenizer, text)
+        if len(ids) > most:
+            self._cut_prompts.add(text)
+        return fit(Request(ids, []), most, self._begin).context

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mosld_bench.compat.peft import learned_prompt
 from mosld_bench.compat.transformers import KeptPrefix, growing_cache, with_cache
 from mosld_bench.errors import OutOfMemoryError
-from mosld_bench.inputs.items import Request
+from mosld_bench.inputs.encoding import Request
 from mosld_bench.trial.batching import cut
 from mosld_bench.trial.device import is_out_of_memory
 from mosld_bench.trial.logits import logits_at, padded
@@ -68,9 +68,11 @@ def score_packed(
     """Score ``requests`` as prefix trees of at most ``width`` nodes, up to ``tokens`` padded nodes a forward.
 
     ``pad``: token id that fills the rows. ``trunk_overhead``: how many tokens a trunk must save. Raises CannotPackError
-    where the model does not take its inputs, OutOfMemoryError where the device is full, and FloatingPointError where a
-    log-likelihood is no number.
+    where the model does not take its inputs, OutOfMemoryError where the device is full, and ValueError for a
+    continuation without a token, which would be certain. A model that computes what is no number spoils every request
+    of the same row; `score_plain` tells which it is.
     """
+    _check_tokens(requests)
     work = Work() if work is None else work
     scores: list[Score] = [(0.0, True)] * len(requests)
     with _may_refuse(model):
@@ -96,9 +98,10 @@ def score_plain(
 ) -> list[Score]:
     """Score every request by itself, batched by length: for models and adapters whose mask cannot be replaced.
 
-    ``pad``: token id that fills the rows; ``tokens``: most padded tokens a forward. Raises FloatingPointError where a
-    log-likelihood is no number.
+    ``pad``: token id that fills the rows; ``tokens``: most padded tokens a forward. A log-likelihood that is no number
+    is given as NaN, and the others beside it as they are. Raises ValueError for a continuation without a token.
     """
+    _check_tokens(requests)
     work = Work() if work is None else work
     device, _ = device_and_dtype(model)
     scores: list[Score] = [(0.0, True)] * len(requests)
@@ -114,6 +117,11 @@ def score_plain(
         work.computed += sum(len(inputs[index]) for index in batch)
     work.count(requests)
     return scores
+
+
+def _check_tokens(requests: Sequence[Request]) -> None:
+    if not all(request.context and request.continuation for request in requests):
+        raise ValueError("What is scored has a token, and so has what stands before it.")
 
 
 def _last(count: int, *, of: int) -> list[int]:
@@ -133,14 +141,10 @@ def _score_batch(
     rows = torch.tensor([row for row, _, columns in places for _ in columns], device=device)
     columns = torch.tensor([column for _, _, columns in places for column in columns], device=device)
     continuations = [token for _, request, _ in places for token in requests[request].continuation]
-    if not continuations:  # continuations without a token are certain
-        return
     targets = torch.tensor(continuations, device=device)
     owner = torch.tensor([i for i, (_, _, columns) in enumerate(places) for _ in columns], device=device)
     logits = logits_at(model, rows, columns, exact=True, **inputs).float()
     logp = logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(dim=1)
-    if logp.isnan().any():
-        raise FloatingPointError("The model gives log-likelihoods that are no numbers, so its answers mean nothing.")
     greedy = logits.argmax(dim=1) == targets
     sums = torch.zeros(len(places), dtype=torch.float64, device=device).index_add_(0, owner, logp.double())
     misses = torch.zeros(len(places), device=device).index_add_(0, owner, (~greedy).float())

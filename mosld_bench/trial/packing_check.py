@@ -7,13 +7,14 @@ all show as an error or as other numbers, though some on a text of full length o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from mosld_bench.inputs.items import Request
+from mosld_bench.inputs.encoding import Request
 from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.trial.packed_scoring import CannotPackError, device_and_dtype, score_packed, score_plain
 
@@ -31,7 +32,8 @@ class PackingCheck:
     def covers(self, model: nn.Module, requests: Sequence[Request], pad: int) -> bool:
         """Whether ``requests`` may be packed. Tries the model out where one is longer than any before.
 
-        Raises OutOfMemoryError where the device is full; what is known of the model then stays as it was.
+        Raises OutOfMemoryError where the device is full, and FloatingPointError where this model's scores are no
+        numbers; what is known of models of its kind then stays as it was.
         """
         longest = max(requests, key=_length, default=Request([], []))
         length = _length(longest) + virtual_tokens(model)
@@ -43,7 +45,8 @@ class PackingCheck:
 def packs(model: nn.Module, longest: Request, pad: int) -> bool:
     """Whether packed scores of this very model equal plain ones, on ``longest`` and on others that fork off from it.
 
-    Raises OutOfMemoryError: that a device is full says nothing about the model.
+    Raises OutOfMemoryError: that a device is full says nothing about the model. Raises FloatingPointError where there
+    is nothing to compare, since plain scores are no numbers.
     """
     config = model.config.get_text_config()  # type: ignore[operator, union-attr]
     window = getattr(config, "sliding_window", None)
@@ -56,6 +59,8 @@ def packs(model: nn.Module, longest: Request, pad: int) -> bool:
     except CannotPackError:
         return False
     plain = score_plain(model, forks, pad=pad, tokens=1)
+    if any(math.isnan(value) for value, _ in plain):
+        raise FloatingPointError("The model gives log-likelihoods that are no numbers.")
     tolerance = 1e-3 if device_and_dtype(model)[1] == torch.float32 else 5e-2  # of a nat, or of a larger score
     return all(
         abs(packed - alone) <= tolerance * max(1.0, abs(alone))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mosld_bench.inputs.items import Request
+from mosld_bench.inputs.encoding import Request
 
 #: What a trunk costs beside its tokens: a forward of its own, and batches that no other tree joins.
 TRUNK_OVERHEAD_TOKENS = 256

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from mosld_bench.errors import DataError
-from mosld_bench.inputs.items import Encoded, Request, draw, encode, passages, split
+from mosld_bench.errors import BenchError, DataError
+from mosld_bench.inputs.encoding import Request, pad_token
+from mosld_bench.inputs.items import Encoded, draw, encode, passages, split
 from mosld_bench.methods import registry
 from mosld_bench.records.provenance import code_state
-from mosld_bench.spec.trial import GeneralData, ModelSpec, Resources, TrainSpec, Trial
+from mosld_bench.spec.trial import GeneralData, ModelSpec, Resources, TrainSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from mosld_bench.trial.generation import GenerationCheck
-    from mosld_bench.trial.packing_check import PackingCheck
+    from mosld_bench.methods.shared_state import SharedState
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,29 @@ class WorkerConfig:
 
 
 class LoadedModel(NamedTuple):
-    """A base model, frozen and never changed, and its tokenizer."""
+    """A base model, frozen and never changed, its tokenizer, and the token id that fills its batches.
+
+    ``shared`` is what all trials of the process find as the first one did.
+    """
 
     model: nn.Module
     tokenizer: Any
+    pad: int
+    shared: SharedState
+
+    def check(self, method: str, deed: str) -> None:
+        """Raise BenchError where ``method`` changed by ``deed`` what it shares with other trials."""
+        if changes := self.shared.changes():
+            raise _changed(method, changes, deed)
+
+
+def _changed(method: str, changes: list[str], deed: str) -> BenchError:
+    return BenchError(
+        f"The method {method!r} changed {', '.join(changes)} by {deed}. Every trial of this process shares that, so "
+        f"this trial does not count, and the next one starts from a model that is loaded anew. A method may write with "
+        f"operations of torch into the weights of the model that it attaches to, while it attaches; whatever else is "
+        f"not its own must stay as it is."
+    )
 
 
 class TrainingItems(NamedTuple):
@@ -81,8 +101,10 @@ class Session:
 
     def __init__(self, config: WorkerConfig) -> None:
         from mosld_bench.inputs.tasks import TaskLoader
+        from mosld_bench.methods.shared_state import TorchSettings
 
         code_state()  # of the code as it is loaded: the checkout may move on while this process runs
+        self._settings = TorchSettings()
         for plugin in config.plugins:
             registry.load_plugin(plugin)
         self.config = config
@@ -94,8 +116,6 @@ class Session:
         self._examples: dict[_ItemsKey, TrainingItems] = {}
         self._general: dict[_ItemsKey, list[Encoded]] = {}
         self._requests: dict[str, dict[tuple[str, str], Request]] = {}
-        self._packing_checks: dict[tuple[str, str], PackingCheck] = {}
-        self._generation_checks: dict[tuple[str, str], GenerationCheck] = {}
 
     @property
     def model_root(self) -> Path | None:
@@ -107,38 +127,69 @@ class Session:
         import torch
 
         from mosld_bench.inputs.models import load_base, load_tokenizer
+        from mosld_bench.methods.shared_state import SharedState
 
         key = f"{spec.name}@{spec.revision}:{dtype}"
         if key not in self._models:
             self._models.clear()  # one base model at a time: studies over several models run them one after another
             tokenizer = load_tokenizer(spec, self.model_root)
             base = load_base(spec, getattr(torch, dtype), self.config.device, self.model_root)
-            if tokenizer.pad_token_id >= base.get_input_embeddings().num_embeddings:  # type: ignore[operator]
+            vocabulary = base.get_input_embeddings().num_embeddings  # type: ignore[operator]
+            if (tokenizer.pad_token_id or 0) >= vocabulary:
                 tokenizer.pad_token = tokenizer.eos_token  # added to the tokenizer, unknown to the model
-            self._models[key] = LoadedModel(base, tokenizer)
+            self._models[key] = LoadedModel(
+                base, tokenizer, pad_token(tokenizer, vocabulary), SharedState(base, self._settings)
+            )
         return self._models[key]
 
-    def examples(self, task: str, spec: TrainSpec, tokenizer: Any) -> TrainingItems:
-        """The training and validation items of ``task`` as token ids.
+    @contextmanager
+    def lent(self, spec: ModelSpec, dtype: str, method: str) -> Iterator[LoadedModel]:
+        """The base model of :meth:`model` for one trial of ``method``, which gives it back as it was.
+
+        Whatever the trial came to, one that changed the model or torch's settings leaves neither to the next trial.
+        Raises BenchError for it, unless it failed by itself.
+        """
+        loaded = self.model(spec, dtype)
+        try:
+            yield loaded
+        finally:
+            changes = self._mend(loaded)
+        if changes:
+            raise _changed(method, changes, "scoring")
+
+    def _mend(self, loaded: LoadedModel) -> list[str]:
+        """What the last trial changed, in words; it is undone."""
+        try:
+            changes = loaded.shared.changes()
+        except RuntimeError:  # of a device that does not answer any more
+            changes = ["the state of the device"]
+        if changes:
+            loaded.shared.restore()
+            self._models.clear()
+        return changes
+
+    def examples(self, task: str, spec: TrainSpec, tokenizer: Any, length: int | None = None) -> TrainingItems:
+        """The training and validation items of ``task`` as token ids, at most ``length`` or ``spec.max_length`` each.
 
         Raises DataError where none is left to train on.
         """
+        length = length or spec.max_length
         key = _ItemsKey(
             task=task,
             tokenizer=tokenizer.name_or_path,
-            max_length=spec.max_length,
+            max_length=length,
             split_seed=spec.split_seed,
             drawn=spec.task_items,
             validation_fraction=spec.validation_fraction,
         )
         if key not in self._examples:
-            self._examples[key] = self._split(task, spec, tokenizer)
+            self._examples[key] = self._split(task, spec, tokenizer, length)
         items = self._examples[key]
         return TrainingItems(items.train, items.validation[: spec.validation_items])
 
-    def _split(self, name: str, spec: TrainSpec, tokenizer: Any) -> TrainingItems:
+    def _split(self, name: str, spec: TrainSpec, tokenizer: Any, length: int) -> TrainingItems:
         task = self.tasks.get(name)
-        items = encode(task, tokenizer, spec, spec.task_items)
+        items = encode(task, tokenizer, spec, spec.task_items, length)
         groups = passages(task, draw(task, spec.task_items, spec.split_seed))
         indices = split(len(items), name, fraction=spec.validation_fraction, seed=spec.split_seed, groups=groups)
         if not indices.train:
@@ -149,31 +200,20 @@ class Session:
             )
         return TrainingItems([items[i] for i in indices.train], [items[i] for i in indices.validation])
 
-    def general(self, data: GeneralData, spec: TrainSpec, tokenizer: Any) -> list[Encoded]:
+    def general(self, data: GeneralData, spec: TrainSpec, tokenizer: Any, length: int | None = None) -> list[Encoded]:
         """The items of general data that a trial mixes in; a smaller amount is a part of a larger one."""
+        length = length or spec.max_length
         key = _ItemsKey(
             task=data.task,
             tokenizer=tokenizer.name_or_path,
-            max_length=spec.max_length,
+            max_length=length,
             split_seed=spec.split_seed,
             drawn=data.items,
         )
         if key not in self._general:
-            self._general[key] = encode(self.tasks.get(data.task), tokenizer, spec, data.items)
+            self._general[key] = encode(self.tasks.get(data.task), tokenizer, spec, data.items, length)
         return self._general[key]
 
     def encoded_requests(self, tokenizer: Any) -> dict[tuple[str, str], Request]:
         """(context, continuation) -> token ids, of all that was scored so far; to be added to."""
         return self._requests.setdefault(tokenizer.name_or_path, {})
-
-    def packing_check(self, trial: Trial) -> PackingCheck:
-        """What is known of packed scoring for a base model with a recipe: its trials are models of one kind."""
-        from mosld_bench.trial.packing_check import PackingCheck
-
-        return self._packing_checks.setdefault((trial.model.name, trial.recipe.name), PackingCheck())
-
-    def generation_check(self, trial: Trial) -> GenerationCheck:
-        """What is known of answers written with a cache, for a base model with a recipe."""
-        from mosld_bench.trial.generation import GenerationCheck
-
-        return self._generation_checks.setdefault((trial.model.name, trial.recipe.name), GenerationCheck())

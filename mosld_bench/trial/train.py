@@ -66,7 +66,7 @@ def train(
         batch = [examples[index] for index in next(order)]
         for group in stepper.param_groups:
             group["lr"] = learning_rate * schedule(step, steps, spec)
-        result = optimizer_step(model, method, batch, spec=spec, optimizer=stepper, pad=pad)
+        result = optimizer_step(model, method, batch, spec=spec, optimizer=stepper, pad=pad, step=step, steps=steps)
         validation_loss = held_out.loss(model, pad) if held_out.due(step) else None
         log.add(step, batch, result, validation_loss=validation_loss, learning_rate=stepper.param_groups[0]["lr"])
     seconds = log.elapsed() - held_out.seconds
@@ -76,6 +76,7 @@ def train(
         examples=steps * spec.batch_size,
         exposures={task: log.seen[task] / items[task] for task in items},
         train_items=dict(items),
+        cut_items=dict(Counter(example.task for example in examples if example.cut)),
         validation_items=dict(Counter(example.task for example in validation)),
         tokens=log.tokens,
         padding_share=1 - log.tokens / log.padded_tokens,
@@ -120,8 +121,13 @@ def optimizer_step(
     spec: TrainSpec,
     optimizer: torch.optim.Optimizer,
     pad: int,
+    step: int = 1,
+    steps: int = 1,
 ) -> StepResult:
-    """One step on ``batch``, in micro-batches of at most ``spec.micro_tokens`` padded tokens."""
+    """One step on ``batch``, in micro-batches of at most ``spec.micro_tokens`` padded tokens.
+
+    It is number ``step`` (from 1) of ``steps``.
+    """
     method.before_step(model)
     device = next(model.parameters()).device
     answer_tokens, tokens = sum(example.answer for example in batch), sum(len(example.ids) for example in batch)
@@ -144,6 +150,7 @@ def optimizer_step(
     if spec.gradient_clip is not None:
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], spec.gradient_clip)
     optimizer.step()
+    method.after_step(model, step, steps)
     optimizer.zero_grad(set_to_none=True)
     return StepResult(total, auxiliary, padded_tokens)
 

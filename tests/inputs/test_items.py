@@ -10,10 +10,8 @@ from transformers import AutoTokenizer
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import DataError
 from mosld_bench.inputs.items import (
-    Request,
     draw,
     encode,
-    encode_pairs,
     examples,
     passages,
     sample,
@@ -73,14 +71,6 @@ def test_a_larger_draw_holds_the_smaller(tiny: Path) -> None:
     assert (three, seven) == (sorted(three), sorted(seven))
     assert draw(task, 3, 1) != three
     assert draw(task, 20, 0) is draw(task, None, 0) is None
-
-
-def test_encoding_moves_spaces_and_handles_no_context() -> None:
-    words = tokenizer()
-    space_before, space_behind, alone = encode_pairs(words, [("ab ", "c"), ("ab", " c"), ("", "c")])
-    assert space_before == space_behind == Request(words("ab")["input_ids"], words(" c")["input_ids"])
-    assert alone == Request([1], words("c")["input_ids"])
-    assert encode_pairs(words, []) == []
 
 
 def test_generated_answers_are_trained_with_an_end_and_options_without(miniature: Path) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 
+from mosld_bench.compat.peft import base_name
 from mosld_bench.embedded import MODEL_DIR
-from mosld_bench.errors import BudgetError, UnknownNameError
+from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
 from mosld_bench.methods import Counts, Method, base_size, count, count_trainable, fit_budget, registry, target_of
 from mosld_bench.methods.count import empty_model
 from mosld_bench.spec.recipe import Recipe, load_recipes
+from mosld_bench.tuners.mixture import MixtureLayer
 from tests.conftest import REPOSITORY
 from tests.support.models import build, config
 
@@ -28,6 +30,7 @@ SMOLLM2 = LlamaConfig(
     hidden_size=576, num_hidden_layers=30, intermediate_size=1536, num_attention_heads=9, num_key_value_heads=3,
     vocab_size=49152, tie_word_embeddings=True,
 )  # fmt: skip
+SHAPE = config(layers=2)
 EMBEDDED = AutoConfig.from_pretrained(MODEL_DIR)
 SIZED = [name for name, recipe in RECIPES.items() if recipe.method not in {"base", "full"}]
 SMALL = [name for name in SIZED if name != "mixlora"]  # at rank 1 that has 1,774,080 parameters on SmolLM2
@@ -134,6 +137,149 @@ def test_a_recipes_own_knob_counts_in_budgets_and_in_words() -> None:
     assert target == count_trainable(registry.get("mixture"), shape, counted.params | {"experts": 3})
     fit = fit_budget(counted, shape, "counted-r3", recipes=recipes)
     assert (fit.trainable, fit.params) == (target, counted.params | {"experts": 3})
+
+
+LORA: dict[str, Any] = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
+
+
+class Built(NamedTuple):
+    """An adapted module as it was built: its rank and the scale of its update."""
+
+    rank: int
+    scale: float
+
+
+def built(recipe: Recipe, params: Mapping[str, Any], shape: PreTrainedConfig) -> tuple[int, dict[str, Built]]:
+    """Trainable parameters of a model with weights, and what became of each module, by its name in the base model."""
+    model = registry.get(recipe.method).attach(build(shape), params)
+    modules = {}
+    for name, module in model.named_modules():
+        if isinstance(module, MixtureLayer):
+            modules[base_name(name)] = Built(module.rank["default"], module.scale["default"])
+        elif isinstance(getattr(module, "scaling", None), dict) and hasattr(module, "r"):
+            modules[base_name(name)] = Built(module.r["default"], module.scaling["default"])
+    return sum(p.numel() for p in model.parameters() if p.requires_grad), modules
+
+
+def recipe_of(**params: Any) -> Recipe:
+    """A recipe of PEFT where the params name a PEFT type, else of the mixture."""
+    method = "peft" if "peft_type" in params else "mixture"
+    return Recipe(name="own", title="Own", method=method, params=params)
+
+
+KEYS = [
+    "q_proj",
+    "v_proj",
+    "layers.1.self_attn.v_proj",
+    r"model\.layers\.0\.self_attn\.q_proj",
+    r"layers\.[01]\.self_attn\.q_proj",
+]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    rank=st.integers(1, 9),
+    alpha=st.sampled_from([None, 1, 5, 16, 16.5]),
+    rslora=st.booleans(),
+    ranks=st.dictionaries(st.sampled_from(KEYS), st.integers(1, 12), max_size=2),
+    alphas=st.dictionaries(st.sampled_from(KEYS), st.integers(1, 40), max_size=2),
+    target=st.integers(600, 9_000),
+)
+def test_any_recipe_keeps_its_scales_and_ratios_at_any_size(
+    rank: int, alpha: float | None, rslora: bool, ranks: dict[str, int], alphas: dict[str, int], target: int
+) -> None:
+    """The scale of every module is the recipe's to the last digits, its rank the recipe's times one number, or next."""
+    recipe = recipe_of(**LORA | {"r": rank, "use_rslora": rslora, "rank_pattern": ranks, "alpha_pattern": alphas})
+    recipe.params["lora_alpha"] = alpha
+    if alpha is None:
+        del recipe.params["lora_alpha"]
+    try:
+        _, native = built(recipe, recipe.params, SHAPE)
+    except BenchError:  # a key that another one before it leaves nothing to
+        assume(False)
+    fit = fit_budget(recipe, SHAPE, str(target), tolerance=0.99)
+    trainable, modules = built(recipe, fit.params, SHAPE)
+    assert trainable == fit.trainable
+    value = fit.params["r"]
+    for name, module in modules.items():
+        assert module.scale == pytest.approx(native[name].scale, rel=1e-12)
+        whole = [max(1, int(native[name].rank * knob / rank + 0.5)) for knob in (value, value + 1)]
+        assert module.rank in whole
+
+
+@pytest.mark.parametrize("kind", [{"peft_type": "LORA"}, {"experts": 1}], ids=["peft", "mixture"])
+def test_own_ranks_and_the_spread_of_a_budget_stand_side_by_side(kind: dict[str, Any]) -> None:
+    sizes = {name: value for name, value in LORA.items() if name != "peft_type"}
+    recipe = recipe_of(**kind, **sizes, rank_pattern={"q_proj": 16})
+    fit = fit_budget(recipe, EMBEDDED, "60k")
+    trainable, modules = built(recipe, fit.params, EMBEDDED)
+    assert trainable == fit.trainable == 60_160
+    assert sorted({(name.rsplit(".", 1)[1], *module) for name, module in modules.items()}) == [
+        ("q_proj", 42, 1.0), ("q_proj", 44, 1.0), ("v_proj", 21, 2.0)
+    ]  # fmt: skip
+
+
+def test_rslora_has_its_scale_at_every_budget() -> None:
+    recipe = recipe_of(**LORA, use_rslora=True)
+    for budget in ("native", "r2", "r32", "45k", "60k"):
+        _, modules = built(recipe, fit_budget(recipe, EMBEDDED, budget).params, EMBEDDED)
+        assert {round(module.scale, 9) for module in modules.values()} == {round(16 / 8**0.5, 9)}
+
+
+def test_a_rank_as_budget_is_the_rank_of_every_module_or_is_refused() -> None:
+    with pytest.raises(
+        BudgetError, match=r"ranks of their own .*'q_proj': 16.* would be another method under its name"
+    ):
+        fit_budget(recipe_of(**LORA, rank_pattern={"q_proj": 16}), SHAPE, "r4")
+    recipe = recipe_of(**LORA, rank_pattern={"q_proj": 8}, alpha_pattern={"v_proj": 4})
+    _, modules = built(recipe, fit_budget(recipe, SHAPE, "r4").params, SHAPE)
+    assert sorted({(name.rsplit(".", 1)[1], *module) for name, module in modules.items()}) == [
+        ("q_proj", 4, 2.0), ("v_proj", 4, 0.5)
+    ]  # fmt: skip
+    with pytest.raises(BudgetError, match="no parameters at rank 0"):
+        fit_budget(recipe, SHAPE, "r0")
+    fourier = recipe_of(peft_type="FOURIERFT", n_frequency=8, target_modules=["q_proj"])
+    with pytest.raises(BudgetError, match="an update of no rank that could be set"):
+        fit_budget(fourier, SHAPE, "r4")
+
+
+def test_what_the_recipe_leaves_out_is_at_pefts_default_at_every_size() -> None:
+    """LoRA's r and lora_alpha are 8: the scale is 1, also where the budget sets another rank."""
+    recipe = recipe_of(peft_type="LORA", target_modules=["q_proj", "v_proj"])
+    _, modules = built(recipe, fit_budget(recipe, EMBEDDED, "60k").params, EMBEDDED)
+    assert {module.scale for module in modules.values()} == {1.0}
+    assert {module.rank for module in modules.values()} == {33, 34}
+
+
+@pytest.mark.parametrize(("peft_type", "params", "scale"), [
+    ("LOHA", {"r": 4, "alpha": 8}, 2.0),
+    ("LOKR", {"r": 2, "alpha": 8}, 4.0),
+    ("GRALORA", {"r": 4, "alpha": 8}, 2.0),
+    ("PSOFT", {"r": 4, "psoft_alpha": 8}, 2.0),
+])  # fmt: skip
+def test_other_types_hold_their_scale_too(peft_type: str, params: dict[str, Any], scale: float) -> None:
+    recipe = recipe_of(peft_type=peft_type, target_modules=["q_proj", "v_proj"], **params)
+    for budget in ("r2", "r6"):
+        fit = fit_budget(recipe, SHAPE, budget)
+        _, modules = built(recipe, fit.params, SHAPE)
+        assert {module.scale for module in modules.values()} == {scale}
+
+
+def test_a_knob_may_be_too_large_for_the_model_on_the_way_to_a_size_that_is_not() -> None:
+    """PSOFT grows with the square of its rank, up to 24 here: doubling leads from 16 past what lies between."""
+    shape = config(layers=1, hidden_size=48)
+    recipe = recipe_of(peft_type="PSOFT", target_modules=["v_proj"], r=4)
+    sizes = {n: count_trainable(registry.get("peft"), shape, recipe.params | {"r": n}) for n in (9, 23)}
+    for rank, size in sizes.items():
+        assert fit_budget(recipe, shape, str(size)).params["r"] == rank
+    with pytest.raises(BudgetError, match="nearest reachable counts are"):
+        fit_budget(recipe, shape, "1m")
+
+
+def test_what_is_wrong_with_a_recipe_is_said_as_such_and_with_its_name() -> None:
+    for budget in ("native", "r4", "5k"):
+        with pytest.raises(BenchError, match=r"The recipe 'own' cannot be run\. There is no field of LoraConfig named"):
+            fit_budget(recipe_of(**LORA, rank=4), SHAPE, budget)
 
 
 GROWTH: dict[str, Callable[[int], int]] = {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from mosld_bench.methods import registry
-from mosld_bench.methods.live import attached_copy, copy_sharing_weights, unshare_trainable
+from mosld_bench.methods.live import attached_copy, copy_sharing_weights, own_if_written, unshare_trainable
 from tests.support.models import build, config
 
 LORA = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]}
@@ -51,3 +53,37 @@ def test_copies_share_memory_until_trained() -> None:
             p.zero_()
     assert all(torch.equal(p, before[n]) for n, p in base.named_parameters())
     assert not any(p.requires_grad for p in base.parameters())
+
+
+def test_a_part_of_a_base_weight_that_trains_is_the_copy_s_own() -> None:
+    """Its memory begins within that of the weight."""
+
+    class Rows(torch.nn.Module):
+        def __init__(self, weight: torch.Tensor) -> None:
+            super().__init__()
+            self.rows = torch.nn.Parameter(weight[5:9])
+
+    base: Any = build(config(layers=1))
+    copied: Any = copy_sharing_weights(base)
+    model = Rows(copied.lm_head.weight.detach())
+    assert unshare_trainable(model, base) == [model.rows]
+    kept = base.lm_head.weight.clone()
+    with torch.no_grad():
+        model.rows.zero_()
+    assert torch.equal(base.lm_head.weight, kept)
+
+
+def test_whoever_writes_into_a_shared_weight_has_it_to_himself_with_all_its_views() -> None:
+    base: Any = build(config(layers=1))
+    kept = {name: parameter.clone() for name, parameter in base.named_parameters()}
+    copied: Any = copy_sharing_weights(base)
+    weight = copied.lm_head.weight
+    view = weight.detach()[2:]
+    with own_if_written(base):
+        weight.data *= 2
+        weight.data *= 2
+    assert torch.equal(weight, kept["lm_head.weight"] * 4)
+    assert torch.equal(view, weight[2:])
+    assert all(torch.equal(parameter, kept[name]) for name, parameter in base.named_parameters())
+    shared = {p.data_ptr() for p in base.parameters()} & {p.data_ptr() for p in copied.parameters()}
+    assert len(shared) == len(kept) - 1

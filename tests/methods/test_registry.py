@@ -103,3 +103,13 @@ def test_a_method_is_found_by_its_class_and_registered_once_under_a_name() -> No
             registry.register("loud")(type("Other", (Loud,), {}))
     finally:
         registry._registered.pop("loud")
+
+
+def test_an_import_that_changes_torch_s_settings_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    (tmp_path / "doubling.py").write_text("import torch\ntorch.set_default_dtype(torch.float64)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BenchError, match=r"plug-in 'doubling' changes torch's default dtype .* when it is imported"):
+        registry.load_plugin("doubling")
+    assert torch.get_default_dtype() == torch.float32

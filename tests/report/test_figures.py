@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 
 from mosld_bench.records.profile import Entry, Flops, Profile, Workload
 from mosld_bench.records.record import Outcome
+from mosld_bench.records.scale import SHARE
 from mosld_bench.records.store import Store
 from mosld_bench.report.analysis import Analysis, analyse
 from mosld_bench.report.figures import (
@@ -33,7 +34,7 @@ from mosld_bench.report.figures import (
 )
 from mosld_bench.report.figures.panels import offset, wrapped
 from mosld_bench.report.figures.plot import Plot
-from mosld_bench.report.figures.style import MARKERS, RULE_COLOUR, percent_axis, recipe_styles, report_style
+from mosld_bench.report.figures.style import MARKERS, RULE_COLOUR, recipe_styles, report_style, scale_axis
 from mosld_bench.report.figures.sweep import SWEEPS
 from mosld_bench.report.figures.training import curve
 from mosld_bench.report.labels import short_label
@@ -374,7 +375,8 @@ def variants(key: str, values: Mapping[str, Any]) -> list[Recipe]:
 
 
 def test_a_sweep_over_dropout_joins_rows_that_differ_in_nothing_else(tmp_path: Path) -> None:
-    ratios = variants("dropout", {"high": 0.3, "low": 0.0, "middle": 0.1})
+    several = {"input": 0.05, "weight": 0.1}  # has no one ratio to stand at
+    ratios = variants("dropout", {"high": 0.3, "low": 0.0, "middle": 0.1, "several": several})
     study = make_study(in_domain=("a",), out_of_domain=("b",), axis="dropout", reference="low", seeds=(0, 1))
     other = RECIPES["mola"].model_copy(update={"params": {**RECIPES["mola"].params, "dropout": 0.1}})
     analysis = written(tmp_path, study, [*ratios, other, RECIPES["lora"]])
@@ -495,7 +497,7 @@ def test_relative_time_leaves_out_recipes_that_were_changed_since(tmp_path: Path
 def test_ticks_are_told_apart(span: tuple[float, float]) -> None:
     axes = Figure().subplots()
     axes.set_ylim(*span)
-    percent_axis(axes)
+    scale_axis(axes, SHARE)
     ticks = labels(axes, "y")
     assert len(set(ticks)) == len(ticks) > 1
     values = [100 * value for value in axes.get_yticks()]

@@ -198,3 +198,16 @@ def test_weights_are_compared_by_their_hashes_or_by_their_names(
     then: Weights | None, now: Weights | None, words: tuple[str, str] | None
 ) -> None:
     assert differing(then, now) == words
+
+
+def test_a_folder_that_moved_has_the_records_that_it_had(tiny: Path) -> None:
+    _, planned, config = prepare(tiny, recipes=["lora"])
+    run_inline(planned, config, tiny / "results")
+    (tiny / "elsewhere").mkdir()
+    moved = (tiny / "model").rename(tiny / "elsewhere" / "model")
+    _, again, _ = prepare(tiny, recipes=["lora"], model={"name": str(moved)})
+    assert left(again, tiny, weights=weights_source(again[0].trial.model)) == ([], {})
+    weights = moved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    _, changed, _ = prepare(tiny, recipes=["lora"], model={"name": str(moved)})
+    assert left(changed, tiny, weights=weights_source(changed[0].trial.model)) == (changed, {})

@@ -54,6 +54,8 @@ def _fields(kind: Any) -> dict[str, tuple[Any, str]]:
     described: dict[str, tuple[Any, str]] = {}
     if hasattr(kind, "__pydantic_fields__"):
         for name, field in kind.__pydantic_fields__.items():
+            if field.exclude:
+                continue
             described[name] = (field.annotation, field.description or "")
         if kind is Record:  # open to what later versions add, so that its type says nothing of its keys
             described["meta_info"] = (TrialMetaInfo, described["meta_info"][1])

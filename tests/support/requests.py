@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from mosld_bench.inputs.items import Request
+from mosld_bench.inputs.encoding import Request
 
 
 def story_requests(count: int = 40, seed: int = 0) -> list[Request]:

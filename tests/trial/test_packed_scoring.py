@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mosld_bench.errors import OutOfMemoryError
-from mosld_bench.inputs.items import Request
+from mosld_bench.inputs.encoding import Request
 from mosld_bench.methods import registry
 from mosld_bench.trial.packed_scoring import CannotPackError, Work, score_packed, score_plain
 from mosld_bench.trial.packing_check import packs
@@ -62,10 +62,12 @@ def test_few_shot_examples_are_computed_once_and_kept() -> None:
     assert [value for value, _ in packed] == pytest.approx([value for value, _ in plain], abs=1e-4)
 
 
-def test_continuations_without_a_token_are_certain() -> None:
-    model, requests = build(config()), [Request([3, 4], []), Request([5], [])]
+def test_a_continuation_without_a_token_has_no_score() -> None:
+    """It would be certain, and win against every other."""
+    model, requests = build(config()), [Request([3, 4], [5]), Request([3, 4], [])]
     for score in (score_plain, partial(score_packed, width=64)):
-        assert score(model, requests, pad=0, tokens=64) == [(0.0, True)] * 2
+        with pytest.raises(ValueError, match="has a token"):
+            score(model, requests, pad=0, tokens=64)
 
 
 @pytest.mark.parametrize("kind", ["PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"])

@@ -6,7 +6,7 @@ import pytest
 from lm_eval.api.instance import Instance
 
 from mosld_bench.errors import OutOfMemoryError
-from mosld_bench.inputs.items import Request
+from mosld_bench.inputs.encoding import Request
 from mosld_bench.methods import registry
 from mosld_bench.trial.packed_lm import PackedLM
 from mosld_bench.trial.packing_check import PackingCheck, packs

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mosld_bench.records.scale import Scale
 from mosld_bench.report.analysis import Analysis, Comparison
-from mosld_bench.report.figures.panels import panel_label
+from mosld_bench.report.figures.panels import UNLIKE, panel_label
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import (
     COLUMN_INCHES,
@@ -18,11 +19,11 @@ from mosld_bench.report.figures.style import (
     RULE_COLOUR,
     RULE_POINTS,
     RecipeStyle,
-    percent_axis,
     recipe_styles,
     rows_axis,
+    scale_axis,
 )
-from mosld_bench.spec.trial import Condition
+from mosld_bench.spec.trial import Condition, Domain
 
 _LINE_INCHES = 0.185  # height that a row takes
 _PANELS_INCHES = 5  # height that all panels may take
@@ -37,6 +38,8 @@ def draw(analysis: Analysis) -> Plot | str:
     """Every row minus the reference in its block (in-domain mean), with its interval: one panel a block."""
     panels = [_Panel(condition, analysis.against_reference(condition)) for condition, _ in analysis.blocks()]
     panels = [panel for panel in panels if panel.comparisons]
+    if analysis.unlike(Domain.IN):
+        return UNLIKE.format("Differences are not drawn")
     if not panels:
         return f"No block of the study has {analysis.reference} beside another row, so no differences are drawn."
     if len(panels) > 2:  # the table has them all
@@ -51,10 +54,12 @@ def draw(analysis: Analysis) -> Plot | str:
     grid = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    styles = recipe_styles(analysis.recipes)
+    styles, scale = recipe_styles(analysis.recipes), analysis.scale(Domain.IN)
     for axes, panel in zip(grid, panels, strict=False):
-        _draw_panel(axes, panel, styles)
-    figure.supxlabel(f"In-domain mean minus that of {analysis.reference} (points)", fontsize=8)
+        _draw_panel(axes, panel, styles, scale)
+    unit = f" ({scale.points.strip()})" if scale.points else ""
+    direction = "" if scale.higher_is_better else "; left is better"
+    figure.supxlabel(f"In-domain mean minus that of {analysis.reference}{unit}{direction}", fontsize=8)
     caption = (
         f"Difference to {analysis.reference} in the same setting and at the same budget: mean over paired seeds and "
         f"95 % t interval, not corrected for the number of rows.{_without_interval(panels)}"
@@ -63,7 +68,7 @@ def draw(analysis: Analysis) -> Plot | str:
     return Plot("difference", f"the differences to {analysis.reference}", caption, figure, wide=wide, rows=drawn)
 
 
-def _draw_panel(axes: Axes, panel: _Panel, styles: dict[str, RecipeStyle]) -> None:
+def _draw_panel(axes: Axes, panel: _Panel, styles: dict[str, RecipeStyle], scale: Scale) -> None:
     for y, comparison in enumerate(panel.comparisons):
         delta = comparison.difference
         style = styles[comparison.row.recipe.name]
@@ -72,7 +77,7 @@ def _draw_panel(axes: Axes, panel: _Panel, styles: dict[str, RecipeStyle]) -> No
     rows_axis(axes, [comparison.row.recipe.title for comparison in panel.comparisons])
     axes.tick_params(axis="x", labelbottom=True)
     axes.set_title(panel_label(panel.condition), loc="left")
-    percent_axis(axes, "x")
+    scale_axis(axes, scale, "x")
 
 
 def _without_interval(panels: Sequence[_Panel]) -> str:

@@ -11,11 +11,14 @@ from matplotlib.lines import Line2D
 from mosld_bench.format import listed
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.style import recipe_styles
-from mosld_bench.report.labels import short_label
+from mosld_bench.report.labels import setting_label, short_label
 from mosld_bench.report.rows import Row
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.trial import Condition
+from mosld_bench.spec.trial import Condition, Domain
+
+#: In place of a figure of means, where there are none; the beginning is to be put in.
+UNLIKE = "{}: the in-domain tasks are scored on unlike scales, over which no mean is taken."
 
 _MOST_PARTS = 6  # of the sentence that names what is not drawn
 
@@ -102,6 +105,13 @@ def not_drawn(analysis: Analysis, drawn: Sequence[Row]) -> str:
         parts.append(f"{listed(titles)} ({part})" if condition in conditions or len(titles) == 1 else part)
     shown = parts if len(parts) <= _MOST_PARTS else [*parts[: _MOST_PARTS - 1], f"{len(parts) - _MOST_PARTS + 1} more"]
     return f"Not drawn, but in the tables: {'; '.join(shown)}." if parts else ""
+
+
+def panel_title(analysis: Analysis, domain: Domain, setting: str) -> str:
+    """'Out-of-domain, mixture', and what is measured where it is not what the label of the first panel says."""
+    scale = analysis.scale(domain)
+    other = f"{scale.metric or 'score'}{scale.heading}" if scale != analysis.scale(Domain.IN) else ""
+    return f"{domain.label}, {setting_label(setting)}{f': {other}' if other else ''}"
 
 
 def panel_label(condition: Condition) -> str:

@@ -12,9 +12,10 @@ from mosld_bench.report import stats
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.panels import legend, offset, wrapped
 from mosld_bench.report.figures.plot import Plot
-from mosld_bench.report.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, percent_axis, recipe_styles
+from mosld_bench.report.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, recipe_styles, scale_axis
 from mosld_bench.report.rows import Row
 from mosld_bench.spec.budget import NATIVE
+from mosld_bench.spec.trial import Domain
 
 _MOST_UPRIGHT = 9  # tasks; the titles of more are turned
 
@@ -29,6 +30,11 @@ class _Pair(NamedTuple):
 def draw(analysis: Analysis) -> Plot | str:
     """Mixture minus single by in-domain task, paired by seed, at the first budget that has both settings."""
     pairs = _pairs(analysis)
+    if pairs and analysis.unlike(Domain.IN):
+        return (
+            "Mixture and single training are not drawn against each other: the in-domain tasks are scored on unlike "
+            "scales, which have no axis in common."
+        )
     if not pairs:
         return "Mixture and single training are not compared: the records hold one of the two settings only."
     conditions = {pair.mixture.condition for pair in pairs}
@@ -82,8 +88,10 @@ def _task_axis(axes: Axes, analysis: Analysis) -> None:
     if len(tasks) > _MOST_UPRIGHT:
         axes.tick_params(axis="x", labelrotation=90)
     axes.tick_params(axis="x", length=0)
-    axes.set_ylabel("Mixture minus single (points)")
-    percent_axis(axes)
+    scale = analysis.scale(Domain.IN)
+    unit = f" ({scale.points.strip()})" if scale.points else ""
+    axes.set_ylabel(f"Mixture minus single{unit}{'' if scale.higher_is_better else '; lower is better'}")
+    scale_axis(axes, scale)
 
 
 def _common_seeds(pairs: Sequence[_Pair]) -> str:

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from mosld_bench.format import short_count
+from mosld_bench.records.scale import Scale
 from mosld_bench.report.analysis import Analysis
-from mosld_bench.report.figures.panels import legend, points_and_bars
+from mosld_bench.report.figures.panels import UNLIKE, legend, panel_title, points_and_bars
 from mosld_bench.report.figures.plot import Plot
-from mosld_bench.report.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, Point, percent_axis, recipe_styles
-from mosld_bench.report.labels import setting_label
+from mosld_bench.report.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, Point, recipe_styles, scale_axis
 from mosld_bench.report.rows import Row
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import Domain
@@ -24,9 +24,11 @@ from mosld_bench.spec.trial import Domain
 def draw(analysis: Analysis) -> Plot | str:
     """Mean accuracy against trainable parameters: a row of panels for every setting, in- and out-of-domain."""
     rows = _rows(analysis)
+    if analysis.unlike(Domain.IN):
+        return UNLIKE.format("Nothing is drawn against size")
     if not rows:
         return "No trained row has all of its in-domain tasks yet, so nothing is drawn against size."
-    domains = analysis.domains
+    domains = analysis.averaged()
     settings = [setting for setting in analysis.settings if any(row.setting == setting for row in rows)]
     figure = Figure(figsize=(PAGE_INCHES, 1.85 * len(settings) + 0.55), layout="constrained")
     grid = figure.subplots(len(settings), len(domains), squeeze=False, sharex=True, sharey="col")
@@ -35,9 +37,10 @@ def draw(analysis: Analysis) -> Plot | str:
     _size_axis(grid[0][0], rows)
     for setting, panels in zip(settings, grid, strict=True):
         for axes, domain in zip(panels, domains, strict=True):
-            _panel(axes, [row for row in rows if row.setting == setting], domain, recipes, step_decades)
-            axes.set_title(f"{domain.label}, {setting_label(setting)}")
-        panels[0].set_ylabel(f"Mean {analysis.measure} (%)")
+            of_setting = [row for row in rows if row.setting == setting]
+            _panel(axes, of_setting, domain, recipes, step_decades, analysis.scale(domain))
+            axes.set_title(panel_title(analysis, domain, setting))
+        panels[0].set_ylabel(f"Mean {analysis.measure}{analysis.scale(Domain.IN).heading}")
     for axes in grid[-1]:
         axes.set_xlabel("Trainable parameters")
     for domain, column in zip(domains, grid.T, strict=True):  # of one scale, which is known when all points are drawn
@@ -62,7 +65,9 @@ def _rows(analysis: Analysis) -> list[Row]:
     return [row for row in scored if row.condition.general == least]
 
 
-def _panel(axes: Axes, rows: Sequence[Row], domain: Domain, recipes: Sequence[Recipe], step_decades: float) -> None:
+def _panel(
+    axes: Axes, rows: Sequence[Row], domain: Domain, recipes: Sequence[Recipe], step_decades: float, scale: Scale
+) -> None:
     """A curve for each recipe and model; those of a budget stand ``step_decades`` apart on the axis of sizes."""
     styles = recipe_styles(recipes)
     names = [recipe.name for recipe in recipes if any(row.recipe.name == recipe.name for row in rows)]
@@ -78,7 +83,7 @@ def _panel(axes: Axes, rows: Sequence[Row], domain: Domain, recipes: Sequence[Re
                 points.append(Point((row.trainable or 0) * 10 ** (step_decades * steps), mean, sd))
         styles[name].draw_curve(axes, points)
     axes.margins(y=0.12)
-    percent_axis(axes)
+    scale_axis(axes, scale)
 
 
 def _frozen_line(axes: Axes, score: float) -> None:

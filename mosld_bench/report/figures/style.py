@@ -16,6 +16,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.ticker import Formatter, MaxNLocator
 
+from mosld_bench.records.scale import Scale
 from mosld_bench.spec.recipe import Recipe
 
 COLUMN_INCHES = 3.33  # width of a column of the report
@@ -126,23 +127,28 @@ def bar_length(sd: float | None) -> float:
     return math.nan if sd is None else sd
 
 
-class _Percent(Formatter):
-    """Fractions as per cent, with the decimals that tell neighbouring ticks apart."""
+class _Scaled(Formatter):
+    """Values as their scale prints them (shares in per cent), with the decimals that tell neighbouring ticks apart."""
+
+    def __init__(self, scale: Scale) -> None:
+        self._factor = scale.factor
 
     def __call__(self, value: float, _: int | None = None) -> str:
         return self.format_ticks([value])[0]
 
     def format_ticks(self, values: Sequence[float]) -> list[str]:
-        gaps = [100 * (high - low) for low, high in pairwise(sorted(values)) if high > low]
+        gaps = [self._factor * (high - low) for low, high in pairwise(sorted(values)) if high > low]
         decimals = max(0, math.ceil(-math.log10(min(gaps)) - 1e-6)) if gaps else 1
-        return [f"{round(100 * value, decimals) + 0.0:.{decimals}f}".replace("-", "−") for value in values]
+        if self._factor * max(map(abs, values), default=0.0) >= 1e6:  # an overflowing perplexity
+            return [f"{self._factor * value:.3g}".replace("-", "−") for value in values]
+        return [f"{round(self._factor * value, decimals) + 0.0:.{decimals}f}".replace("-", "−") for value in values]
 
 
-def percent_axis(axes: Axes, which: Literal["x", "y"] = "y") -> None:
-    """Label an axis of fractions in per cent, at round numbers."""
+def scale_axis(axes: Axes, scale: Scale, which: Literal["x", "y"] = "y") -> None:
+    """Label an axis of values, or of differences, as their scale prints them, at round numbers."""
     axis = axes.yaxis if which == "y" else axes.xaxis
     axis.set_major_locator(MaxNLocator("auto", steps=(1, 2, 5, 10)))
-    axis.set_major_formatter(_Percent())
+    axis.set_major_formatter(_Scaled(scale))
 
 
 def rows_axis(axes: Axes, titles: Sequence[str]) -> None:

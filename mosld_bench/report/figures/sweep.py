@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from mosld_bench.report.analysis import Analysis
-from mosld_bench.report.figures.panels import legend, points_and_bars
+from mosld_bench.report.figures.panels import UNLIKE, legend, panel_title, points_and_bars
 from mosld_bench.report.figures.plot import Plot
-from mosld_bench.report.figures.style import PAGE_INCHES, Point, percent_axis, recipe_styles
-from mosld_bench.report.labels import parameter_label, setting_label
+from mosld_bench.report.figures.style import PAGE_INCHES, Point, recipe_styles, scale_axis
+from mosld_bench.report.labels import parameter_label
 from mosld_bench.report.rows import Row
 from mosld_bench.spec.budget import Rank
 from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.trial import canonical
+from mosld_bench.spec.trial import Domain, canonical
 
 
 def draw(analysis: Analysis) -> Plot | str | None:
@@ -29,10 +29,12 @@ def draw(analysis: Analysis) -> Plot | str | None:
         return None
     sweep = SWEEPS[analysis.study.axis]
     curves = _curves(analysis, sweep)
+    if analysis.unlike(Domain.IN):
+        return UNLIKE.format(f"Nothing is drawn along the axis {sweep.label}")
     if not curves:
         return f"Nothing is drawn along the axis {sweep.label}: no row on it has all of its in-domain tasks yet."
     values = sorted({stop.value for curve in curves for stop in curve})
-    domains = analysis.domains
+    domains = analysis.averaged()
     settings = [setting for setting in analysis.settings if any(curve[0].row.setting == setting for curve in curves)]
     figure = Figure(figsize=(PAGE_INCHES, 1.75 * len(settings) + 0.55), layout="constrained")
     grid = figure.subplots(len(settings), len(domains), squeeze=False, sharex=True, sharey="col")
@@ -44,11 +46,11 @@ def draw(analysis: Analysis) -> Plot | str | None:
             style.draw_curve(axes, [Point(x, mean, sd) for x, mean, sd in means if mean is not None])
     for setting, panels in zip(settings, grid, strict=True):
         for axes, domain in zip(panels, domains, strict=True):
-            axes.set_title(f"{domain.label}, {setting_label(setting)}")
+            axes.set_title(panel_title(analysis, domain, setting))
             axes.set_xticks(range(len(values)), [sweep.tick(analysis, value) for value in values])
             axes.set_xlim(-0.4, len(values) - 0.6)
-            percent_axis(axes)
-        panels[0].set_ylabel(f"Mean {analysis.measure} (%)")
+            scale_axis(axes, analysis.scale(domain))
+        panels[0].set_ylabel(f"Mean {analysis.measure}{analysis.scale(Domain.IN).heading}")
     for axes in grid[-1]:
         axes.set_xlabel(sweep.label.capitalize())
     legend(figure, analysis.recipes, {_leader(analysis, curve).name for curve in curves}, True)
@@ -122,7 +124,9 @@ def _rank(row: Row) -> int | None:
 
 
 def _dropout(row: Row) -> float | None:
-    return point.dropout if (point := _coordinates(row)) else None
+    """The one rate of a mixture; None, too, where several places are dropped, each at a rate of its own."""
+    rates = point.dropouts if (point := _coordinates(row)) else None
+    return None if rates is None or len(rates) > 1 else next(iter(rates.values()), 0.0)
 
 
 def _experts(row: Row) -> str | None:

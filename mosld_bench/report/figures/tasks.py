@@ -25,8 +25,8 @@ from mosld_bench.report.figures.style import (
     RULE_POINTS,
     RecipeStyle,
     bar_length,
-    percent_axis,
     recipe_styles,
+    scale_axis,
 )
 from mosld_bench.report.rows import Row
 
@@ -39,6 +39,10 @@ def draw(analysis: Analysis) -> Plot | str:
     panels, tasks = first_blocks(analysis), list(analysis.task_names)
     if not panels or len(tasks) > _MOST_TASKS:
         return f"Accuracy by task is not drawn: there is no trained row, or there are more than {_MOST_TASKS} tasks."
+    scales = {scale for task in tasks if (scale := analysis.scales.of(task))}
+    if len(scales) > 1:
+        return "Scores by task are not drawn: the tasks are scored on unlike scales, which have no axis in common."
+    scale = analysis.scale(tasks[0])
     figure = Figure(figsize=(PAGE_INCHES, 1.45 * len(panels) + 0.95), layout="constrained")
     grid = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
     styles = recipe_styles(analysis.recipes)
@@ -46,9 +50,9 @@ def draw(analysis: Analysis) -> Plot | str:
         _draw_rows(axes, panel.rows, tasks, styles)
         _draw_levels(axes, analysis, panel)
         _task_axis(axes, analysis)
-        axes.set_ylabel(f"{analysis.measure.capitalize()} (%)")
+        axes.set_ylabel(f"{analysis.measure.capitalize()}{scale.heading}")
         axes.set_title(panel_label(panel.condition), loc="left")
-        percent_axis(axes)
+        scale_axis(axes, scale)
     rows = [row for panel in panels for row in panel.rows]
     legend(figure, analysis.recipes, {row.recipe.name for row in rows}, False)
     caption = (

@@ -34,7 +34,7 @@ def protocol(analysis: Analysis) -> Section:
             Run("Seeds. ", "bold"),
             _seeds(analysis),
             Run("Scoring. ", "bold"),
-            f"The primary metric of each task, as lm-eval defines it, on {items}{_prompts(analysis)}",
+            f"The primary metric of each task, as lm-eval defines it, on {items}{_prompts(analysis)}{_cut(analysis)}",
         ),
         _task_table(analysis),
         paragraph(Run("What is equal. ", "bold"), _equal(analysis)),
@@ -116,6 +116,26 @@ def _prompts(analysis: Analysis) -> str:
     return "".join(f" {fact}: {_by_value(titles)}." for fact, titles in facts.items() if titles)
 
 
+def _cut(analysis: Analysis) -> str:
+    """Which items were longer than the model's window or the study's limit, so that something of them was cut off."""
+    parts = []
+    for what, counts in (
+        ("trained on", [record.train_info.cut_items for record in analysis.records if record.train_info]),
+        ("scored", [record.eval_info.cut_items for record in analysis.records if record.eval_info]),
+    ):
+        tasks = dict.fromkeys(task for cut in counts for task in cut)
+        titles = [f"{max(cut.get(task, 0) for cut in counts):,} of {analysis.title(task)}" for task in tasks]
+        if titles:
+            parts.append(f"of the items {what} {listed(titles)}")
+    if not parts:
+        return ""
+    return (
+        f" Longer than the model takes, or than the study allows, are {', and '.join(parts)} (the most in any trial: a "
+        f"method with virtual tokens leaves less room); they lose the beginning of their prompt, or the end of an "
+        f"answer that is longer still."
+    )
+
+
 def _by_value(titles: Mapping[str, Sequence[str]]) -> str:
     """'none', or where tasks differ 'none (MCTest and MMLU) and 5 (GSM8K)'."""
     return listed([value if len(titles) == 1 else f"{value} ({listed(of)})" for value, of in titles.items()])
@@ -131,7 +151,7 @@ def _task_table(analysis: Analysis) -> Table:
     for domain in analysis.domains:
         heading = ""
         for task in _by_kind(analysis, analysis.tasks_in(domain)):
-            kind, metric = analysis.kind(task), analysis.metric(task)
+            kind, metric, scale = analysis.kind(task), analysis.metric(task), analysis.scale(task)
             above, heading = heading, f"{domain.label}, {kind}" if kind else domain.label
             if heading != above:
                 lines.append(Line.heading(heading, ruled=bool(lines) and not above))
@@ -143,7 +163,7 @@ def _task_table(analysis: Analysis) -> Table:
                     count(validation),
                     count(metric.items if metric else None),
                     percent(metric.chance if metric else None),
-                    metric.metric.removesuffix(",none") if metric else MISSING,
+                    analysis.metric_name(task) + ("" if scale.higher_is_better else ", lower is better") or MISSING,
                 )
             )
             numbers.append(
@@ -156,7 +176,9 @@ def _task_table(analysis: Analysis) -> Table:
                     "validation_items": validation,
                     "test_items": metric.items if metric else None,
                     "chance": metric.chance if metric else None,
-                    "metric": metric.metric if metric else None,
+                    "metric": analysis.scales.primary.get(task),
+                    **({} if analysis.shares else {"scale": scale.range.value}),
+                    **({} if analysis.shares else {"higher_is_better": scale.higher_is_better}),
                 }
             )
     whole = ("train_items", "validation_items", "test_items")

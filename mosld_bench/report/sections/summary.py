@@ -6,17 +6,23 @@ from collections.abc import Iterator, Sequence
 
 from mosld_bench.format import counted, listed
 from mosld_bench.report.analysis import Analysis, Comparison
-from mosld_bench.report.labels import count, interval, p_value, percent, setting_label, short_label, suffix
+from mosld_bench.report.labels import count, p_value, setting_label, short_label, suffix
 from mosld_bench.report.rows import Row
+from mosld_bench.report.sections.results.main_table import absent, ties
 from mosld_bench.spec.budget import Rank
 from mosld_bench.spec.trial import Condition, Domain
+
+_MANY_TIES = 0.1  # of a task's items: more than the abstract can leave to the table
 
 
 def summary(analysis: Analysis) -> list[str]:
     """The abstract: scale, best rows, untrained models, gaps; of a study that trains nothing, the parameter counts."""
     if not analysis.study.trains:
         return _parameters(analysis)
-    sentences = (_scale(analysis), *_best_rows(analysis), *_frozen(analysis), _gaps(analysis))
+    sentences = (
+        _scale(analysis), *_best_rows(analysis), *_frozen(analysis), _gaps(analysis), *absent(analysis),
+        *ties(analysis, _MANY_TIES)
+    )  # fmt: skip
     return [sentence for sentence in sentences if sentence]
 
 
@@ -56,10 +62,36 @@ def _best_rows(analysis: Analysis) -> Iterator[str]:
         yield _outside_sentence(analysis, condition, blocks[condition])
     rest = {condition: best for condition, best in blocks.items() if condition not in first.values()}
     if rest:
-        highest = [f"{best.recipe.title} ({short_label(block)}: {_spelled(best)})" for block, best in rest.items()]
-        yield f"Elsewhere the highest in-domain mean is that of {listed(highest)}."
-    if not blocks:
+        each = [
+            f"{best.recipe.title} ({short_label(block)}: {_spelled(analysis, best)})" for block, best in rest.items()
+        ]
+        yield f"Elsewhere the {analysis.scale(Domain.IN).best_word} in-domain mean is that of {listed(each)}."
+    if analysis.unlike(Domain.IN):
+        yield from _by_task(analysis)
+    elif not blocks:
         yield _unmatched_sentence(analysis)
+
+
+def _by_task(analysis: Analysis) -> Iterator[str]:
+    """Where the in-domain tasks have no mean: that it is so, and the best row of each task in each first block."""
+    tasks = analysis.study.in_domain
+    metrics = dict.fromkeys(metric for task in tasks if (metric := analysis.metric_name(task)))
+    yield (
+        f"The in-domain tasks are scored on unlike scales ({listed(list(metrics))}), so no mean is taken over them and "
+        "rows are not ranked."
+    )
+    seen: set[tuple[str, str]] = set()
+    for condition, _ in analysis.blocks():
+        best = {task: row for task in tasks if (row := analysis.best(condition, task))}
+        if best and (condition.setting, condition.model) not in seen:
+            seen.add((condition.setting, condition.model))
+            each = [
+                f"{row.recipe.title} on {analysis.title(task)} ({_spelled(analysis, row, task)}"
+                f"{'' if analysis.scale(task).higher_is_better else '; lower is better'})"
+                for task, row in best.items()
+            ]
+            size = f"{condition.budget.label}{suffix(condition)}"
+            yield f"In the {setting_label(condition.setting)} setting at {size} the best by task is {listed(each)}."
 
 
 def _best_sentence(analysis: Analysis, condition: Condition, best: Row) -> str:
@@ -67,9 +99,11 @@ def _best_sentence(analysis: Analysis, condition: Condition, best: Row) -> str:
     others = [row for row in analysis.scored(condition) if row.key != best.key]
     seeds = counted(len(best.by_seed()), "seed")
     among = f" of those with {seeds}" if any(len(row.by_seed()) < len(best.by_seed()) for row in others) else ""
+    scale = analysis.scale(Domain.IN)
+    direction = "" if scale.higher_is_better else " (lower is better)"
     text = (
-        f"In the {setting_label(condition.setting)} setting at {size}, {best.recipe.title} has the highest in-domain "
-        f"mean{among}, {_spelled(best)}"
+        f"In the {setting_label(condition.setting)} setting at {size}, {best.recipe.title} has the "
+        f"{scale.best_word} in-domain mean{among}{direction}, {_spelled(analysis, best)}"
     )
     if best.recipe.name == analysis.study.reference:
         text += "; it is itself the reference method."
@@ -104,14 +138,15 @@ def _tests(analysis: Analysis, condition: Condition, seeds: str, others: int) ->
 
 
 def _ahead(analysis: Analysis, condition: Condition, untested: Sequence[Row]) -> str:
-    """The untested rows that are above the best one on common seeds; their means are over other seeds, and hide it."""
-    keys = {row.key for row in untested}
+    """The untested rows that beat the best one on common seeds; their means are over other seeds, and hide it."""
+    keys, scale = {row.key for row in untested}, analysis.scale(Domain.IN)
     ahead = [
-        f"{c.row.recipe.title} (by {percent(c.difference.mean)} points, n = {c.difference.pairs})"
+        f"{c.row.recipe.title} (by {scale.text(abs(c.difference.mean))}{scale.points}, n = {c.difference.pairs})"
         for c in analysis.against_best(condition)
-        if c.row.key in keys and c.difference.mean > 0
+        if c.row.key in keys and scale.better(c.difference.mean, 0)
     ]
-    return f" Higher on the seeds in common: {listed(ahead)}." if ahead else ""
+    side = "Higher" if scale.higher_is_better else "Lower"
+    return f" {side} on the seeds in common: {listed(ahead)}." if ahead else ""
 
 
 def _outside_sentence(analysis: Analysis, condition: Condition, best: Row) -> str:
@@ -119,14 +154,14 @@ def _outside_sentence(analysis: Analysis, condition: Condition, best: Row) -> st
     if best.mean_sd(Domain.OUT)[0] is None:
         return ""
     margin = _margin(analysis, condition, best, Domain.OUT)
-    return f"Out-of-domain it has {_spelled(best, Domain.OUT)}{f', {margin}' if margin else '.'}"
+    lower = "" if analysis.scale(Domain.OUT).higher_is_better else " (lower is better)"
+    return f"Out-of-domain{lower} it has {_spelled(analysis, best, Domain.OUT)}{f', {margin}' if margin else '.'}"
 
 
-def _spelled(row: Row, domain: Domain = Domain.IN) -> str:
+def _spelled(analysis: Analysis, row: Row, of: Domain | str = Domain.IN) -> str:
     """'70.7 ± 0.6 % (n = 3)'."""
-    mean, sd = row.mean_sd(domain)
-    spread = "" if sd is None else f" ± {percent(sd)}"
-    return f"{percent(mean)}{spread} % (n = {len(row.by_seed(domain))})"
+    scale = analysis.scale(of)
+    return f"{scale.mean_text(*row.mean_sd(of))}{scale.sign} (n = {len(row.by_seed(of))})"
 
 
 def _margin(analysis: Analysis, condition: Condition, row: Row, domain: Domain) -> str:
@@ -136,13 +171,13 @@ def _margin(analysis: Analysis, condition: Condition, row: Row, domain: Domain) 
 
 
 def _margin_sentence(comparison: Comparison) -> str:
-    delta = comparison.difference
+    delta, scale = comparison.difference, comparison.scale
     side = "above" if delta.mean >= 0 else "below"
-    text = f"{percent(abs(delta.mean))} points {side} {comparison.other.recipe.title}"
+    text = f"{scale.text(abs(delta.mean))}{scale.points} {side} {comparison.other.recipe.title}"
     if delta.low is None:
         seeds = "the one seed that both have" if delta.pairs == 1 else "every common seed alike"
         return f"{text} on {seeds}, which gives no interval."
-    text += f" (95 % interval {interval(delta.low, delta.high)})"
+    text += f" (95 % interval {scale.interval(delta.low, delta.high)})"
     if delta.includes_zero:
         return text + ", a margin inside the noise between seeds."
     if comparison.separated:
@@ -152,26 +187,28 @@ def _margin_sentence(comparison: Comparison) -> str:
 
 
 def _unmatched_sentence(analysis: Analysis) -> str:
-    """The highest row of a study in which nothing is matched in size or rank."""
+    """The best row of a study in which nothing is matched in size or rank."""
     rows = [row for row in analysis.trained if row.score is not None]
     if not rows:
         return "No trained row has all its in-domain tasks yet, so no means are given."
-    best = max(rows, key=lambda row: row.score or 0.0)
+    scale = analysis.scale(Domain.IN)
+    best = max(rows, key=lambda row: scale.rank(row.score or 0.0))
     return (
-        f"No rows are matched in size or rank; the highest in-domain mean is that of {best.recipe.title} "
+        f"No rows are matched in size or rank; the {scale.best_word} in-domain mean is that of {best.recipe.title} "
         f"({setting_label(best.setting)}{suffix(best.condition)}), "
-        f"{_spelled(best)}, with {count(best.trainable)} trainable parameters."
+        f"{_spelled(analysis, best)}, with {count(best.trainable)} trainable parameters."
     )
 
 
 def _frozen(analysis: Analysis) -> list[str]:
     """What the untrained models score, beside chance."""
-    level = analysis.chance(analysis.study.in_domain)
-    chance = f" (chance: {percent(level)} %)" if level is not None else ""
+    level, scale = analysis.chance(analysis.study.in_domain), analysis.scale(Domain.IN)
+    chance = f" (chance: {scale.text(level)}{scale.sign})" if level is not None else ""
     scored = [row for row in analysis.frozen if row.score is not None]
     names = [f"frozen base{suffix(row.condition)}".replace(", ", " ") for row in scored]
     return [
-        f"The {name} scores {percent(row.score)} % in-domain{chance}." for name, row in zip(names, scored, strict=True)
+        f"The {name} scores {scale.text(row.score)}{scale.sign} in-domain{chance}."
+        for name, row in zip(names, scored, strict=True)
     ]
 
 

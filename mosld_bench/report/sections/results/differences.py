@@ -6,59 +6,79 @@ from typing import Any
 
 import pandas as pd
 
+from mosld_bench.format import listed
 from mosld_bench.report.analysis import Analysis, Comparison
-from mosld_bench.report.labels import MISSING, block_label, interval, p_value, percent
+from mosld_bench.report.labels import MISSING, block_label, p_value
 from mosld_bench.report.rows import RowKey
 from mosld_bench.report.table import Column, Line, Table
 from mosld_bench.spec.trial import Condition, Domain
 
 
 def differences_table(analysis: Analysis) -> Table | None:
-    """The differences in- and out-of-domain; None where no block holds the reference beside another row."""
+    """The differences in- and out-of-domain, or task by task where a domain has no mean.
+
+    None where no block holds the reference beside another row.
+    """
+    compared_on = analysis.compared()
     lines: list[Line] = []
     numbers = []
     for condition, rows in analysis.blocks():
         comparisons = _comparisons(analysis, condition)
-        compared = [row for row in rows if any((row.key, domain) in comparisons for domain in analysis.domains)]
+        compared = [row for row in rows if any((row.key, of) in comparisons for of in compared_on)]
         if compared:
             lines.append(Line.heading(block_label(condition), ruled=bool(lines)))
         for row in compared:
             texts = [row.recipe.title]
-            for domain in analysis.domains:
-                comparison = comparisons.get((row.key, domain))
+            for of in compared_on:
+                comparison = comparisons.get((row.key, of))
                 texts += _texts(comparison)
-                numbers += [_numbers(comparison, domain)] if comparison else []
+                numbers += [_numbers(comparison, of)] if comparison else []
             lines.append(Line.of(*texts))
     if not numbers:
         return None
     columns = [Column("Method", "left")]
-    for domain in analysis.domains:
-        columns += [Column("difference", group=domain.label), Column("p", group=domain.label)]
+    for of in compared_on:
+        group = analysis.label(of)
+        columns += [Column("difference", group=group), Column("p", group=group)]
+    frame = pd.DataFrame(numbers)
+    if frame["higher_is_better"].all():
+        frame = frame.drop(columns="higher_is_better")
     return Table(
         "differences",
-        f"Mean {analysis.measure} minus that of {analysis.reference} in the same setting and at the same budget, in "
-        f"points: {_tests(sorted({line['pairs'] for line in numbers}))}.",
+        f"Mean {analysis.measure} minus that of {analysis.reference} in the same setting and at the same budget"
+        f"{_units(analysis)}: {_tests(analysis, sorted({line['pairs'] for line in numbers}))}.",
         tuple(columns),
         tuple(lines),
-        pd.DataFrame(numbers),
+        frame,
+        wide=len(columns) > 5,
     )
 
 
-def _comparisons(analysis: Analysis, condition: Condition) -> dict[tuple[RowKey, Domain], Comparison]:
+def _comparisons(analysis: Analysis, condition: Condition) -> dict[tuple[RowKey, Domain | str], Comparison]:
     return {
-        (comparison.row.key, domain): comparison
-        for domain in analysis.domains
-        for comparison in analysis.against_reference(condition, domain)
+        (comparison.row.key, of): comparison
+        for of in analysis.compared()
+        for comparison in analysis.against_reference(condition, of)
     }
 
 
-def _tests(pairs: list[int]) -> str:
+def _units(analysis: Analysis) -> str:
+    """What the differences are in; where lower is better, that a negative one is the better."""
+    scales = {analysis.label(of): analysis.scale(of) for of in analysis.compared()}
+    points = [label for label, scale in scales.items() if scale.points]
+    lower = [label for label, scale in scales.items() if not scale.higher_is_better]
+    unit = ", in points" if len(points) == len(scales) else f", in points for {listed(points)}" if points else ""
+    return unit + (f" (for {listed(lower)} lower is better, so that a negative difference is)" if lower else "")
+
+
+def _tests(analysis: Analysis, pairs: list[int]) -> str:
     """What stands behind an interval and a p, where rows have so many common seeds."""
     if pairs == [1]:
         return "on one common seed, which gives no interval and no test"
+    apart = "tasks" if any(map(analysis.unlike, analysis.domains)) else "in-domain and out-of-domain"
     return (
         f"mean over paired seeds ({' or '.join(map(str, pairs))} pairs) with its 95 % t interval, which takes "
-        "two; p is Holm-corrected over the tested rows of a block, in-domain and out-of-domain apart"
+        f"two; p is Holm-corrected over the tested rows of a block, {apart} apart"
     )
 
 
@@ -66,12 +86,12 @@ def _texts(comparison: Comparison | None) -> list[str]:
     """The difference with its interval, and p."""
     if comparison is None:
         return [MISSING, MISSING]
-    delta = comparison.difference
-    ends = f" [{interval(delta.low, delta.high, ', ')}]" if delta.low is not None else ""
-    return [percent(delta.mean, sign=True) + ends, p_value(comparison.adjusted)]
+    delta, scale = comparison.difference, comparison.scale
+    ends = f" [{scale.interval(delta.low, delta.high, ', ')}]" if delta.low is not None else ""
+    return [scale.text(delta.mean, sign=True) + ends, p_value(comparison.adjusted)]
 
 
-def _numbers(comparison: Comparison, domain: Domain) -> dict[str, Any]:
+def _numbers(comparison: Comparison, of: Domain | str) -> dict[str, Any]:
     """A line of the CSV."""
     row, delta = comparison.row, comparison.difference
     return {
@@ -81,11 +101,12 @@ def _numbers(comparison: Comparison, domain: Domain) -> dict[str, Any]:
         "budget": row.budget,
         "model": row.condition.model or None,
         "general_items": row.condition.general,
-        "mean_of": domain.value,
+        "mean_of": str(of),
         "pairs": delta.pairs,
         "difference": delta.mean,
         "low": delta.low,
         "high": delta.high,
         "p": delta.p,
         "p_holm": comparison.adjusted,
+        "higher_is_better": comparison.scale.higher_is_better,
     }

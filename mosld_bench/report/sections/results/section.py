@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mosld_bench.format import listed
+from mosld_bench.records.scale import Scale
 from mosld_bench.report.analysis import ALPHA, Analysis
 from mosld_bench.report.document import Run, Section, bullets, paragraph, section
-from mosld_bench.report.labels import block_label, percent
+from mosld_bench.report.labels import block_label
 from mosld_bench.report.rows import Row
 from mosld_bench.report.sections.results.differences import differences_table
 from mosld_bench.report.sections.results.main_table import main_tables
 from mosld_bench.report.sections.results.other_metrics import other_metrics_table
+from mosld_bench.spec.trial import Domain
 
 RISE = 0.05  # of the validation loss above its lowest: more than it moves by from one validation to the next
 
@@ -50,7 +52,8 @@ def _block_sentences(analysis: Analysis) -> list[str]:
         best, scored = analysis.best(condition), analysis.scored(condition)
         if best is None or len(scored) < 2:
             continue
-        ordered = sorted(scored, key=lambda row: row.score or 0.0)
+        scale = analysis.scale(Domain.IN)
+        ordered = sorted(scored, key=lambda row: scale.rank(row.score or 0.0))
         untested = len(analysis.untested(condition))
         tested = len(scored) - 1 - untested
         text = (
@@ -59,11 +62,21 @@ def _block_sentences(analysis: Analysis) -> list[str]:
             else "no two rows have two seeds in common, so nothing is tested"
         )
         sentences.append(
-            f"{block_label(condition)}: in-domain means run from {percent(ordered[0].score)} % "
-            f"({ordered[0].recipe.title}) to {percent(ordered[-1].score)} % ({ordered[-1].recipe.title}); "
+            f"{block_label(condition)}: in-domain means run from {_score(scale, ordered[0])} to "
+            f"{_score(scale, ordered[-1])}{'' if scale.higher_is_better else ', lower being better'}; "
             f"{text}{f', {untested} not tested' if tested and untested else ''}.{_at_chance(analysis, scored)}"
         )
+    if not sentences and analysis.unlike(Domain.IN):
+        return [
+            "The in-domain tasks are scored on unlike scales, so no mean is taken over them: no rows are ranked, and "
+            f"what is best on a task is bold in the table.{_at_chance(analysis, analysis.trained)}"
+        ]
     return sentences or ["No block has two rows of equal size or rank with all their in-domain tasks."]
+
+
+def _score(scale: Scale, row: Row) -> str:
+    """'68.5 % (LoRA)'."""
+    return f"{scale.text(row.score)}{scale.sign} ({row.recipe.title})"
 
 
 def _at_chance(analysis: Analysis, rows: Sequence[Row]) -> str:
@@ -71,31 +84,40 @@ def _at_chance(analysis: Analysis, rows: Sequence[Row]) -> str:
     titles = []
     for task in analysis.task_names:
         metric, means = analysis.metric(task), [mean for row in rows if (mean := row.mean_sd(task)[0]) is not None]
-        if metric and metric.chance is not None and means and max(means) <= metric.chance:
+        scale, level = analysis.scale(task), metric.chance if metric else None
+        if level is not None and means and not any(scale.better(mean, level) for mean in means):
             titles.append(analysis.title(task))
     return f" No row is above chance on {listed(titles)}." if titles else ""
 
 
 def _coverage(analysis: Analysis) -> str:
     """What the tests cover and what not, and the standard errors over items."""
+    scale = analysis.scale(Domain.IN)
+    means = "scores on a task" if analysis.unlike(Domain.IN) else "in-domain means"
     text = (
-        "The unit of the tests is the seed: rows are compared by the differences of their in-domain "
-        f"means at equal seeds (Student's t, two-sided, Holm-corrected within a block, level {ALPHA:g}). "
+        f"The unit of the tests is the seed: rows are compared by the differences of their {means} "
+        f"at equal seeds (Student's t, two-sided, Holm-corrected within a block, level {ALPHA:g}). "
         "This covers what varies with the seed; it does not cover the choice of test items or of tasks, "
-        "and few seeds have little power, so that “not separated” does not mean “equal”. The highest row "
-        "was picked by looking, which makes tests against it lean towards a difference."
+        "and few seeds have little power, so that “not separated” does not mean “equal”."
     )
+    if not analysis.unlike(Domain.IN):
+        text += (
+            f" The {scale.best_word} row was picked by looking, which makes tests against it lean towards a difference."
+        )
     ranges = []
-    for domain in analysis.domains:
+    for domain in analysis.averaged():
         if errors := analysis.item_errors(domain):
-            low, high = percent(min(errors)), percent(max(errors))
+            scale = analysis.scale(domain)
+            low, high = scale.text(min(errors)), scale.text(max(errors))
             points = low if low == high else f"{low} to {high}"
-            ranges.append(f"{points} points for one {domain.label.lower()} mean")
+            ranges.append(f"{points}{scale.points} for one {domain.label.lower()} mean")
     if ranges:
         text += (
             f" The standard error over items is {listed(ranges)}; rows are scored on the same items, so part of it "
             "cancels in their differences."
         )
+    if without := analysis.without_item_error():
+        text += f" lm-eval gives no standard error over items of {listed(without)}, so no mean with it has one."
     return text
 
 

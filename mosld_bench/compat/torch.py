@@ -1,0 +1,86 @@
+"""What is used of torch beyond its documentation: a look at every write into memory, and the hooks of all modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def memory(tensor: Tensor) -> int:
+    """The address of the memory that holds ``tensor`` and every view of it; 0 where it has none of its own."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):  # sparse, or a tensor that another library keeps in its own way
+        return 0
+
+
+@contextmanager
+def before_writes(addresses: Collection[int], call: Callable[[int], None]) -> Iterator[None]:
+    """Inside the block, ``call`` every address of ``addresses`` before an operation of torch writes there.
+
+    Sees what goes through ``.data`` and views too, since both end in operations of torch; not what another library
+    writes through a pointer (``.numpy()``).
+    """
+    with _Writes(addresses, call):
+        yield
+
+
+class _Writes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self, addresses: Collection[int], call: Callable[[int], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.addresses, self.call = addresses, call
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for place, name in _written(func):
+            for leaf in tree_leaves(args[place] if place < len(args) else kwargs.get(name)):
+                if isinstance(leaf, Tensor) and (address := memory(leaf)) in self.addresses:
+                    self.call(address)
+        return func(*args, **kwargs)
+
+
+@cache
+def _written(func: Any) -> list[tuple[int, str]]:
+    """Place and name of each argument into which an operation writes."""
+    arguments = enumerate(func._schema.arguments)
+    return [(place, a.name) for place, a in arguments if a.alias_info is not None and a.alias_info.is_write]
+
+
+def hooks(module: torch.nn.Module) -> list[Any]:
+    """What runs around a forward or a backward of ``module`` besides its own code."""
+    return [
+        hook
+        for name in ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+        for hook in vars(module)[name].values()
+    ]
+
+
+def hooks_of_all() -> list[Any]:
+    """What runs around a forward or a backward of every module there is (``register_module_forward_hook``)."""
+    return [hook for kind in _global_hooks() for hook in kind.values()]
+
+
+def drop_hooks_of_all(but: Collection[Any]) -> None:
+    """Remove the hooks that hold for every module, except for those in ``but``."""
+    kept = {id(hook) for hook in but}
+    for kind in _global_hooks():
+        for handle in [handle for handle, hook in kind.items() if id(hook) not in kept]:
+            del kind[handle]
+
+
+def _global_hooks() -> list[dict[int, Any]]:
+    from torch.nn.modules import module
+
+    return [
+        module._global_forward_pre_hooks,
+        module._global_forward_hooks,
+        module._global_backward_pre_hooks,
+        module._global_backward_hooks,
+    ]
