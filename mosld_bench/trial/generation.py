@@ -18,6 +18,7 @@ from transformers import GenerationConfig, StoppingCriteria
 
 from mosld_bench.compat.transformers import cache_argument, growing_cache, own_generation_config
 from mosld_bench.errors import BenchError, OutOfMemoryError, UnknownNameError
+from mosld_bench.inputs.encoding import pad_token
 from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.trial.device import is_out_of_memory
 from mosld_bench.trial.logits import logits_at
@@ -131,7 +132,7 @@ class Writer:
         texts = [self.encode(prompt, self.most_tokens - writing.new_tokens) for prompt in prompts]
         ends = self._ends(writing)
         stop = StopTexts(self.tokenizer, writing.stops)
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        pad = pad_token(self.tokenizer, self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         cached = self.check.covers(self.model, texts, writing.new_tokens, pad)
         self.cached = cached and self.cached is not False
         if cached:
