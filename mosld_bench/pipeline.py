@@ -45,7 +45,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     todo = missing(plan.planned, store, overwrite=options.overwrite, weights=inputs.weights)
     if todo.planned:
         store.check_writable(study.name)
-    check_writable(workspace.reports / study.name)
+    check_writable(options.report_folder or workspace.reports / study.name)
     _print_summary(plan, todo, console)
     if options.save_adapters:
         _print_without_adapter(plan, todo, store, console)
@@ -54,6 +54,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
             found = check_items(plan, todo.planned, inputs, options, watch=watch, say=console.print)
         for line in display.data_notes(found):
             console.print(line, soft_wrap=True)
+        store.check_writable(study.name)
+    check_writable(workspace.reports / study.name)
     executor = make_executor(study, folders, options, gpus=inputs.gpus)
     order = todo.planned if options.inline(study) else plan.longest_first(todo.planned)
     records = []
@@ -87,10 +89,11 @@ def report(
     """
     from mosld_bench.report import write_report
 
-    check_writable(workspace.reports / study.name)
     planned = study.plan(workspace, include_paths) if trials is None else trials
     analysis = _analysis(study, workspace, include_paths, planned)
-    return write_report(analysis, to or workspace.reports / study.name)
+    folder = to or workspace.reports / study.name
+    check_writable(folder)
+    return write_report(analysis, folder)
 
 
 def _analysis(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial]) -> Analysis:

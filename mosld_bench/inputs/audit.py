@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
     from mosld_bench.spec.trial import Trial
 
-Role = Literal["trained", "scored", "shown"]
+Role = Literal["trained", "scored", "shown", "unused"]
 #: Told of every few items: the task, the split, how many items are done and how many there are.
 Watcher = Callable[[str, str, int, int], None]
 
@@ -43,7 +43,7 @@ _NAMED = 3  # items that a problem names
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """Items of a task in a role: trained on, scored, or shown as solved examples in prompts.
+    """Items of a task in a role: trained on, scored, shown as solved examples in prompts, or used by no study.
 
     ``items``: at most so many, drawn with ``seed``; all for None. ``window``: tokens of prompt and answer together that
     are kept of a longer text.
@@ -145,7 +145,9 @@ def whole(task: Any, window: int | None = None) -> list[Use]:
     """All of an lm-eval ``task`` that a study could use."""
     name = task.config.task
     trained = [Use(task=name, role="trained", window=window)] if task.has_training_docs() else []
-    return [*trained, Use(task=name, role="scored"), Use(task=name, role="shown")]
+    both = task.has_test_docs() and task.has_validation_docs()
+    unused = [Use(task=name, role="unused")] if both else []  # the test split is scored
+    return [*trained, Use(task=name, role="scored"), Use(task=name, role="shown"), *unused]
 
 
 def audit(
@@ -217,6 +219,9 @@ class _Items:
             return cls(split, use.role, docs, range(len(docs)) if drawn is None else drawn)
         if use.role == "scored":
             return cls(split, use.role, task.eval_docs, sample(task, use.items, use.seed))
+        if use.role == "unused":
+            docs = task.validation_docs()
+            return cls(split, use.role, docs, range(len(docs)))
         if not task.config.num_fewshot:
             return None
         docs = task.sampler.df
@@ -231,6 +236,8 @@ def _split_name(task: Any, role: Role) -> str:
     config = task.config
     if role == "trained":
         return str(config.training_split or "training items")
+    if role == "unused":
+        return str(config.validation_split)
     if role == "shown":
         return f"{getattr(config.fewshot_config, 'split', None) or 'solved examples'} (solved examples)"
     return str(config.test_split or config.validation_split or "scored items")
@@ -343,7 +350,7 @@ class _Look:
         return _Rendered(index, doc, pairs)
 
     def _pairs(self, doc: dict[str, Any]) -> list[tuple[str, str]]:
-        if self.items.role == "scored":
+        if self.items.role in {"scored", "unused"}:
             return requests(self.task, doc)
         if self.items.role == "shown":
             return [("", own_text(self.task, doc))]
@@ -469,6 +476,7 @@ class _Look:
     def _count(
         self, key: str, problem: str, detail: str, index: int, doc: dict[str, Any], *, refused: bool = False
     ) -> None:
+        refused = refused and self.items.role != "unused"
         finding = self._found.setdefault((refused, self._named(key), problem), _Finding(detail))
         finding.count += 1
         if len(finding.items) < _NAMED:

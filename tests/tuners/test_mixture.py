@@ -382,6 +382,25 @@ def test_training_in_bfloat16_routes_as_scoring_does(point: dict[str, Any], monk
 
 
 @pytest.mark.parametrize("drops_input", [False, True])
+def test_adapters_in_bfloat16_route_in_float32(drops_input: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PEFT leaves them with ``autocast_adapter_dtype`` off: with and without dropout the router is the same."""
+    seen: list[Tensor] = []
+
+    def watched(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+        seen.append(logits)
+        return gate(logits, *args)
+
+    monkeypatch.setattr(routing, "gate", watched)
+    dropout: dict[str, Any] = {"dropout": 0.2, "dropout_on": "input"} if drops_input else {}
+    module = layer(share="down", top_k=2, **dropout).bfloat16()
+    x = torch.randn(50, 10, dtype=torch.bfloat16)
+    assert module.eval()(x).dtype == module.train()(x).dtype == torch.bfloat16
+    scored, trained = seen
+    assert scored.dtype == torch.float32
+    assert torch.equal(scored, trained)
+
+
+@pytest.mark.parametrize("drops_input", [False, True])
 def test_training_in_float32_is_one_product_of_down_and_router_to_the_bit(drops_input: bool) -> None:
     """As it was before routers had a product of their own under autocast: kept numbers are of this formula."""
     dropout: dict[str, Any] = {"dropout": 0.2, "dropout_on": "input"} if drops_input else {}

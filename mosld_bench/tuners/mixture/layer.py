@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from mosld_bench.compat.peft import cast_input
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig
-from mosld_bench.tuners.mixture.routing import RoutedLayer, fresh_router, gaussian, router_logits, under_autocast
+from mosld_bench.tuners.mixture.routing import RoutedLayer, fresh_router, gaussian, is_rounded, router_logits
 
 
 class MixtureLayer(RoutedLayer):
@@ -122,7 +122,7 @@ class MixtureLayer(RoutedLayer):
         if experts == 1:
             return F.linear(kept, down), None
         router = self.mixture_router[adapter]
-        if dropout or under_autocast(x):
+        if dropout or is_rounded(x):
             return F.linear(kept, down), router_logits(x, router)
         # One product for both: x is read once, and so is its gradient.
         both = F.linear(x, torch.cat([down, router]))

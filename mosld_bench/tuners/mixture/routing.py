@@ -19,8 +19,12 @@ from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig
 
 
-def under_autocast(x: Tensor) -> bool:
-    """Whether autocast would cast the products of ``x``."""
+def is_rounded(x: Tensor) -> bool:
+    """Whether a product with ``x`` comes out below float32: by autocast, or since ``x`` is below it."""
+    return _under_autocast(x) or x.dtype != torch.promote_types(x.dtype, torch.float32)
+
+
+def _under_autocast(x: Tensor) -> bool:
     kind = x.device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
@@ -32,7 +36,7 @@ def router_logits(x: Tensor, router: Tensor) -> Tensor:
     two logits are nearer than bfloat16 tells apart (MixLoRA's code has its routers in float32 for that reason).
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    if not under_autocast(x):
+    if not _under_autocast(x):
         return F.linear(x.to(dtype), router.to(dtype))
     with torch.autocast(x.device.type, enabled=False):
         return F.linear(x.to(dtype), router.to(dtype))
