@@ -58,7 +58,7 @@ class PeftMethod(Method):
 
     def parts(self, params: Mapping[str, Any]) -> tuple[type, ...]:
         """The classes of the tuner."""
-        return classes_of(str(params.get("peft_type", "")).upper())
+        return classes_of(_peft_type(params))
 
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
         """As the contract.

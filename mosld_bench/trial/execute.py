@@ -67,12 +67,12 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
 
     config, spec = session.config, trial.train
     watch(Progress(trial.id, "loading"))
-    code = {"method": registry.code_of(trial.recipe, fit.params, spec)}  # as it is loaded: files may change meanwhile
     if spec is None:
-        return _counted(trial, fit, stopwatch.meta_info(config) | code)
+        return _counted(trial, fit, stopwatch.meta_info(config) | _code(trial, fit))
     name = trial.recipe.method
     with session.lent(trial.model, spec.dtype, name) as base, PeakMemory(config.device) as memory:
         method = registry.get(name)
+        code = _code(trial, fit)  # as it is loaded: files may change meanwhile
         adapted = attached_copy(method, base.model, fit.params, seed=trial.seed)
         base.check(name, "attaching")
         _check_size(trial, adapted.model, fit)
@@ -102,6 +102,11 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         meta_info=stopwatch.meta_info(config) | code | _loading(trial, session, loading_seconds),
     )
     return Outcome(record, evaluation.items, _saved(adapted.model) if config.save_adapter and trial.train_on else None)
+
+
+def _code(trial: Trial, fit: Fit) -> dict[str, Any]:
+    """What ``meta_info`` says of the method's code."""
+    return {"method": registry.code_of(trial.recipe, fit.params, trial.train)}
 
 
 def _counted(trial: Trial, fit: Fit, meta: dict[str, Any]) -> Outcome:

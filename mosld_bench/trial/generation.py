@@ -18,6 +18,7 @@ from transformers import GenerationConfig, StoppingCriteria
 
 from mosld_bench.compat.transformers import cache_argument, growing_cache, own_generation_config
 from mosld_bench.errors import BenchError, OutOfMemoryError, UnknownNameError
+from mosld_bench.inputs.encoding import pad_token
 from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.trial.device import is_out_of_memory
 from mosld_bench.trial.logits import logits_at
@@ -33,7 +34,7 @@ _SEED = 0  # of drawn answers, the same for every trial
 #: Of ``generation_kwargs``, those that say how to draw: without meaning where nothing is drawn.
 _OF_DRAWING = frozenset({"temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"})
 #: Of a generation config, those that are the suite's own business; ``max_length`` counts the padding of a batch.
-_OURS = frozenset({"max_length", "max_new_tokens", "pad_token_id", "bos_token_id", "return_dict_in_generate"})
+_OURS = frozenset({"max_length", "max_new_tokens", "pad_token_id", "return_dict_in_generate", "num_return_sequences"})
 
 
 class Writing(NamedTuple):
@@ -131,17 +132,20 @@ class Writer:
         texts = [self.encode(prompt, self.most_tokens - writing.new_tokens) for prompt in prompts]
         ends = self._ends(writing)
         stop = StopTexts(self.tokenizer, writing.stops)
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        pad = pad_token(self.tokenizer, self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
         cached = self.check.covers(self.model, texts, writing.new_tokens, pad)
         self.cached = cached and self.cached is not False
         if cached:
-            width = max(map(len, texts))
-            with _room(self.model):
-                output = with_cache(
-                    self.model, texts, pad=pad, new_tokens=writing.new_tokens, ends=ends,
-                    stopping_criteria=[stop.after(width + virtual_tokens(self.model))], **writing.options,
-                )  # fmt: skip
-            rows = [_until(row, ends) for row in output.tolist()]
+            beams = int(writing.options.get("num_beams") or 1) > 1
+            rows = []
+            for batch in ([text] for text in texts) if beams else [texts]:
+                begin = max(map(len, batch)) + virtual_tokens(self.model)
+                with _room(self.model):
+                    output = with_cache(
+                        self.model, batch, pad=pad, new_tokens=writing.new_tokens, ends=ends,
+                        stopping_criteria=[stop.after(begin, beams=beams)], **writing.options,
+                    )  # fmt: skip
+                rows += [_until(row, ends) for row in output.tolist()]
         elif writing.options:
             raise BenchError(
                 f"The task {task!r} asks for {', '.join(writing.options)} in its generation_kwargs, but with kept keys "
@@ -177,16 +181,19 @@ class Writer:
 class StopTexts(StoppingCriteria):  # type: ignore[misc]
     """Ends each row for itself when one of ``stops`` stands in its last tokens.
 
-    As lm-eval does, these are as many as the stop's own and two more: a model may write it in other pieces.
+    As lm-eval does, these are as many as the stop's own and two more: a model may write it in other pieces. ``beams``:
+    whether the rows are those of one prompt, which end with the first of them.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], begin: int = 0) -> None:
-        self._tokenizer, self._begin = tokenizer, begin
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str], begin: int = 0, *, beams: bool = False
+    ) -> None:
+        self._tokenizer, self._begin, self._beams = tokenizer, begin, beams
         self._stops = {stop: len(tokenizer.encode(stop, add_special_tokens=False)) + 2 for stop in stops}
 
-    def after(self, begin: int) -> StopTexts:
+    def after(self, begin: int, *, beams: bool) -> StopTexts:
         """The same for rows whose answers begin at the column ``begin``."""
-        return StopTexts(self._tokenizer, list(self._stops), begin)
+        return StopTexts(self._tokenizer, list(self._stops), begin, beams=beams)
 
     def __call__(self, input_ids: Tensor, scores: Any = None, **kwargs: Any) -> Tensor:
         """(rows,): whether a row has ended."""
@@ -195,7 +202,7 @@ class StopTexts(StoppingCriteria):  # type: ignore[misc]
         for stop, back in self._stops.items():
             texts = self._tokenizer.batch_decode(written[:, -back:])
             ended |= torch.tensor([stop in text for text in texts], device=input_ids.device)
-        return ended
+        return ended[:1].expand(len(ended)) if self._beams else ended
 
 
 @torch.no_grad()
