@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from mosld_bench import display
-from mosld_bench.format import counted
+from mosld_bench.format import counted, listed
 from mosld_bench.inputs.overlap_cache import OverlapSearch, cached_overlaps
+from mosld_bench.records.method_code import differing_code
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Record
@@ -43,7 +45,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     todo = missing(plan.planned, store, overwrite=options.overwrite, weights=inputs.weights)
     if todo.planned:
         store.check_writable(study.name)
-    check_writable(workspace.reports / study.name)
+    check_writable(options.report_folder or workspace.reports / study.name)
     _print_summary(plan, todo, console)
     if options.save_adapters:
         _print_without_adapter(plan, todo, store, console)
@@ -52,6 +54,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
             found = check_items(plan, todo.planned, inputs, options, watch=watch, say=console.print)
         for line in display.data_notes(found):
             console.print(line, soft_wrap=True)
+        store.check_writable(study.name)
+    check_writable(workspace.reports / study.name)
     executor = make_executor(study, folders, options, gpus=inputs.gpus)
     order = todo.planned if options.inline(study) else plan.longest_first(todo.planned)
     records = []
@@ -85,10 +89,11 @@ def report(
     """
     from mosld_bench.report import write_report
 
-    check_writable(workspace.reports / study.name)
     planned = study.plan(workspace, include_paths) if trials is None else trials
     analysis = _analysis(study, workspace, include_paths, planned)
-    return write_report(analysis, to or workspace.reports / study.name)
+    folder = to or workspace.reports / study.name
+    check_writable(folder)
+    return write_report(analysis, folder)
 
 
 def _analysis(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial]) -> Analysis:
@@ -98,7 +103,21 @@ def _analysis(study: Study, workspace: Workspace, include_paths: tuple[Path, ...
     tasks = {task: files.config(task) or {} for task in study.tasks}
     paper = Published.load(workspace.published) if study.published else None
     key = OverlapSearch.of(study).key(files) if study.trains else None
-    return analyse(study, trials, Store(workspace.results).sources(study, tasks, paper, overlap_key=key))
+    sources = Store(workspace.results).sources(study, tasks, paper, overlap_key=key)
+    return analyse(study, trials, replace(sources, outdated=_outdated(sources.records)))
+
+
+def _outdated(records: Sequence[Record]) -> frozenset[str]:
+    """The trials whose record other code of its method made than is here now, as far as that is known."""
+    from mosld_bench.methods.registry import code_now
+
+    outdated = set()
+    for record in records:
+        then = record.meta_info.get("method")
+        now = code_now(record.trial.recipe, record.trial.train, then)
+        if now is not None and differing_code(then, now):
+            outdated.add(record.trial_id)
+    return frozenset(outdated)
 
 
 def find_overlaps(
@@ -123,6 +142,13 @@ def _print_summary(plan: Plan, todo: Missing, console: Console) -> None:
     console.print(
         f"{plan.study.name}: {len(plan.planned)} trials, {recorded} recorded{taken}, {len(todo.planned)} to run"
     )
+    if todo.outdated:
+        first, made_by = next(iter(todo.outdated.items()))
+        others = f"; with it {listed(list(todo.outdated)[1:])}" if len(todo.outdated) > 1 else ""
+        console.print(
+            f"{counted(len(todo.outdated), 'trial')} of them again: the record {first} was made by {made_by}{others}",
+            soft_wrap=True,
+        )
 
 
 def _print_without_adapter(plan: Plan, todo: Missing, store: Store, console: Console) -> None:

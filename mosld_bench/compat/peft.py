@@ -105,6 +105,14 @@ def config_classes() -> dict[str, type]:
     return {str(getattr(peft_type, "value", peft_type)): cls for peft_type, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
 
 
+def classes_of(peft_type: str) -> tuple[type, ...]:
+    """The classes of the configuration and of the model of a PEFT type such as ``LORA``; those that there are."""
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    tuners = {str(getattr(known, "value", known)): cls for known, cls in PEFT_TYPE_TO_TUNER_MAPPING.items()}
+    return tuple(classes[peft_type] for classes in (config_classes(), tuners) if peft_type in classes)
+
+
 def default_target_modules() -> dict[str, list[str]]:
     """Model type, such as ``llama`` -> the modules that PEFT gives LoRA where a configuration names none."""
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING

@@ -80,10 +80,8 @@ def data_notes(found: Sequence[Checked]) -> list[str]:
     """What a run says of its data: the first few notes, and how many there are."""
     notes = checked_sentences([replace(checked, problems=tuple(checked.notes)) for checked in found])
     more = len(notes) - _NOTES
-    return [
-        *notes[:_NOTES],
-        *([f"note: {more} more of the data; see 'mosld-bench tasks check TASK'"] if more > 0 else []),
-    ]
+    rest = [f"note: {more} more on the data; 'mosld-bench tasks check TASK' shows them"] if more > 0 else []
+    return notes[:_NOTES] + rest
 
 
 def overlap_table(study: str, overlaps: Sequence[Overlap], width: int = 160) -> Table:

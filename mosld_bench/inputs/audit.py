@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mosld_bench.errors import DataError
-from mosld_bench.inputs.encoding import Request, UncutError, encode_answers, encode_pairs, problems, unknown
+from mosld_bench.inputs.encoding import Request, UncutError, encode_pairs, problems, unknown
 from mosld_bench.inputs.items import draw, sample, training_docs
 from mosld_bench.inputs.nothing import printed_nothing
 from mosld_bench.inputs.rendering import BadItemError, own_text, requests, training_example
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
     from mosld_bench.spec.trial import Trial
 
-Role = Literal["trained", "scored", "shown"]
+Role = Literal["trained", "scored", "shown", "unused"]
 #: Told of every few items: the task, the split, how many items are done and how many there are.
 Watcher = Callable[[str, str, int, int], None]
 
@@ -43,7 +43,7 @@ _NAMED = 3  # items that a problem names
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """Items of a task in a role: trained on, scored, or shown as solved examples in prompts.
+    """Items of a task in a role: trained on, scored, shown as solved examples in prompts, or used by no study.
 
     ``items``: at most so many, drawn with ``seed``; all for None. ``window``: tokens of prompt and answer together that
     are kept of a longer text.
@@ -145,7 +145,9 @@ def whole(task: Any, window: int | None = None) -> list[Use]:
     """All of an lm-eval ``task`` that a study could use."""
     name = task.config.task
     trained = [Use(task=name, role="trained", window=window)] if task.has_training_docs() else []
-    return [*trained, Use(task=name, role="scored"), Use(task=name, role="shown")]
+    both = task.has_test_docs() and task.has_validation_docs()
+    unused = [Use(task=name, role="unused")] if both else []  # the test split is scored
+    return [*trained, Use(task=name, role="scored"), Use(task=name, role="shown"), *unused]
 
 
 def audit(
@@ -217,6 +219,9 @@ class _Items:
             return cls(split, use.role, docs, range(len(docs)) if drawn is None else drawn)
         if use.role == "scored":
             return cls(split, use.role, task.eval_docs, sample(task, use.items, use.seed))
+        if use.role == "unused":
+            docs = task.validation_docs()
+            return cls(split, use.role, docs, range(len(docs)))
         if not task.config.num_fewshot:
             return None
         docs = task.sampler.df
@@ -231,6 +236,8 @@ def _split_name(task: Any, role: Role) -> str:
     config = task.config
     if role == "trained":
         return str(config.training_split or "training items")
+    if role == "unused":
+        return str(config.validation_split)
     if role == "shown":
         return f"{getattr(config.fewshot_config, 'split', None) or 'solved examples'} (solved examples)"
     return str(config.test_split or config.validation_split or "scored items")
@@ -343,7 +350,7 @@ class _Look:
         return _Rendered(index, doc, pairs)
 
     def _pairs(self, doc: dict[str, Any]) -> list[tuple[str, str]]:
-        if self.items.role == "scored":
+        if self.items.role in {"scored", "unused"}:
             return requests(self.task, doc)
         if self.items.role == "shown":
             return [("", own_text(self.task, doc))]
@@ -423,23 +430,22 @@ class _Look:
 
     def tokens(self, chunk: Sequence[_Rendered], vocabularies: Sequence[Vocabulary], window: int | None) -> None:
         """Count what is the matter with the tokens of some items."""
-        generated = self.task.OUTPUT_TYPE == "generate_until"
-        if not chunk or self.items.role == "shown" or (generated and self.items.role == "scored"):
-            return
+        if not chunk or self.items.role == "shown" or self.task.OUTPUT_TYPE == "generate_until":
+            return  # a text that is generated has the tokens that the model gives it
         pairs = [pair for item in chunk for pair in item.pairs]
         owner = [place for place, item in enumerate(chunk) for _ in item.pairs]
         for vocabulary in vocabularies:
-            encode = encode_answers if generated else encode_pairs
             try:
-                encoded: Mapping[int, Request] = dict(enumerate(encode(vocabulary.tokenizer, pairs)))
+                encoded: Mapping[int, Request] = dict(enumerate(encode_pairs(vocabulary.tokenizer, pairs)))
             except UncutError:
-                lost = problems(vocabulary.tokenizer, pairs, generated=generated)
+                lost = problems(vocabulary.tokenizer, pairs)
                 for place in dict.fromkeys(owner[index] for index in lost):
                     first = next(error for index, error in lost.items() if owner[index] == place)
                     detail = f"{first.answer[:60]!r} behind {first.context[-40:]!r}, model {vocabulary.model}"
                     self._count("an answer", first.problem, detail, chunk[place].index, chunk[place].doc, refused=True)
                 left = [index for index in range(len(pairs)) if index not in lost]
-                encoded = dict(zip(left, encode(vocabulary.tokenizer, [pairs[i] for i in left]), strict=True))
+                whole = encode_pairs(vocabulary.tokenizer, [pairs[index] for index in left])
+                encoded = dict(zip(left, whole, strict=True))
             self._note_tokens(chunk, owner, encoded, vocabulary, window)
 
     def _note_tokens(
@@ -470,6 +476,7 @@ class _Look:
     def _count(
         self, key: str, problem: str, detail: str, index: int, doc: dict[str, Any], *, refused: bool = False
     ) -> None:
+        refused = refused and self.items.role != "unused"
         finding = self._found.setdefault((refused, self._named(key), problem), _Finding(detail))
         finding.count += 1
         if len(finding.items) < _NAMED:

@@ -17,7 +17,7 @@ class _Mark(str):
         return False
 
 
-_MARK = _Mark("\ue000nothing\ue000")
+_MARK = _Mark("\ue000\ue001\ue000")  # no letters: upper, title and their like leave it as it is
 
 
 def printed_nothing(doc: dict[str, Any], pairs: _Pairs, render: Callable[[dict[str, Any]], _Pairs]) -> list[str]:

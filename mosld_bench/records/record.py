@@ -67,7 +67,7 @@ class Point:
 
 
 #: Fields that records of earlier versions lack. They are in a file where they say something: old ones stay as they are.
-_LATER = frozenset({"cut_items", "generated_with_cache"})
+_LATER = frozenset({"cut_items", "generated_with_cache", "unscored"})
 
 
 class _Grown(Strict):
@@ -76,7 +76,7 @@ class _Grown(Strict):
     @model_serializer(mode="wrap")
     def _without_empty_later_fields(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = content(self)
-        return {key: value for key, value in fields.items() if key not in _LATER or value not in ({}, None)}
+        return {key: value for key, value in fields.items() if key not in _LATER or value not in ({}, None, ())}
 
 
 class TrainInfo(_Grown):

@@ -204,3 +204,26 @@ def test_standard_errors_are_those_of_lm_eval(monkeypatch: pytest.MonkeyPatch) -
         assert compat.standard_error(metrics.brier_score, [], draws=1000) is None
         assert compat.standard_error(None, lengths, draws=1000) == metrics.mean_stderr(lengths)
         assert compat.standard_error(metrics.mean, [1.0], draws=1000) is None
+
+
+STAGES: dict[str, tuple[dict[str, Any], str]] = {
+    "definition": ({"no_such_key": 1}, "definition"),
+    "data": ({"dataset_kwargs": {"data_files": {"test": "/nowhere.jsonl"}}}, "data"),
+    "splits": ({"test_split": "dev"}, "splits"),
+    "items": ({"doc_to_target": "{{5 + answer}}"}, "items"),
+}
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_where_a_task_could_not_be_built(kind: str, manager: Any) -> None:
+    changes, stage = STAGES[kind]
+    with assumed(
+        "lm-eval", "ConfigurableTask.__init__ reads data in `download`, then sets `features`, then tries an item"
+    ):
+        with pytest.raises(compat.BuildError) as failed:
+            compat.build_task(manager, {**compat.task_config(manager, "copy"), **changes})
+        assert failed.value.stage == stage
+        assert isinstance(failed.value.__cause__, Exception)
+        if stage == "items":
+            built = failed.value.task
+            assert built.doc_to_text(built.task_docs[0]) == "ab0?"

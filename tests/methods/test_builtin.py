@@ -6,8 +6,9 @@ import pytest
 from transformers import PreTrainedConfig
 
 from mosld_bench.errors import BenchError, UnknownNameError
-from mosld_bench.methods import check_method, registry
+from mosld_bench.methods import MixLoraMethod, MixtureMethod, check_method, registry
 from mosld_bench.spec.recipe import load_recipes
+from mosld_bench.spec.trial import TrainSpec
 from tests.conftest import REPOSITORY
 from tests.support.models import build, config
 
@@ -56,3 +57,11 @@ def test_the_size_of_a_method_is_set_by_the_first_knob_that_its_params_have() ->
     assert registry.get("mixture").at({"r": 8, "lora_alpha": 16, "experts": 4}, 2, "experts") == {
         "r": 8, "lora_alpha": 16, "experts": 2
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [MixtureMethod(), MixLoraMethod()])
+def test_routed_methods_are_of_another_version_where_their_routers_changed(method: MixtureMethod) -> None:
+    """In bfloat16 router logits became float32; in float32 nothing changed, nor where nothing trains."""
+    assert method.version(TrainSpec(steps=1, dtype="float32")) == 1
+    assert method.version(TrainSpec(steps=1, dtype="bfloat16")) == 2
+    assert method.version(None) == 1

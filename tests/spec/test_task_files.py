@@ -96,6 +96,7 @@ def test_a_definition_that_is_read_in_two_ways_is_refused(text: str, problem: st
         ("back.yaml", r"back\.yaml includes mine\.yaml, which includes it in turn"),
         ("[back.yaml]", r"back\.yaml includes mine\.yaml, which includes it in turn"),
         ("gone.yaml", r"gone\.yaml is included by a task definition but does not exist \(.*mine\.yaml\)"),
+        ("x" * 5000, r"is included by a task definition but does not exist"),
         ("{a: b}", r"mine\.yaml, include: takes a file or a list of files"),
         ("[1]", r"mine\.yaml, include: takes a file or a list of files"),
         ("wide0.yaml", r"more than 100 files by its includes"),
