@@ -119,7 +119,7 @@ def _vocabularies(model: str | None, model_root: Path | None) -> list[Vocabulary
 def show_task(
     task: str, *, items: int = 2, data_root: DataRoot = None, include_path: Include = None, root: Root = None
 ) -> None:
-    """Print a task's first training items as prompt and answer, just as they are trained on and scored."""
+    """Print a task's first training items as prompt and answer: the requests that train and score them."""
     from mosld_bench import display
     from mosld_bench.inputs.items import examples, training_docs
     from mosld_bench.inputs.tasks import TaskLoader

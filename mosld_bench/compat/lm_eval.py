@@ -68,6 +68,26 @@ def build_task(manager: Any, config: dict[str, Any]) -> Any:
     return task
 
 
+def data_path(config: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The data set that the definition ``config`` reads and its configuration; a class of Python names its own."""
+    made = config.get("class")
+    if made is None:
+        return str(config.get("dataset_path") or ""), config.get("dataset_name")
+    return str(getattr(made, "DATASET_PATH", None) or ""), getattr(made, "DATASET_NAME", None)
+
+
+def reading(config: Mapping[str, Any], path: str, name: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes the task of the definition ``config`` read the data set ``path``, with ``options`` for its loading."""
+    made: Any = config.get("class")
+    if made is None:
+        return {"dataset_path": path, "dataset_name": name, "dataset_kwargs": dict(options)}
+
+    def download(self: Any, dataset_kwargs: dict[str, Any] | None = None, **more: Any) -> None:
+        made.download(self, {**(dataset_kwargs or {}), **options}, **more)
+
+    return {"class": type(made.__name__, (made,), {"DATASET_PATH": path, "DATASET_NAME": name, "download": download})}
+
+
 def _build_error(error: Exception) -> BuildError:
     from lm_eval.api.task import ConfigurableTask
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 
@@ -39,6 +40,21 @@ def cache_argument(model: nn.Module) -> str:
 def with_cache(model: nn.Module, cache: Cache) -> dict[str, Any]:
     """The arguments that make ``model``'s forward read ``cache`` and add to it."""
     return {cache_argument(model): cache, "use_cache": True}
+
+
+@contextmanager
+def own_generation_config(model: Any) -> Iterator[None]:
+    """Take the generation config of ``model`` away: `generate` fills in from it whatever its caller leaves unsaid.
+
+    Penalties, other end tokens and a temperature of its author would else enter what a task calls greedy.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kept = base.generation_config
+    base.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        base.generation_config = kept
 
 
 @dataclass(frozen=True)

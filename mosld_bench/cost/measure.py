@@ -203,20 +203,17 @@ def _check_memory(config: Any, recipes: list[_Measured], spec: TrainSpec, device
 
 def _base(model: ModelSpec, spec: TrainSpec, device: str, options: Options) -> nn.Module:
     """The frozen base model on ``device``. Raises ModelError where its weights are missing and not to be random."""
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM
 
     dtype = getattr(torch, spec.dtype)
     if options.random_weights:
         with torch.device(device):
-            base: Any = AutoModelForCausalLM.from_config(load_config(model, options.model_root), dtype=dtype)
-        base.requires_grad_(False).eval()
-    else:
-        try:
-            base = load_base(model, dtype, device, options.model_root)
-        except ModelError as error:
-            raise ModelError(f"{error} Or give --random-weights, which cost the same.") from error
-    base.generation_config = GenerationConfig()  # greedy, and no token ends a text, so that all are as long
-    return base  # type: ignore[no-any-return]
+            base: nn.Module = AutoModelForCausalLM.from_config(load_config(model, options.model_root), dtype=dtype)
+        return base.requires_grad_(False).eval()
+    try:
+        return load_base(model, dtype, device, options.model_root)
+    except ModelError as error:
+        raise ModelError(f"{error} Or give --random-weights, which cost the same.") from error
 
 
 def _counted(measured: _Measured, config: Any, bench: Bench) -> Entry:

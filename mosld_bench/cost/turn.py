@@ -89,11 +89,16 @@ def _train(bench: Bench, model: nn.Module, method: Method, *, optimizer: str, be
 
 @torch.no_grad()
 def _answer(bench: Bench, model: nn.Module, *, beside: int) -> Turn:
-    """A prompt as a server reads it, with the cache on and scores of its last token alone; then greedy decoding."""
+    """A prompt as a server reads it, with the cache on and scores of its last token alone; then greedy decoding.
+
+    As answers are written in trials, but that no token ends a text: all are as long.
+    """
     from transformers import LogitsProcessor
 
+    from mosld_bench.trial.generation import with_cache
+
     ids, clock = bench.ids[: bench.load.streams], Clock(bench.device)
-    mask = torch.ones_like(ids)
+    mask, prompts = torch.ones_like(ids), ids.tolist()
 
     class Begin(LogitsProcessor):  # type: ignore[misc]
         """Called before each new token is chosen: the first time, the prompt has just been read."""
@@ -110,11 +115,9 @@ def _answer(bench: Bench, model: nn.Module, *, beside: int) -> Turn:
 
     def decode(tokens: int) -> float:
         begin = Begin()
-        texts = model.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=mask, max_new_tokens=1 + tokens, pad_token_id=0, logits_processor=[begin]
-        )
+        texts = with_cache(model, prompts, pad=0, new_tokens=1 + tokens, logits_processor=[begin])
         seconds = clock.between(begin.mark, clock.mark())
-        assert texts.shape[1] == ids.shape[1] + 1 + tokens, "the text ended early"
+        assert texts.shape[1] == 1 + tokens, "the text ended early"
         return seconds / tokens
 
     prompt()

@@ -51,6 +51,12 @@ def trim_card(folder: Path, files: Sequence[str]) -> None:
     path.write_text(f"---\n{yaml.safe_dump(trimmed, sort_keys=False, allow_unicode=True)}---{rest}", encoding="utf-8")
 
 
+def lists_configurations(folder: Path) -> bool:
+    """Whether the data set in ``folder`` has a card that lists its configurations."""
+    card = folder / CARD
+    return card.is_file() and bool(_split(card.read_text(encoding="utf-8", errors="replace"))[1].get("configs"))
+
+
 def glob_of(leaf: str) -> str:
     """A pattern of data_files by the hub's rule, by which a star also stands for folders."""
     return leaf.removeprefix("./").replace("**/", "*")

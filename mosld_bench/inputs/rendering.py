@@ -57,7 +57,7 @@ def training_example(task: Any, doc: dict[str, Any]) -> Example:
     elif task.OUTPUT_TYPE == "loglikelihood":
         context, answer = instances[0].args[:2]
     else:
-        context, answer = instances[0].args[0], f"{task.config.target_delimiter}{gold}"
+        context, answer = instances[0].args[0], _delimited(task, gold)
     return Example(context, answer)
 
 
@@ -92,11 +92,16 @@ def own_text(task: Any, doc: dict[str, Any]) -> str:
     elif task.OUTPUT_TYPE == "loglikelihood_rolling":
         context, answer = "", gold
     else:
-        delimiter = task.config.target_delimiter if task.OUTPUT_TYPE == "generate_until" else ""
-        answer = f"{delimiter}{gold}"
+        answer = _delimited(task, gold) if task.OUTPUT_TYPE == "generate_until" else gold
     with _guarded(task, "description"):
         description = task.resolve_field(doc, task.config.description) or ""
     return f"{context.removeprefix(description)}{answer}"
+
+
+def _delimited(task: Any, answer: str) -> str:
+    """What a model is to write: a target that brings its own space gets no second one."""
+    delimiter = str(task.config.target_delimiter)
+    return answer if delimiter.isspace() and answer[:1].isspace() else f"{delimiter}{answer}"
 
 
 def _instances(task: Any, doc: dict[str, Any]) -> list[Any]:
@@ -119,7 +124,9 @@ def _context(task: Any, doc: dict[str, Any], *, examples: int) -> Any:
         text = task.doc_to_text(doc)
     if isinstance(text, int) and not task.multiple_input and task.OUTPUT_TYPE != "loglikelihood_rolling":
         _refuse(task, "doc_to_text", "is all digits, which lm-eval takes for the number of an option", str(text))
-    with _guarded(task, "the prompt"):
+    with _guarded(task, "description"):
+        task.resolve_field(doc, task.config.description)
+    with _guarded(task, "num_fewshot" if examples else "doc_to_text"):
         return task.fewshot_context(
             doc, num_fewshot=examples, system_instruction=None, apply_chat_template=False, fewshot_as_multiturn=False,
             chat_template=None, gen_prefix=prefix,
@@ -219,6 +226,8 @@ def _place(task: Any, gold: Any, options: Sequence[str], field: str) -> int:
         if gold not in options:
             _refuse(task, field, "gives an answer that is no option", f"{gold!r} of {list(options)!r}")
         return options.index(gold)
+    if isinstance(gold, float) and gold.is_integer():  # a column of numbers with a gap; to lm-eval 1.0 is option 1 too
+        gold = int(gold)
     if not isinstance(gold, int):
         _refuse(task, field, "gives neither the number nor the text of an option", repr(gold))
     if gold < 0:

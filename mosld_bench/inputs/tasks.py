@@ -18,13 +18,16 @@ from mosld_bench.compat.lm_eval import (
     BuildError,
     build_task,
     compile_templates_once,
+    data_path,
     decode_once,
     draw_examples_by_item,
     filter_names,
     function_of,
+    reading,
     task_config,
 )
 from mosld_bench.errors import BenchError, DataError, UnknownNameError, fetch_hint
+from mosld_bench.inputs.configuration import configuration
 from mosld_bench.inputs.source_note import check_revision
 from mosld_bench.inputs.why_not_built import why_not_built
 from mosld_bench.spec.task_files import TaskFiles, data_dir, data_files, data_set_folder, files_in, leaves
@@ -148,21 +151,22 @@ class TaskLoader:
 
     def _below_data_root(self, name: str, config: dict[str, Any]) -> dict[str, Any]:
         """``dataset_path`` in --data-root. Raises DataError where it is not there, or is of another revision."""
-        path = str(config.get("dataset_path", ""))
-        if (
-            "/" not in path or Path(path).is_absolute() or config.get("custom_dataset") is not None
-        ):  # a loader such as json or parquet
+        path, name_of_part = data_path(config)
+        if not path or Path(path).is_absolute() or config.get("custom_dataset") is not None:
             return {}
         folder = self.data_root / path  # type: ignore[operator]
+        options = config.get("dataset_kwargs") or {}
+        if "/" not in path and ("data_files" in options or not folder.is_dir()):  # a loader such as json or parquet
+            return {}
         if not folder.is_dir():
             raise DataError(
                 f"The data set {path!r} of the task {name!r} is not below --data-root {self.data_root} "
                 f"(looked for {folder}). {fetch_hint(self.study, '--data-root')}"
             )
-        options = config.get("dataset_kwargs") or {}
         check_revision(folder, options.get("revision"), DataError)
+        folder, part = configuration(folder, name_of_part)
         folder = _plainly_named(folder)
-        return {"dataset_path": str(folder), "dataset_kwargs": {**options, "cache_dir": _cache(folder)}}
+        return reading(config, str(folder), part, {**options, "cache_dir": _cache(folder)})
 
 
 def _cache(folder: Path) -> str:

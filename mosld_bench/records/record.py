@@ -50,16 +50,20 @@ class Point:
     seconds: float = Field(description="wall seconds since training began, validation included")
 
 
-class _WhatWasCut(Strict):
-    """Something with ``cut_items``, which a file holds only where something was cut."""
+#: Fields that records of earlier versions lack. They are in a file where they say something: old ones stay as they are.
+_LATER = frozenset({"cut_items", "generated_with_cache"})
+
+
+class _Grown(Strict):
+    """Something to which fields were added."""
 
     @model_serializer(mode="wrap")
-    def _where_something_was_cut(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_empty_later_fields(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = content(self)
-        return {key: value for key, value in fields.items() if key != "cut_items" or value}
+        return {key: value for key, value in fields.items() if key not in _LATER or value not in ({}, None)}
 
 
-class TrainInfo(_WhatWasCut):
+class TrainInfo(_Grown):
     """What training took. Times are wall seconds."""
 
     steps: int = Field(description="optimiser steps taken")
@@ -83,7 +87,7 @@ class TrainInfo(_WhatWasCut):
     curve: tuple[Point, ...] = Field(description="the training curve, in the order of steps")
 
 
-class EvalInfo(_WhatWasCut):
+class EvalInfo(_Grown):
     """What scoring took."""
 
     seconds: float = Field(description="wall seconds of scoring every task")
@@ -95,6 +99,11 @@ class EvalInfo(_WhatWasCut):
         default_factory=dict,
         description="task -> items that were scored without the beginning of their prompt (or the end of an option), "
         "since they are longer than the model's window; left out where there are none",
+    )
+    generated_with_cache: bool | None = Field(
+        None,
+        description="whether answers were written with kept keys and values; false where the model cannot, and read "
+        "its whole text for every token; none where no task asks for answers",
     )
 
 

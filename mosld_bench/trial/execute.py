@@ -182,6 +182,7 @@ def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session) -> 
         tokens=resources.score_tokens,
         width=resources.score_width,
         check=session.packing_check(trial),
+        generation=session.generation_check(trial),
         encoded=session.encoded_requests(tokenizer),
     )
     return evaluate(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from torch import nn
@@ -20,6 +19,7 @@ from mosld_bench.inputs.encoding import (
     pad_token,
     prefix_token,
 )
+from mosld_bench.trial.generation import GenerationCheck, Writer
 from mosld_bench.trial.packed_scoring import Score, Work, score_packed, score_plain
 from mosld_bench.trial.packing_check import PackingCheck
 from mosld_bench.trial.window import window
@@ -27,15 +27,14 @@ from mosld_bench.trial.window import window
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_GENERATION_BATCH = 16  # prompts a batch
-
 
 class PackedLM(TemplateLM):  # type: ignore[misc]
     """A Hugging Face model that is in memory already, as an lm-eval ``LM`` that scores by prefix tree.
 
     ``tokens``: most padded tokens a forward; ``width``: most tokens of a prefix tree. ``packed``: None asks the model
-    (see `packing_check.packs`), True or False decide; afterwards the attribute says what was done last. ``check`` is
-    what is known of other models of its kind. ``encoded``: (context, continuation) -> token ids, added to.
+    (see `packing_check.packs`), True or False decide; afterwards the attribute says what was done last. ``check`` and
+    ``generation`` are what is known of other models of its kind. ``encoded``: (context, continuation) -> token ids,
+    added to.
     """
 
     backend = "causal"
@@ -49,6 +48,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         width: int = 256,
         packed: bool | None = None,
         check: PackingCheck | None = None,
+        generation: GenerationCheck | None = None,
         encoded: dict[tuple[str, str], Request] | None = None,
     ) -> None:
         super().__init__()
@@ -62,6 +62,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         self._begin = frame(tokenizer).begin
         self._cut: dict[str, set[int | None]] = {}
         self._cut_prompts: set[str] = set()
+        self.writer = Writer(model, tokenizer, self._prompt, self.max_length, generation or GenerationCheck())
 
     @property
     def eot_token_id(self) -> int | None:
@@ -114,11 +115,13 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
             self._encoded.update(zip(new, encode_pairs(self.tokenizer, list(new)), strict=True))
         except UncutError as error:
             request = list(new.values())[error.index]
-            raise error.of(f"An answer of test item {request.doc_id} of the task {request.task_name!r}") from None
+            task, item = _whose(request)
+            raise error.of(f"An answer of test item {item} of the task {task!r}") from None
 
     def _count_cut(self, requests: Iterable[Instance]) -> None:
         for request in requests:
-            self._cut.setdefault(str(request.task_name), set()).add(request.doc_id)
+            task, item = _whose(request)
+            self._cut.setdefault(task, set()).add(item)
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
@@ -148,17 +151,11 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
             totals.append(sum(value for value, _ in self._loglikelihood_tokens(windows)))
         return totals
 
-    @torch.no_grad()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """Greedy (or as the task asks) continuations up to the task's stop strings."""
-        self.model.eval()
-        answers: dict[int, str] = {}
-        order = sorted(range(len(requests)), key=lambda index: -len(requests[index].args[0]))
-        for batch in _alike(order, lambda index: str(requests[index].args[1]), _GENERATION_BATCH):
-            prompts = [requests[index].args[0] for index in batch]
-            answers.update(zip(batch, self._generate(prompts, requests[batch[0]].args[1]), strict=True))
+        answers = self.writer.answers([(_whose(one)[0], *one.args) for one in requests])
         self._count_cut(request for request in requests if request.args[0] in self._cut_prompts)
-        return [answers[index] for index in range(len(requests))]
+        return answers
 
     def _prompt(self, text: str, most: int) -> list[int]:
         """The token ids of a prompt that is to be answered: at least one, and at most ``most``."""
@@ -167,55 +164,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
             self._cut_prompts.add(text)
         return fit(Request(ids, []), most, self._begin).context
 
-    def _generate(self, prompts: list[str], options: Mapping[str, Any]) -> list[str]:
-        """The answers to ``prompts``, all with the ``options`` of a task's ``generation_kwargs``."""
-        from lm_eval.models.utils_hf import stop_sequences_criteria
 
-        settings = _generation_settings(options, most_tokens=self.max_length // 2)  # a short model still needs a prompt
-        contexts = [self._prompt(prompt, self.max_length - settings.new_tokens) for prompt in prompts]
-        width = max(len(context) for context in contexts)
-        ids = torch.tensor([[self._pad] * (width - len(c)) + c for c in contexts], device=self._device)
-        mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts], device=self._device)
-        output = self.model.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=mask, max_new_tokens=settings.new_tokens, pad_token_id=self._pad,
-            stopping_criteria=stop_sequences_criteria(self.tokenizer, settings.stops, width, len(prompts)),
-            **settings.options,
-        )  # fmt: skip
-        answers = []
-        for row in output[:, width:].tolist():
-            text = self.tokenizer.decode(row, skip_special_tokens=True)
-            for stop in settings.stops:
-                text = text.split(stop)[0] if stop else text
-            answers.append(text)
-        return answers
-
-
-class _GenerationSettings(NamedTuple):
-    """A task's ``generation_kwargs`` as transformers takes them."""
-
-    stops: list[str]
-    new_tokens: int  # most
-    options: dict[str, Any]  # for `generate`
-
-
-def _generation_settings(options: Mapping[str, Any], *, most_tokens: int) -> _GenerationSettings:
-    left = dict(options)
-    stops = left.pop("until", [])
-    stops = [stops] if isinstance(stops, str) else list(stops)
-    new_tokens = int(left.pop("max_gen_toks", left.pop("max_new_tokens", 256)))
-    if not left.pop("do_sample", False):
-        left.pop("temperature", None)
-        left.pop("top_p", None)
-        left["do_sample"] = False
-    else:
-        left["do_sample"] = True
-    return _GenerationSettings(stops, min(new_tokens, most_tokens), left)
-
-
-def _alike(order: list[int], key: Callable[[int], str], most: int) -> Iterator[list[int]]:
-    """Indices in runs of equal key, ``most`` at a time."""
-    groups: dict[str, list[int]] = {}
-    for index in order:
-        groups.setdefault(key(index), []).append(index)
-    for group in groups.values():
-        yield from (group[start : start + most] for start in range(0, len(group), most))
+def _whose(request: Instance) -> tuple[str, int | None]:
+    """Task and item of a request, as far as whoever made it says."""
+    return getattr(request, "task_name", None) or "", getattr(request, "doc_id", None)

@@ -75,7 +75,7 @@ def score_packed(
     work = Work() if work is None else work
     scores: list[Score] = [(0.0, True)] * len(requests)
     with _may_refuse(model):
-        bare, root = _rooted(model)
+        bare, root = rooted(model)
     for trunk in plant(requests, width, trunk_overhead):
         with _may_refuse(model):
             kept = _extended(bare, root, trunk.tokens) if trunk.tokens else root
@@ -211,7 +211,7 @@ def _extended(model: nn.Module, root: KeptPrefix | None, tokens: Sequence[int]) 
     return KeptPrefix.of(cache)
 
 
-def _rooted(model: nn.Module) -> tuple[nn.Module, KeptPrefix | None]:
+def rooted(model: nn.Module) -> tuple[nn.Module, KeptPrefix | None]:
     """The model without its virtual tokens, and their keys and values (prefix-tuning learns these themselves)."""
     prompt = learned_prompt(model)
     if prompt is None:

@@ -73,6 +73,7 @@ def evaluate(
         tokens_computed=lm.work.computed,
         packed=lm.packed,
         cut_items=lm.cut_items,
+        generated_with_cache=lm.writer.cached,
     )
     return Evaluation(metrics, pd.concat(frames, ignore_index=True), info)
 

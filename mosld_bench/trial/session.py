@@ -17,6 +17,7 @@ from mosld_bench.spec.trial import GeneralData, ModelSpec, Resources, TrainSpec,
 if TYPE_CHECKING:
     from torch import nn
 
+    from mosld_bench.trial.generation import GenerationCheck
     from mosld_bench.trial.packing_check import PackingCheck
 
 
@@ -96,6 +97,7 @@ class Session:
         self._general: dict[_ItemsKey, list[Encoded]] = {}
         self._requests: dict[str, dict[tuple[str, str], Request]] = {}
         self._packing_checks: dict[tuple[str, str], PackingCheck] = {}
+        self._generation_checks: dict[tuple[str, str], GenerationCheck] = {}
 
     @property
     def model_root(self) -> Path | None:
@@ -174,3 +176,9 @@ class Session:
         from mosld_bench.trial.packing_check import PackingCheck
 
         return self._packing_checks.setdefault((trial.model.name, trial.recipe.name), PackingCheck())
+
+    def generation_check(self, trial: Trial) -> GenerationCheck:
+        """What is known of answers written with a cache, for a base model with a recipe."""
+        from mosld_bench.trial.generation import GenerationCheck
+
+        return self._generation_checks.setdefault((trial.model.name, trial.recipe.name), GenerationCheck())

@@ -72,6 +72,44 @@ def test_a_task_is_what_scoring_and_training_take_it_for(task: Any) -> None:
         assert task.higher_is_better() == {"acc": True}
 
 
+def test_what_an_item_is_asked_with(task: Any) -> None:
+    with assumed("lm-eval", "fewshot_context and construct_requests make the requests that build_all_requests makes"):
+        task.build_all_requests()
+        doc = next(iter(task.eval_docs))
+        context = task.fewshot_context(
+            doc, num_fewshot=0, system_instruction=None, apply_chat_template=False, fewshot_as_multiturn=False,
+            chat_template=None, gen_prefix=task.doc_to_prefix(doc),
+        )  # fmt: skip
+        made = task.construct_requests(
+            doc=doc, ctx=context, metadata=("copy", 0, 1), apply_chat_template=False, chat_template=None
+        )
+        assert [one.args for one in made] == [one.args for one in task.instances if one.doc_id == 0]
+        assert task.resolve_field(doc, "{{question}}") == "ab0"
+
+
+def test_solved_examples_come_from_a_sampler(manager: Any, folder: Path) -> None:
+    with assumed("lm-eval", "fewshot_context draws by sampler.sample(n=, eval_doc=), seeded by sampler.set_rnd"):
+        (few,) = manager.load([{**compat.task_config(manager, "copy"), "num_fewshot": 3, "fewshot_split": "test"}])[
+            "tasks"
+        ].values()
+        compat.draw_examples_by_item(few)
+        docs = list(few.eval_docs)
+        prompts = [few.fewshot_context(doc, 3) for doc in docs]
+        assert [few.fewshot_context(doc, 3) for doc in docs[::-1]] == prompts[::-1]
+        assert all(prompt.count(doc["question"]) == 1 for doc, prompt in zip(docs, prompts, strict=True))
+        assert len({prompt[:10] for prompt in prompts}) > 1
+
+
+def test_what_a_template_comes_to_before_it_is_text() -> None:
+    with assumed("lm-eval", "lm_eval.utils.env is a jinja environment, of which an expression has a value"):
+        doc = {"right": "0", "names": ["a", "b"], "label": 2}
+        assert compat.template_value("{{right}}", doc) == "0"
+        assert compat.template_value("{{ names }}", doc) == ["a", "b"]
+        assert compat.template_value("{{label - 1}}", doc) == 1
+        assert compat.template_value("{{label}}{{right}}", doc) == "20"
+        assert compat.template_value("is {{label}}", doc) == "is 2"
+
+
 def test_filters_have_names(task: Any) -> None:
     with assumed("lm-eval", "the filters of a task's answers are in _filters, each with a name; `none` if none is set"):
         assert [answers.name for answers in task._filters] == ["none"]

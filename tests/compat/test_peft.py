@@ -219,25 +219,6 @@ def test_virtual_tokens_are_made_by_the_prompt_encoder() -> None:
         assert compat.prompt_parameters(lora()) == []
 
 
-@pytest.mark.filterwarnings("ignore:Position ids are not supported")
-@pytest.mark.parametrize("settings", [PrefixTuningConfig, PromptTuningConfig])
-def test_generation_sees_virtual_tokens(settings: Any) -> None:
-    """PEFT hands them on under transformers' name for the cache: under another name they would be left out."""
-    with torch.no_grad(), assumed("peft", "generate with a cache gives what forwards of the growing text give"):
-        model = adapted(settings(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
-        torch.manual_seed(0)
-        for parameter in compat.prompt_parameters(model):
-            parameter.normal_(0, 2)
-        ids = torch.randint(3, 40, (2, 6))
-        options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-        generated = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
-        text = ids
-        for _ in range(6):
-            logits = model(input_ids=text, attention_mask=torch.ones_like(text)).logits
-            text = torch.cat([text, logits[:, -1:].argmax(-1)], dim=1)
-        assert generated.tolist() == text.tolist()
-
-
 def test_layers_of_a_tuner_keep_adapters_by_their_names() -> None:
     """What RoutedLayer sets itself, as a subclass of BaseTunerLayer."""
     with assumed("peft", "BaseTunerLayer reads _active_adapter, adapter_layer_names and merged_adapters"):

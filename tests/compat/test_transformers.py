@@ -9,9 +9,17 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
+from transformers import GenerationConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
-from mosld_bench.compat.transformers import KeptPrefix, cache_argument, growing_cache, old_names_allowed, with_cache
+from mosld_bench.compat.transformers import (
+    KeptPrefix,
+    cache_argument,
+    growing_cache,
+    old_names_allowed,
+    own_generation_config,
+    with_cache,
+)
 from tests.compat.assumption import assumed
 from tests.support.models import build, config
 
@@ -62,6 +70,41 @@ def test_what_holds_no_keys_and_values_is_refused() -> None:
         empty = Cache(layers=[DynamicLayer()])
         with pytest.raises(TypeError, match="leaves no keys and values"):
             KeptPrefix.of(empty)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_generate_goes_on_from_keys_and_values(kind: str) -> None:
+    """Of tokens in front that have ids which nobody reads; padding stands behind them."""
+    model: Any = build(config(kind))
+    prefix, row = torch.randint(3, 40, (1, 5)), torch.randint(3, 40, (1, 4))
+    options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with torch.no_grad(), assumed("transformers", "generate reads ids behind a cache of keys and values, as masked"):
+        text = torch.cat([prefix, row], dim=1)
+        whole = model.generate(input_ids=text, attention_mask=torch.ones_like(text), **options)[:, 9:]
+        front, padding = torch.zeros(1, 5, dtype=torch.long), torch.zeros(1, 3, dtype=torch.long)
+        after = model.generate(
+            input_ids=torch.cat([front, padding, row], dim=1),
+            attention_mask=torch.cat([front + 1, padding, torch.ones_like(row)], dim=1),
+            **{cache_argument(model): growing_cache(kept(model, prefix).layers)}, **options,
+        )  # fmt: skip
+        assert after[:, 12:].tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_model_s_own_generation_config_is_taken_away_and_given_back(adapted: bool) -> None:
+    model: Any = build(config())
+    own = model.generation_config = GenerationConfig(suppress_tokens=list(range(40)), max_new_tokens=4)
+    if adapted:
+        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
+    ids = torch.randint(3, 40, (1, 4))
+    asked = GenerationConfig(max_new_tokens=3, pad_token_id=0)
+    with assumed("transformers", "generate fills in from generation_config of the innermost model, and from it alone"):
+        with own_generation_config(model):
+            assert model.generation_config is not own
+            free = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=asked)[:, 4:]
+        assert model.generation_config is own
+        held = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=asked)[:, 4:]
+        assert free.min() < 40 <= held.min()
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "gpt_neo"])

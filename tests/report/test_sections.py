@@ -152,3 +152,20 @@ def test_provenance_ends_with_the_commands_that_make_it_again(tmp_path: Path) ->
         "mosld-bench run synthetic",
         "mosld-bench report synthetic",
     ]
+
+
+def test_the_protocol_counts_items_that_were_cut(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a", "b"), out_of_domain=("c",))
+    records = []
+    for trial in make_trials(study, [RECIPES["lora"], RECIPES["prefix-tuning"]]):
+        record = make_record(trial, study)
+        assert record.train_info is not None
+        assert record.eval_info is not None
+        more = 5 * (trial.recipe.name == "prefix-tuning")
+        trained = record.train_info.model_copy(update={"cut_items": {"a": 1200 + more}})
+        scored = record.eval_info.model_copy(update={"cut_items": {"a": 1 + more, "c": 2}})
+        records.append(record.model_copy(update={"train_info": trained, "eval_info": scored}))
+    text = words(protocol(analysis_with(tmp_path / "cut", study, records)))
+    assert "are of the items trained on 1,205 of a, and of the items scored 6 of a and 2 of c (the most in any" in text
+    whole = [make_record(trial, study) for trial in make_trials(study, [RECIPES["lora"]])]
+    assert "lose the beginning" not in words(protocol(analysis_with(tmp_path / "whole", study, whole)))

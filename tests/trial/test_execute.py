@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mosld_bench.records.record import Record
 from mosld_bench.spec.trial import ModelSpec
 from mosld_bench.trial.execute import execute
 from mosld_bench.trial.session import Session
+from tests.support.models import build, config, tokenizer
 from tests.support.runs import prepare, timeless
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -121,3 +123,22 @@ def test_general_data_and_capped_tasks_are_fixed_samples_that_nest(tiny: Path) -
     three, seven = ids
     assert (len(three), len(seven)) == (3, 7)
     assert all(item in seven for item in three)
+
+
+def test_a_tokenizer_without_special_tokens_will_do(tiny: Path) -> None:
+    """It has nothing that begins, ends or fills a text: options are scored, and answers end where the task says."""
+    words = tokenizer()
+    words.eos_token = words.bos_token = words.pad_token = None
+    shutil.rmtree(tiny / "model")
+    build(config(bos_token_id=None, eos_token_id=None, pad_token_id=None)).save_pretrained(tiny / "model")
+    words.save_pretrained(tiny / "model")
+    task = (tiny / "tasks/count.yaml").read_text().replace("multiple_choice", "generate_until")
+    task = task.replace("metric: acc", "metric: exact_match").replace("doc_to_choice: options\n", "")
+    task = task.replace("doc_to_target: answer", "doc_to_target: id")
+    (tiny / "tasks/count.yaml").write_text(f'{task}generation_kwargs: {{until: ["\\n"], max_gen_toks: 4}}\n')
+    _, planned, setup = prepare(tiny, recipes=["lora"])
+    session = Session(setup)
+    for trial, fit in planned:
+        record = execute(trial, session, fit).record
+        assert record.error is None
+        assert {metric.task for metric in record.metrics} == {"copy", "count", "other"}
