@@ -17,8 +17,14 @@ Aggregation = Callable[[Sequence[Any]], Any]
 
 
 def compile_templates_once() -> None:
-    """Make lm-eval keep compiled templates. It compiles a task's anew for every document: minutes for 20,000."""
+    """Make lm-eval keep compiled templates. It compiles a task's anew for every document: minutes for 20,000.
+
+    A loop in one has at most 100,000 steps (OverflowError): ``range(10**12)`` would never end.
+    """
+    from jinja2.sandbox import safe_range
     from lm_eval.utils import env
+
+    env.globals["range"] = safe_range
 
     if not hasattr(env.from_string, "cache_info"):
         env.from_string = lru_cache(maxsize=1024)(env.from_string)

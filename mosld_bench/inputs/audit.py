@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mosld_bench.errors import DataError
 from mosld_bench.inputs.encoding import Request, UncutError, encode_pairs, problems, unknown
-from mosld_bench.inputs.items import draw, sample, training_docs
+from mosld_bench.inputs.items import draw, passages, sample, training_docs
 from mosld_bench.inputs.nothing import printed_nothing
 from mosld_bench.inputs.rendering import BadItemError, own_text, requests, training_example
 
@@ -215,6 +215,7 @@ class _Items:
         split = _split_name(task, use.role)
         if use.role == "trained":
             docs = training_docs(task)
+            passages(task, [0])  # the column that a split goes by is there
             drawn = draw(task, use.items, use.seed)
             return cls(split, use.role, docs, range(len(docs)) if drawn is None else drawn)
         if use.role == "scored":
@@ -469,9 +470,10 @@ class _Look:
             if texts > len({(*request.context, -1, *request.continuation) for request in own}) and len(own) > 1:
                 problem = f"different options are the same tokens to the tokenizer of {vocabulary.model}"
                 self._count("", problem, repr(item.pairs[0][1]), item.index, item.doc)
-            elif any(index in strange for index in members):
+            elif lost := strange.intersection(members):
                 problem = f"an answer consists of tokens unknown to the tokenizer of {vocabulary.model}"
-                self._count("", problem, repr(item.pairs[0][1]), item.index, item.doc)
+                answer = item.pairs[min(lost) - owner.index(place)][1]
+                self._count("", problem, repr(answer), item.index, item.doc)
 
     def _count(
         self, key: str, problem: str, detail: str, index: int, doc: dict[str, Any], *, refused: bool = False

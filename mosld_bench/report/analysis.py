@@ -70,13 +70,8 @@ class Analysis:
     other_protocol: int = 0
     superseded: int = 0
     unasked: int = 0
-<<<<<<< HEAD
-    outdated: frozenset[str] = frozenset()
-    scales: Scales = field(default_factory=Scales)
-=======
     scales: Scales = field(default_factory=Scales)
     outdated: frozenset[str] = frozenset()
->>>>>>> integration
 
     # What there is
 
@@ -344,11 +339,6 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         other_protocol=selection.other_protocol,
         superseded=selection.superseded,
         unasked=selection.unasked,
-<<<<<<< HEAD
-        outdated=sources.outdated,
-        scales=scales,
-=======
         scales=scales,
         outdated=sources.outdated,
->>>>>>> integration
     )

@@ -13,6 +13,7 @@ import pytest
 from mosld_bench.errors import DataError
 from mosld_bench.inputs.audit import Checked, Problem, Use, Vocabulary, audit, refuse, uses_of, whole
 from mosld_bench.inputs.audit_cache import AuditCache
+from mosld_bench.inputs.rendering import training_example
 from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.selection import GeneralSweep
@@ -121,6 +122,17 @@ def test_a_first_item_that_lm_eval_cannot_render_is_named_like_any_other(tmp_pat
     expected = r"asked, test: in 10 of 28 items doc_to_target \(answer\) .*item 0 \(id test2\): 3, .* numbered from 1"
     with pytest.raises(DataError, match=expected):
         define(tmp_path, CHOICE, splits).get("asked")
+
+
+def test_numbers_with_a_point_name_options(tmp_path: Path) -> None:
+    """As a column of numbers with a gap is read."""
+    splits = {"train": rows("train"), "test": rows("test")}
+    for row in (*splits["train"], *splits["test"]):
+        row["answer"] = float(row["answer"])
+    loader = define(tmp_path, CHOICE, splits)
+    assert found(loader) == []
+    task = loader.get("asked")
+    assert [training_example(task, doc).answer for doc in task.training_docs()][:3] == [" ann 0", " bob 1", " eve 2"]
 
 
 def test_a_template_that_fails_late_is_found(tmp_path: Path) -> None:
