@@ -67,7 +67,7 @@ def test_a_setting_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(built) == 2
 
 
-@pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension")
+@pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension", "ignore:Setting boft_n_butterfly_factor")
 @pytest.mark.parametrize("peft_type", ["BOFT", "SHIRA", "UNILORA"])
 def test_what_reads_values_while_it_attaches_is_counted_without_the_memory_of_weights(peft_type: str) -> None:
     """The meta device has no values; weights that are one zero each, seen in the weights' shapes, have some."""
