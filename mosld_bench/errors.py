@@ -20,6 +20,7 @@ class UnknownNameError(BenchError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         known = sorted(known)
+        name = name if len(name) <= 200 else f"{name[:200]}…"
         near = get_close_matches(name, known, n=3, cutoff=0.5)
         guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         shown = ", ".join(known) if len(known) <= _MOST_SHOWN else f"{len(known):,} names"

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from mosld_bench import display
-from mosld_bench.format import counted
+from mosld_bench.format import counted, listed
 from mosld_bench.inputs.overlap_cache import OverlapSearch, cached_overlaps
+from mosld_bench.records.method_code import differing_code
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Record
 from mosld_bench.records.slips import slips
 from mosld_bench.records.store import Store, check_writable
-from mosld_bench.run import Missing, Options, Plan, ProgressDisplay, check, make_executor, missing
+from mosld_bench.run import Missing, Options, Plan, ProgressDisplay, check, check_items, make_executor, missing
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import Trial
@@ -34,7 +36,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     """Run the trials of a plan that have no record, and build the study's report. Returns the exit code.
 
     It is 1 where a trial failed; the others are recorded all the same, and the same call runs those that failed again.
-    Raises BenchError, before anything starts, for what `run.check` and `run.missing` refuse.
+    Raises BenchError, before anything starts, for what `run.check`, `run.missing` and `run.check_items`
+    refuse.
     """
     study, store = plan.study, Store(workspace.results)
     folders = (workspace.tasks, *options.include_paths)
@@ -42,10 +45,17 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     todo = missing(plan.planned, store, overwrite=options.overwrite, weights=inputs.weights)
     if todo.planned:
         store.check_writable(study.name)
-    check_writable(workspace.reports / study.name)
+    check_writable(options.report_folder or workspace.reports / study.name)
     _print_summary(plan, todo, console)
     if options.save_adapters:
         _print_without_adapter(plan, todo, store, console)
+    if todo.planned:
+        with display.checking(console) as watch:
+            found = check_items(plan, todo.planned, inputs, options, watch=watch, say=console.print)
+        for line in display.data_notes(found):
+            console.print(line, soft_wrap=True)
+        store.check_writable(study.name)
+    check_writable(workspace.reports / study.name)
     executor = make_executor(study, folders, options, gpus=inputs.gpus)
     order = todo.planned if options.inline(study) else plan.longest_first(todo.planned)
     records = []
@@ -79,10 +89,11 @@ def report(
     """
     from mosld_bench.report import write_report
 
-    check_writable(workspace.reports / study.name)
     planned = study.plan(workspace, include_paths) if trials is None else trials
     analysis = _analysis(study, workspace, include_paths, planned)
-    return write_report(analysis, to or workspace.reports / study.name)
+    folder = to or workspace.reports / study.name
+    check_writable(folder)
+    return write_report(analysis, folder)
 
 
 def _analysis(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial]) -> Analysis:
@@ -92,7 +103,21 @@ def _analysis(study: Study, workspace: Workspace, include_paths: tuple[Path, ...
     tasks = {task: files.config(task) or {} for task in study.tasks}
     paper = Published.load(workspace.published) if study.published else None
     key = OverlapSearch.of(study).key(files) if study.trains else None
-    return analyse(study, trials, Store(workspace.results).sources(study, tasks, paper, overlap_key=key))
+    sources = Store(workspace.results).sources(study, tasks, paper, overlap_key=key)
+    return analyse(study, trials, replace(sources, outdated=_outdated(sources.records)))
+
+
+def _outdated(records: Sequence[Record]) -> frozenset[str]:
+    """The trials whose record other code of its method made than is here now, as far as that is known."""
+    from mosld_bench.methods.registry import code_now
+
+    outdated = set()
+    for record in records:
+        then = record.meta_info.get("method")
+        now = code_now(record.trial.recipe, record.trial.train, then)
+        if now is not None and differing_code(then, now):
+            outdated.add(record.trial_id)
+    return frozenset(outdated)
 
 
 def find_overlaps(
@@ -117,6 +142,13 @@ def _print_summary(plan: Plan, todo: Missing, console: Console) -> None:
     console.print(
         f"{plan.study.name}: {len(plan.planned)} trials, {recorded} recorded{taken}, {len(todo.planned)} to run"
     )
+    if todo.outdated:
+        first, made_by = next(iter(todo.outdated.items()))
+        others = f"; with it {listed(list(todo.outdated)[1:])}" if len(todo.outdated) > 1 else ""
+        console.print(
+            f"{counted(len(todo.outdated), 'trial')} of them again: the record {first} was made by {made_by}{others}",
+            soft_wrap=True,
+        )
 
 
 def _print_without_adapter(plan: Plan, todo: Missing, store: Store, console: Console) -> None:
@@ -140,12 +172,12 @@ def _print_failures(failed: Sequence[Record], store: Store, console: Console) ->
 
 def _report_and_print(plan: Plan, workspace: Workspace, options: Options, console: Console) -> None:
     """Compile the report, and print its main table, the slips of the paper's tables and where it is."""
-    from mosld_bench.report import main_rows, write_report
+    from mosld_bench.report import main_rows, scoring_notes, write_report
 
     study = plan.study
     analysis = _analysis(study, workspace, options.include_paths, plan.trials)
     path = write_report(analysis, options.report_folder or workspace.reports / study.name)
     if study.trains:
-        console.print(display.results_table(main_rows(analysis)))
+        console.print(display.results_table(main_rows(analysis), scoring_notes(analysis)))
     for line in (*printed_slips(study, analysis.published), f"report: {path}"):
         console.print(line, soft_wrap=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from mosld_bench.cli.console import print_in_any_encoding
 from mosld_bench.cli.fetch import fetch
 from mosld_bench.cli.methods import check_recipe, list_methods, show_recipe
 from mosld_bench.cli.options import expanded
@@ -18,7 +19,7 @@ from mosld_bench.cli.plan import plan
 from mosld_bench.cli.profile import profile
 from mosld_bench.cli.report import report
 from mosld_bench.cli.run import run
-from mosld_bench.cli.tasks import list_tasks, show_overlap, show_task
+from mosld_bench.cli.tasks import check_tasks, list_tasks, show_overlap, show_task
 from mosld_bench.errors import BenchError
 
 #: Errors of the system that are of a place and not of the code: no permission, no room, or something else there.
@@ -47,7 +48,8 @@ app.add_typer(
     name="methods",
 )
 app.add_typer(
-    _group("The tasks in reach.", {"ls": list_tasks, "overlap": show_overlap, "show": show_task}), name="tasks"
+    _group("The tasks in reach.", {"ls": list_tasks, "overlap": show_overlap, "show": show_task, "check": check_tasks}),
+    name="tasks",
 )
 
 
@@ -57,6 +59,7 @@ def main() -> None:
     """
     if not sys.warnoptions:  # what libraries say to programmers is not for the users of a command
         warnings.simplefilter("ignore")
+    print_in_any_encoding()
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own display tells the progress
     try:
         app(standalone_mode=True)

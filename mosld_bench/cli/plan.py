@@ -33,7 +33,7 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Every trial, for programs.")] = False,
     root: Root = None,
 ) -> None:
-    """Price a study: trials, exact parameter counts, memory, and GPU-hours as an estimate. Starts nothing."""
+    """Price a study: trials, exact parameter counts, memory, estimated GPU-hours. Starts nothing, reads no data."""
     overrides = study_options.overrides()
     planned = planned_study(
         study,

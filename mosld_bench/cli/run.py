@@ -40,12 +40,15 @@ def run(
 ) -> None:
     """Train, score and report a study: plan, run what is missing, compile the PDF."""
     from mosld_bench import pipeline
+    from mosld_bench.run.ray_places import check_address
 
     overrides = study_options.overrides()
     _check_choice("--executor", executor, ("ray", "inline"))
     _check_choice("--overwrite", overwrite, ("only-missing", "always", "never"))
     _check_least("--gpus", gpus, 0)
     _check_least("--cpus", cpus, 1)
+    if ray_address is not None and executor == "ray" and not dry_run:
+        check_address(ray_address)  # before a plan is made of what may take minutes
     for key, share in (("gpus_per_trial", gpus_per_trial), ("cpus_per_trial", cpus_per_trial)):
         if share is not None:
             overrides[f"resources.{key}"] = share

@@ -1,14 +1,25 @@
-"""`mosld-bench tasks`: list tasks, show their items, and count what test sets share with training sets."""
+"""`mosld-bench tasks`: list tasks, show and check their items, and count what test sets share with training sets."""
 
 from __future__ import annotations
 
-from mosld_bench.cli.console import console
+import json as jsonlib
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from mosld_bench.cli.console import console, say
 from mosld_bench.cli.options import (
     Assignments,
     DataRoot,
     Include,
     InDomain,
     Limit,
+    Model,
+    ModelRoot,
     OutOfDomain,
     Root,
     StudyName,
@@ -17,7 +28,11 @@ from mosld_bench.cli.options import (
 from mosld_bench.errors import BenchError
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import ModelSpec
 from mosld_bench.spec.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mosld_bench.inputs.audit import Vocabulary
 
 
 def list_tasks(include_path: Include = None, root: Root = None) -> None:
@@ -53,6 +68,52 @@ def show_overlap(
     )
     console.print(display.overlap_table(study, overlaps, console.width))
     console.print(display.overlap_sentence(overlaps))
+
+
+def check_tasks(
+    tasks: Annotated[list[str], typer.Argument(help="Tasks, as for --tasks.")],
+    *,
+    model: Model = None,
+    model_root: ModelRoot = None,
+    data_root: DataRoot = None,
+    include_path: Include = None,
+    json: Annotated[bool, typer.Option("--json", help="What was found, for programs.")] = False,
+    root: Root = None,
+) -> None:
+    """Look at every item of tasks, as a run does before it starts: what cannot be used, and what is worth a note.
+
+    Exit code 2 where items cannot be used. With --model also their tokens: answers without one, and cut prompts.
+    """
+    from mosld_bench import display
+    from mosld_bench.inputs.audit import audit, whole
+    from mosld_bench.inputs.audit_cache import AuditCache
+    from mosld_bench.inputs.steadiness import check_steady
+    from mosld_bench.inputs.tasks import TaskLoader
+
+    loader = TaskLoader([Workspace.find(root).tasks, *(include_path or ())], data_root)
+    uses = [use for task in tasks for use in whole(loader.get(task))]
+    cache = AuditCache(lambda line: print(line, file=sys.stderr))
+    with display.checking(Console(stderr=True)) as watch:
+        found = audit(loader, uses, _vocabularies(model, model_root), known=cache.known, keep=cache.keep, watch=watch)
+    if json:
+        print(jsonlib.dumps([asdict(checked) for checked in found], indent=1))
+    else:
+        console.print(display.checked_table(found))
+        for line in display.checked_sentences(found):
+            say(line)
+    check_steady(loader, uses, found, known=cache.known, keep=cache.keep)
+    if any(checked.refused for checked in found):
+        raise typer.Exit(2)
+
+
+def _vocabularies(model: str | None, model_root: Path | None) -> list[Vocabulary]:
+    if model is None:
+        return []
+    from mosld_bench.inputs.models import load_config
+    from mosld_bench.run.checks import vocabulary
+
+    spec = ModelSpec(name=model)
+    return [vocabulary(spec, load_config(spec, model_root), model_root)]
 
 
 def show_task(

@@ -4,6 +4,7 @@ templates, its filters."""
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache, partial
@@ -208,4 +209,7 @@ def standard_error(aggregation: Aggregation | None, values: Sequence[Any], *, dr
         metrics.matthews_corrcoef, metrics.f1_score, metrics.bleu, metrics.chrf, metrics.chrfpp, metrics.ter
     )  # fmt: skip
     draws = min(draws, 100) if aggregation in slow else draws
-    return float(metrics.sample_stddev(metrics._bootstrap_internal(aggregation, draws)((0, values))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a drawn sample has one class only
+        drawn = metrics._bootstrap_internal(aggregation, draws)((0, values))
+    return float(metrics.sample_stddev(drawn))

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 import importlib
-import importlib.util
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -34,22 +33,41 @@ Value = TypeVar("Value")
 
 
 class _AfterPeft(MetaPathFinder):
-    """Finds no module; when PEFT is looked for, it has our tuners imported right after."""
+    """Finds PEFT as the other finders do, and has our tuners imported right after it: whenever it is really executed.
+
+    That PEFT is only looked for, as transformers does to know whether it is there, must not spend the hook.
+    """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "peft":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        finders = [finder.find_spec for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
+        spec = next((spec for find in finders if (spec := find(name, path, target)) is not None), None)
         if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
-
-            def load_all(module: ModuleType) -> None:
-                load(module)
-                _import_tuners()
-
-            spec.loader.exec_module = load_all  # type: ignore[method-assign]
+            spec.loader = _WithTuners(spec.loader)
         return spec
+
+
+class _WithTuners(Loader):
+    """The ``loader`` of PEFT, for one execution of it; then the module has its own again."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_loader":  # of a copy that is not made yet
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        _import_tuners()
 
 
 def register_with_peft() -> None:
@@ -57,10 +75,10 @@ def register_with_peft() -> None:
 
     After `import mosld_bench`, PEFT loads adapters of ours as it does its own (``PeftModel.from_pretrained``).
     """
+    if not any(isinstance(finder, _AfterPeft) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterPeft())
     if "peft" in sys.modules:
         _import_tuners()
-    elif not any(isinstance(finder, _AfterPeft) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterPeft())
 
 
 def _import_tuners() -> None:
@@ -85,6 +103,14 @@ def config_classes() -> dict[str, type]:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     return {str(getattr(peft_type, "value", peft_type)): cls for peft_type, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+
+
+def classes_of(peft_type: str) -> tuple[type, ...]:
+    """The classes of the configuration and of the model of a PEFT type such as ``LORA``; those that there are."""
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    tuners = {str(getattr(known, "value", known)): cls for known, cls in PEFT_TYPE_TO_TUNER_MAPPING.items()}
+    return tuple(classes[peft_type] for classes in (config_classes(), tuners) if peft_type in classes)
 
 
 def default_target_modules() -> dict[str, list[str]]:

@@ -6,9 +6,22 @@ from mosld_bench.display.methods import methods_table, recipes_table
 from mosld_bench.display.plan import plan_sentences, plan_table
 from mosld_bench.display.profile import profile_sentences, profile_table
 from mosld_bench.display.results import results_table
-from mosld_bench.display.tasks import example_text, overlap_sentence, overlap_table, tasks_table
+from mosld_bench.display.tasks import (
+    checked_sentences,
+    checked_table,
+    checking,
+    data_notes,
+    example_text,
+    overlap_sentence,
+    overlap_table,
+    tasks_table,
+)
 
 __all__ = [
+    "checked_sentences",
+    "checked_table",
+    "checking",
+    "data_notes",
     "example_text",
     "methods_table",
     "overlap_sentence",

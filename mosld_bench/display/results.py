@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from rich.table import Table
 
-#: A mean (0 to 1) and its standard deviation over seeds; None where there is none.
-MeanSd = tuple[float | None, float | None]
+from mosld_bench.records.scale import SHARE, Scale
+
+
+class ResultScore(Protocol):
+    """One score of a row, as `report.MainRow` has it."""
+
+    @property
+    def title(self) -> str:
+        """Of its column."""
+
+    @property
+    def scale(self) -> Scale:
+        """That its numbers are printed on."""
+
+    @property
+    def mean(self) -> float | None:
+        """Over seeds; None where there is none."""
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation over seeds; None where there is none."""
 
 
 class ResultRow(Protocol):
@@ -31,34 +50,34 @@ class ResultRow(Protocol):
         """Trainable parameters; None where no record tells."""
 
     @property
-    def in_domain(self) -> MeanSd:
-        """Over the in-domain tasks."""
-
-    @property
-    def out_of_domain(self) -> MeanSd:
-        """Over the out-of-domain tasks."""
+    def scores(self) -> Sequence[ResultScore]:
+        """The means, or the scores of tasks that have none; the same columns in every row."""
 
     @property
     def seeds(self) -> int:
-        """Seeds that the in-domain mean is over."""
+        """Seeds with a score on every in-domain task."""
 
 
-def results_table(rows: Iterable[ResultRow]) -> Table:
-    """One line a row: mean scores in per cent, and how they spread over seeds."""
-    table = Table(title="mean scores in per cent, mean ± standard deviation over seeds")
-    for column in ("recipe", "setting", "budget", "trainable", "in-domain", "out-of-domain", "seeds"):
-        if column in {"recipe", "setting", "budget"}:
-            table.add_column(column, overflow="fold")
-        else:
-            table.add_column(column, justify="right", no_wrap=True)
+def results_table(rows: Iterable[ResultRow], notes: Sequence[str] = ()) -> Table:
+    """One line a row: scores as their scales print them, and how they spread over seeds; ``notes`` below the table."""
+    rows = list(rows)
+    scores = rows[0].scores if rows else ()
+    shares = all(score.scale == SHARE for score in scores)
+    table = Table(
+        title="mean scores in per cent, mean ± standard deviation over seeds"
+        if shares
+        else "scores, mean ± standard deviation over seeds; shares in per cent",
+        caption="\n".join(notes) or None,
+        caption_justify="left",
+    )
+    for column in ("recipe", "setting", "budget"):
+        table.add_column(column, overflow="fold")
+    table.add_column("trainable", justify="right", no_wrap=True)
+    for score in scores:
+        table.add_column(score.title, justify="right", no_wrap=len(scores) <= 2, overflow="fold")
+    table.add_column("seeds", justify="right", no_wrap=True)
     for row in rows:
         size = "–" if row.trainable is None else f"{row.trainable:,}"
-        scores = [_score(mean, sd) for mean, sd in (row.in_domain, row.out_of_domain)]
-        table.add_row(row.recipe, row.setting, row.budget, size, *scores, str(row.seeds))
+        texts = [score.scale.mean_text(score.mean, score.sd) for score in row.scores]
+        table.add_row(row.recipe, row.setting, row.budget, size, *texts, str(row.seeds))
     return table
-
-
-def _score(mean: float | None, sd: float | None) -> str:
-    if mean is None:
-        return "–"
-    return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.box import HEAVY_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -13,8 +17,10 @@ from mosld_bench.records.overlap import Overlap
 from mosld_bench.spec.task_files import TaskFiles
 
 if TYPE_CHECKING:
+    from mosld_bench.inputs.audit import Checked, Watcher
     from mosld_bench.inputs.rendering import Example
 
+_NOTES = 5  # lines on the data that a run prints
 _ROOM_FOR_EXAMPLES = 110  # characters of a terminal; below, the overlap table has numbers alone
 
 
@@ -35,6 +41,47 @@ def tasks_table(files: TaskFiles) -> Table:
 def example_text(example: Example) -> Text:
     """An item of a task: its prompt, and its answer in reverse video."""
     return Text.assemble(example.context, (example.answer, "reverse"), "\n")
+
+
+@contextmanager
+def checking(console: Console) -> Iterator[Watcher]:
+    """Show how far the look at the items is, on a terminal and as long as it lasts: yields what is to be told."""
+    bar = Progress(
+        "looking at the items of", TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    with bar:
+        shown = bar.add_task("", total=None)
+        yield lambda task, split, done, total: bar.update(
+            shown, description=f"{task}, {split}", completed=done, total=total
+        )
+
+
+def checked_table(found: Sequence[Checked]) -> Table:
+    """One line a split of a task: its role in a study, how many items, and how many things are to be said of them."""
+    table = Table()
+    for column in ("task", "split", "used as"):
+        table.add_column(column, no_wrap=True)
+    for column in ("items", "refused", "notes"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for checked in found:
+        counts = (len(checked.refused), len(checked.notes))
+        table.add_row(checked.task, checked.split, checked.role, f"{checked.items:,}", *map(str, counts))
+    return table
+
+
+def checked_sentences(found: Sequence[Checked]) -> list[str]:
+    """Each problem of ``found`` as a line, what is refused first."""
+    refused = [f"refused: {problem.sentence}" for checked in found for problem in checked.refused]
+    return refused + [f"note: {problem.sentence}" for checked in found for problem in checked.notes]
+
+
+def data_notes(found: Sequence[Checked]) -> list[str]:
+    """What a run says of its data: the first few notes, and how many there are."""
+    notes = checked_sentences([replace(checked, problems=tuple(checked.notes)) for checked in found])
+    more = len(notes) - _NOTES
+    rest = [f"note: {more} more on the data; 'mosld-bench tasks check TASK' shows them"] if more > 0 else []
+    return notes[:_NOTES] + rest
 
 
 def overlap_table(study: str, overlaps: Sequence[Overlap], width: int = 160) -> Table:

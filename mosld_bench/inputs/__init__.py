@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING
 from mosld_bench._lazy import door
 
 if TYPE_CHECKING:
+    from mosld_bench.inputs.audit import Checked as Checked
+    from mosld_bench.inputs.audit import Vocabulary as Vocabulary
+    from mosld_bench.inputs.audit import Watcher as Watcher
+    from mosld_bench.inputs.audit import audit as audit
+    from mosld_bench.inputs.audit import refuse as refuse
+    from mosld_bench.inputs.audit import uses_of as uses_of
+    from mosld_bench.inputs.audit import whole as whole
+    from mosld_bench.inputs.audit_cache import AuditCache as AuditCache
     from mosld_bench.inputs.contamination import overlaps as overlaps
     from mosld_bench.inputs.encoding import Request as Request
     from mosld_bench.inputs.encoding import encode_pairs as encode_pairs
@@ -31,9 +39,18 @@ if TYPE_CHECKING:
     from mosld_bench.inputs.rendering import Example as Example
     from mosld_bench.inputs.rendering import requests as requests
     from mosld_bench.inputs.rendering import training_example as training_example
+    from mosld_bench.inputs.steadiness import check_steady as check_steady
     from mosld_bench.inputs.tasks import TaskLoader as TaskLoader
 
 _MODULES = {
+    "Checked": "audit",
+    "Vocabulary": "audit",
+    "Watcher": "audit",
+    "audit": "audit",
+    "refuse": "audit",
+    "uses_of": "audit",
+    "whole": "audit",
+    "AuditCache": "audit_cache",
     "OverlapSearch": "overlap_cache",
     "cached_overlaps": "overlap_cache",
     "overlaps": "contamination",
@@ -54,6 +71,7 @@ _MODULES = {
     "Example": "rendering",
     "requests": "rendering",
     "training_example": "rendering",
+    "check_steady": "steadiness",
     "TaskLoader": "tasks",
 }
 

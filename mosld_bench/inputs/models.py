@@ -87,7 +87,7 @@ def weights_source(spec: ModelSpec, model_root: Path | None = None) -> dict[str,
     """Where the weights came from, for the record: what is known of ``source``, ``revision``, ``sha256``, ``note``."""
     content = read_note(Path(place(spec, model_root)))
     if spec.folder is not None and "sha256" not in content:
-        return {"source": spec.folder, "revision": spec.revision or content_digest(Path(spec.folder))}
+        return {"source": spec.name, "revision": spec.revision or content_digest(Path(spec.folder))}
     if not content:
         return {"source": spec.name, "revision": spec.revision or "main"}
     return {key: content[key] for key in ("source", "revision", "sha256", "note") if key in content}

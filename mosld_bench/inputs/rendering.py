@@ -119,7 +119,9 @@ def _context(task: Any, doc: dict[str, Any], *, examples: int) -> Any:
         text = task.doc_to_text(doc)
     if isinstance(text, int) and not task.multiple_input and task.OUTPUT_TYPE != "loglikelihood_rolling":
         _refuse(task, "doc_to_text", "is all digits, which lm-eval takes for the number of an option", str(text))
-    with _guarded(task, "the prompt"):
+    with _guarded(task, "description"):
+        task.resolve_field(doc, task.config.description)
+    with _guarded(task, "num_fewshot" if examples else "doc_to_text"):
         return task.fewshot_context(
             doc, num_fewshot=examples, system_instruction=None, apply_chat_template=False, fewshot_as_multiturn=False,
             chat_template=None, gen_prefix=prefix,

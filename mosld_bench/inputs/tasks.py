@@ -9,6 +9,7 @@ import glob
 import hashlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -148,6 +149,7 @@ class TaskLoader:
         try:
             return build_task(manager, config)
         except BuildError as error:
+            _check_cache(name)
             where = str(self.files.paths.get(name, "built into lm-eval"))
             raise why_not_built(name, where, config, error, fetch_hint(self.study, "--data-root")) from error.__cause__
 
@@ -168,6 +170,21 @@ class TaskLoader:
         check_revision(folder, options.get("revision"), DataError)
         folder = _plainly_named(folder)
         return {"dataset_path": str(folder), "dataset_kwargs": {**options, "cache_dir": _cache(folder)}}
+
+
+def _check_cache(name: str) -> None:
+    """Raises DataError where ``datasets`` cannot write what it has read, which it does not say."""
+    from datasets.config import HF_DATASETS_CACHE
+
+    try:
+        Path(HF_DATASETS_CACHE).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=HF_DATASETS_CACHE):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"The task {name!r} cannot be loaded, since the cache of data sets {HF_DATASETS_CACHE} cannot be written "
+            f"({error.strerror}). Set HF_DATASETS_CACHE or HF_HOME to a folder that can."
+        ) from None
 
 
 def _cache(folder: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from mosld_bench.compat.lm_eval import BuildError
 from mosld_bench.errors import DataError
 
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -116,4 +116,7 @@ def _of_items(task: str, built: Any, error: Exception) -> str:
     if len(built.task_docs) == 0:
         split = built.config.test_split or built.config.validation_split
         return f"{task} has no item to score: its split {split!r} is empty."
-    return f"{task} has a first item that cannot be rendered: {in_words(error)}."
+    from mosld_bench.inputs.audit import problems_of_scored
+
+    problems = [problem.sentence for problem in problems_of_scored(built) if problem.refused]
+    return "\n  ".join([f"{task} has items that cannot be used.", *(problems or [f"The first: {in_words(error)}."])])

@@ -13,6 +13,8 @@ from mosld_bench.errors import BenchError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from mosld_bench.spec.trial import TrainSpec
+
 
 @dataclass(frozen=True)
 class Sizing:
@@ -99,6 +101,21 @@ class Method(ABC):
         where so many steps do not suit the method's schedule; then best at the first.
         """
         return
+
+    def version(self, train: TrainSpec | None) -> int:
+        """The version of the code, for trials that train as ``train`` says; None for those that train nothing.
+
+        To be raised when a change of the code changes the numbers of such trials: records of another version are then
+        made again. (Of a plug-in the source is compared too.)
+        """
+        return 1
+
+    def parts(self, params: Mapping[str, Any]) -> tuple[type, ...]:
+        """Classes beside this one whose code makes the numbers: of a tuner that another package registered with PEFT.
+
+        Records note where they are from and a digest of their source, if they are not of this package.
+        """
+        return ()
 
     def active(self, model: nn.Module) -> int:
         """How many of the trained parameters of ``model`` (what ``attach`` returned) enter the output of one token.

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import OutOfMemoryError, Tensor, nn
 
-from mosld_bench.compat.peft import allocate, before_allocation, config_classes, orthogonality
+from mosld_bench.compat.peft import allocate, before_allocation, classes_of, config_classes, orthogonality
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods import peft_types
 from mosld_bench.methods.base import Method, Sizing
 from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.methods.matching import refuse_unmatched
+
+if TYPE_CHECKING:
+    from mosld_bench.spec.trial import TrainSpec
 
 
 class BaseMethod(Method):
@@ -53,6 +56,10 @@ class PeftMethod(Method):
     def checkpoints(self, params: Mapping[str, Any]) -> bool:
         """A prefix stands in the cache of keys and values, to which a second forward would add again."""
         return peft_types.kind_of(_peft_type(params)).checkpoints
+
+    def parts(self, params: Mapping[str, Any]) -> tuple[type, ...]:
+        """The classes of the tuner."""
+        return classes_of(str(params.get("peft_type", "")).upper())
 
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
         """As the contract.
@@ -105,6 +112,10 @@ class MixtureMethod(Method):
         self.check_numbers(params)
         return _with_adapter(model, self.config_class(), dict(params))
 
+    def version(self, train: TrainSpec | None) -> int:
+        """2 in bfloat16, since router logits are float32 there too: some tokens go to other experts than before."""
+        return 2 if train is not None and train.dtype == "bfloat16" else 1
+
     def config_class(self) -> Any:
         """The class of the tuner's configuration, whose fields are the ``params``."""
         from mosld_bench.tuners.mixture import MixtureConfig
@@ -124,10 +135,16 @@ class MixtureMethod(Method):
         return super().active(model) - idle_parameters(model)
 
     def before_step(self, model: nn.Module) -> None:
-        """Draw the weight-dropout masks of the step."""
+        """Draw the masks of the step, of dropout on weights or updates."""
         from mosld_bench.tuners.mixture import draw_masks
 
         draw_masks(model)
+
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """Under dropout on updates, give what the step drops its value back."""
+        from mosld_bench.tuners.mixture import keep_dropped
+
+        keep_dropped(model)
 
 
 class MixLoraMethod(MixtureMethod):

@@ -7,13 +7,19 @@ By the entry point group ``mosld_bench.methods`` of an installed package (the bu
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods.base import Method
+from mosld_bench.records.method_code import MethodCode, plugin_code
+
+if TYPE_CHECKING:
+    from mosld_bench.spec.recipe import Recipe
+    from mosld_bench.spec.trial import TrainSpec
 
 #: The entry point group of methods, ours and those of other packages.
 GROUP = "mosld_bench.methods"
@@ -25,11 +31,18 @@ _registered: dict[str, type[Method]] = {}
 def register(name: str) -> Callable[[M], M]:
     """Class decorator that makes a method known under ``name`` in this process.
 
-    Raises BenchError where another class has the name already.
+    Raises BenchError where another class has the name already, by a registration or an entry point.
     """
 
     def add(cls: M) -> M:
         known = _registered.get(name)
+        offered = _entry_points().get(name)
+        if offered is not None and not _names(offered, cls):
+            raise BenchError(
+                f"{cls.__module__}.{cls.__qualname__} wants the name {name!r}, which is that of "
+                f"{'a built-in method' if offered.value.startswith('mosld_bench.') else 'an installed package'} "
+                f"({offered.value}). Register it under another name."
+            )
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise BenchError(
                 f"Two methods want the name {name!r}: {known.__module__}.{known.__qualname__} and "
@@ -41,6 +54,7 @@ def register(name: str) -> Callable[[M], M]:
     return add
 
 
+@cache
 def _entry_points() -> dict[str, EntryPoint]:
     """Name -> entry point, of every installed package. Raises BenchError where two offer one name."""
     by_name: dict[str, EntryPoint] = {}
@@ -52,6 +66,39 @@ def _entry_points() -> dict[str, EntryPoint]:
             )
         by_name[entry.name] = entry
     return by_name
+
+
+def _names(entry: EntryPoint, cls: type) -> bool:
+    """Whether ``entry`` is of ``cls``, or of what its package has by that name."""
+    same_package = entry.module.partition(".")[0] == cls.__module__.partition(".")[0]
+    return same_package and entry.attr == cls.__qualname__
+
+
+def code_of(recipe: Recipe, params: Mapping[str, Any], train: TrainSpec | None) -> MethodCode:
+    """The code of the method of ``recipe`` at ``params``, for a record of a trial that trains as ``train`` says.
+
+    Raises as `get` does.
+    """
+    method = get(recipe.method)
+    classes = [base for base in type(method).__mro__ if issubclass(base, Method) and base is not Method]
+    known = {"mosld_bench", "peft"}
+    foreign = [cls for cls in (*classes, *method.parts(params)) if cls.__module__.partition(".")[0] not in known]
+    names = dict.fromkeys(f"{cls.__module__}:{cls.__qualname__}" for cls in foreign)
+    return {"version": method.version(train), "plugins": list(map(plugin_code, names))}
+
+
+def code_now(recipe: Recipe, train: TrainSpec | None, then: Mapping[str, Any] | None) -> MethodCode | None:
+    """What `code_of` a record would say now that said ``then``; no plug-in is imported. None where that is not known.
+
+    A plug-in that is not here is not known, nor is a version that only its import could tell.
+    """
+    plugins = [plugin_code(code["name"]) for code in (then or {}).get("plugins", [])]
+    if any(code["sha256"] is None for code in plugins):
+        return None
+    entry = _entry_points().get(recipe.method)
+    if entry is None or not entry.value.startswith("mosld_bench."):
+        return {"version": int(then["version"]), "plugins": plugins} if then else None
+    return {"version": get(recipe.method).version(train), "plugins": plugins}
 
 
 def names() -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from mosld_bench._version import __version__
+from mosld_bench.records.method_code import MethodCode
 
 #: Distributions whose versions a record notes.
 _PACKAGES = (
@@ -66,6 +67,7 @@ class MetaInfo(CodeState):
 class TrialMetaInfo(MetaInfo, total=False):
     """What the numbers of a trial came from."""
 
+    method: Annotated[MethodCode, "the code of the method; absent in records of before it was noted: version 1"]
     loading_seconds: Annotated[float, "wall seconds until training or scoring began"]
     weights: Annotated[dict[str, Any] | None, "where the base model's weights are from, if that is noted"]
     taken_from: Annotated[str, "the study whose record of the same trial this is a copy of"]

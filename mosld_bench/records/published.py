@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,6 +62,7 @@ class PrintedScore:
     """A score that a table prints: ``text`` in per cent, digit by digit.
 
     ``setting`` is None in Table 5, ``rank`` where the table does not give it, and ``task`` is `AVERAGE` for a mean.
+    ``table4``: what Table 4 prints in the same place, where that is something else.
     """
 
     recipe: str
@@ -70,16 +71,12 @@ class PrintedScore:
     text: str
     rank: int | None
     model: str
+    table4: str | None = None
 
     @property
     def percent(self) -> Decimal:
         """The number as it is printed."""
         return Decimal(self.text)
-
-    @property
-    def accuracy(self) -> float:
-        """As a fraction (0 to 1)."""
-        return float(self.text) / 100
 
 
 @dataclass(frozen=True)
@@ -109,6 +106,14 @@ class PrintedAverage:
         """Whether rounding does not explain the difference between the printed average and the mean."""
         return abs(self.printed.percent - self.mean) > _ROUNDING
 
+    @property
+    def slips(self) -> tuple[PrintedScore, ...]:
+        """The scores that are slips rather than the average: with what Table 4 has for them, it is their mean."""
+        differing = tuple(score for score in self.scores if score.table4 is not None)
+        scores = tuple(replace(score, text=score.table4 or score.text) for score in self.scores)
+        mended = self.slipped and not PrintedAverage(self.printed, scores).slipped
+        return differing if mended else ()
+
 
 @dataclass(frozen=True)
 class Published:
@@ -130,6 +135,19 @@ class Published:
         if name not in self.tables:
             raise UnknownNameError("published table", name, TABLES)
         return self.tables[name]
+
+    def right(self, name: str) -> dict[PrintedScore, Decimal]:
+        """The scores of a table that are slips, in per cent as they must have been meant.
+
+        An average is the mean of its scores, and a score what Table 4 has, where that alone gives the average.
+        """
+        meant: dict[PrintedScore, Decimal] = {}
+        for average in self.averages(name):
+            if average.slips:
+                meant |= {score: Decimal(score.table4 or score.text) for score in average.slips}
+            elif average.slipped:
+                meant[average.printed] = average.mean
+        return meant
 
     def averages(self, name: str) -> list[PrintedAverage]:
         """The printed averages of a table that names settings, in its order, each with the scores of its row."""
@@ -168,9 +186,11 @@ def _score(line: dict[str, str]) -> PrintedScore:
         text=line["accuracy"] if "accuracy" in line else line["average_accuracy"],
         rank=int(line["rank"]) if "rank" in line else None,
         model=line.get("model", MODEL),
+        table4=line.get("table4") or None,
     )
-    if not 0 <= score.percent <= 100:
-        raise ValueError(f"{score.text} is no score in per cent")
+    for text in (score.text, score.table4 or score.text):
+        if not 0 <= Decimal(text) <= 100:
+            raise ValueError(f"{text} is no score in per cent")
     return score
 
 

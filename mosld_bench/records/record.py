@@ -66,16 +66,20 @@ class Point:
     seconds: float = Field(description="wall seconds since training began, validation included")
 
 
-class _WhatWasCut(Strict):
-    """Something with ``cut_items``, which a file holds only where something was cut."""
+#: Fields that records of earlier versions lack. They are in a file where they say something: old ones stay as they are.
+_LATER = frozenset({"cut_items", "generated_with_cache", "unscored"})
+
+
+class _Grown(Strict):
+    """Something to which fields were added."""
 
     @model_serializer(mode="wrap")
-    def _where_something_was_cut(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_empty_later_fields(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = content(self)
-        return {key: value for key, value in fields.items() if key != "cut_items" or value}
+        return {key: value for key, value in fields.items() if key not in _LATER or value not in ({}, None, ())}
 
 
-class TrainInfo(_WhatWasCut):
+class TrainInfo(_Grown):
     """What training took. Times are wall seconds."""
 
     steps: int = Field(description="optimiser steps taken")
@@ -99,14 +103,15 @@ class TrainInfo(_WhatWasCut):
     curve: tuple[Point, ...] = Field(description="the training curve, in the order of steps")
 
 
-class EvalInfo(_WhatWasCut):
-    """What scoring took."""
+class EvalInfo(_Grown):
+    """What scoring took, and what it came to no number in."""
 
     seconds: float = Field(description="wall seconds of scoring every task")
     requests: int = Field(description="continuations that were scored, one for every option of an item")
     tokens_plain: int = Field(description="tokens that scoring every request by itself would compute")
     tokens_computed: int = Field(description="tokens computed, shared prefixes once")
     packed: bool = Field(description="whether shared prefixes were computed once; false where the model cannot")
+    unscored: tuple[Unscored, ...] = Field((), description="metrics that came to no number, if any")
     cut_items: dict[str, int] = Field(
         default_factory=dict,
         description="task -> items that were scored without the beginning of their prompt (or the end of an option), "
@@ -130,12 +135,16 @@ class Record(Strict):
     train_info: TrainInfo | None = Field(None, description="none where nothing was trained")
     eval_info: EvalInfo | None = Field(None, description="none where nothing was scored")
     metrics: tuple[Metric, ...] = Field((), description="every number of every task, in the order of scoring")
-    unscored: tuple[Unscored, ...] = Field((), description="metrics that came to no number")
     peak_memory_bytes: int | None = Field(
         None, description="peak of the process's resident memory, or of what torch allocated on the GPU"
     )
     meta_info: dict[str, Any] = Field(default_factory=dict, description="what the numbers came from")
     error: str | None = Field(None, description="the traceback, where the trial failed")
+
+    @property
+    def unscored(self) -> tuple[Unscored, ...]:
+        """The metrics that came to no number."""
+        return self.eval_info.unscored if self.eval_info else ()
 
 
 @dataclass(frozen=True)

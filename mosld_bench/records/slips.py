@@ -1,6 +1,7 @@
 """Where the tables of the MoSLD paper contradict each other or a count, so that a report can say so of what it quotes.
 
-All slips are computed from the tables but the last, which they cannot show. None is mended: the tables stay as printed.
+All slips are computed from the tables but the last, which they cannot show. None is mended: the tables stay as printed,
+with a cell of Table 7 as Table 4 has it beside it.
 """
 
 from __future__ import annotations
@@ -64,10 +65,15 @@ def slips(published: Published, counts: Mapping[str, int] | None = None) -> list
 
 
 def _averages(published: Published, name: str) -> Iterator[str]:
-    """Printed averages that the printed scores of their row do not give."""
+    """Printed averages that the printed scores of their row do not give, and scores that are to blame for it."""
     for average in published.averages(name):
-        if average.slipped:
-            printed = average.printed
+        printed = average.printed
+        for score in average.slips:
+            yield (
+                f"prints {score.text} for {score.recipe} on {score.task} ({score.setting}, {score.model}), where Table "
+                f"4 has {score.table4}; only {score.table4} gives the printed average, {printed.text}."
+            )
+        if average.slipped and not average.slips:
             yield (
                 f"prints {printed.text} as the {printed.setting} average of {printed.recipe}; the mean of its "
                 f"{counted(len(average.scores), 'score')} is {rounded(average.mean, 2)}."

@@ -43,7 +43,8 @@ class Sources:
     """All that a report is made of beside the study and its plan.
 
     ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error;
-    ``other_overlaps``: whether overlaps are noted, but of other tasks or items than the study has now.
+    ``other_overlaps``: whether overlaps are noted, but of other tasks or items than the study has now. ``outdated``:
+    ids of trials whose record other code of its method made than is here now.
     """
 
     records: tuple[Record, ...] = ()
@@ -53,6 +54,7 @@ class Sources:
     other_overlaps: bool = False
     profile: Profile | None = None
     published: Published | None = None
+    outdated: frozenset[str] = frozenset()
 
 
 class Store:

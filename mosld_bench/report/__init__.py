@@ -1,8 +1,8 @@
 """The answer: a pure function of a study and its records.
 
 `build_report` writes the PDF, tables and figures of a study. It is `analyse` and `write_report` one after the other;
-between the two, `main_rows` gives the numbers of the table of results. Importing the package loads neither pandas nor
-matplotlib nor typst.
+between the two, `main_rows` gives the numbers of the table of results and `scoring_notes` what is to be said of them.
+Importing the package loads neither pandas nor matplotlib nor typst.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mosld_bench._lazy import door
 if TYPE_CHECKING:
     from mosld_bench.report.analysis import Analysis, analyse
     from mosld_bench.report.build import build_report, write_report
-    from mosld_bench.report.sections.results import MainRow, main_rows
+    from mosld_bench.report.sections.results import MainRow, main_rows, scoring_notes
 
 _MODULES = {
     "Analysis": "analysis",
@@ -23,8 +23,9 @@ _MODULES = {
     "write_report": "build",
     "MainRow": "sections.results",
     "main_rows": "sections.results",
+    "scoring_notes": "sections.results",
 }
-__all__ = ["Analysis", "MainRow", "analyse", "build_report", "main_rows", "write_report"]
+__all__ = ["Analysis", "MainRow", "analyse", "build_report", "main_rows", "scoring_notes", "write_report"]
 
 
 __getattr__ = door(__name__, _MODULES)

@@ -53,7 +53,8 @@ class Analysis:
     """Everything that a section may draw on.
 
     ``rows`` are in the order of the report and ``tasks`` holds the resolved definition of each task. ``missing``,
-    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`.
+    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`. ``outdated``:
+    see `Sources`.
     """
 
     study: Study
@@ -70,6 +71,7 @@ class Analysis:
     superseded: int = 0
     unasked: int = 0
     scales: Scales = field(default_factory=Scales)
+    outdated: frozenset[str] = frozenset()
 
     # What there is
 
@@ -338,4 +340,5 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         superseded=selection.superseded,
         unasked=selection.unasked,
         scales=scales,
+        outdated=sources.outdated,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from mosld_bench.format import one_line
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Document, FigureBlock, Paragraph, Run, Section, paragraph
 from mosld_bench.report.figures.plot import Plot
@@ -21,7 +22,7 @@ def compose(analysis: Analysis, figures: Sequence[Plot | str]) -> Document:
     absent = [figure for figure in figures if isinstance(figure, str) and figure]
     sections = [section for make in SECTIONS if (section := make(analysis))]
     return Document(
-        title=analysis.study.question,
+        title=one_line(analysis.study.question),
         study=analysis.study.name,
         span=_days(analysis),
         summary=tuple(summary(analysis)),

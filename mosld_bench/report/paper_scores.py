@@ -62,20 +62,20 @@ class ComparedScore:
 def compared_scores(analysis: Analysis, published: Published) -> list[ComparedScore]:
     """Every printed score of the study's tables that has a place in this study, in the order of the tables.
 
-    An average has one where it is over just the study's in-domain tasks. Of an average that is a slip, the mean of the
-    printed scores is compared.
+    An average has one where it is over just the study's in-domain tasks. What is a slip is compared as it must have
+    been meant (`Published.right`).
     """
     compared = []
     for name in analysis.study.published:
         if name == PARAMETERS_TABLE:
             continue
-        slipped = {average.printed: average.mean for average in published.averages(name) if average.slipped}
+        right = published.right(name)
         benchmarks = {score.task for score in published.scores(name)} - {AVERAGE} or set(published.protocol.tasks)
         for printed in published.scores(name):
             of = _scored(analysis, printed, benchmarks)
             row = _row(analysis, published.protocol, printed)
             if of is not None and row is not None:
-                level = float(slipped[printed]) / 100 if printed in slipped else printed.accuracy
+                level = float(right.get(printed, printed.percent)) / 100
                 comparison = _Comparison(analysis, published.protocol, row, of, printed, level)
                 compared.append(comparison.result(name))
     return compared

@@ -155,8 +155,8 @@ def seed_scores(
         scores = {task: sum(value.value for value in of_task) / len(of_task) for task, of_task in complete.items()}
         errors = {task: of_task[0].stderr for task, of_task in complete.items()}
         means = {domain: mean for domain, names in averaged.items() if (mean := _mean(scores, names)) is not None}
-        complete = bool(study.in_domain) and all(task in scores for task in study.in_domain)
-        yield SeedScores(seed, scores, errors, means, complete)
+        answered = bool(study.in_domain) and all(task in scores for task in study.in_domain)
+        yield SeedScores(seed, scores, errors, means, answered)
 
 
 def _mean(scores: Mapping[str, float], tasks: Sequence[str]) -> float | None:

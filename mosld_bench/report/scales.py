@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mosld_bench.records.record import Record
+from mosld_bench.records.record import Metric, Record, Unscored
 from mosld_bench.records.scale import Scale, declared_range
 
 
@@ -56,10 +56,11 @@ def find_scales(records: Iterable[Record], definitions: Mapping[str, Mapping[str
     for record in records:
         for metric in record.metrics:
             values.setdefault(Measured(metric.task, metric.metric), []).append(metric.value)
-        for measured in (*record.metrics, *record.unscored):
-            higher.setdefault(Measured(measured.task, measured.metric), measured.higher_is_better)
-            if measured.primary:
-                primary.setdefault(measured.task, measured.metric)
+        measured: tuple[Metric | Unscored, ...] = (*record.metrics, *record.unscored)
+        for one in measured:
+            higher.setdefault(Measured(one.task, one.metric), one.higher_is_better)
+            if one.primary:
+                primary.setdefault(one.task, one.metric)
     declared = {task: declared_range(task, definition) for task, definition in definitions.items()}
     of_measured = {
         of: Scale.of(

@@ -93,8 +93,8 @@ class Table:
         """``NAME.csv`` and ``NAME.tex``, the same bytes for the same analysis."""
         if self.frame is not None:
             text = self.frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-            (folder / f"{self.name}.csv").write_text(text, encoding="utf-8")
-        (folder / f"{self.name}.tex").write_text(latex(self), encoding="utf-8")
+            (folder / f"{self.name}.csv").write_text(text, encoding="utf-8", errors="replace")
+        (folder / f"{self.name}.tex").write_text(latex(self), encoding="utf-8", errors="replace")
 
 
 def score_cell(
@@ -141,6 +141,9 @@ def _greek(letter: str) -> str:
 _TEX |= {letter: _greek(letter) for letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"}
 
 
+_LAST_LATIN = "\u017f"  # of the letters that every LaTeX knows
+
+
 def tex_text(text: str) -> str:
     """Any text in one line, safe to \\input. Letters that LaTeX has no command for stay as they are."""
     return "".join(_TEX.get(character, character) for character in one_line(text))
@@ -153,7 +156,6 @@ def latex(table: Table) -> str:
     """
     letters = {"left": "l", "right": "r", "wrap": r"p{0.4\linewidth}"}
     lines = [
-        f"% {one_line(table.caption)} Needs the packages booktabs and graphicx.",
         f"\\begin{{tabular}}{{{''.join(letters[column.align] for column in table.columns)}}}",
         r"\toprule",
     ]
@@ -174,7 +176,9 @@ def latex(table: Table) -> str:
             lines.append(f"\\multicolumn{{{len(table.columns)}}}{{l}}{{\\emph{{{heading}}}}} \\\\")
         else:
             lines.append(_tex_row(map(_tex_cell, row.cells)))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    beyond = "".join(sorted({character for line in lines for character in line if character > _LAST_LATIN}))
+    needs = "Needs the packages booktabs and graphicx" + (f", and LuaLaTeX or XeLaTeX for {beyond}" if beyond else "")
+    return "\n".join([f"% {one_line(table.caption)} {needs}.", *lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def _tex_row(cells: Iterable[str]) -> str:

@@ -36,7 +36,7 @@ def typeset(document: Document, plots: Sequence[Plot], target: Path, *, date: da
         for plot in plots:
             plot.write_svg(folder / f"{plot.name}.svg", FACE)
         text = json.dumps(polished({"face": FACE, **document.data()}), ensure_ascii=False)
-        (folder / "report.json").write_text(text, encoding="utf-8")
+        (folder / "report.json").write_text(text, encoding="utf-8", errors="replace")
         shutil.copyfile(_TEMPLATE, folder / "report.typ")
         source, sheet = str(folder / "report.typ"), str(folder / "report.pdf")
         options: dict[str, Any] = {"root": str(folder), "ignore_system_fonts": True}

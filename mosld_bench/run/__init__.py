@@ -5,7 +5,7 @@ This is the package's door. Importing it loads neither torch nor Ray: `make_exec
 
 from __future__ import annotations
 
-from mosld_bench.run.checks import check
+from mosld_bench.run.checks import check, check_items
 from mosld_bench.run.executor import Executor, InlineExecutor, RunWatcher, make_executor
 from mosld_bench.run.options import Options
 from mosld_bench.run.plan import Plan, make_plan
@@ -21,6 +21,7 @@ __all__ = [
     "ProgressDisplay",
     "RunWatcher",
     "check",
+    "check_items",
     "make_executor",
     "make_plan",
     "missing",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +11,12 @@ from mosld_bench.errors import ResourceError
 from mosld_bench.run.options import Options
 from mosld_bench.run.plan import Plan
 from mosld_bench.run.reuse import Weights
+from mosld_bench.spec.trial import ModelSpec, PlannedTrial
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from mosld_bench.inputs.audit import Checked, Vocabulary, Watcher
     from mosld_bench.inputs.tasks import TaskLoader
 
 
@@ -66,16 +70,52 @@ def _check_memory(plan: Plan, gpus_per_trial: float) -> None:
         raise ResourceError(" ".join(refused))
 
 
+def check_items(
+    plan: Plan, planned: Sequence[PlannedTrial], inputs: Inputs, options: Options, *, watch: Watcher,
+    say: Callable[[str], None],
+) -> list[Checked]:  # fmt: skip
+    """Look at every item that ``planned`` will train on, score or show, before the first of them starts.
+
+    ``watch`` and ``say``: told of the progress, and of what is out of the ordinary. Returns what is worth a note.
+    Raises DataError for items that cannot be used, and for tasks whose items differ from process to process.
+    """
+    from mosld_bench.inputs.audit import audit, refuse, uses_of
+    from mosld_bench.inputs.audit_cache import AuditCache
+    from mosld_bench.inputs.steadiness import check_steady
+
+    trials = [trial for trial, _ in planned]
+    uses, cache = uses_of(trials), AuditCache(say)
+    models = {trial.model.name for trial in trials}
+    vocabularies = [
+        vocabulary(model, plan.configs[model.name], options.model_root)
+        for model in plan.study.models
+        if model.name in models and uses
+    ]
+    found = audit(inputs.loader, uses, vocabularies, known=cache.known, keep=cache.keep, watch=watch)
+    refuse(found)
+    check_steady(inputs.loader, uses, found, known=cache.known, keep=cache.keep)
+    return found
+
+
+def vocabulary(model: ModelSpec, config: PreTrainedConfig, model_root: Path | None) -> Vocabulary:
+    """The tokenizer of ``model`` and the tokens that it can read, by its ``config``, to look at items with."""
+    from mosld_bench.inputs.audit import Vocabulary
+    from mosld_bench.inputs.models import load_tokenizer
+
+    positions = getattr(config, "max_position_embeddings", None)
+    return Vocabulary(model.name, load_tokenizer(model, model_root), positions if isinstance(positions, int) else None)
+
+
 def _load_tasks(plan: Plan, task_folders: Sequence[Path], options: Options) -> TaskLoader:
-    """Load every task once, and of each that trains an item, which a worker would stumble over later."""
-    from mosld_bench.inputs.items import examples
+    """Load every task once, which a worker would stumble over later, and see that what trains has training items."""
+    from mosld_bench.inputs.items import training_docs
     from mosld_bench.inputs.tasks import TaskLoader
 
     loader = TaskLoader(task_folders, options.data_root, plan.study.name)
     for name in plan.study.tasks:
         task = loader.get(name)
         if name not in plan.study.out_of_domain:
-            examples(task, [0])
+            training_docs(task)
     return loader
 
 

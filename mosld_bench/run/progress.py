@@ -16,6 +16,7 @@ from rich.table import Table
 
 from mosld_bench.cost.estimate import side_by_side
 from mosld_bench.records.record import Record
+from mosld_bench.records.scale import Scale
 from mosld_bench.spec.trial import Domain
 from mosld_bench.trial.session import Progress
 
@@ -129,11 +130,22 @@ def _result(record: Record) -> str:
     if record.status == "failed":
         last = (record.error or "").strip().splitlines()[-1:]
         return f"FAILED: {last[0] if last else 'unknown'}"
-    accuracy = _in_domain_mean(record)
-    return "finished" if accuracy is None else f"in-domain {accuracy:.1%}"
+    mean = _in_domain_mean(record)
+    absent = [
+        f"no {metric.metric.removesuffix(',none')} of {metric.task}" for metric in record.unscored if metric.primary
+    ]
+    return "; ".join(["finished" if mean is None else f"in-domain {mean}", *absent])
 
 
-def _in_domain_mean(record: Record) -> float | None:
-    """Mean of the primary metrics over the trial's in-domain tasks; None where it was scored on none."""
-    values = [metric.value for metric in record.metrics if metric.primary and metric.role == Domain.IN]
-    return sum(values) / len(values) if values else None
+def _in_domain_mean(record: Record) -> str | None:
+    """Mean of the primary metrics over the trial's in-domain tasks as it is printed: 68.5%.
+
+    None where it was scored on none, where one came to no number, and where they are on unlike scales.
+    """
+    metrics = [metric for metric in record.metrics if metric.primary and metric.role == Domain.IN]
+    scales = {Scale.of(m.metric, higher_is_better=m.higher_is_better, values=[m.value]) for m in metrics}
+    absent = any(metric.primary and metric.role == Domain.IN for metric in record.unscored)
+    if len(scales) != 1 or absent:
+        return None
+    (scale,) = scales
+    return scale.text(sum(metric.value for metric in metrics) / len(metrics)) + scale.sign.strip()

@@ -1,15 +1,18 @@
 """Which trials are run: not those with a record, nor those of which another study has one.
 
 A record counts where it was made from the weights that are there now; rows of different weights are not comparable.
+One that other code of its method made is made again: it is no record of the method that the recipe names.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mosld_bench.errors import BenchError
+from mosld_bench.methods import registry
+from mosld_bench.records.method_code import differing_code
 from mosld_bench.records.store import Store
 from mosld_bench.spec.trial import PlannedTrial, Trial
 
@@ -24,6 +27,8 @@ class Missing(NamedTuple):
     """The trials to run, in the plan's order."""
     taken: Mapping[str, int]
     """Other study -> how many of its records were taken over."""
+    outdated: Mapping[str, str] = {}
+    """Trial of `planned` whose record is made again -> what made it, as the end of a sentence."""
 
 
 def missing(
@@ -37,9 +42,12 @@ def missing(
     """
     if overwrite == "always":
         return Missing(list(planned), {})
-    left = unrecorded(planned, store, weights)
+    left, outdated = unrecorded(planned, store, weights)
     if overwrite == "only-missing":
-        return take_over(left, store, weights)
+        missing_here = take_over(left, store, weights)
+        again = {trial.id: outdated[trial.id] for trial, _ in missing_here.planned if trial.id in outdated}
+        return missing_here._replace(outdated=again)
+    left = [member for member in left if member.trial.id not in outdated]
     if len(left) < len(planned):
         todo = {trial.id for trial, _ in left}
         first = next(trial.id for trial, _ in planned if trial.id not in todo)
@@ -50,26 +58,46 @@ def missing(
     return Missing(left, {})
 
 
-def unrecorded(planned: Sequence[PlannedTrial], store: Store, weights: Mapping[str, Weights]) -> list[PlannedTrial]:
-    """Those of ``planned`` without a record of the planned size. Raises BenchError for a record of other weights."""
-    left = []
+class Unrecorded(NamedTuple):
+    """Trials without a record that counts."""
+
+    planned: list[PlannedTrial]
+    outdated: dict[str, str]  # trial with a record of other code -> what made it, as the end of a sentence
+
+
+def unrecorded(planned: Sequence[PlannedTrial], store: Store, weights: Mapping[str, Weights]) -> Unrecorded:
+    """Those of ``planned`` without a record of the planned size and of the code that is here.
+
+    Raises BenchError for a record of other weights.
+    """
+    left, outdated = [], {}
     for member in planned:
         meta = store.finished(member)
         if meta is None:
             left.append(member)
-        else:
-            _check_weights(member.trial, meta.get("weights"), weights.get(member.trial.model.name))
-    return left
+            continue
+        _check_weights(member.trial, meta.get("weights"), weights.get(member.trial.model.name))
+        if difference := _other_code(member, meta):
+            left.append(member)
+            outdated[member.trial.id] = difference
+    return Unrecorded(left, outdated)
+
+
+def _other_code(member: PlannedTrial, meta: Mapping[str, Any]) -> str | None:
+    """What made a record with this ``meta_info``, if not the code that would make it now."""
+    trial, fit = member
+    return differing_code(meta.get("method"), registry.code_of(trial.recipe, fit.params, trial.train))
 
 
 def take_over(planned: Sequence[PlannedTrial], store: Store, weights: Mapping[str, Weights]) -> Missing:
-    """Copy the records that other studies have of ``planned``, made from the same weights. Returns what is left."""
+    """Copy the records that other studies have of ``planned``, of the same weights and code. Returns what is left."""
     left: list[PlannedTrial] = []
     taken: Counter[str] = Counter()
     for member in planned:
         trial = member.trial
         for record in store.elsewhere(member):
-            if differing(record.meta_info.get("weights"), weights.get(trial.model.name)) is None:
+            same_weights = differing(record.meta_info.get("weights"), weights.get(trial.model.name)) is None
+            if same_weights and _other_code(member, record.meta_info) is None:
                 store.take(trial, record)
                 taken[record.trial.study] += 1
                 break

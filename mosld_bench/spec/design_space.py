@@ -14,10 +14,28 @@ from typing import Any, Literal, get_args
 Share = Literal["none", "down", "up"]
 
 #: What dropout is drawn over.
-DropoutPlace = Literal["none", "input", "weight", "hidden", "gates"]
+DropoutPlace = Literal["none", "input", "weight", "update", "hidden", "gates"]
+
+#: The matrix that weight and update dropout fall on: the shared one (down where none is), or a named one.
+DropoutMatrix = Literal["shared", "down", "up"]
+
+#: The formula of the balance loss: Switch's, or MoSLD's Eq. 4 read word by word.
+BalanceForm = Literal["switch", "counts"]
+
+#: How the balance losses of the adapted modules become one.
+BalanceReduce = Literal["mean", "sum"]
 
 SHARES: tuple[Share, ...] = get_args(Share)
 DROPOUT_PLACES: tuple[DropoutPlace, ...] = get_args(DropoutPlace)
+DROPOUT_MATRICES: tuple[DropoutMatrix, ...] = get_args(DropoutMatrix)
+BALANCE_FORMS: tuple[BalanceForm, ...] = get_args(BalanceForm)
+BALANCE_REDUCES: tuple[BalanceReduce, ...] = get_args(BalanceReduce)
+
+
+def dropout_rates(dropout: float | Mapping[str, float], dropout_on: str) -> dict[str, float]:
+    """Place -> rate of each dropout that acts: of a rate with its place, or of a mapping of places to rates."""
+    rates = dropout if isinstance(dropout, Mapping) else {dropout_on: dropout}
+    return {place: rate for place, rate in rates.items() if rate > 0}
 
 
 @dataclass(frozen=True)
@@ -32,10 +50,18 @@ class Coordinates:
     renormalize: bool = True
     capacity: float | None = None
     balance_coef: float = 0.0
-    dropout: float = 0.0
+    balance_form: BalanceForm = "switch"
+    balance_reduce: BalanceReduce = "mean"
+    dropout: float | dict[str, float] = 0.0
     dropout_on: DropoutPlace = "none"
+    dropout_matrix: DropoutMatrix = "shared"
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Coordinates:
         """The point that a recipe's ``params`` name, what they leave open at its default; other keys are ignored."""
         return cls(**{field.name: params[field.name] for field in fields(cls) if field.name in params})
+
+    @property
+    def dropouts(self) -> dict[str, float]:
+        """Place -> rate of each dropout that acts."""
+        return dropout_rates(self.dropout, self.dropout_on)

@@ -1,8 +1,9 @@
 """Recipes: named settings of a method, one YAML file each in methods/.
 
-include: mosl.yaml          # one level; `params` are merged key by key
-title: MoSLD
-params: {dropout: 0.1, dropout_on: weight}
+include: mosld.yaml         # one level; `params` are merged key by key
+title: MoSL
+params: {dropout: 0.0, dropout_on: none}
+deviations: {dropout: null} # those of the included file stay but for the one of that name
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from mosld_bench.errors import UnknownNameError
+from mosld_bench.errors import BadFileError, UnknownNameError
+from mosld_bench.format import one_line
 from mosld_bench.spec.names import MAX_NAME
-from mosld_bench.spec.yaml_file import Strict, parse, read_including
+from mosld_bench.spec.yaml_file import Strict, parse, read_including, read_yaml
 
 Optimizer = Literal["adamw", "adafactor"]
 
@@ -30,11 +32,40 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _WORDS = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
 
+def _named(deviations: Any) -> Any:
+    """A list of deviations by name, where each is its own; others as they are."""
+    return {str(item): item for item in deviations} if isinstance(deviations, list) else deviations
+
+
+def _appended(path: Path, inherited: Any, own: Any) -> Any:
+    """The ``own`` deviations of the file at ``path`` after those that it inherits; each a list, or a mapping by name.
+
+    Under the name of an inherited one, another sentence takes its place, and null leaves it out.
+
+    Raises BadFileError for a null under a name that is not inherited. What is neither list nor mapping stays as it is.
+    """
+    before, after = map(_named, (inherited, own))
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return own
+    if unknown := [str(name) for name, sentence in after.items() if sentence is None and name not in before]:
+        names = ", ".join(map(str, before)) or "none"
+        raise BadFileError(f"{path}, deviations: leaves out {', '.join(unknown)}; those inherited are {names}.")
+    return before | after
+
+
+def _sentences(deviations: Any) -> Any:
+    """The sentences of deviations by name, each once and without null; others as they are."""
+    if not isinstance(deviations, dict):
+        return deviations
+    sentences = [sentence for sentence in deviations.values() if sentence is not None]
+    return tuple(sentence for place, sentence in enumerate(sentences) if sentence not in sentences[:place])
+
+
 class Recipe(Strict):
     """A named setting of a method: what `--methods` selects and what a row of a table is."""
 
     name: str = Field(description="that of its file")
-    title: str = Field(description="as printed in tables")
+    title: Annotated[str, AfterValidator(one_line)] = Field(description="as printed in tables, in one line")
     method: str = Field(description="a registered method, or module:Class")
     paper: str = Field("", description="where the method is from")
     about: str = Field("", description="one or two sentences for the report's method section")
@@ -44,7 +75,9 @@ class Recipe(Strict):
     knob: str | None = Field(None, description="the field that the budget turns, where the method leaves it open")
     learning_rate_scale: float = Field(1.0, gt=0, description="multiplies the study's learning rate")
     optimizer: Optimizer = Field("adamw", description="adafactor keeps next to no state")
-    deviations: tuple[str, ...] = Field((), description="where the recipe differs from its paper, and why")
+    deviations: Annotated[tuple[str, ...], BeforeValidator(_sentences)] = Field(
+        (), description="where the recipe differs from its paper, and why"
+    )
 
     @field_validator("name")
     @classmethod
@@ -72,8 +105,15 @@ class Recipe(Strict):
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
-        """Read one file. Raises BadFileError with every problem of the file, each with its key."""
-        return parse(cls, path, read_including(path, ("params",)) | {"name": path.stem})
+        """Read one file, its deviations after those of the file that it includes.
+
+        Raises BadFileError with every problem of the file, each with its key.
+        """
+        content, own = read_including(path, ("params",)), read_yaml(path)
+        included = read_yaml(path.parent / str(own["include"])) if "include" in own else {}
+        if "deviations" in own:  # read_including has them in place of those of the included file
+            content["deviations"] = _appended(path, included.get("deviations", []), own["deviations"])
+        return parse(cls, path, content | {"name": path.stem})
 
 
 def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -77,7 +77,7 @@ class Study(Selection):
     @classmethod
     def _refuse_what_is_no_folder(cls, value: str) -> str:
         if problem := problem_of_study(value):
-            raise ValueError(f"the name of a study {problem}; give another by --set name=NAME")
+            raise ValueError(f"the name of a study {problem}; give another by --name NAME")
         return value
 
     @field_validator("in_domain", "out_of_domain", "published", mode="before")
@@ -111,8 +111,8 @@ class Study(Selection):
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top; its folder gives the study its name.
 
         Options that ask for trials narrow the parts of a study (`selection.narrowed`); the same keys in a file that
-        includes it take the place of the parts.
-        A model that is named by a path gets the folder there, see `model_folder.located`.
+        includes it take the place of the parts. A model that is named by a path gets the folder there, see
+        `model_folder.located`.
 
         Raises BadFileError with every problem of the file, each with its key, and ModelError for a path without a
         model.

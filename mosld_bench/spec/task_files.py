@@ -68,7 +68,7 @@ def _including(
     path: Path, function_of: FunctionOf, within: tuple[Path, ...], read: list[Path]
 ) -> tuple[dict[str, Any], list[Path]]:
     """What `TaskFiles` says of a file that the files ``within`` include; ``read``: every file read so far."""
-    if within and not path.exists():
+    if within and not _same(path, path):  # unlike exists(), for a name of any length
         raise BadFileError(f"{path} is included by a task definition but does not exist ({within[-1]}).")
     read.append(path)
     if len(read) > MAX_FILES:

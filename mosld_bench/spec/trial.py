@@ -37,7 +37,7 @@ class Domain(StrEnum):
 class ModelSpec(Strict):
     """The base model."""
 
-    name: str = Field(description="embedded, a hub id, or a folder")
+    name: str = Field(min_length=1, description="embedded, a hub id, or a folder")
     revision: str | None = Field(
         None,
         description="commit of the hub's repository; of the embedded model a digest of its weights, of one in a folder "
@@ -78,7 +78,10 @@ class TrainSpec(Strict):
     task_items: int | None = Field(None, gt=0, description="most items of a task's training split, a fixed sample")
     max_length: int = Field(256, gt=8, le=10**7, description="tokens; longer prompts lose their beginning")
     micro_tokens: int = Field(
-        8192, gt=0, description="most padded tokens a micro-batch; balance losses are means over one, dropout is drawn"
+        8192,
+        gt=0,
+        le=10**9,
+        description="most padded tokens a micro-batch; balance losses are means over one, dropout is drawn",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the base model's weights and of arithmetic on them"

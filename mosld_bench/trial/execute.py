@@ -67,8 +67,9 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
 
     config, spec = session.config, trial.train
     watch(Progress(trial.id, "loading"))
+    code = {"method": registry.code_of(trial.recipe, fit.params, spec)}  # as it is loaded: files may change meanwhile
     if spec is None:
-        return _counted(trial, fit, stopwatch.meta_info(config))
+        return _counted(trial, fit, stopwatch.meta_info(config) | code)
     name = trial.recipe.method
     with session.lent(trial.model, spec.dtype, name) as base, PeakMemory(config.device) as memory:
         method = registry.get(name)
@@ -97,9 +98,8 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         train_info=train_info,
         eval_info=evaluation.info,
         metrics=tuple(evaluation.metrics),
-        unscored=tuple(evaluation.unscored),
         peak_memory_bytes=memory.peak,
-        meta_info=stopwatch.meta_info(config) | _loading(trial, session, loading_seconds),
+        meta_info=stopwatch.meta_info(config) | code | _loading(trial, session, loading_seconds),
     )
     return Outcome(record, evaluation.items, _saved(adapted.model) if config.save_adapter and trial.train_on else None)
 

@@ -37,13 +37,11 @@ class Evaluation(NamedTuple):
     """What scoring a model came to.
 
     ``items`` has a row per task and item: ``task, item, doc, doc_hash, prediction, target, correct, score, logliks``.
-    ``unscored`` are the metrics that came to no number.
     """
 
     metrics: list[Metric]
     items: pd.DataFrame
     info: EvalInfo
-    unscored: list[Unscored]
 
 
 def evaluate(
@@ -89,10 +87,11 @@ def evaluate(
         tokens_plain=lm.work.plain,
         tokens_computed=lm.work.computed,
         packed=lm.packed,
+        unscored=tuple(unscored),
         cut_items=lm.cut_items,
         generated_with_cache=lm.writer.cached,
     )
-    return Evaluation(metrics, pd.concat(frames, ignore_index=True), info, unscored)
+    return Evaluation(metrics, pd.concat(frames, ignore_index=True), info)
 
 
 @contextmanager

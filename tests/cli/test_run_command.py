@@ -83,6 +83,7 @@ WRONG = {
     "pickle": (["--model", "./pickled"], "pickles are not read"),
     "no network": (["--model", "some/model"], "mosld-bench fetch"),
     "data": (["--tasks", "void"], "is empty"),
+    "items": (["--tasks", "late"], "late, train: in 1 of 12 items doc_to_target (answer) gives a number below 0"),
     "executor": (["--executor", "rai"], "Did you mean 'ray'"),
     "seeds": (["--seeds", "a,b"], "--seeds takes whole numbers"),
     "cores": (["--cpus", "0"], "--cpus takes 1 or more"),
@@ -101,6 +102,7 @@ def test_bad_input_is_one_sentence_and_nothing_half_written(
     words, message = WRONG[case]
     (tiny / "methods" / "greedy.yaml").write_text("include: mosld.yaml\ntitle: Greedy\nparams: {top_k: 9}\n")
     write_task(tiny / "tasks", "void", [])
+    write_task(tiny / "tasks", "late", [*items(11, "abc"), {**items(1, "d")[0], "answer": -1}])
     for name, weights in (("hollow", None), ("pickled", "pytorch_model.bin")):
         (tiny / name).mkdir()
         (tiny / name / "config.json").write_text((tiny / "model" / "config.json").read_text())

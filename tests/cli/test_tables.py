@@ -13,7 +13,9 @@ from rich.console import Console, RenderableType
 from mosld_bench import display
 from mosld_bench.inputs.rendering import Example
 from mosld_bench.records.overlap import Overlap
+from mosld_bench.records.scale import SHARE
 from mosld_bench.report import MainRow
+from mosld_bench.report.sections.results.main_table import MainScore
 from mosld_bench.run import make_plan
 from mosld_bench.run.plan import Plan
 from mosld_bench.spec.recipe import load_recipes
@@ -128,8 +130,7 @@ def kept_rows(path: Path) -> list[MainRow]:
                 setting=line["setting"],
                 budget=line["budget"],
                 trainable=int(line["trainable_parameters"]) if line["trainable_parameters"] else None,
-                in_domain=mean_sd(line, Domain.IN),
-                out_of_domain=mean_sd(line, Domain.OUT),
+                scores=tuple(MainScore(domain.label.lower(), SHARE, *mean_sd(line, domain)) for domain in Domain),
                 seeds=int(line["seeds"]),
             )
             for line in csv.DictReader(file)

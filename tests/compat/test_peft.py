@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +56,6 @@ def test_a_method_outside_the_enum_is_refused() -> None:
 
         with pytest.raises(ValueError, match="Unknown PEFT type"):
             register_peft_method(name="no_such_method", config_cls=MixtureConfig, model_cls=MixtureModel)
-
-
-@pytest.mark.parametrize(
-    "order",
-    [
-        "import mosld_bench; import peft",
-        "import peft; import mosld_bench",
-        "from mosld_bench.compat.peft import config_classes; config_classes()",
-        "from mosld_bench.tuners.mixture import MixtureConfig",
-        "from mosld_bench.tuners.mixlora import MixLoraConfig",
-    ],
-)
-def test_peft_knows_our_tuners_in_whatever_order_is_imported(order: str) -> None:
-    with assumed("peft", "its import can be followed by an import of ours, which needs all of it"):
-        code = f"{order}; from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as m; m['LORA_MIXTURE'], m['MIXLORA']"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
 
 
 def test_configuration_classes_by_their_types_as_words() -> None:

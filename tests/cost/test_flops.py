@@ -34,7 +34,7 @@ def counted(
     return flops(method, model, tokens=tokens, answer=answer)
 
 
-@pytest.mark.parametrize("name", ["base", *MAIN, "mosld-b"])
+@pytest.mark.parametrize("name", ["base", *MAIN, "mosld-b", "mosld-update"])
 def test_counter_equals_formula(name: str) -> None:
     """Forward and backward, on the embedded model and on one without tied embeddings whose v_proj is not square."""
     grouped = models.config(tie_word_embeddings=False, num_attention_heads=8, head_dim=8)

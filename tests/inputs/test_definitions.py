@@ -62,7 +62,7 @@ def test_there_is_a_variant_by_letter_of_every_task_with_options() -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_a_task_says_what_it_is(name: str) -> None:
     metadata = config(name)["metadata"]
-    assert set(metadata) - {"scoring", "group"} == {"version", "kind", "title", "benchmark", "size"}
+    assert set(metadata) - {"scoring", "group", "scale"} == {"version", "kind", "title", "benchmark", "size"}
     assert metadata["kind"] in KINDS
     assert metadata["benchmark"] == name.removesuffix("_letters")
     assert ("scoring" in metadata) == (config(name)["output_type"] == "multiple_choice")

@@ -75,3 +75,20 @@ def test_model_folders_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model folder"):
         find("./nowhere")
     assert find("some/model") == "some/model"
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b/c", "x" * 97, "x" * 5000, "a\nb", "a:b", "a\0b"])
+def test_what_is_neither_a_folder_nor_a_hub_id_is_said(name: str) -> None:
+    with pytest.raises(ModelError, match=r"neither a folder, nor a hub id|cannot be looked for") as error:
+        find(name)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_hidden_layers": 10**6}, {"num_hidden_layers": -1}, {"vocab_size": 10**12}, {"hidden_size": 0}]
+)
+def test_a_configuration_that_no_model_has_is_refused(change: dict[str, int], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", **change}))
+    (key,) = change
+    with pytest.raises(ModelError, match=rf"{key}: {change[key]}; 1 to "):
+        load_config(ModelSpec(name=str(tmp_path)))

@@ -6,8 +6,9 @@ import pytest
 from transformers import PreTrainedConfig
 
 from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
-from mosld_bench.methods import check_method, fit_budget, registry
+from mosld_bench.methods import MixLoraMethod, MixtureMethod, check_method, fit_budget, registry
 from mosld_bench.spec.recipe import Recipe, load_recipes
+from mosld_bench.spec.trial import TrainSpec
 from tests.conftest import REPOSITORY
 from tests.support.models import build, config
 
@@ -79,3 +80,11 @@ def test_what_peft_lacks_is_named_with_the_field_that_the_recipe_left_out() -> N
         peft.attach(model, {"peft_type": "PROMPT_TUNING"})
     with pytest.raises(BenchError, match="HIRA and builds every module at r"):
         peft.attach(model, {"peft_type": "HIRA", "target_modules": ["q_proj"], "rank_pattern": {"q_proj": 4}})
+
+
+@pytest.mark.parametrize("method", [MixtureMethod(), MixLoraMethod()])
+def test_routed_methods_are_of_another_version_where_their_routers_changed(method: MixtureMethod) -> None:
+    """In bfloat16 router logits became float32; in float32 nothing changed, nor where nothing trains."""
+    assert method.version(TrainSpec(steps=1, dtype="float32")) == 1
+    assert method.version(TrainSpec(steps=1, dtype="bfloat16")) == 2
+    assert method.version(None) == 1

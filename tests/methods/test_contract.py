@@ -11,11 +11,16 @@ from tests.conftest import REPOSITORY
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["lora", "prefix-tuning", "dora", "moe-lora", "sira", "mola", "mixlora", "hydralora", "mosl", "mosld", "full"],
-)
+RECIPES = load_recipes(REPOSITORY / "methods")
+#: The main ones, and an ablation for every setting of the design space that no main one has.
+NAMES = [
+    "lora", "prefix-tuning", "dora", "moe-lora", "sira", "mola", "mixlora", "hydralora", "mosl", "mosld", "full",
+    "mola-weight-dropout", "mosld-input-dropout", "mosld-hidden", "mosld-update", "mosld-drop-b", "mosld-balance-sum",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_every_recipe_keeps_the_contract(name: str) -> None:
-    recipe = load_recipes(REPOSITORY / "methods")[name]
+    recipe = RECIPES[name]
     assert len(check_method(registry.get(recipe.method), recipe.params, knob=recipe.knob)) == 8

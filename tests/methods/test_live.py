@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from mosld_bench.methods import registry
@@ -61,8 +63,9 @@ def test_a_part_of_a_base_weight_that_trains_is_the_copy_s_own() -> None:
             super().__init__()
             self.rows = torch.nn.Parameter(weight[5:9])
 
-    base = build(config(layers=1))
-    model = Rows(copy_sharing_weights(base).lm_head.weight.detach())  # type: ignore[union-attr, arg-type]
+    base: Any = build(config(layers=1))
+    copied: Any = copy_sharing_weights(base)
+    model = Rows(copied.lm_head.weight.detach())
     assert unshare_trainable(model, base) == [model.rows]
     kept = base.lm_head.weight.clone()
     with torch.no_grad():
@@ -71,9 +74,9 @@ def test_a_part_of_a_base_weight_that_trains_is_the_copy_s_own() -> None:
 
 
 def test_whoever_writes_into_a_shared_weight_has_it_to_himself_with_all_its_views() -> None:
-    base = build(config(layers=1))
+    base: Any = build(config(layers=1))
     kept = {name: parameter.clone() for name, parameter in base.named_parameters()}
-    copied = copy_sharing_weights(base)
+    copied: Any = copy_sharing_weights(base)
     weight = copied.lm_head.weight
     view = weight.detach()[2:]
     with own_if_written(base):

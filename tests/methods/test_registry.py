@@ -65,6 +65,34 @@ def test_mistakes_are_named() -> None:
         registry.load_plugin("no_such_plugin")
 
 
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_a_built_in_name_is_taken(name: str) -> None:
+    """By whoever registers it, and by another package's entry point."""
+    with pytest.raises(BenchError, match=rf"Loud wants the name '{name}', which is that of a built-in method"):
+        registry.register(name)(Loud)
+    assert registry.get(name).__class__.__module__ == "mosld_bench.methods.builtin"
+    registry.register(name)(type(registry.get(name)))  # the same once more is no conflict
+    registry._registered.pop(name)
+
+
+def test_an_installed_name_is_taken_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "other-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[mosld_bench.methods]\nquiet = other.methods:Quiet\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry._entry_points.cache_clear()
+    try:
+        with pytest.raises(BenchError, match=r"name 'quiet', which is that of an installed package \(other\.methods:"):
+            registry.register("quiet")(Loud)
+        (info / "entry_points.txt").write_text("[mosld_bench.methods]\npeft = other.methods:Quiet\n")
+        registry._entry_points.cache_clear()
+        with pytest.raises(BenchError, match="Two installed packages offer a method named 'peft'"):
+            registry.get("peft")
+    finally:
+        registry._entry_points.cache_clear()
+
+
 def test_a_method_is_found_by_its_class_and_registered_once_under_a_name() -> None:
     assert isinstance(registry.get("tests.methods.test_registry:Loud"), Loud)
     registry.register("loud")(Loud)

@@ -34,6 +34,11 @@ def test_slips() -> None:
         ),
         ("Table 5", ["6.572", "mosld", "two digits swapped", "6.752"], "table5_parameters"),
         ("Table 6", ["76.70", "arc_easy", "76.60"], "table6_rank"),
+        (
+            "Table 7",
+            ["81.94", "mosld on commonsense_qa (single, llama-33b)", "Table 4 has 81.49", "only 81.49", "78.05"],
+            "table7_scaling",
+        ),
         ("Table 7", ["LoRA's results at 7B", "MoLoRA"], "table7_scaling"),
     ]
     computed = slips(PAPER)
@@ -70,6 +75,7 @@ def change(folder: Path, name: str, old: str, new: str) -> list[str]:
         ("table5_parameters", ",0.419,69.57", ",0.419,69.15", "69.57"),
         ("table5_parameters", ",6.572,", ",6.752,", "6.572"),
         ("table6_rank", "mosld,mixture,8,arc_easy,76.70", "mosld,mixture,8,arc_easy,76.60", "76.70"),
+        ("table7_scaling", "commonsense_qa,81.94,81.49", "commonsense_qa,81.49,", "81.94"),
     ],
 )
 def test_a_slip_is_computed_and_goes_when_it_is_mended(copy: Path, name: str, old: str, new: str, gone: str) -> None:
@@ -86,6 +92,8 @@ def test_a_slip_is_computed_and_goes_when_it_is_mended(copy: Path, name: str, ol
         ("table3_uncommon", "lora,single,mctest,53.10", "lora,single,mctest,53.06", "Table 1 has 53.10"),
         ("table1_main", "full,single,average,67.24", "full,single,average,67.26", "is 67.24"),
         ("table5_parameters", ",2.228,", ",3.228,", "there are 22,282,240"),
+        ("table7_scaling", "commonsense_qa,81.94,81.49", "commonsense_qa,81.94,", "is 78.13"),
+        ("table7_scaling", "commonsense_qa,81.94,81.49", "commonsense_qa,81.94,82.49", "is 78.13"),
     ],
 )
 def test_a_new_slip_is_found(copy: Path, name: str, old: str, new: str, part: str) -> None:

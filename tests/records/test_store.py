@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mosld_bench.errors import BadFileError
+from mosld_bench.errors import BadFileError, BenchError
 from mosld_bench.records import store as store_module
 from mosld_bench.records.frame import load
 from mosld_bench.records.overlap import Overlap, Overlaps
@@ -272,3 +272,18 @@ def test_a_kept_record_says_the_same_when_it_is_written_again(path: Path, tmp_pa
 
 def test_there_are_kept_records() -> None:
     assert len(KEPT) > 30
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_work(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("no folder")
+    with pytest.raises(BenchError, match=r"Nothing can be written to .*results/some .*--root"):
+        Store(tmp_path / "results").check_writable("some")
+    Store(tmp_path / "other").check_writable("some")
+    assert list((tmp_path / "other" / "some").iterdir()) == []
+
+
+def test_a_study_whose_name_is_a_pattern_has_its_own_records_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in ("[ab]", "a", "b"):
+        store.write(Outcome(finished(TRIAL.model_copy(update={"study": name}))))
+    assert [record.trial.study for record in store.records("[ab]")] == ["[ab]"]

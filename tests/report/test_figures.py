@@ -375,7 +375,8 @@ def variants(key: str, values: Mapping[str, Any]) -> list[Recipe]:
 
 
 def test_a_sweep_over_dropout_joins_rows_that_differ_in_nothing_else(tmp_path: Path) -> None:
-    ratios = variants("dropout", {"high": 0.3, "low": 0.0, "middle": 0.1})
+    several = {"input": 0.05, "weight": 0.1}  # has no one ratio to stand at
+    ratios = variants("dropout", {"high": 0.3, "low": 0.0, "middle": 0.1, "several": several})
     study = make_study(in_domain=("a",), out_of_domain=("b",), axis="dropout", reference="low", seeds=(0, 1))
     other = RECIPES["mola"].model_copy(update={"params": {**RECIPES["mola"].params, "dropout": 0.1}})
     analysis = written(tmp_path, study, [*ratios, other, RECIPES["lora"]])

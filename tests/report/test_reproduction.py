@@ -146,6 +146,28 @@ def test_a_study_of_one_of_the_papers_models_leaves_out_the_others(tmp_path: Pat
     study = make_paper_study(models=larger, published=("table7_scaling", "table1_main"))
     scores = compared_scores(make_analysis(tmp_path, study, AS_PRINTED), PAPER)
     assert {(score.table, score.model) for score in scores} == {("table7_scaling", "llama2-13b")}
+    assert {score.task for score in scores} == {*SIX, "average"}
+
+
+def test_larger_models_are_compared_task_by_task_under_headings_of_their_own(tmp_path: Path) -> None:
+    """And where Table 7 and Table 4 disagree, with the one that gives the printed average."""
+    models = [ModelSpec(name=PAPER.protocol.models[name]) for name in ("llama2-13b", "llama-33b")]
+    study = make_paper_study(
+        models=models, published=("table7_scaling",), budgets=("r8",), settings=("single", "mixture")
+    )
+    analysis = make_analysis(tmp_path, study, AS_PRINTED)
+    scores = {(s.model, s.recipe, s.setting, s.task): s.published for s in compared_scores(analysis, PAPER)}
+    assert len(scores) == 2 * 2 * 2 * 7  # models, recipes, settings; six tasks and their average
+    assert scores["llama2-13b", "lora", "mixture", "race"] == pytest.approx(0.7783)
+    assert scores["llama-33b", "mosld", "single", "commonsense_qa"] == pytest.approx(0.8149)
+    assert scores["llama-33b", "mosld", "single", "average"] == pytest.approx(0.7805)
+    section = reproduction(analysis)
+    headings = ["Mixture, llama2-13b", "Mixture, llama-33b"]
+    for name in ("reproduction", "reproduction-tasks"):
+        lines = [line[0] for line in cells(tables(section)[name])]
+        assert [line for line in lines if line.startswith("Mixture")] == headings, name
+        assert lines.count("LoRA") == 2 * 2, name
+    assert any("only 81.49 gives the printed average" in text for text in texts(section))
 
 
 def test_the_tables_show_averages_with_verdicts_and_mark_the_gaps_of_tasks(tmp_path: Path) -> None:

@@ -144,6 +144,32 @@ def test_a_recipe_that_leaves_coordinates_open_is_reported_by_their_defaults(tmp
     assert (row["Experts"], row["Routing"], row["Dropout"]) == ("4", "dense", "–")
 
 
+@pytest.mark.parametrize(
+    ("params", "balance", "dropout"),
+    [
+        ({"dropout": 0.1, "dropout_on": "weight"}, "–", "0.1 on weight"),
+        ({"dropout": {"input": 0.05, "weight": 0.1}}, "–", "0.05 on input, 0.1 on weight"),
+        (
+            {"dropout": {"input": 0.05, "update": 0.1}, "dropout_matrix": "up"},
+            "–",
+            "0.05 on input, 0.1 on update of up",
+        ),
+        ({"balance_coef": 0.01, "balance_reduce": "sum"}, "0.01, layers summed", "–"),
+        ({"balance_coef": 1e-6, "balance_form": "counts"}, "1e-06 of counts", "–"),
+    ],
+)
+def test_coordinates_tell_apart_what_differs(
+    params: dict[str, Any], balance: str, dropout: str, tmp_path: Path
+) -> None:
+    bare = Recipe(name="bare", title="Bare", method="mixture", params={"target_modules": ["q_proj"], **params})
+    study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0,), reference="bare")
+    records = [make_record(trial, study) for trial in make_trials(study, [bare])]
+    table = tables_of(methods(analysis_with(tmp_path, study, records)))["methods"]
+    assert table.frame is not None
+    row = table.frame.set_index("recipe").loc["bare"]
+    assert (row["Balance"], row["Dropout"]) == (balance, dropout)
+
+
 def test_provenance_ends_with_the_commands_that_make_it_again(tmp_path: Path) -> None:
     study, trials = make_records(tmp_path, ("lora",))
     section = provenance(analysis_of(tmp_path, study, trials))
@@ -152,3 +178,20 @@ def test_provenance_ends_with_the_commands_that_make_it_again(tmp_path: Path) ->
         "mosld-bench run synthetic",
         "mosld-bench report synthetic",
     ]
+
+
+def test_the_protocol_counts_items_that_were_cut(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a", "b"), out_of_domain=("c",))
+    records = []
+    for trial in make_trials(study, [RECIPES["lora"], RECIPES["prefix-tuning"]]):
+        record = make_record(trial, study)
+        assert record.train_info is not None
+        assert record.eval_info is not None
+        more = 5 * (trial.recipe.name == "prefix-tuning")
+        trained = record.train_info.model_copy(update={"cut_items": {"a": 1200 + more}})
+        scored = record.eval_info.model_copy(update={"cut_items": {"a": 1 + more, "c": 2}})
+        records.append(record.model_copy(update={"train_info": trained, "eval_info": scored}))
+    text = words(protocol(analysis_with(tmp_path / "cut", study, records)))
+    assert "are of the items trained on 1,205 of a, and of the items scored 6 of a and 2 of c (the most in any" in text
+    whole = [make_record(trial, study) for trial in make_trials(study, [RECIPES["lora"]])]
+    assert "lose the beginning" not in words(protocol(analysis_with(tmp_path / "whole", study, whole)))

@@ -11,7 +11,7 @@ from mosld_bench.report import main_rows
 from mosld_bench.report.labels import percent
 from mosld_bench.report.sections.results import results
 from mosld_bench.report.table import Column, column_groups, latex, tex_text
-from mosld_bench.spec.trial import ModelSpec
+from mosld_bench.spec.trial import Domain, ModelSpec
 from tests.report.conftest import FullReport
 from tests.report.reading import (
     analysis_of,
@@ -63,9 +63,10 @@ def test_the_rows_for_a_terminal_are_those_of_the_csv(full: FullReport) -> None:
     ]
     for row, line in zip(rows, lines, strict=True):
         assert str(row.trainable) == line["trainable_parameters"]
-        for domain, pair in (("in_domain", row.in_domain), ("out_of_domain", row.out_of_domain)):
+        assert [score.title for score in row.scores] == ["in-domain", "out-of-domain"]
+        for domain, score in zip(Domain, row.scores, strict=True):
             printed = [line[f"{domain}_mean"], line[f"{domain}_sd"]]
-            assert ["" if value is None else f"{value:.9g}" for value in pair] == printed
+            assert ["" if value is None else f"{value:.9g}" for value in (score.mean, score.sd)] == printed
 
 
 def test_the_best_row_is_bold_and_what_is_tied_with_it_is_marked(tmp_path: Path) -> None:

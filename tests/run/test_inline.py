@@ -116,3 +116,19 @@ def test_nothing_is_loaded_before_the_first_outcome_is_asked_for(tiny: Path, mon
     assert events == ["session", planned[0].trial.id]
     assert [outcome.record.trial for outcome in outcomes] == [trial for trial, _ in planned[1:]]
     assert events == ["session", *(trial.id for trial, _ in planned)]
+
+
+def test_a_task_of_any_name_is_recorded_and_found_again(tiny: Path) -> None:
+    for name, path in (("mine/kinds", "copy"), ("../../out", "count"), ("two words: a", "other")):
+        file = tiny / "tasks" / f"{path}.yaml"
+        file.write_text(file.read_text().replace(f"task: {path}", f"task: '{name}'"))
+    changes = {"in_domain": ["mine/kinds", "../../out"], "out_of_domain": ["two words: a"], "settings": ["single"]}
+    _, planned, config = prepare(tiny, recipes=["lora"], **{**changes, "train.steps": 1})
+    before = {path for path in tiny.parent.rglob("*") if path.is_file()}
+    run_inline(planned, config, tiny / "results")
+    written = {path for path in tiny.parent.rglob("*") if path.is_file()} - before
+    assert written
+    assert all(path.is_relative_to(tiny / "results" / "tiny") for path in written)
+    store = Store(tiny / "results")
+    assert {record.trial_id for record in store.records("tiny")} == {trial.id for trial, _ in planned}
+    assert all(store.finished(member) is not None for member in planned)

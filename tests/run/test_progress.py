@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from mosld_bench.records.record import Record
+from mosld_bench.records.record import Record, Unscored
 from mosld_bench.run import ProgressDisplay, progress
-from mosld_bench.spec.trial import Trial
+from mosld_bench.spec.trial import Domain, Trial
 from mosld_bench.trial.execute import failed
 from mosld_bench.trial.session import Progress
 from tests.support.synthetic import RECIPES, make_record, make_study, make_trials
@@ -90,3 +90,23 @@ def test_where_nothing_runs_a_terminal_shows_nothing() -> None:
     with ProgressDisplay({}, Console(file=output, force_terminal=True)):
         pass
     assert output.getvalue() == ""
+
+
+def test_a_result_is_told_on_the_scale_of_its_metrics() -> None:
+    """A mean of shares in per cent, one of perplexities as it is, of both none; what came to no number by its name."""
+    record = make_record(FIRST, STUDY, values=dict.fromkeys(STUDY.in_domain, 0.685))
+    assert progress._result(record) == "in-domain 68.5%"
+    worse = [
+        m.model_copy(update={"metric": "perplexity,none", "value": 12.5, "higher_is_better": False})
+        for m in record.metrics
+    ]
+    assert progress._result(record.model_copy(update={"metrics": tuple(worse)})) == "in-domain 12.50"
+    mixed = record.model_copy(update={"metrics": (*record.metrics[:2], *worse[2:])})
+    assert progress._result(mixed) == "finished"
+    lost = Unscored(
+        task=STUDY.in_domain[0], role=Domain.IN, metric="acc,none", primary=True, higher_is_better=True, reason="inf"
+    )
+    assert record.eval_info is not None
+    info = record.eval_info.model_copy(update={"unscored": (lost,)})
+    told = progress._result(record.model_copy(update={"metrics": record.metrics[2:], "eval_info": info}))
+    assert told == f"finished; no acc of {STUDY.in_domain[0]}"

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from pypdf import PdfReader
+from rich.console import Console
 
+from mosld_bench import pipeline
 from mosld_bench.errors import BenchError
 from mosld_bench.inputs.models import weights_source
+from mosld_bench.methods import MixtureMethod
+from mosld_bench.records import method_code
 from mosld_bench.records.store import Store
+from mosld_bench.run import Plan
 from mosld_bench.run.reuse import Missing, Weights, differing, missing
 from mosld_bench.spec.trial import PlannedTrial
+from mosld_bench.spec.workspace import Workspace
 from tests.conftest import bench
 from tests.support.runs import prepare, run_inline
 
@@ -23,11 +32,11 @@ HASHED = {**NOTED, "sha256": "00ff"}
 
 def left(
     planned: list[PlannedTrial], root: Path, overwrite: str = "only-missing", weights: Weights | None = None
-) -> Missing:
-    """What of ``planned`` is missing, where ``weights`` are those of every model."""
+) -> tuple[list[PlannedTrial], Mapping[str, int]]:
+    """What of ``planned`` is missing, where ``weights`` are those of every model; without what is said of it."""
     names = {trial.model.name for trial, _ in planned}
     store = Store(root / "results")
-    return missing(planned, store, overwrite=overwrite, weights=dict.fromkeys(names, weights) if weights else {})
+    return missing(planned, store, overwrite=overwrite, weights=dict.fromkeys(names, weights) if weights else {})[:2]
 
 
 def test_overwrite(tiny: Path) -> None:
@@ -99,6 +108,79 @@ def test_records_of_other_weights_are_not_added_to(tiny: Path) -> None:
     assert left(more, tiny, weights=same) == (more[1:], {})
 
 
+PLUGIN = """
+from mosld_bench import Method
+
+
+class Toy(Method):
+    def attach(self, model, params):
+        from mosld_bench.methods import PeftMethod
+
+        return PeftMethod().attach(model, {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]})
+"""
+
+
+def outdated(planned: list[PlannedTrial], root: Path, overwrite: str = "only-missing") -> Missing:
+    method_code._code.cache_clear()  # as another process would
+    return missing(planned, Store(root / "results"), overwrite=overwrite, weights={})
+
+
+def test_a_record_of_other_code_of_a_plug_in_is_made_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are not; the report shows it until then, and says so."""
+    plugin = tiny / "site" / "toy_of_reuse.py"
+    plugin.parent.mkdir()
+    plugin.write_text(PLUGIN)
+    monkeypatch.syspath_prepend(plugin.parent)
+    (tiny / "methods" / "toy.yaml").write_text("title: A toy\nmethod: toy_of_reuse:Toy\n")
+    study, planned, config = prepare(tiny, recipes=["toy", "lora"], budgets=["native"])
+    run_inline(planned, config, tiny / "results")
+    assert outdated(planned, tiny) == ([], {}, {})
+    toy = next(member for member in planned if member.trial.recipe.name == "toy")
+    noted = Store(tiny / "results").finished(toy)
+    assert noted is not None
+    assert [code["name"] for code in noted["method"]["plugins"]] == ["toy_of_reuse:Toy"]
+    elsewhere = [PlannedTrial(trial.model_copy(update={"study": "more"}), fit) for trial, fit in planned]
+    plugin.write_text(f"{PLUGIN}\n\nOTHER = 1\n")
+    todo = outdated(planned, tiny)
+    assert tuple(todo) == ([toy], {}, {toy.trial.id: "other code of toy_of_reuse:Toy than is here now"})
+    told = Console(file=StringIO(), width=300)
+    pipeline._print_summary(Plan(study, planned, {}, {}), todo, told)
+    assert isinstance(told.file, StringIO)
+    assert told.file.getvalue().splitlines() == [
+        "tiny: 3 trials, 2 recorded, 1 to run",
+        f"one trial of them again: the record {toy.trial.id} was made by other code of toy_of_reuse:Toy than is here "
+        "now",
+    ]
+    assert outdated(planned, tiny, "always") == (planned, {}, {})
+    with pytest.raises(BenchError, match="--overwrite never, but 3 of 3 trials have a record"):
+        outdated(planned, tiny, "never")
+    assert outdated(elsewhere, tiny)[0] == [elsewhere[planned.index(toy)]]  # nor is it taken over
+    pdf = PdfReader(pipeline.report(study, Workspace(tiny, tiny)))
+    text = " ".join("".join(page.extract_text() for page in pdf.pages).split())
+    assert "Made by other code of the method than is here now, so that run makes them again: one record of A" in text
+    assert "Code of others: toy_of_reuse:Toy, SHA-256" in text
+    plugin.write_text(PLUGIN)
+    assert outdated(planned, tiny) == ([], {}, {})
+
+
+def test_a_record_of_another_version_of_our_method_is_made_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record of before versions were noted is one of version 1; a version may be raised for some trials alone."""
+    _, planned, config = prepare(tiny, recipes=["lora", "mosld"])
+    run_inline(planned, config, tiny / "results")
+    assert outdated(planned, tiny) == ([], {}, {})
+    for file in (tiny / "results").glob("*/*/record.json"):
+        record = json.loads(file.read_text())
+        assert record["meta_info"].pop("method") == {"version": 1, "plugins": []}
+        file.write_text(json.dumps(record))
+    assert outdated(planned, tiny) == ([], {}, {})
+    monkeypatch.setattr(MixtureMethod, "version", lambda self, train: 2 if train.dtype == "bfloat16" else 1)
+    assert outdated(planned, tiny) == ([], {}, {})
+    monkeypatch.setattr(MixtureMethod, "version", lambda self, train: 2 if train.dtype == "float32" else 1)
+    again = [member for member in planned if member.trial.recipe.name == "mosld"]
+    difference = "version 1 of its method, which is at version 2 now"
+    assert outdated(planned, tiny) == (again, {}, {member.trial.id: difference for member in again})
+
+
 @pytest.mark.parametrize(
     ("then", "now", "words"),
     [
@@ -116,3 +198,16 @@ def test_weights_are_compared_by_their_hashes_or_by_their_names(
     then: Weights | None, now: Weights | None, words: tuple[str, str] | None
 ) -> None:
     assert differing(then, now) == words
+
+
+def test_a_folder_that_moved_has_the_records_that_it_had(tiny: Path) -> None:
+    _, planned, config = prepare(tiny, recipes=["lora"])
+    run_inline(planned, config, tiny / "results")
+    (tiny / "elsewhere").mkdir()
+    moved = (tiny / "model").rename(tiny / "elsewhere" / "model")
+    _, again, _ = prepare(tiny, recipes=["lora"], model={"name": str(moved)})
+    assert left(again, tiny, weights=weights_source(again[0].trial.model)) == ([], {})
+    weights = moved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    _, changed, _ = prepare(tiny, recipes=["lora"], model={"name": str(moved)})
+    assert left(changed, tiny, weights=weights_source(changed[0].trial.model)) == (changed, {})

@@ -117,3 +117,21 @@ def test_any_text_is_either_a_budget_equal_to_it_or_refused(text: str) -> None:
     assert type(budget) in {Native, Rank, Count, Share, SizeOf}
     assert budget.label
     assert ADAPTER.validate_json(ADAPTER.dump_json(budget)) == budget
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0", "0k", "0%", "0.0%", "r0", "lora-r0", "1" * 400, "1" * 14, "99999b", "10001%", "r1000001", "r" + "1" * 5000,
+     f"{'a' * 200}-r8", "lora-r" + "9" * 5000, "9" * 400 + "%", "0.4"],
+)  # fmt: skip
+def test_a_budget_that_no_model_has_is_out_of_reach(text: str) -> None:
+    with pytest.raises(BudgetError, match=r"out of reach: a count is 1 to 10,000,000,000,000") as error:
+        Budget.parse(text)
+    assert len(str(error.value)) < 250
+
+
+@pytest.mark.parametrize("text", ["r²", "²50k", "٦٠", "x" * 5000, "-1", "1e3", "r-8", "+8"])
+def test_what_only_looks_like_a_number_is_no_budget(text: str) -> None:
+    with pytest.raises(BudgetError, match="is not a budget") as error:
+        Budget.parse(text)
+    assert len(str(error.value)) < 400

@@ -92,7 +92,7 @@ def test_names_that_no_task_or_study_can_have() -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "/abs", "a/b", "x" * 5000, ".hidden", "published", "-x", "a\nb"])
 def test_a_study_by_another_name_is_refused_with_the_rule(name: str, tiny: Path) -> None:
-    with pytest.raises(BadFileError, match=r"name: the name of a study is .*--set name=NAME") as error:
+    with pytest.raises(BadFileError, match=r"name: the name of a study is .*--name NAME") as error:
         tiny_study(tiny, name=name)
     assert len(str(error.value)) < 600
     assert tiny_study(tiny, name="Mine, 2".replace(",", "")).name == "Mine 2"

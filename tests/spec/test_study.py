@@ -214,3 +214,17 @@ def test_a_study_includes_another_and_a_noted_study_is_the_same_study(tmp_path: 
     including = tmp_path / "including.yaml"
     including.write_text("include: scaling/study.yaml\nmodel: {name: embedded}\n")
     assert [model.name for model in Study.load(including).models] == ["embedded"]  # the included models give way
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seeds", [-1]), ("seeds", [2**32]), ("train.batch_size", 10**9), ("train.epochs", 1e12),
+        ("train.steps", 10**12), ("train.learning_rate", float("inf")), ("train.learning_rate", float("nan")),
+        ("train.max_length", 10**12), ("resources.gpus_per_trial", float("inf")), ("train.micro_tokens", 10**12),
+    ],
+)  # fmt: skip
+def test_a_number_without_reason_is_refused_by_its_key(key: str, value: object, tiny: Path) -> None:
+    changes = {key: value} if key != "train.epochs" else {key: value, "train.steps": None}
+    with pytest.raises(BadFileError, match=rf"has 1 problem\(s\):\n  {key}(\.\d)?: Input should be (less|greater)"):
+        tiny_study(tiny, **changes)

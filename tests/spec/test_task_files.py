@@ -57,3 +57,75 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     (tmp_path / "a" / "child.yaml").write_text("task: copy\n")
     with pytest.raises(DataError, match=r"child\.yaml and .*copy\.yaml both define the task 'copy'"):
         TaskFiles.scan((tmp_path / "a",))
+
+
+def test_a_definition_says_what_version_1_2_of_yaml_says(tmp_path: Path) -> None:
+    write_task(tmp_path, "copy", [{"x": 1}])
+    (tmp_path / "child.yaml").write_text(
+        "include: copy.yaml\ntask: child\ndoc_to_choice: [yes, no, on]\ngeneration_kwargs: {temperature: 1e-3}\n"
+        "num_fewshot: 010\n"
+    )
+    child = TaskFiles.scan((tmp_path,)).config("child")
+    assert child is not None
+    assert child["doc_to_choice"] == ["yes", "no", "on"]
+    assert (child["generation_kwargs"]["temperature"], child["num_fewshot"]) == (0.001, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("doc_to_target: a\ndoc_to_target: b", r"line \d+, doc_to_target: the key 'doc_to_target' stands twice"),
+        ("metric_list: [{metric: acc, higher_is_better: no}]", r"higher_is_better: takes true or false; .* word 'no'"),
+        ("generation_kwargs: {do_sample: 'off'}", r"do_sample: takes true or false"),
+        ("x: !!set {a}", r"x: the tag !!set is not read"),
+        ("task: &a [*a]", r"\*a stands within"),
+    ],
+)
+def test_a_definition_that_is_read_in_two_ways_is_refused(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"task: mine\n{text}\n" if "task" not in text else text)
+    with pytest.raises(BadFileError, match=rf"mine\.yaml, {problem}|mine\.yaml, line \d.*{problem}"):
+        TaskFiles.scan((tmp_path,))
+
+
+@pytest.mark.parametrize(
+    ("include", "problem"),
+    [
+        ("folder", r"folder is a folder"),
+        ("mine.yaml", r"mine\.yaml includes mine\.yaml, which includes it in turn, or is the file itself"),
+        ("./../here/mine.yaml", r"includes it in turn, or is the file itself"),
+        ("back.yaml", r"back\.yaml includes mine\.yaml, which includes it in turn"),
+        ("[back.yaml]", r"back\.yaml includes mine\.yaml, which includes it in turn"),
+        ("gone.yaml", r"gone\.yaml is included by a task definition but does not exist \(.*mine\.yaml\)"),
+        ("x" * 5000, r"is included by a task definition but does not exist"),
+        ("{a: b}", r"mine\.yaml, include: takes a file or a list of files"),
+        ("[1]", r"mine\.yaml, include: takes a file or a list of files"),
+        ("wide0.yaml", r"more than 100 files by its includes"),
+        ("metadata.yaml", r"metadata: must be a mapping"),
+    ],
+)
+def test_includes_come_to_an_end(include: str, problem: str, tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    (folder / "folder").mkdir(parents=True)
+    (folder / "back.yaml").write_text("include: mine.yaml\n")
+    (folder / "metadata.yaml").write_text("metadata: a text\n")
+    for level in range(20):  # two to the power of twenty reads
+        (folder / f"wide{level}.yaml").write_text(f"include: [wide{level + 1}.yaml, wide{level + 1}.yaml]\n")
+    (folder / "wide20.yaml").write_text("a: 1\n")
+    (folder / "mine.yaml").write_text(f"task: mine\ninclude: {include}\n")
+    files = TaskFiles.scan((folder,))
+    for ask in (files.config, files.digest):
+        with pytest.raises(BadFileError, match=problem):
+            ask("mine")
+
+
+def test_several_files_are_included_in_their_order(tmp_path: Path) -> None:
+    for name, text in (("a", "x: 1\ny: 1"), ("b", "y: 2\nz: 2\ntask_list: [1]"), ("c", "include: [a.yaml, b.yaml]")):
+        (tmp_path / f"{name}.yaml").write_text(f"{text}\n")
+    (tmp_path / "mine.yaml").write_text("include: c.yaml\ntask: mine\nz: 3\n")
+    assert TaskFiles.scan((tmp_path,)).config("mine") == {"x": 1, "y": 2, "z": 3, "task": "mine"}
+
+
+def test_copies_that_an_editor_left_are_no_tasks(tmp_path: Path) -> None:
+    write_task(tmp_path, "copy", [{"x": 1}])
+    write_task(tmp_path / ".ipynb_checkpoints", "copy", [{"x": 1}])
+    assert TaskFiles.scan((tmp_path,)).paths == {"copy": tmp_path / "copy.yaml"}

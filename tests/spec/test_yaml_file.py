@@ -60,3 +60,28 @@ def test_layers_leave_the_base_alone() -> None:
     assert base == {"train": {"steps": 4, "batch_size": 2}, "seeds": [0]}
     with pytest.raises(UnknownNameError, match=r"no key named 'seeds\.first'"):
         layered(base, {("seeds", "first"): 1}, {})
+
+
+@pytest.mark.parametrize(
+    ("include", "problem"),
+    [
+        (".", "is a folder"),
+        ("top.yaml", r"includes top\.yaml, which includes again"),
+        ("[a.yaml]", r"top\.yaml, include: takes the name of one file"),
+        ("gone.yaml", r"gone\.yaml does not exist"),
+        ("large.yaml", r"large\.yaml has more than 1,048,576 bytes"),
+    ],
+)
+def test_what_cannot_be_included_is_said(include: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "top.yaml").write_text(f"include: {include}\n")
+    (tmp_path / "large.yaml").write_text("a: " + "x" * (1 << 20))
+    with pytest.raises(BadFileError, match=problem):
+        read_including(tmp_path / "top.yaml", ())
+
+
+def test_a_long_value_is_not_printed_whole(tmp_path: Path) -> None:
+    path = tmp_path / "long.yaml"
+    path.write_text(f"title: t\nmethod: peft\norder: {'x' * 5000}\n")
+    with pytest.raises(BadFileError, match=r"order: Input should be a valid integer") as error:
+        Recipe.load(path)
+    assert len(str(error.value)) < 500

@@ -87,7 +87,7 @@ def _words(hint: Any) -> str:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin is NotRequired:
         return f"{_words(arguments[0])}, or absent"
-    if origin is tuple:
+    if origin in (tuple, list):
         return f"list of {_words(arguments[0])}"
     if origin is dict:
         return f"text → {_words(arguments[1])}"

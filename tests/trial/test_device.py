@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from mosld_bench.trial.device import Clock, PeakMemory, core_rate
+from mosld_bench.trial.device import Clock, PeakMemory, core_rate, cores, cpu_quota
 
 
 def test_the_clock_counts_seconds_and_the_peak_holds_what_was_there() -> None:
@@ -47,3 +49,37 @@ def test_the_rate_of_a_core_is_measured_and_leaves_the_threads_alone() -> None:
     threads = torch.get_num_threads()
     assert 1e8 < core_rate("float32") < 1e13
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({}, float("inf")),
+        ({"sys/fs/cgroup/cpu.max": "max 100000"}, float("inf")),
+        ({"sys/fs/cgroup/cpu.max": "250000 100000"}, 2.5),
+        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, float("inf")),
+        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "50000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 0.5),
+        (
+            {
+                "proc/self/cgroup": "1:cpu:/job\n0::/user/job\n",
+                "sys/fs/cgroup/user/job/cpu.max": "max 100000",
+                "sys/fs/cgroup/user/cpu.max": "300000 100000",
+                "sys/fs/cgroup/cpu.max": "800000 100000",
+            },
+            3.0,
+        ),
+        ({"sys/fs/cgroup/cpu.max": "words of another kind"}, float("inf")),
+    ],
+)
+def test_the_quota_of_a_container_is_known(files: dict[str, str], quota: float, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert cpu_quota(tmp_path) == quota
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(float("inf"), 8), (2.5, 2), (0.5, 1), (100.0, 8)])
+def test_cores_are_those_of_the_quota(quota: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr("mosld_bench.trial.device.cpu_quota", lambda: quota)
+    assert cores() == expected

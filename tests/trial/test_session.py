@@ -58,7 +58,16 @@ STARTS = {
     "pissa": lora(init_lora_weights="pissa"),
     "pissa-fast": lora(init_lora_weights="pissa_niter_2"),
     "olora-bfloat16": lora(init_lora_weights="olora")._replace(dtype="bfloat16"),
-    "adalora": Run("peft", PARAMS | {"peft_type": "ADALORA", "init_r": 4, "target_r": 2, "tinit": 1}),
+    "adalora": Run(
+        "peft",
+        {
+            "peft_type": "ADALORA",
+            "init_r": 4,
+            "target_r": 2,
+            "tinit": 1,
+            "target_modules": ["q_proj", "v_proj"],
+        },
+    ),
 }
 INTRUDERS = {kind.__name__: Run(path(kind), PARAMS) for kind in [*ALLOWED, *FAILING]}
 ALL = SHIPPED | STARTS | INTRUDERS

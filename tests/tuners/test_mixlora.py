@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixlora import MixLoraConfig, MixLoraLayer
-from mosld_bench.tuners.mixture import aux_loss, balance_loss, gate
+from mosld_bench.tuners.mixture import aux_loss, balance_loss, gate, routing
 from tests.support.models import build, config
 
 KINDS = ["llama", "mistral", "qwen2"]
@@ -205,6 +206,28 @@ def test_bfloat16_autocast_and_a_base_in_bfloat16() -> None:
     torch.testing.assert_close(half.float(), exact, rtol=0.1, atol=0.4)
 
 
+def test_training_in_bfloat16_routes_as_scoring_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapters are float32; training runs under autocast, scoring does not. Every token has the same gates in both."""
+    seen: list[Tensor] = []
+
+    def watched(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+        seen.append(gate(logits, *args)[0])
+        return gate(logits, *args)
+
+    monkeypatch.setattr(routing, "gate", watched)
+    module = layer(experts=8, dropout=0.1).float()
+    module.base_layer.bfloat16()
+    x = torch.randn(4000, 12, dtype=torch.bfloat16)
+    module.eval()(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        module.train()(x)
+    scored, trained = seen
+    torch.testing.assert_close(trained, scored, rtol=0, atol=1e-6)
+    assert torch.equal(trained > 0, scored > 0)
+    rough, _ = gate(F.linear(x, module.mixture_router["default"].bfloat16()), 2, True)
+    assert (rough > 0).ne(scored > 0).any()  # what bfloat16 would have picked
+
+
 def test_balance_loss_is_the_routers_mean_leaves_padding_out_and_is_taken_once() -> None:
     module = layer(balance_coef=0.5).train()
     x = torch.randn(7, 12, dtype=torch.float64)
@@ -228,6 +251,7 @@ def test_balance_loss_is_the_routers_mean_leaves_padding_out_and_is_taken_once()
         ({"experts": 1}, "experts is 1; allowed is an integer of 2 or more"),
         ({"top_k": 5}, "top_k is 5; allowed is none .* or 1 to 4"),
         ({"top_k": None}, "top_k is None; allowed is 1 to 4"),
+        ({"top_k": 1, "balance_coef": 0}, "a single gate is 1 whatever the router says.* Set a balance_coef above 0"),
         ({"r": 0}, "r is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"ffn_modules": []}, "ffn_modules is \\[\\]; allowed is a list"),
@@ -239,6 +263,25 @@ def test_balance_loss_is_the_routers_mean_leaves_padding_out_and_is_taken_once()
 def test_settings_without_meaning_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BenchError, match=message):
         mixlora(build(config()), **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"top_k": 1},
+        {"top_k": 2, "balance_coef": 0.0},
+        {"top_k": 4, "balance_coef": 0.0},
+        {"experts": 2, "dropout": 0.3},
+    ],
+)
+def test_all_that_is_counted_gets_a_gradient(settings: dict[str, Any]) -> None:
+    """A single gate is 1 whatever the router says, which then learns by the balance loss (0.01 if nothing is said)."""
+    model = stir(mixlora(build(config()), **settings)).train()
+    ids = torch.randint(3, 40, (4, 24))
+    loss, extra = model(input_ids=ids).logits.logsumexp(-1).mean(), aux_loss(model)
+    (loss if extra is None else loss + extra).backward()
+    trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert not [name for name, gradient in trained.items() if gradient is None or not gradient.abs().sum() > 0]
 
 
 def test_excluded_blocks_stay_as_they_are() -> None:

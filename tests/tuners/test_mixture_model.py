@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from mosld_bench.errors import BenchError
 from mosld_bench.spec.design_space import Coordinates
-from mosld_bench.tuners.mixture import MixtureConfig, allocate, aux_loss, draw_masks
+from mosld_bench.tuners.mixture import MixtureConfig, MixtureLayer, allocate, aux_loss, draw_masks
 from tests.support.models import build, config
 
 
@@ -113,7 +114,12 @@ def gradients(model: Any, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:None of the inputs")
 @pytest.mark.parametrize(
-    "settings", [{"dropout": 0.3, "dropout_on": "weight"}, {"dropout": 0.3, "dropout_on": "gates", "capacity": 0.7}]
+    "settings",
+    [
+        {"dropout": 0.3, "dropout_on": "weight"},
+        {"dropout": 0.3, "dropout_on": "gates", "capacity": 0.7},
+        {"dropout": {"input": 0.2, "update": 0.3}, "dropout_matrix": "up", "balance_reduce": "sum"},
+    ],
 )
 def test_gradient_checkpointing_changes_no_gradient(settings: dict[str, Any]) -> None:
     """Dropout masks are replayed and the balance loss, taken outside the checkpoint, still has its graph."""
@@ -143,6 +149,29 @@ def test_balance_loss_leaves_padding_out_and_is_taken_once() -> None:
     longer = torch.cat([ids, torch.zeros(1, 5, dtype=torch.long)], 1)
     model(input_ids=longer, attention_mask=torch.tensor([[1] * 6 + [0] * 5]))
     torch.testing.assert_close(aux_loss(model), short)
+
+
+@pytest.mark.parametrize("excluded", [[], ["layers.1.self_attn.v_proj"]])
+def test_balance_losses_of_layers_are_averaged_or_added_up(excluded: list[str]) -> None:
+    """The sum is over layers, of the mean over a layer's modules: with all there, the coefficient times the depth."""
+    ids = torch.randint(3, 40, (2, 9))
+    of_module: dict[str, Tensor] = {}
+    losses = {}
+    for reduce in ("mean", "sum"):
+        settings = {"balance_coef": 0.5, "balance_reduce": reduce, "exclude_modules": excluded}
+        model = stir(mixture(build(config()), **settings)).train()
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        layers = {name: m for name, m in model.named_modules() if isinstance(m, MixtureLayer)}
+        of_module = {name: layer.balance for name, layer in layers.items() if layer.balance is not None}
+        loss = aux_loss(model)
+        assert loss is not None
+        losses[reduce] = loss
+    assert len(of_module) == 8 - len(excluded)
+    torch.testing.assert_close(losses["mean"], 0.5 * sum(of_module.values()) / len(of_module))
+    by_layer = [[loss for name, loss in of_module.items() if f"layers.{n}." in name] for n in range(4)]
+    torch.testing.assert_close(losses["sum"], 0.5 * sum(sum(layer) / len(layer) for layer in by_layer))
+    if not excluded:
+        torch.testing.assert_close(losses["sum"], 4 * losses["mean"])
 
 
 def test_bfloat16_autocast() -> None:
@@ -187,6 +216,19 @@ def test_allocation_by_parts_of_the_depth() -> None:
         ({"dropout": 0.1}, "dropout_on is 'none'"),
         ({"experts": 0}, "experts is 0"),
         ({"dropout": 1.0, "dropout_on": "input"}, "below 1"),
+        ({"dropout": {"input": 0.1, "weight": 1}}, "below 1"),
+        ({"dropout": "much", "dropout_on": "input"}, "dropout is 'much'; allowed is at least 0 and below 1"),
+        ({"dropout": {"output": 0.1}}, "allowed is a share for each of input, weight, update, hidden or gates"),
+        ({"dropout": {"input": 0.1}, "dropout_on": "weight"}, "none where dropout names the places itself"),
+        ({"dropout": {"weight": 0.1, "update": 0.1}}, "weight or update, not both"),
+        ({"dropout": {"gates": 0.1}, "experts": [1, 2]}, "gates only where every layer has more than one"),
+        ({"dropout_matrix": "A"}, "dropout_matrix is 'A'; allowed is shared, down or up"),
+        ({"dropout_matrix": "up", "dropout": 0.1, "dropout_on": "input"}, "shared without dropout on weight or update"),
+        ({"balance_form": "gshard"}, "balance_form is 'gshard'; allowed is switch or counts"),
+        ({"balance_reduce": "max"}, "balance_reduce is 'max'; allowed is mean or sum"),
+        ({"top_k": 1}, "a single one is then 1 whatever the router says.* Set renormalize: false, or a balance_coef"),
+        ({"top_k": 1, "experts": [1, 3]}, "2 or more where the gates are renormalised"),
+        ({"top_k": 1, "balance_coef": 0.1, "balance_form": "counts"}, "2 or more where the gates are renormalised"),
         ({"experts": 1, "dropout": 0.1, "dropout_on": "gates"}, "gates only where every layer has more than one"),
         ({"capacity": 1.25}, "capacity is 1.25; allowed is none, or above 0 with a top_k"),
         ({"capacity": 0, "top_k": 2}, "capacity is 0"),
@@ -195,6 +237,48 @@ def test_allocation_by_parts_of_the_depth() -> None:
 def test_settings_without_meaning_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BenchError, match=message):
         MixtureConfig(**settings)
+
+
+def drawn_point(draw: random.Random) -> dict[str, Any]:
+    """A point of the design space, of allowed values taken each by itself."""
+    places = ["none", "input", "weight", "update", "hidden", "gates"]
+    several = dict.fromkeys(draw.sample(places[1:], 2), 0.3)
+    place = draw.choice(places)
+    one = {"dropout": 0.3 if place != "none" else 0.0, "dropout_on": place}
+    dropout: dict[str, Any] = draw.choice([{"dropout": several}, one])
+    return dropout | {
+        "experts": draw.choice([1, 2, 3, 4, [1, 3], [2, 4], [2, 2, 3, 4]]),
+        "share": draw.choice(["none", "down", "up"]),
+        "top_k": draw.choice([None, 1, 1, 2, 2, 3]),
+        "renormalize": draw.choice([True, False]),
+        "capacity": draw.choice([None, 0.3, 1.25]),
+        "balance_coef": draw.choice([0.0, 0.1]),
+        "balance_form": draw.choice(["switch", "counts"]),
+        "balance_reduce": draw.choice(["mean", "sum"]),
+        "dropout_matrix": draw.choice(["shared", "shared", "down", "up"]),
+    }
+
+
+def test_every_point_is_refused_or_gives_all_that_it_counts_a_gradient() -> None:
+    """Every parameter that is counted as trained learns: a router without a task loss is refused, too."""
+    draw = random.Random(8)
+    base = build(config(layers=4))
+    ids = torch.randint(3, 40, (4, 24))
+    refused, single = [], 0
+    for _ in range(120):
+        point = drawn_point(draw)
+        try:
+            model = stir(mixture(copy.deepcopy(base), r=4, **point))
+        except BenchError as error:
+            refused.append(str(error))
+            continue
+        single += point["top_k"] == 1 and point["experts"] != 1
+        found = gradients(model, ids, torch.ones_like(ids))
+        trained = {name for name, p in model.named_parameters() if p.requires_grad}
+        assert {name for name, gradient in found.items() if gradient.abs().sum() > 0} == trained, point
+    assert 20 < len(refused) < 100
+    assert any("whatever the router says" in message for message in refused)
+    assert single > 3, "routing to one expert is tried as well as refused"
 
 
 def test_defaults_stand_in_one_place() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mosld_bench.tuners.mixture import balance_loss, gate, within_capacity
+from mosld_bench.tuners.mixture import balance_loss, gate, router_logits, within_capacity
 
 
 def test_capacity_keeps_the_first_picks_of_a_sequence() -> None:
@@ -38,6 +39,25 @@ def test_gates() -> None:
         torch.testing.assert_close(raw.sum(-1), p.topk(k).values.sum(-1))
     dense, p = gate(logits, None, renormalize=True)
     torch.testing.assert_close(dense, p)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_router_logits_are_the_plain_product_where_nothing_is_cast(dtype: torch.dtype) -> None:
+    x, router = torch.randn(30, 16, dtype=dtype), torch.randn(6, 16, dtype=dtype)
+    assert torch.equal(router_logits(x, router), F.linear(x, router))
+
+
+@pytest.mark.parametrize("cast", [torch.bfloat16, torch.float16])
+def test_router_logits_are_float32_whatever_autocast_says(cast: torch.dtype) -> None:
+    """For inputs and routers of any dtype, and with gradients of the same."""
+    x, router = torch.randn(30, 16).to(cast), torch.randn(6, 16)
+    plain = F.linear(x.float(), router)
+    assert torch.equal(router_logits(x, router), plain)
+    assert router_logits(x, router.to(cast)).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert F.linear(x, router).dtype == torch.bfloat16
+        assert torch.equal(router_logits(x, router), plain)
+        assert torch.equal(router_logits(x.float(), router), plain)
 
 
 def test_balance_loss_golden_numbers() -> None:

@@ -124,7 +124,9 @@ def _rank(row: Row) -> int | None:
 
 
 def _dropout(row: Row) -> float | None:
-    return point.dropout if (point := _coordinates(row)) else None
+    """The one rate of a mixture; None, too, where several places are dropped, each at a rate of its own."""
+    rates = point.dropouts if (point := _coordinates(row)) else None
+    return None if rates is None or len(rates) > 1 else next(iter(rates.values()), 0.0)
 
 
 def _experts(row: Row) -> str | None:

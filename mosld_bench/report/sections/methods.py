@@ -83,10 +83,22 @@ def _coordinates(recipe: Recipe, point: Coordinates, scaled: bool) -> dict[str, 
         "Shared": MISSING if point.share == "none" else point.share,
         "Experts": parameter_label(point.experts),
         "Routing": routing,
-        "Balance": f"{point.balance_coef:g}" if point.balance_coef else MISSING,
-        "Dropout": f"{point.dropout:g} on {point.dropout_on}" if point.dropout else MISSING,
+        "Balance": _balance(point) if point.balance_coef else MISSING,
+        "Dropout": ", ".join(_dropout(place, rate, point) for place, rate in point.dropouts.items()) or MISSING,
     }
     return texts | ({"lr ×": f"{recipe.learning_rate_scale:g}"} if scaled else {})
+
+
+def _balance(point: Coordinates) -> str:
+    """The weight of the balance loss, with what sets the loss apart from Switch's, averaged over modules."""
+    form = " of counts" if point.balance_form == "counts" else ""
+    return f"{point.balance_coef:g}{form}" + (", layers summed" if point.balance_reduce == "sum" else "")
+
+
+def _dropout(place: str, rate: float, point: Coordinates) -> str:
+    """The rate and its place, with the matrix where it is not the shared one."""
+    named = point.dropout_matrix != "shared" and place in {"weight", "update"}
+    return f"{rate:g} on {place}" + (f" of {point.dropout_matrix}" if named else "")
 
 
 def _other_table(recipes: Sequence[Recipe]) -> Table:

@@ -34,7 +34,7 @@ def protocol(analysis: Analysis) -> Section:
             Run("Seeds. ", "bold"),
             _seeds(analysis),
             Run("Scoring. ", "bold"),
-            f"The primary metric of each task, as lm-eval defines it, on {items}{_prompts(analysis)}",
+            f"The primary metric of each task, as lm-eval defines it, on {items}{_prompts(analysis)}{_cut(analysis)}",
         ),
         _task_table(analysis),
         paragraph(Run("What is equal. ", "bold"), _equal(analysis)),
@@ -114,6 +114,26 @@ def _prompts(analysis: Analysis) -> str:
                 scored.setdefault(f"their {scored_by}", []).append(analysis.title(task))
     facts = {"Solved examples in a prompt": examples, "Options are scored by": scored}
     return "".join(f" {fact}: {_by_value(titles)}." for fact, titles in facts.items() if titles)
+
+
+def _cut(analysis: Analysis) -> str:
+    """Which items were longer than the model's window or the study's limit, so that something of them was cut off."""
+    parts = []
+    for what, counts in (
+        ("trained on", [record.train_info.cut_items for record in analysis.records if record.train_info]),
+        ("scored", [record.eval_info.cut_items for record in analysis.records if record.eval_info]),
+    ):
+        tasks = dict.fromkeys(task for cut in counts for task in cut)
+        titles = [f"{max(cut.get(task, 0) for cut in counts):,} of {analysis.title(task)}" for task in tasks]
+        if titles:
+            parts.append(f"of the items {what} {listed(titles)}")
+    if not parts:
+        return ""
+    return (
+        f" Longer than the model takes, or than the study allows, are {', and '.join(parts)} (the most in any trial: a "
+        f"method with virtual tokens leaves less room); they lose the beginning of their prompt, or the end of an "
+        f"answer that is longer still."
+    )
 
 
 def _by_value(titles: Mapping[str, Sequence[str]]) -> str:

@@ -59,6 +59,15 @@ def _code(analysis: Analysis, metas: list[dict[str, Any]], commits: list[str]) -
         )
     elif any(meta.get("dirty") is None for meta in metas):
         items.append("Whether the working tree was clean is not known for all records.")
+    outdated = [record for record in analysis.records if record.trial_id in analysis.outdated]
+    if outdated:
+        recipes = listed(_distinct(record.trial.recipe.title for record in outdated))
+        items.append(
+            f"Made by other code of the method than is here now, so that run makes them again: "
+            f"{counted(len(outdated), 'record')} of {recipes}."
+        )
+    plugins = _distinct(_plugin(code) for meta in metas for code in (meta.get("method") or {}).get("plugins", ()))
+    items += [f"Code of others: {text}." for text in plugins]
     return items + [f"Versions: {text}." for text in _distinct(map(_versions, metas)) if text]
 
 
@@ -90,6 +99,13 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 def _weights(weights: Mapping[str, str]) -> str:
     """Where weights came from; twelve digits of a digest tell files apart."""
     return ", ".join(f"SHA-256 {value[:12]}" if key == "sha256" else value for key, value in weights.items())
+
+
+def _plugin(code: Mapping[str, Any]) -> str:
+    """'bench_scale:ScaleMethod, bench-scale 0.1.0, SHA-256 0123456789ab'."""
+    package = [f"{code['distribution']} {code['version']}"] if code.get("distribution") else []
+    digest = [f"SHA-256 {code['sha256'][:12]}"] if code.get("sha256") else []
+    return ", ".join([code["name"], *package, *digest])
 
 
 def _versions(meta: Mapping[str, Any]) -> str:

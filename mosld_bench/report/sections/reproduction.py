@@ -65,13 +65,6 @@ def _verdicts(scores: Sequence[ComparedScore]) -> str:
 def _averages(analysis: Analysis, scores: Sequence[ComparedScore]) -> Table:
     """Printed averages (or, where a table has none, its scores) with gap, interval and verdict; the CSV has all."""
     titles = {recipe.name: recipe.title for recipe in analysis.recipes}
-    several_ranks = len({score.rank for score in scores}) > 1
-    several_models = len({score.model for score in scores}) > 1
-
-    def heading(score: ComparedScore) -> str:
-        rank = f", rank {score.rank}" if several_ranks else ""
-        model = f", {score.model}" if several_models else ""
-        return setting_label(score.setting).capitalize() + rank + model
 
     def line(score: ComparedScore) -> Line:
         task = "" if score.task == AVERAGE else f", {_title(analysis, score.task)}"
@@ -85,7 +78,7 @@ def _averages(analysis: Analysis, scores: Sequence[ComparedScore]) -> Table:
         )
 
     averages = [score for score in scores if score.task == AVERAGE]
-    shown = sorted(averages or scores, key=lambda s: (analysis.settings.index(s.setting), s.model, s.rank))
+    shown = sorted(averages or scores, key=lambda score: _place(analysis, score))
     subject = "Averages over the in-domain tasks" if averages else "Scores"
     return Table(
         "reproduction",
@@ -96,9 +89,22 @@ def _averages(analysis: Analysis, scores: Sequence[ComparedScore]) -> Table:
             *map(Column, ("Paper", "Ours", "Gap", "95 % interval")),
             Column("Verdict", "left"),
         ),
-        _under_headings(shown, heading, line),
+        _under_headings(shown, lambda score: _heading(score, scores), line),
         pd.DataFrame([vars(score) for score in scores]),
     )
+
+
+def _heading(score: ComparedScore, scores: Sequence[ComparedScore]) -> str:
+    """The setting of a score, with its rank and model where ``scores`` have several."""
+    rank = f", rank {score.rank}" if len({other.rank for other in scores}) > 1 else ""
+    model = f", {score.model}" if len({other.model for other in scores}) > 1 else ""
+    return setting_label(score.setting).capitalize() + rank + model
+
+
+def _place(analysis: Analysis, score: ComparedScore) -> tuple[int, int, int]:
+    """What scores are sorted by to stand under their headings: setting, model as the paper orders them, and rank."""
+    models = list(analysis.published.protocol.models) if analysis.published else []
+    return analysis.settings.index(score.setting), models.index(score.model), score.rank
 
 
 def _by_task(analysis: Analysis, scores: Sequence[ComparedScore]) -> Table | None:
@@ -112,25 +118,24 @@ def _by_task(analysis: Analysis, scores: Sequence[ComparedScore]) -> Table | Non
     for score in of_tasks:
         rows.setdefault((score.setting, score.recipe, score.rank, score.model), {})[score.task] = score
 
+    def first(row: dict[str, ComparedScore]) -> ComparedScore:
+        return next(iter(row.values()))
+
     def line(row: dict[str, ComparedScore]) -> Line:
-        first = next(iter(row.values()))
         gaps = [
             Cell(percent(score.gap, sign=True), mark="*" if score.verdict in _OUTSIDE else "")
             if (score := row.get(task))
             else Cell(MISSING)
             for task in tasks
         ]
-        return Line((Cell(titles[first.recipe]), *gaps))
+        return Line((Cell(titles[first(row).recipe]), *gaps))
 
-    def setting(row: dict[str, ComparedScore]) -> str:
-        return next(iter(row.values())).setting
-
-    shown = sorted(rows.values(), key=lambda row: analysis.settings.index(setting(row)))
+    shown = sorted(rows.values(), key=lambda row: _place(analysis, first(row)))
     return Table(
         "reproduction-tasks",
         "Ours minus the paper's by task, in points. *: the 95 % interval of the gap leaves out zero.",
         (Column("Method", "left"), *(Column(_title(analysis, task), turned=True) for task in tasks)),
-        _under_headings(shown, lambda row: setting_label(setting(row)).capitalize(), line),
+        _under_headings(shown, lambda row: _heading(first(row), scores), line),
         None,
     )
 

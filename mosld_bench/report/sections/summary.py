@@ -8,9 +8,11 @@ from mosld_bench.format import counted, listed
 from mosld_bench.report.analysis import Analysis, Comparison
 from mosld_bench.report.labels import count, p_value, setting_label, short_label, suffix
 from mosld_bench.report.rows import Row
-from mosld_bench.report.sections.results.main_table import absent_and_tied
+from mosld_bench.report.sections.results.main_table import absent, ties
 from mosld_bench.spec.budget import Rank
 from mosld_bench.spec.trial import Condition, Domain
+
+_MANY_TIES = 0.1  # of a task's items: more than the abstract can leave to the table
 
 
 def summary(analysis: Analysis) -> list[str]:
@@ -18,7 +20,8 @@ def summary(analysis: Analysis) -> list[str]:
     if not analysis.study.trains:
         return _parameters(analysis)
     sentences = (
-        _scale(analysis), *_best_rows(analysis), *_frozen(analysis), _gaps(analysis), *absent_and_tied(analysis)
+        _scale(analysis), *_best_rows(analysis), *_frozen(analysis), _gaps(analysis), *absent(analysis),
+        *ties(analysis, _MANY_TIES)
     )  # fmt: skip
     return [sentence for sentence in sentences if sentence]
 
@@ -96,9 +99,11 @@ def _best_sentence(analysis: Analysis, condition: Condition, best: Row) -> str:
     others = [row for row in analysis.scored(condition) if row.key != best.key]
     seeds = counted(len(best.by_seed()), "seed")
     among = f" of those with {seeds}" if any(len(row.by_seed()) < len(best.by_seed()) for row in others) else ""
+    scale = analysis.scale(Domain.IN)
+    direction = "" if scale.higher_is_better else " (lower is better)"
     text = (
         f"In the {setting_label(condition.setting)} setting at {size}, {best.recipe.title} has the "
-        f"{analysis.scale(Domain.IN).best_word} in-domain mean{among}, {_spelled(analysis, best)}"
+        f"{scale.best_word} in-domain mean{among}{direction}, {_spelled(analysis, best)}"
     )
     if best.recipe.name == analysis.study.reference:
         text += "; it is itself the reference method."

@@ -41,6 +41,10 @@ class MixLoraConfig(PeftConfig):  # type: ignore[misc]
             self.target_modules = sorted(self.target_modules)
         require(isinstance(self.experts, int) and self.experts >= 2, "experts", self.experts, "an integer of 2 or more")
         require(isinstance(self.top_k, int), "top_k", self.top_k, f"1 to {self.experts}, the number of experts")
+        # MixLoRA always divides the gates by their sum, and one gate divided by itself is 1 (see MixtureConfig).
+        require(self.top_k != 1 or self.balance_coef > 0, "top_k", self.top_k,
+                 "2 or more without a balance loss: a single gate is 1 whatever the router says, which then learns "
+                 "nothing. Set a balance_coef above 0")  # fmt: skip
         require(isinstance(self.ffn_modules, list) and bool(self.ffn_modules), "ffn_modules", self.ffn_modules,
                 "a list of module names")  # fmt: skip
         self.coordinates(self.experts)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mosld_bench.compat.peft import cast_input
 from mosld_bench.errors import BenchError
-from mosld_bench.tuners.mixture.routing import RoutedLayer, fresh_router, gaussian
+from mosld_bench.tuners.mixture.routing import RoutedLayer, fresh_router, gaussian, router_logits
 
 #: What a feed-forward block must have: its three linear layers and its activation, under LLaMA's names.
 _PARTS = ("gate_proj", "up_proj", "down_proj", "act_fn")
@@ -93,14 +93,16 @@ class MixLoraLayer(RoutedLayer):
     def _mix(self, adapter: str, x: Tensor) -> Tensor:
         """The block's output with the experts of ``adapter``, (..., d) -> (..., d), by the equations above."""
         base, config, scale = self.base_layer, self.settings[adapter], self.scale[adapter]
+        dropout = config.dropouts.get("input", 0.0)
         down_a, gate_b, up_b = self.mixture_down_a[adapter], self.mixture_gate_b[adapter], self.mixture_up_b[adapter]
         gate_base: Tensor = base.gate_proj(x)  # type: ignore[operator]
         up_base: Tensor = base.up_proj(x)  # type: ignore[operator]
         x = cast_input(self, x, down_a.dtype)
-        gate_low = F.linear(self._dropped(x, config.dropout), self.mixture_gate_a[adapter]) * scale
-        up_low = F.linear(self._dropped(x, config.dropout), self.mixture_up_a[adapter]) * scale
+        gate_low = F.linear(self._dropped(x, dropout), self.mixture_gate_a[adapter]) * scale
+        up_low = F.linear(self._dropped(x, dropout), self.mixture_up_a[adapter]) * scale
 
-        values, picks = self._route(adapter, F.linear(x, self.mixture_router[adapter])).topk(config.top_k or 1, dim=-1)
+        logits = router_logits(x, self.mixture_router[adapter])
+        values, picks = self._route(adapter, logits).topk(config.top_k or 1, dim=-1)
         expert_of_row = torch.arange(self.experts[adapter], device=x.device).repeat_interleave(self.rank[adapter])
         hidden, low = None, None  # sums over the slots: of g h, and of g m * A2 h
         for slot in range(picks.shape[-1]):
@@ -109,7 +111,7 @@ class MixLoraLayer(RoutedLayer):
             h = gated * (up_base + F.linear(up_low * rows, up_b).to(up_base.dtype))
             weight = values[..., slot, None]
             part = (weight * h).to(h.dtype)
-            down_low = F.linear(self._dropped(h.to(down_a.dtype), config.dropout), down_a)
+            down_low = F.linear(self._dropped(h.to(down_a.dtype), dropout), down_a)
             part_low = (weight * rows).to(down_low.dtype) * down_low
             hidden, low = (part, part_low) if hidden is None or low is None else (hidden + part, low + part_low)
         y: Tensor = base.down_proj(hidden)  # type: ignore[operator]

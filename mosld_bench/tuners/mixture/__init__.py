@@ -5,8 +5,8 @@ from __future__ import annotations
 from mosld_bench.compat.peft import register_tuner
 from mosld_bench.tuners.mixture.config import MixtureConfig, allocate
 from mosld_bench.tuners.mixture.layer import MixtureLayer
-from mosld_bench.tuners.mixture.model import MixtureModel, aux_loss, draw_masks, idle_parameters
-from mosld_bench.tuners.mixture.routing import balance_loss, gate, within_capacity
+from mosld_bench.tuners.mixture.model import MixtureModel, aux_loss, draw_masks, idle_parameters, keep_dropped
+from mosld_bench.tuners.mixture.routing import balance_loss, counts_loss, gate, router_logits, within_capacity
 
 register_tuner("lora_mixture", MixtureConfig, MixtureModel)
 
@@ -17,8 +17,11 @@ __all__ = [
     "allocate",
     "aux_loss",
     "balance_loss",
+    "counts_loss",
     "draw_masks",
     "gate",
     "idle_parameters",
+    "keep_dropped",
+    "router_logits",
     "within_capacity",
 ]

@@ -8,7 +8,20 @@ from peft.config import PeftConfig
 from peft.utils.peft_types import PeftType
 
 from mosld_bench.errors import BenchError
-from mosld_bench.spec.design_space import DROPOUT_PLACES, SHARES, Coordinates, DropoutPlace, Share
+from mosld_bench.spec.design_space import (
+    BALANCE_FORMS,
+    BALANCE_REDUCES,
+    DROPOUT_MATRICES,
+    DROPOUT_PLACES,
+    SHARES,
+    BalanceForm,
+    BalanceReduce,
+    Coordinates,
+    DropoutMatrix,
+    DropoutPlace,
+    Share,
+    dropout_rates,
+)
 
 
 @dataclass
@@ -45,16 +58,30 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         metadata={"help": "in training an expert takes at most this times its even share of a sequence's picks"},
     )
     balance_coef: float = field(default=Coordinates.balance_coef, metadata={"help": "weight of the balance loss"})
-    dropout: float = field(
-        default=Coordinates.dropout, metadata={"help": "share of what dropout_on names that is zeroed"}
+    balance_form: BalanceForm = field(
+        default=Coordinates.balance_form,
+        metadata={"help": "switch, or counts: MoSLD's Eq. 4 read word by word; see tuners.mixture.routing"},
+    )
+    balance_reduce: BalanceReduce = field(
+        default=Coordinates.balance_reduce,
+        metadata={"help": "mean over the adapted modules, or the sum over layers of the mean over a layer's modules"},
+    )
+    dropout: float | dict[str, float] = field(
+        default=Coordinates.dropout,
+        metadata={"help": "share of what dropout_on names that is zeroed, or a mapping: place -> share"},
     )
     dropout_on: DropoutPlace = field(
         default=Coordinates.dropout_on,
         metadata={
-            "help": "the adapter's input, the weights of the shared matrix (down if none), its output, or the router's "
-            "probabilities before the top-K"
+            "help": "the adapter's input, the weights of one matrix, their update, the output of down, or the router's "
+            "probabilities before the top-K; none where dropout is a mapping"
         },
     )
+    dropout_matrix: DropoutMatrix = field(
+        default=Coordinates.dropout_matrix,
+        metadata={"help": "the matrix that dropout on weight or update falls on: down, up, or the shared one "
+                  "(down where none is shared)"},
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,19 +96,48 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         fewest = min(counts)
         require(self.top_k is None or (isinstance(self.top_k, int) and 1 <= self.top_k <= fewest), "top_k",
                  self.top_k, f"none (dense routing) or 1 to {fewest}, the fewest experts of a layer")  # fmt: skip
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "at least 0 and below 1")
-        require(self.dropout_on in DROPOUT_PLACES, "dropout_on", self.dropout_on,
-                 "none, input, weight, hidden or gates")  # fmt: skip
-        require((self.dropout > 0) == (self.dropout_on != "none"), "dropout_on", self.dropout_on,
-                 f"none exactly when dropout is 0 (it is {self.dropout})")  # fmt: skip
-        require(self.dropout_on != "gates" or fewest > 1, "dropout_on", self.dropout_on,
-                 "gates only where every layer has more than one expert")  # fmt: skip
+        self._check_dropout(fewest)
         require(self.capacity is None or (self.capacity > 0 and self.top_k is not None), "capacity", self.capacity,
                  f"none, or above 0 with a top_k (it is {self.top_k})")  # fmt: skip
         require(self.balance_coef >= 0, "balance_coef", self.balance_coef, "0 or more")
+        require(self.balance_form in BALANCE_FORMS, "balance_form", self.balance_form, "switch or counts")
+        require(self.balance_reduce in BALANCE_REDUCES, "balance_reduce", self.balance_reduce, "mean or sum")
+        # One gate divided by itself is 1 whatever the router says, so that the task's loss does not reach the router.
+        # With Switch's balance loss it still learns to spread the tokens; that of the counts is constant there too.
+        balanced = self.balance_coef > 0 and self.balance_form == "switch"
+        require(self.top_k != 1 or max(counts) == 1 or not self.renormalize or balanced, "top_k", 1,
+                 "2 or more where the gates are renormalised, since a single one is then 1 whatever the router says "
+                 "and the router learns nothing. Set renormalize: false, or a balance_coef above 0")  # fmt: skip
+
+    def _check_dropout(self, fewest: int) -> None:
+        """Raise BenchError for places or rates of dropout without meaning; ``fewest`` experts of a layer."""
+        places, places_text = set(DROPOUT_PLACES) - {"none"}, "input, weight, update, hidden or gates"
+        require(self.dropout_matrix in DROPOUT_MATRICES, "dropout_matrix", self.dropout_matrix, "shared, down or up")
+        require(self.dropout_on in DROPOUT_PLACES, "dropout_on", self.dropout_on, f"none, {places_text}")
+        if isinstance(self.dropout, dict):
+            require(set(self.dropout) <= places, "dropout", self.dropout, f"a share for each of {places_text}")
+            require(self.dropout_on == "none", "dropout_on", self.dropout_on,
+                     f"none where dropout names the places itself ({self.dropout})")  # fmt: skip
+        shares = self.dropout.values() if isinstance(self.dropout, dict) else [self.dropout]
+        require(all(isinstance(share, int | float) and 0 <= share < 1 for share in shares), "dropout", self.dropout,
+                 "at least 0 and below 1")  # fmt: skip
+        require(isinstance(self.dropout, dict) or (self.dropout > 0) == (self.dropout_on != "none"), "dropout_on",
+                 self.dropout_on, f"none exactly when dropout is 0 (it is {self.dropout})")  # fmt: skip
+        acting = self.dropouts
+        require("gates" not in acting or fewest > 1, "dropout_on", self.dropout_on,
+                 "gates only where every layer has more than one expert")  # fmt: skip
+        require(not {"weight", "update"} <= set(acting), "dropout", self.dropout,
+                 "weight or update, not both: they are two readings of one dropout")  # fmt: skip
+        require(self.dropout_matrix == "shared" or {"weight", "update"} & set(acting), "dropout_matrix",
+                 self.dropout_matrix, "shared without dropout on weight or update")  # fmt: skip
+
+    @property
+    def dropouts(self) -> dict[str, float]:
+        """Place -> share of it that is zeroed in training, of each dropout that acts."""
+        return dropout_rates(self.dropout, self.dropout_on)
 
 
-def require(holds: bool, key: str, value: object, allowed: str) -> None:
+def require(holds: object, key: str, value: object, allowed: str) -> None:
     """Raise BenchError unless ``holds``."""
     if not holds:
         raise BenchError(f"The mixture's {key} is {value!r}; allowed is {allowed}.")

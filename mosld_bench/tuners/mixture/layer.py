@@ -7,10 +7,23 @@ experts, no gather and no wait for the device.
 
 Where all experts share A, Down is (r, d_in) and its r outputs are repeated for every expert before the gates. Where
 they share B, Up is (d_out, r) and the gated A_n x are summed over the experts before it. One expert is LoRA: no router.
+
+In training a share q of one of these may be dropped; M is a mask of zeros (a share q) and ones:
+
+    input    A (M * x) / (1 - q)         for the experts, the router reads all of x
+    hidden   M * (A x) / (1 - q)
+    weight   (M * W) / (1 - q)           W is A or B, one mask for an optimiser step (MoSLD, eq. 2)
+    update   W <- M * W' + (1 - M) * W   W' is what the optimiser makes of W by the gradient M * dL/dW; the forward
+                                         has all of W and nothing is rescaled (MoSLD, section 3.2, in another reading)
+
+A weight that a mask in the forward pass dropped moves all the same, by the momentum and the decay of AdamW. Under
+`update` it keeps its value: the gradient is masked in the forward pass, and what the optimiser made of a dropped entry
+is taken back after its step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,7 +33,7 @@ from torch import Tensor, nn
 from mosld_bench.compat.peft import cast_input
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig
-from mosld_bench.tuners.mixture.routing import RoutedLayer, fresh_router, gaussian
+from mosld_bench.tuners.mixture.routing import RoutedLayer, fresh_router, gaussian, is_rounded, router_logits
 
 
 class MixtureLayer(RoutedLayer):
@@ -44,6 +57,7 @@ class MixtureLayer(RoutedLayer):
     ) -> None:
         """As RoutedLayer. ``base_layer``: a linear layer, or GPT-2's transposed one. Raises BenchError for others."""
         self.weight_mask: dict[str, Tensor] = {}  # drawn once a step by draw_masks, else in every forward
+        self.held: dict[str, Tensor] = {}  # under dropout on updates: the weights before the step
         super().__init__(base_layer, adapter, config, experts=experts, rank=rank, alpha=alpha)
 
     def _parameters_of(self, adapter: str) -> dict[str, Tensor]:
@@ -76,10 +90,11 @@ class MixtureLayer(RoutedLayer):
         """
         config, scale = self.settings[adapter], self.scale[adapter]
         x = cast_input(self, x, self.mixture_down[adapter].dtype)
-        down, up = self._dropped_weights(adapter)
-        hidden, logits = self._down_and_router(adapter, x, down)
-        if self.training and config.dropout_on == "hidden":
-            hidden = F.dropout(hidden, config.dropout)
+        dropouts = config.dropouts if self.training else {}
+        down, up = self._dropped_weights(adapter, dropouts)
+        hidden, logits = self._down_and_router(adapter, x, down, dropouts.get("input", 0.0))
+        if "hidden" in dropouts:
+            hidden = F.dropout(hidden, dropouts["hidden"])
         if logits is None:
             return hidden * scale, up
         # The scale goes where it is the cheapest: N numbers a token instead of d_out.
@@ -90,39 +105,68 @@ class MixtureLayer(RoutedLayer):
             return _mix_shared_up(gates, hidden), up
         return _mix_separate(gates, hidden), up
 
-    def _dropped_weights(self, adapter: str) -> tuple[Tensor, Tensor]:
-        """Down and Up; in training with weight dropout, one of them masked (see `masked_parameter`)."""
-        config, down, up = self.settings[adapter], self.mixture_down[adapter], self.mixture_up[adapter]
-        if not (self.training and config.dropout_on == "weight"):
+    def _dropped_weights(self, adapter: str, dropouts: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+        """Down and Up; with dropout on weights or updates, one of them masked (see `masked_parameter`)."""
+        down, up = self.mixture_down[adapter], self.mixture_up[adapter]
+        if "weight" not in dropouts and "update" not in dropouts:
             return down, up
-        return (down, self._masked(adapter, up)) if config.share == "up" else (self._masked(adapter, down), up)
+        masked = self._masked(adapter, dropouts)
+        return (down, masked) if self.masked_parameter(adapter) is up else (masked, up)
 
-    def _down_and_router(self, adapter: str, x: Tensor, down: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Down x, (..., N r), of a shared Down (..., r), and the router's logits (..., N), None for one expert."""
-        config, experts = self.settings[adapter], self.experts[adapter]
-        drops_input = self.training and config.dropout_on == "input"
+    def _down_and_router(self, adapter: str, x: Tensor, down: Tensor, dropout: float) -> tuple[Tensor, Tensor | None]:
+        """Down x, (..., N r), of a shared Down (..., r), and the router's logits (..., N), None for one expert.
+
+        ``dropout``: the share of x that is dropped for the experts; the router reads all of it.
+        """
+        experts, kept = self.experts[adapter], F.dropout(x, dropout) if dropout else x
         if experts == 1:
-            return F.linear(F.dropout(x, config.dropout) if drops_input else x, down), None
+            return F.linear(kept, down), None
         router = self.mixture_router[adapter]
-        if drops_input:  # for the experts: the router reads all of x
-            return F.linear(F.dropout(x, config.dropout), down), F.linear(x, router)
+        if dropout or is_rounded(x):
+            return F.linear(kept, down), router_logits(x, router)
         # One product for both: x is read once, and so is its gradient.
         both = F.linear(x, torch.cat([down, router]))
         hidden, logits = both.split([down.shape[0], experts], dim=-1)  # type: ignore[no-untyped-call]
         return hidden, logits
 
     def masked_parameter(self, adapter: str) -> Tensor:
-        """The parameter that weight dropout falls on: the shared matrix, or down where none is shared."""
-        parameters = self.mixture_up if self.settings[adapter].share == "up" else self.mixture_down
+        """The parameter that dropout on weights or updates falls on: the shared matrix, unless one is named."""
+        config = self.settings[adapter]
+        matrix = config.share if config.dropout_matrix == "shared" else config.dropout_matrix
+        parameters = self.mixture_up if matrix == "up" else self.mixture_down
         return parameters[adapter]  # type: ignore[no-any-return]
 
-    def _masked(self, adapter: str, weight: Tensor) -> Tensor:
-        """mask * weight / (1 - q), the mask element-wise and the same for all experts (MoSLD, eq. 2)."""
-        mask = self.weight_mask.get(adapter)
+    def draw_mask(self, adapter: str) -> None:
+        """Draw which weights of `masked_parameter` are dropped until the next call; nothing without such a dropout."""
+        dropouts = self.settings[adapter].dropouts
+        if "weight" in dropouts or "update" in dropouts:
+            weight = self.masked_parameter(adapter)
+            self.weight_mask[adapter] = _drawn(weight, dropouts)
+            if "update" in dropouts:
+                self.held[adapter] = weight.detach().clone()
+
+    @torch.no_grad()
+    def keep_dropped(self, adapter: str) -> None:
+        """Give dropped weights their values of when the mask was drawn, under dropout on updates."""
+        held = self.held.pop(adapter, None)
+        if held is not None:
+            weight = self.masked_parameter(adapter)
+            weight.copy_(torch.where(self.weight_mask[adapter], weight, held))
+
+    def _masked(self, adapter: str, dropouts: Mapping[str, float]) -> Tensor:
+        """`masked_parameter` with the mask on its values or on its gradient, element-wise; see the module."""
+        weight, mask = self.masked_parameter(adapter), self.weight_mask.get(adapter)
         if mask is None:  # training without draw_masks: a forward is a step. Checkpointing replays the generator.
-            mask = torch.rand_like(weight) >= self.settings[adapter].dropout
-        dropped: Tensor = weight * mask / (1 - self.settings[adapter].dropout)
+            mask = _drawn(weight, dropouts)
+        if "update" in dropouts:
+            return torch.where(mask, weight, weight.detach())
+        dropped: Tensor = weight * mask / (1 - dropouts["weight"])
         return dropped
+
+
+def _drawn(weight: Tensor, dropouts: Mapping[str, float]) -> Tensor:
+    """Which entries of ``weight`` stay: a mask of its shape, of torch's generator."""
+    return torch.rand_like(weight) >= (dropouts["weight"] if "weight" in dropouts else dropouts["update"])
 
 
 def _mix_separate(gates: Tensor, hidden: Tensor) -> Tensor:

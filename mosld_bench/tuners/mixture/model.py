@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -54,10 +55,10 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
         """Experts of the module of this name. Raises BenchError for a list by depth where its layer has no number."""
         if isinstance(config.experts, int):
             return config.experts
-        index = re.search(r"(?:^|\.)(\d+)\.", module)
+        index = _layer_of(module)
         if index is None:
             raise BenchError(f"experts is a list by depth, but the module {module!r} is in no numbered layer.")
-        return allocate(config.experts, int(index[1]), int(self.model.config.num_hidden_layers))
+        return allocate(config.experts, int(index), int(self.model.config.num_hidden_layers))
 
     def _forward_pass(self) -> ForwardPass:
         """What all layers share. Made on demand, since layers are injected while PEFT's constructor runs."""
@@ -81,21 +82,35 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
         refuse_to_merge()
 
 
+def _layer_of(module: str) -> str | None:
+    """The number of the layer that the module of this name is in, None for a module outside of the numbered ones."""
+    index = re.search(r"(?:^|\.)(\d+)\.", module)
+    return index[1] if index else None
+
+
 def aux_loss(model: nn.Module) -> Tensor | None:
     """The balance loss of the last training forward, a scalar to be added to the task's loss; None where there is none.
 
     balance_coef * mean over adapted modules of N * sum_i f_i P_i: uniform routing scores balance_coef, whatever the
-    model's size. Asking takes the losses away, so that none is counted twice, and closes the forward pass: what runs
-    again in the backward pass leaves none.
+    model's size. With ``balance_reduce: sum``, the sum over layers of the mean over a layer's modules, as MoLA's code
+    adds up layers: the coefficient times the depth. Asking takes the losses away, so that none is counted twice, and
+    closes the forward pass: what runs again in the backward pass leaves none.
     """
-    losses = []
-    for layer in (module for module in model.modules() if isinstance(module, RoutedLayer)):
+    by_layer: dict[str, list[Tensor]] = {}
+    sums = False
+    for name, layer in ((name, module) for name, module in model.named_modules() if isinstance(module, RoutedLayer)):
         layer.current.open = False
         if layer.balance is not None:
-            coefficient = max(layer.settings[name].balance_coef for name in layer.active_adapters)  # type: ignore[union-attr]
-            losses.append(coefficient * layer.balance)
+            settings = [layer.settings[adapter] for adapter in layer.active_adapters]  # type: ignore[union-attr]
+            loss = max(config.balance_coef for config in settings) * layer.balance
+            by_layer.setdefault(_layer_of(name) or name, []).append(loss)
+            sums = sums or any(config.balance_reduce == "sum" for config in settings)
             layer.balance = None
-    return torch.stack(losses).mean() if losses else None
+    if not by_layer:
+        return None
+    if sums:
+        return torch.stack([torch.stack(losses).mean() for losses in by_layer.values()]).sum()
+    return torch.stack([loss for losses in by_layer.values() for loss in losses]).mean()
 
 
 def idle_parameters(model: nn.Module) -> int:
@@ -108,13 +123,27 @@ def idle_parameters(model: nn.Module) -> int:
 
 
 def draw_masks(model: nn.Module) -> None:
-    """Draw the weight-dropout masks of one optimiser step from torch's generator.
+    """Draw the masks of one optimiser step, of dropout on weights or updates, from torch's generator.
 
     All micro-batches of the step then see the same masks. A training loop that never calls this gets a new mask in
     every forward.
     """
+    for layer, adapter in _mixtures(model):
+        layer.draw_mask(adapter)
+
+
+def keep_dropped(model: nn.Module) -> None:
+    """Take back what the optimiser made of the weights that this step drops: under dropout on updates they stay.
+
+    To be called after the optimiser's step. A training loop that never does masks their gradients and no more.
+    """
+    for layer, adapter in _mixtures(model):
+        layer.keep_dropped(adapter)
+
+
+def _mixtures(model: nn.Module) -> Iterator[tuple[MixtureLayer, str]]:
+    """Every mixture layer with each adapter that is active in it."""
     for layer in (module for module in model.modules() if isinstance(module, MixtureLayer)):
         for name in layer.active_adapters:  # type: ignore[union-attr]
-            config = layer.settings[name]
-            if config.dropout_on == "weight":
-                layer.weight_mask[name] = torch.rand_like(layer.masked_parameter(name)) >= config.dropout
+            if name in layer.settings:
+                yield layer, name

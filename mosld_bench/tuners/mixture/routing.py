@@ -19,6 +19,29 @@ from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig
 
 
+def is_rounded(x: Tensor) -> bool:
+    """Whether a product with ``x`` comes out below float32: by autocast, or since ``x`` is below it."""
+    return _under_autocast(x) or x.dtype != torch.promote_types(x.dtype, torch.float32)
+
+
+def _under_autocast(x: Tensor) -> bool:
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def router_logits(x: Tensor, router: Tensor) -> Tensor:
+    """Router logits (..., N) from x (..., d_in) and a router (N, d_in): in float32 at least, under autocast too.
+
+    Training in bfloat16 would otherwise pick other experts than scoring does, whose adapters are in float32, wherever
+    two logits are nearer than bfloat16 tells apart (MixLoRA's code has its routers in float32 for that reason).
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if not _under_autocast(x):
+        return F.linear(x.to(dtype), router.to(dtype))
+    with torch.autocast(x.device.type, enabled=False):
+        return F.linear(x.to(dtype), router.to(dtype))
+
+
 def gate(logits: Tensor, top_k: int | None, renormalize: bool, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
     """Gates and router probabilities, both (..., N), from router logits (..., N).
 
@@ -76,6 +99,22 @@ def balance_loss(gates: Tensor, probabilities: Tensor, mask: Tensor | None = Non
     share = picked.reshape(-1, experts).sum(0) / picked.sum().clamp(min=1)
     mass = (probabilities * weight).reshape(-1, experts).sum(0) / weight.sum().clamp(min=1)
     return experts * (share.detach() * mass).sum()
+
+
+def counts_loss(gates: Tensor, mask: Tensor | None = None) -> Tensor:
+    """MoSLD's Eq. 4 read word by word, sum_k c_k s_k of one module, a scalar (arXiv 2412.08946, section 3.3).
+
+    c_k is how many tokens picked expert k, and s_k the sum over tokens of a softmax over a token's picks of their
+    gates, which are a softmax already: 0 for an expert that the token did not pick. Uniform routing of T tokens to K of
+    N experts scores T^2 K / N, so that a coefficient depends on how many tokens a micro-batch has. ``mask`` (tokens'
+    shape, 1 for real tokens) leaves padding out.
+    """
+    weight = torch.ones_like(gates[..., :1]) if mask is None else mask.to(gates.dtype).unsqueeze(-1)
+    picked = (gates > 0).to(gates.dtype)
+    exponentials = gates.exp() * picked
+    scores = exponentials / exponentials.sum(dim=-1, keepdim=True).clamp(min=1)  # below 1 only without a pick
+    counts, sums = ((each * weight).flatten(0, -2).sum(0) for each in (picked, scores))
+    return (counts.detach() * sums).sum()
 
 
 @dataclass
@@ -149,14 +188,17 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         way but through the model. The balance loss counts the picks before the limit.
         """
         config = self.settings[adapter]
-        dropout = config.dropout if self.training and config.dropout_on == "gates" else 0.0
+        dropout = config.dropouts.get("gates", 0.0) if self.training else 0.0
         gates, probabilities = gate(logits, config.top_k, config.renormalize, dropout)
         if self.training:
             mask = self.current.mask
             if mask is not None and mask.shape != gates.shape[:-1]:
                 mask = None
             if config.balance_coef > 0:
-                balance = balance_loss(gates, probabilities, mask)
+                if config.balance_form == "counts":
+                    balance = counts_loss(gates, mask)
+                else:
+                    balance = balance_loss(gates, probabilities, mask)
                 # Checkpointing runs this again in the backward pass, with a graph of its own: to leave that on the
                 # module would keep every layer's activations alive, which checkpointing is there to avoid.
                 if self.current.open:

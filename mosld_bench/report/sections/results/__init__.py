@@ -2,4 +2,5 @@
 
 from mosld_bench.report.sections.results.main_table import MainRow as MainRow
 from mosld_bench.report.sections.results.main_table import main_rows as main_rows
+from mosld_bench.report.sections.results.main_table import scoring_notes as scoring_notes
 from mosld_bench.report.sections.results.section import results as results

@@ -67,8 +67,8 @@ def _units(analysis: Analysis) -> str:
     scales = {analysis.label(of): analysis.scale(of) for of in analysis.compared()}
     points = [label for label, scale in scales.items() if scale.points]
     lower = [label for label, scale in scales.items() if not scale.higher_is_better]
-    unit = ", in points" if len(points) == len(scales) else f", in points of {listed(points)}" if points else ""
-    return unit + (f" (lower is better of {listed(lower)}, so that a negative difference is)" if lower else "")
+    unit = ", in points" if len(points) == len(scales) else f", in points for {listed(points)}" if points else ""
+    return unit + (f" (for {listed(lower)} lower is better, so that a negative difference is)" if lower else "")
 
 
 def _tests(analysis: Analysis, pairs: list[int]) -> str:

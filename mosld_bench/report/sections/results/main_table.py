@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mosld_bench.format import listed
-from mosld_bench.records.scale import SHARE, Range, Scale
+from mosld_bench.records.scale import SHARE, Scale
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.labels import MISSING, block_label, count, percent, row_title
 from mosld_bench.report.rows import Row
@@ -25,7 +25,10 @@ _LONGEST = 34  # rows that fit the largest float of the report
 
 
 class MainScore(NamedTuple):
-    """One column of a row: the mean of a domain or, where that has none, a task; its scale; the score over seeds."""
+    """One column of a row: the mean of a domain or, where that has none, a task; its scale; the score over seeds.
+
+    ``mean`` and ``sd``, the standard deviation, are None where there is none.
+    """
 
     title: str
     scale: Scale
@@ -35,19 +38,14 @@ class MainScore(NamedTuple):
 
 @dataclass(frozen=True)
 class MainRow:
-    """A row of results as numbers: the two means with their standard deviations, None where there is none.
-
-    ``scores``: what a table of it shows, the same columns in every row.
-    """
+    """A row of results as numbers; ``scores`` has the same columns in every row."""
 
     recipe: str
     setting: str
     budget: str
     trainable: int | None
-    in_domain: tuple[float | None, float | None]
-    out_of_domain: tuple[float | None, float | None]
+    scores: tuple[MainScore, ...]
     seeds: int
-    scores: tuple[MainScore, ...] = ()
 
 
 def main_rows(analysis: Analysis) -> list[MainRow]:
@@ -58,8 +56,6 @@ def main_rows(analysis: Analysis) -> list[MainRow]:
             setting=row.setting,
             budget=row.budget,
             trainable=row.trainable,
-            in_domain=row.mean_sd(Domain.IN),
-            out_of_domain=row.mean_sd(Domain.OUT),
             seeds=row.n,
             scores=tuple(
                 MainScore(_terminal_title(analysis, of), analysis.scale(of), *row.mean_sd(of))
@@ -71,10 +67,13 @@ def main_rows(analysis: Analysis) -> list[MainRow]:
 
 
 def _terminal_title(analysis: Analysis, of: Domain | str) -> str:
-    """In-domain, or a task with its metric; and where lower is better, that it is."""
-    title = of.label.lower() if isinstance(of, Domain) else f"{analysis.title(of)}, {analysis.metric_name(of)}"
-    scale = analysis.scale(of)
-    return title + (scale.heading if scale.range is not Range.SHARE or not scale.higher_is_better else "")
+    """In-domain, or a task with its metric; and where lower is better, that it is; each in a line of its own."""
+    scale, tasks = analysis.scale(of), analysis.tasks_in(of) if isinstance(of, Domain) else (of,)
+    metrics = list(dict.fromkeys(name for task in tasks if (name := analysis.metric_name(task))))
+    lines = [of.label.lower() if isinstance(of, Domain) else analysis.title(of)]
+    lines += [listed(metrics)] if metrics and (scale != SHARE or not isinstance(of, Domain)) else []
+    lines += [] if scale.higher_is_better else ["lower is better"]
+    return "\n".join(lines)
 
 
 def _unit(analysis: Analysis) -> str:
@@ -221,12 +220,12 @@ def _notes(analysis: Analysis) -> tuple[str, ...]:
         )
     if any(row.n == 1 for row in analysis.trained):
         notes.append("A row with n = 1 has no standard deviation and cannot be tested.")
-    return (*notes, *_left_out(analysis), *absent_and_tied(analysis))
+    return (*notes, *scoring_notes(analysis))
 
 
-def absent_and_tied(analysis: Analysis) -> list[str]:
-    """What a reader of the scores must know, if anything: metrics that came to no number, and ties between options."""
-    return [*_absent(analysis), *_ties(analysis)]
+def scoring_notes(analysis: Analysis) -> list[str]:
+    """What a reader of the scores must know: means that are left out, metrics that came to no number, and ties."""
+    return [*_left_out(analysis), *absent(analysis), *ties(analysis)]
 
 
 def _left_out(analysis: Analysis) -> Iterator[str]:
@@ -239,12 +238,12 @@ def _left_out(analysis: Analysis) -> Iterator[str]:
             )
 
 
-def _absent(analysis: Analysis) -> Iterator[str]:
+def absent(analysis: Analysis) -> Iterator[str]:
     """Task by task and reason by reason, in which trials the primary metric came to no number."""
     trials: dict[tuple[str, str], list[str]] = {}
-    for record, absent in analysis.unscored():
+    for record, metric in analysis.unscored():
         trial = record.trial
-        trials.setdefault((absent.task, absent.reason), []).append(f"{trial.recipe.title} (seed {trial.seed})")
+        trials.setdefault((metric.task, metric.reason), []).append(f"{trial.recipe.title} (seed {trial.seed})")
     for (task, reason), of in trials.items():
         which = listed(of) if len(of) <= _MOST_NAMED else f"{len(of)} trials"
         yield (
@@ -253,14 +252,15 @@ def _absent(analysis: Analysis) -> Iterator[str]:
         )
 
 
-def _ties(analysis: Analysis) -> Iterator[str]:
-    """Of every task, in how many items no score tells the best options apart."""
+def ties(analysis: Analysis, least_share: float = 0.0) -> Iterator[str]:
+    """In how many items no score tells the best options apart, of tasks where that is a share of ``least_share``."""
+    texts = []
     for task, (least, most, items) in analysis.tied_items().items():
-        tied = f"{most:,}" if least == most else f"{least:,} to {most:,}"
-        yield (
-            f"{tied} of {items:,} items of {analysis.title(task)} tie between options that score highest; lm-eval "
-            "counts the first of them."
-        )
+        if most >= least_share * items:
+            count = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+            texts.append(f"{count} of {items:,} items of {analysis.title(task)}")
+    if texts:
+        yield f"{listed(texts)} tie between options that score highest; lm-eval counts the first of them."
 
 
 def condition_numbers(analysis: Analysis, condition: Condition) -> dict[str, Any]:
