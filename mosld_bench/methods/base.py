@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from mosld_bench.errors import BenchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -144,34 +146,63 @@ class Method(ABC):
         knob = self.sizing(params).knob
         return knob if knob in params or knob in self.defaults(params) else None
 
+    def check_numbers(self, params: Mapping[str, Any]) -> None:
+        """Raise BenchError for a knob, or what moves with it, that is no number, as `at` does at any other size."""
+        knob = self.knob_of(params)
+        if knob is not None:
+            self.at(params, 1, knob)
+
     def at(self, params: Mapping[str, Any], value: int, knob: str | None = None) -> dict[str, Any]:
         """``params`` with the knob at ``value``, and what depends on it moved so that the scale of the update is held.
 
         What single modules have of their own (``rank_pattern``) moves in the same ratio, rounded to the nearest whole
         number, halves up, and at least 1; their ``alpha_pattern`` then holds the scale at the rounded rank. ``knob`` is
-        a recipe's own choice; nothing else moves with one that is not the method's.
+        a recipe's own choice; nothing else moves with one that is not the method's. Raises BenchError for what is no
+        number.
         """
         sizing, method_knob = self.sizing(params), self.knob_of(params)
         knob = knob or method_knob
         assert knob is not None, "only a method with a knob, or a recipe with one, has a size to set"
         whole = {**self.defaults(params), **params}
-        before = whole.get(knob)
-        if knob != method_knob or not before:
+        if knob != method_knob or whole.get(knob) is None:
             return {**params, knob: value}
-        own = dict(whole.get(sizing.pattern) or {}) if sizing.pattern else {}
+        before = _number(knob, whole[knob], int)
+        own = _numbers(sizing.pattern, whole, int)
         ranks = {key: sizing.in_ratio(rank, before, value) for key, rank in own.items()}
-        moved: dict[str, Any] = {name: sizing.in_ratio(whole[name], before, value) for name in sizing.follow}
+        moved: dict[str, Any] = {
+            name: sizing.in_ratio(_number(name, whole[name], int), before, value) for name in sizing.follow
+        }
         if own and sizing.pattern:
             moved[sizing.pattern] = ranks
         for name, pattern in sizing.moves.items():
             if whole.get(name) is None:
                 continue
-            moved[name] = sizing.moved(whole[name], before, value)
-            alphas = dict(whole.get(pattern) or {}) if pattern else {}
+            alpha, alphas = _number(name, whole[name], float), _numbers(pattern, whole, float)
+            moved[name] = sizing.moved(alpha, before, value)
             if pattern and (own or alphas):
-                keys = dict.fromkeys([*alphas, *own])
                 moved[pattern] = {
-                    key: sizing.moved(alphas.get(key, whole[name]), own.get(key, before), ranks.get(key, value))
-                    for key in keys
+                    key: sizing.moved(alphas.get(key, alpha), own.get(key, before), ranks.get(key, value))
+                    for key in dict.fromkeys([*alphas, *own])
                 }
         return {**params, **moved, knob: value}
+
+
+N = TypeVar("N", int, float)
+
+
+def _number(name: str, value: Any, kind: type[N]) -> N:
+    """``value``, which has to be of ``kind``, and above 0 where it is a whole number. Raises BenchError otherwise."""
+    holds = isinstance(value, int) and value >= 1 if kind is int else isinstance(value, (int, float))
+    if isinstance(value, bool) or not holds:
+        what = "a whole number above 0" if kind is int else "a number"
+        raise BenchError(f"{name} is {value!r} in the recipe's params; it has to be {what}.")
+    number: N = value
+    return number
+
+
+def _numbers(pattern: str | None, params: Mapping[str, Any], kind: type[N]) -> dict[str, N]:
+    """The entries of ``pattern`` in ``params``; empty without. Raises BenchError for what is no mapping of numbers."""
+    entries = (params.get(pattern) or {}) if pattern else {}
+    if not isinstance(entries, Mapping):
+        raise BenchError(f"{pattern} is {entries!r} in the recipe's params; it has to be names with a number each.")
+    return {key: _number(f"{key!r} of {pattern}", value, kind) for key, value in entries.items()}

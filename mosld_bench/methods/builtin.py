@@ -13,6 +13,7 @@ from mosld_bench.compat.peft import allocate, before_allocation, classes_of, con
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods import peft_types
 from mosld_bench.methods.base import Method, Sizing
+from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.methods.matching import refuse_unmatched
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class PeftMethod(Method):
         reason = peft_types.why_refused(peft_type, params)
         if reason:
             raise BenchError(f"The PEFT type {peft_type} cannot be run with these params: {reason}")
+        self.check_numbers(params)
         if peft_type == "ADALORA":
             if "total_step" in options:
                 raise BenchError(
@@ -106,6 +108,8 @@ class MixtureMethod(Method):
 
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
         """As the contract. Raises BenchError for fields and values that the configuration refuses."""
+        _refuse_unknown(self.config_class(), params)
+        self.check_numbers(params)
         return _with_adapter(model, self.config_class(), dict(params))
 
     def version(self, train: TrainSpec | None) -> int:
@@ -159,7 +163,6 @@ def _with_adapter(model: nn.Module, config_class: Any, options: dict[str, Any]) 
 
     from mosld_bench.compat.transformers import old_names_allowed
 
-    _refuse_unknown(config_class, options)
     modules = [name for name, _ in model.named_modules() if name]
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     try:
@@ -173,7 +176,18 @@ def _with_adapter(model: nn.Module, config_class: Any, options: dict[str, Any]) 
             raise  # it reads values, which the meta device has not; whoever counts can give it some
         raise BenchError(_said_by_peft(error, config_class, options)) from error
     refuse_unmatched(adapted, options, modules, str(config.peft_type.value))
+    _refuse_no_room(adapted)
     return adapted
+
+
+def _refuse_no_room(model: Any) -> None:
+    """Raise BenchError where virtual tokens take all the positions that the model has for a text."""
+    virtual, positions = virtual_tokens(model), getattr(model.config, "max_position_embeddings", None)
+    if positions and virtual >= positions:
+        raise BenchError(
+            f"{virtual} virtual tokens stand before every text, and the model has {positions} positions, which leaves "
+            f"none for the text. Set num_virtual_tokens, or the budget, lower."
+        )
 
 
 def _refuse_unknown(config_class: Any, options: Mapping[str, Any]) -> None:

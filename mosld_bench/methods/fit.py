@@ -100,7 +100,7 @@ def fit_budget(
         raise BudgetError(
             f"The recipe {recipe.name!r} cannot meet the budget {budget} ({target:,} parameters) within "
             f"{tolerance:.1%}: the nearest reachable counts are {' and '.join(f'{n:,}' for n in reachable)}. Choose "
-            f"one of them, or raise budget_tolerance."
+            f"one of them, or raise budget_tolerance.{search.limit(best, counts)}"
         )
     total = counts.total(method, best.params)
     return Fit(target=target, trainable=trainable, total=total, residual=residual, params=best.params)
@@ -185,6 +185,14 @@ class _Search(NamedTuple):
         can_spread = sizing.pattern is not None and sizing.spreads and self.knob == self.method.knob_of(self.params)
         spread = [_spread(sizing, under, over, knob=self.knob, target=self.target)] if can_spread else []
         return [*spread, under, over]
+
+    def limit(self, best: _Candidate, counts: Counts) -> str:
+        """Why the knob cannot go beyond that of ``best``, as a sentence after others; empty where it can."""
+        try:
+            counts.trainable(self.method, self.method.at(self.params, best.params[self.knob] + self.unit, self.knob))
+        except BenchError as error:
+            return f" A higher {self.knob} is refused: {error}"
+        return ""
 
     def _candidate(self, steps: int, count_at: Callable[[int], CountByModule]) -> _Candidate:
         return _Candidate(self.method.at(self.params, steps * self.unit, self.knob), count_at(steps))

@@ -30,7 +30,6 @@ def refuse_unmatched(model: nn.Module, options: Mapping[str, Any], modules: Sequ
         return  # virtual tokens, or a method that keeps its parameters elsewhere
     for field in _TARGETS:
         for name in _names(options.get(field)):
-            # PEFT replaces lists by a pattern of its own where a word stands for all layers ("all-linear").
             _demand(any(_ends(module, name) for module in adapted), field, name, "matches no module", adapted)
     for name in _names(options.get("modules_to_save")):
         whole = any(module.endswith(name) for module in saved_modules(model))

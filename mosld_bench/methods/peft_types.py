@@ -36,6 +36,9 @@ class Kind:
     #: Fields that PEFT takes and does not apply -> what it does instead.
     ignores: Mapping[str, str] = field(default_factory=dict)
 
+    #: What else a reader of the table should know of its sizes, as a sentence.
+    note: str = ""
+
     #: Why a benchmark cannot run it, as a sentence; empty where it can.
     refused: str = ""
 
@@ -70,13 +73,16 @@ KINDS: dict[str, Kind] = {
         },
     ),
     "LOHA": Kind(_by_rank(moves={"alpha": "alpha_pattern"}, **_PATTERN)),
-    "LOKR": Kind(_by_rank(moves={"alpha": "alpha_pattern"}, **_PATTERN)),
-    # DeLoRA's lambda bounds the update as a whole, whatever its rank, so that it stays.
-    "DELORA": Kind(_by_rank(**_PATTERN)),
+    "LOKR": Kind(
+        _by_rank(moves={"alpha": "alpha_pattern"}, **_PATTERN), note="Grows until its factors are full matrices."
+    ),
+    "DELORA": Kind(
+        _by_rank(**_PATTERN), note="Its delora_lambda bounds the update as a whole, whatever the rank, and stays."
+    ),
     "HIRA": Kind(_by_rank(), ignores={"rank_pattern": "builds every module at r"}),
     "GRALORA": Kind(_by_rank(moves={"alpha": None}), unit_field="gralora_k"),
     "DEFT": Kind(_by_rank(moves={"alpha": None})),
-    "PSOFT": Kind(_by_rank(moves={"psoft_alpha": None})),
+    "PSOFT": Kind(_by_rank(moves={"psoft_alpha": None}), note="Grows with the square of r, up to a layer's width."),
     "HRA": Kind(_by_rank(unit=2)),  # reflections start in equal pairs, which undo each other
     "MISS": Kind(_by_rank()),
     "GLORA": Kind(_by_rank()),

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import (
+    FourierFTConfig,
+    HiraConfig,
+    LoraConfig,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
@@ -223,3 +231,40 @@ def test_an_adapter_is_saved_by_the_prefix_of_its_parameters(tmp_path: Path) -> 
         assert len(names) == 3 * 4
         assert all(".mixture_" in name and "default" not in name for name in names)
         assert isinstance(PeftModel.from_pretrained(build(config()), tmp_path), PeftModel)
+
+
+def test_the_first_pattern_that_matches_decides() -> None:
+    with assumed("peft", "a pattern matches the end of a module's name from a dot on, and the first that does counts"):
+        patterns = ["v_proj", r"layers\.0\.self_attn\.q_proj", "q_proj"]
+        assert compat.pattern_of(patterns, "model.layers.0.self_attn.q_proj") == patterns[1]
+        assert compat.pattern_of(patterns, "model.layers.1.self_attn.q_proj") == "q_proj"
+        assert compat.pattern_of(patterns, "model.layers.1.self_attn.k_proj") is None
+        assert compat.pattern_of(["^q_proj"], "model.layers.1.self_attn.q_proj") is None
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_fourierft_wants_something_before_a_pattern(inside: bool) -> None:
+    with assumed("peft", "FourierFT passes over a pattern that is a module's whole name"):
+        settings = {"n_frequency": 4, "target_modules": ["q_proj"]}
+        name = r"model\.layers\.0\.self_attn\.q_proj"
+        key = name.removeprefix(r"model\.") if inside else name
+        model = adapted(FourierFTConfig(task_type="CAUSAL_LM", n_frequency_pattern={key: 9}, **settings))
+        sizes = {p.numel() for p in model.parameters() if p.requires_grad}
+        assert sizes == ({4, 9} if inside else {4})
+        assert (compat.pattern_of([key], "model.layers.0.self_attn.q_proj", inside=True) is not None) is inside
+
+
+def test_hira_builds_every_module_at_one_rank() -> None:
+    """The table of PEFT's types refuses its rank_pattern for this; where it is read, the entry is to go."""
+    with assumed("peft", "HiRA takes a rank_pattern and does not apply it"):
+        settings: dict[str, Any] = {"task_type": "CAUSAL_LM", "r": 2, "target_modules": ["q_proj"]}
+        plain, own = (adapted(HiraConfig(**settings, rank_pattern=each)) for each in ({}, {"q_proj": 5}))
+        assert plain.get_nb_trainable_parameters() == own.get_nb_trainable_parameters()
+
+
+def test_adapted_and_saved_modules_by_the_base_models_names() -> None:
+    with assumed("peft", "an adapted module is a BaseTunerLayer, one of modules_to_save a ModulesToSaveWrapper"):
+        model = lora(modules_to_save=["lm_head"])
+        assert compat.adapted_modules(model) == [f"model.layers.{layer}.self_attn.q_proj" for layer in range(4)]
+        assert compat.saved_modules(model) == ["lm_head"]
+        assert compat.adapted_modules(adapted(PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))) == []

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedConfig
 
-from mosld_bench.errors import BenchError, UnknownNameError
-from mosld_bench.methods import MixLoraMethod, MixtureMethod, check_method, registry
-from mosld_bench.spec.recipe import load_recipes
+from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
+from mosld_bench.methods import MixLoraMethod, MixtureMethod, check_method, fit_budget, registry
+from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.trial import TrainSpec
 from tests.conftest import REPOSITORY
 from tests.support.models import build, config
@@ -57,6 +57,29 @@ def test_the_size_of_a_method_is_set_by_the_first_knob_that_its_params_have() ->
     assert registry.get("mixture").at({"r": 8, "lora_alpha": 16, "experts": 4}, 2, "experts") == {
         "r": 8, "lora_alpha": 16, "experts": 2
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("peft_type", ["PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "CARTRIDGE"])
+def test_virtual_tokens_leave_positions_for_a_text(peft_type: str) -> None:
+    peft, shape = registry.get("peft"), config(layers=1, max_position_embeddings=16)
+    peft.attach(build(shape), {"peft_type": peft_type, "num_virtual_tokens": 15})
+    with pytest.raises(BenchError, match="16 virtual tokens stand before every text, and the model has 16 positions"):
+        peft.attach(build(shape), {"peft_type": peft_type, "num_virtual_tokens": 16})
+    recipe = Recipe(name="prompt", title="Prompt", method="peft", params={"peft_type": peft_type})
+    with pytest.raises(BudgetError, match="A higher num_virtual_tokens is refused: 16 virtual tokens"):
+        fit_budget(recipe, shape, "200k")
+
+
+def test_what_peft_lacks_is_named_with_the_field_that_the_recipe_left_out() -> None:
+    peft, model = registry.get("peft"), build(config())
+    with pytest.raises(
+        BenchError, match=r"`vector_length` 256\. The recipe leaves PEFT's default of vector_length 256"
+    ):
+        peft.attach(model, {"peft_type": "VBLORA", "target_modules": ["q_proj"]})
+    with pytest.raises(BenchError, match="PEFT has no value of its own for num_virtual_tokens"):
+        peft.attach(model, {"peft_type": "PROMPT_TUNING"})
+    with pytest.raises(BenchError, match="HIRA and builds every module at r"):
+        peft.attach(model, {"peft_type": "HIRA", "target_modules": ["q_proj"], "rank_pattern": {"q_proj": 4}})
 
 
 @pytest.mark.parametrize("method", [MixtureMethod(), MixLoraMethod()])

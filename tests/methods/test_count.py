@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
+import torch
 from torch import nn
 from transformers import LlamaConfig, PreTrainedConfig
 
-from mosld_bench.methods import Counts, base_size, count, count_trainable, registry
+from mosld_bench.errors import BenchError
+from mosld_bench.methods import Counts, Method, base_size, count, count_trainable, registry
 from mosld_bench.methods.count import adapted_module, empty_model
 from mosld_bench.spec.recipe import load_recipes
 from tests.conftest import REPOSITORY
@@ -60,3 +65,38 @@ def test_a_setting_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(built) == 1
     counts.trainable(method, {**params, "r": 3})
     assert len(built) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension", "ignore:Setting boft_n_butterfly_factor")
+@pytest.mark.parametrize("peft_type", ["BOFT", "SHIRA", "UNILORA"])
+def test_what_reads_values_while_it_attaches_is_counted_without_the_memory_of_weights(peft_type: str) -> None:
+    """The meta device has no values; weights that are one zero each, seen in the weights' shapes, have some."""
+    peft = registry.get("peft")
+    params: dict[str, Any] = {"peft_type": peft_type, "target_modules": ["q_proj", "o_proj"]}
+    params |= {"r": 2} if peft_type == "SHIRA" else {}
+    shape = config(tie_word_embeddings=True)
+    counts = Counts(shape)
+    built = peft.attach(build(shape), params)
+    assert counts.trainable(peft, params) == sum(p.numel() for p in built.parameters() if p.requires_grad)
+    assert counts.total(peft, params) == sum(p.numel() for p in built.parameters())
+    zeros = count._zeros_in_the_shapes_of(_on_meta(LLAMA2_7B))
+    assert {parameter.untyped_storage().nbytes() for parameter in zeros.parameters()} == {4}
+
+
+def test_what_cannot_be_counted_without_weights_is_said() -> None:
+    with pytest.raises(BenchError, match=r"counted without the base model's weights, .*: LookupError: no such"):
+        Counts(config()).trainable(Reads(), {})
+
+
+class Reads(Method):
+    """A plug-in that looks for a value in the weights."""
+
+    def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
+        if not next(model.parameters()).sum().item() > 0:
+            raise LookupError("no such weight")
+        return model
+
+
+def _on_meta(shape: PreTrainedConfig) -> nn.Module:
+    with torch.device("meta"):
+        return empty_model(shape)

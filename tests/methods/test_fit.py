@@ -282,6 +282,21 @@ def test_what_is_wrong_with_a_recipe_is_said_as_such_and_with_its_name() -> None
             fit_budget(recipe_of(**LORA, rank=4), SHAPE, budget)
 
 
+@pytest.mark.parametrize("budget", ["native", "r4", "5k"])
+@pytest.mark.parametrize(("params", "finding"), [
+    ({"r": "8"}, "no integer 'r'|r is '8' in the recipe's params; it has to be a whole number above 0"),
+    ({"r": 0}, "r is 0 in the recipe's params; it has to be a whole number above 0"),
+    ({"lora_alpha": "16"}, "lora_alpha is '16' in the recipe's params; it has to be a number"),
+    ({"rank_pattern": ["q_proj"]}, "rank_pattern is .'q_proj'. in the recipe's params; it has to be names with a"),
+    ({"rank_pattern": {"q_proj": 2.5}}, "'q_proj' of rank_pattern is 2.5 .* a whole number above 0"),
+    ({"alpha_pattern": {"q_proj": None}}, "'q_proj' of alpha_pattern is None .* a number"),
+])  # fmt: skip
+def test_what_is_no_number_is_a_sentence(params: dict[str, Any], finding: str, budget: str) -> None:
+    recipe = recipe_of(**LORA | params)
+    with pytest.raises(BenchError, match=finding):
+        fit_budget(recipe, SHAPE, budget)
+
+
 GROWTH: dict[str, Callable[[int], int]] = {
     "line": lambda n: 7 * n + 5,
     "square": lambda n: n * n,

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT warns of what it adjus
 
 README = (REPOSITORY / "methods/README.md").read_text()
 PEFT = registry.get("peft")
-SHAPE = config(layers=2, hidden_size=64, intermediate_size=64)
+SHAPE = config(layers=1, hidden_size=64, intermediate_size=64)
 OURS = {"LORA_MIXTURE", "MIXLORA"}
 TYPES = sorted(set(config_classes()) - OURS)
 
@@ -59,6 +59,7 @@ def row(peft_type: str, turns: str) -> str:
     kind = peft_types.kind_of(peft_type)
     remarks = [
         kind.refused,
+        kind.note,
         kind.sizing.why_fixed and f"{kind.sizing.why_fixed[0].upper()}{kind.sizing.why_fixed[1:]}.",
     ]
     if kind.needs:

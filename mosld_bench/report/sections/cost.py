@@ -201,8 +201,9 @@ def _asked(row: Row, size: Fit) -> str:
 def fitted_params(row: Row) -> str:
     """What the budget turned: 'r 11, 12 on 3 modules'."""
     params = next((record.size.params for record in row.records if record.size), {})
-    knobs = dict.fromkeys(key for key in (row.recipe.knob, "r", "num_virtual_tokens") if key and key in params)
+    asked = [key for key, value in params.items() if type(value) is int and row.recipe.params.get(key) != value]
+    knobs = dict.fromkeys(key for key in (row.recipe.knob, "r", "num_virtual_tokens", *asked) if key and key in params)
     parts = [f"{key.replace('_', ' ')} {params[key]}" for key in knobs]
-    ranks = Counter((params.get("rank_pattern") or {}).values())
+    ranks = Counter((params.get("rank_pattern") or params.get("n_frequency_pattern") or {}).values())
     parts += [f"{rank} on {n} module{'s' if n > 1 else ''}" for rank, n in sorted(ranks.items())]
     return ", ".join(parts)
