@@ -170,6 +170,7 @@ def test_section_of_the_report_comes_and_goes_with_the_file(tiny: Path) -> None:
     with pytest.raises(ModelError, match="Or give --random-weights"):
         measured(tiny, Options(SMALL, device="cpu"))
     profile = measured(tiny, Options(SMALL, device="cpu", random_weights=True), recipes=["lora", "mosld", "full"])
+    (tiny / "elsewhere").rename(tiny / "model" / "model.safetensors")  # the records are of the folder with its weights
     path = Store(workspace.results).write_profile(profile)
     out = pipeline.report(study, workspace, ()).parent
     text = pdf_text(out / "report.pdf")
