@@ -150,7 +150,7 @@ def test_a_template_that_fails_late_is_found(tmp_path: Path) -> None:
 )
 def test_nothing_that_is_not_printed_is_no_problem(template: str, tmp_path: Path) -> None:
     splits = {"train": rows("train"), "test": rows("test")}
-    for index, row in enumerate(splits["test"]):
+    for index, row in enumerate((*splits["train"], *splits["test"])):
         row["question"] = f"Who came on day {index}?"
     splits["test"][5]["story"] = None
     assert found(define(tmp_path, {**CHOICE, "doc_to_text": template}, splits)) == []
@@ -195,6 +195,31 @@ def test_the_places_of_right_answers_tell(place: int, words: str, tmp_path: Path
     (problem,) = found(define(tmp_path, CHOICE, splits))
     assert words in problem.problem
     assert not problem.refused
+
+
+def test_a_prompt_that_is_always_the_same_is_said(tmp_path: Path) -> None:
+    """A column's name that is misspelt is a text to lm-eval."""
+    splits = {"train": rows("train"), "test": rows("test")}
+    problems = found(define(tmp_path, {**CHOICE, "doc_to_text": "qestion"}, splits))
+    assert [(problem.split, problem.problem, problem.detail, problem.refused) for problem in problems] == [
+        (split, "gives one and the same prompt", "'qestion'", False) for split in splits
+    ]
+
+
+def test_a_split_that_nobody_uses_is_noted_alone(tmp_path: Path) -> None:
+    splits = {"train": rows("train"), "test": rows("test"), "validation": rows("validation")}
+    for row in splits["validation"]:
+        row["answer"] = -1
+    (problem,) = found(define(tmp_path, {**CHOICE, "validation_split": "validation"}, splits))
+    assert (problem.split, problem.count, problem.refused) == ("validation", ITEMS, False)
+    assert "hidden labels" in problem.problem
+
+
+def test_the_column_that_a_split_goes_by_is_looked_for(tmp_path: Path) -> None:
+    splits = {"train": rows("train"), "test": rows("test")}
+    loader = define(tmp_path, {**CHOICE, "metadata": {"group": "tale"}}, splits)
+    with pytest.raises(DataError, match="groups its items by 'tale'"):
+        audit(loader, [Use(task="asked", role="trained")])
 
 
 def test_what_a_tokenizer_makes_of_answers(tmp_path: Path) -> None:
