@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import OutOfMemoryError, Tensor, nn
-
 from mosld_bench.compat.peft import allocate, before_allocation, classes_of, config_classes, orthogonality
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods import peft_types
@@ -17,6 +15,8 @@ from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.methods.matching import refuse_unmatched
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from mosld_bench.spec.trial import TrainSpec
 
 
@@ -160,6 +160,7 @@ class MixLoraMethod(MixtureMethod):
 def _with_adapter(model: nn.Module, config_class: Any, options: dict[str, Any]) -> nn.Module:
     """``model`` with the adapter that PEFT makes of ``config_class(**options)``; a PeftModel."""
     from peft import get_peft_model
+    from torch import OutOfMemoryError
 
     from mosld_bench.compat.transformers import old_names_allowed
 

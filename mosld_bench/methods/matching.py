@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from mosld_bench.compat.peft import adapted_modules, pattern_of, saved_modules
 from mosld_bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 #: Fields with names of modules that get an adapter.
 _TARGETS = ("target_modules", "feedforward_modules", "ffn_modules")

@@ -18,7 +18,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Metric(Strict):
+#: Fields that records of earlier versions lack. They are in a file where they say something: old ones stay as they are.
+_LATER = frozenset({"cut_items", "generated_with_cache", "tied", "unscored"})
+
+
+class _Grown(Strict):
+    """Something to which fields were added."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_later_fields(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = content(self)
+        return {key: value for key, value in fields.items() if key not in _LATER or value not in ({}, [], (), None)}
+
+
+class Metric(_Grown):
     """One number of one task, under lm-eval's name."""
 
     task: str = Field(description="the task that was scored")
@@ -64,19 +77,6 @@ class Point:
     )
     learning_rate: float | None = Field(default=None, description="of this step")
     seconds: float = Field(description="wall seconds since training began, validation included")
-
-
-#: Fields that records of earlier versions lack. They are in a file where they say something: old ones stay as they are.
-_LATER = frozenset({"cut_items", "generated_with_cache", "unscored"})
-
-
-class _Grown(Strict):
-    """Something to which fields were added."""
-
-    @model_serializer(mode="wrap")
-    def _without_empty_later_fields(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = content(self)
-        return {key: value for key, value in fields.items() if key not in _LATER or value not in ({}, None, ())}
 
 
 class TrainInfo(_Grown):
