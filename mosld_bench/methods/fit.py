@@ -230,10 +230,12 @@ def _at_rank(recipe: Recipe, method: Method, budget: Rank, counts: Counts) -> di
     """``recipe``'s params with every module at the rank that ``budget`` asks for. Raises BudgetError where none is."""
     params = recipe.params
     sizing = method.sizing(params)
-    if sizing.rank is None or budget.rank < 1:
+    if sizing.rank is None:
         counts.trainable(method, params)  # what is wrong with the recipe at any budget is said first
-        what = "an update of no rank that could be set" if budget.rank else "no parameters at rank 0"
-        raise BudgetError(f"The recipe {recipe.name!r} has {what}, so that the budget {budget} cannot be met.")
+        raise BudgetError(
+            f"The recipe {recipe.name!r} has an update of no rank that could be set, so that the budget {budget} "
+            f"cannot be met."
+        )
     sized = method.at(params, budget.rank, sizing.rank)
     pattern = sizing.pattern or ""
     if any(rank != budget.rank for rank in (sized.get(pattern) or {}).values()):
