@@ -84,8 +84,7 @@ class Recipe(Strict):
     def _refuse_other_names(cls, value: str) -> str:
         if not _NAME.fullmatch(value) or len(value) > MAX_NAME:
             raise ValueError(
-                f"a recipe is named by its file: a-z, 0-9 and ._-, first a letter or digit, at most {MAX_NAME} "
-                f"characters; given: {value[:40]!r}"
+                f"a recipe is named by its file: a-z, 0-9 and ._-, a letter or digit first, up to {MAX_NAME} characters"
             )
         return value
 

@@ -90,7 +90,7 @@ class Study(Selection):
     def _refuse_repeated_tasks(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         for name in value:
             if problem := problem_of_task(name):
-                raise ValueError(f"the name of a task {problem}; given: {name[:40]!r}")
+                raise ValueError(f"the name of a task {problem}")
         return without_repetitions(value)
 
     @field_validator("models")
