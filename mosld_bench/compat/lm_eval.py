@@ -17,8 +17,14 @@ Aggregation = Callable[[Sequence[Any]], Any]
 
 
 def compile_templates_once() -> None:
-    """Make lm-eval keep compiled templates. It compiles a task's anew for every document: minutes for 20,000."""
+    """Make lm-eval keep compiled templates. It compiles a task's anew for every document: minutes for 20,000.
+
+    A loop in one has at most 100,000 steps (OverflowError): ``range(10**12)`` would never end.
+    """
+    from jinja2.sandbox import safe_range
     from lm_eval.utils import env
+
+    env.globals["range"] = safe_range
 
     if not hasattr(env.from_string, "cache_info"):
         env.from_string = lru_cache(maxsize=1024)(env.from_string)
@@ -157,6 +163,21 @@ def draw_examples_by_item(task: Any) -> None:
         return draw(n=n, eval_doc=item["doc"], **options)
 
     task.fewshot_context, sampler.sample = fewshot_context, sample
+
+
+def read_whole_numbers(task: Any) -> None:
+    """Make ``task`` take 1.0 for the option 1, which lm-eval's scoring raises a TypeError at.
+
+    A column of a CSV that has a gap holds such numbers.
+    """
+    read = task.doc_to_target
+
+    def doc_to_target(doc: Any, *args: Any, **options: Any) -> Any:
+        target = read(doc, *args, **options)
+        return int(target) if isinstance(target, float) and target.is_integer() else target
+
+    if task.config.doc_to_choice is not None:
+        task.doc_to_target = doc_to_target
 
 
 def template_value(template: str, doc: Mapping[str, Any]) -> Any:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mosld_bench.errors import DataError
 from mosld_bench.inputs.encoding import Request, UncutError, encode_pairs, problems, unknown
-from mosld_bench.inputs.items import draw, sample, training_docs
+from mosld_bench.inputs.items import draw, passages, sample, training_docs
 from mosld_bench.inputs.nothing import printed_nothing
 from mosld_bench.inputs.rendering import BadItemError, own_text, requests, training_example
 
@@ -215,6 +215,7 @@ class _Items:
         split = _split_name(task, use.role)
         if use.role == "trained":
             docs = training_docs(task)
+            passages(task, [0])  # the column that a split goes by is there
             drawn = draw(task, use.items, use.seed)
             return cls(split, use.role, docs, range(len(docs)) if drawn is None else drawn)
         if use.role == "scored":
@@ -306,7 +307,7 @@ def look_at(
         if done % _CHUNK == 0:
             watch(name, items.split, done, len(items.indices))
     look.tokens(chunk, vocabularies, window)
-    look.places_of_answers()
+    look.all_together()
     watch(name, items.split, len(items.indices), len(items.indices))
     return Checked(
         task=name, split=items.split, role=items.role, items=len(items.indices), digest=digest.hexdigest()[:16],
@@ -330,6 +331,7 @@ class _Look:
         self.task, self.items, self.total = task, items, total
         self._found: dict[tuple[bool, str, str], _Finding] = {}
         self._seen: dict[bytes, dict[str | None, int]] = {}  # text -> options -> the first item with both
+        self._prompts: set[str] = set()  # at most two
         self._golds: list[tuple[int, int]] = []  # the place of the right option, and how many options there are
 
     def render(self, index: int, doc: dict[str, Any]) -> _Rendered | None:
@@ -344,6 +346,8 @@ class _Look:
             problem = "is nothing (null), which is printed as 'None'"
             self._count(column, problem, "", index, doc, refused=True)
         self._note_repetition(index, doc, pairs)
+        if len(self._prompts) < 2:
+            self._prompts.add(pairs[0][0])
         if self.items.role == "scored" and self.task.OUTPUT_TYPE == "multiple_choice":
             self._note_equal_options(index, doc, pairs)
             self._note_gold(doc)
@@ -405,8 +409,16 @@ class _Look:
         except Exception:  # of an item that is counted already
             return
 
-    def places_of_answers(self) -> None:
-        """Add what the places of all right answers together tell."""
+    def all_together(self) -> None:
+        """Add what all items together tell: of their prompts, and of the places of right answers."""
+        (prompt,) = self._prompts if len(self._prompts) == 1 else ("",)
+        if prompt and self.total >= _FEW and self.items.role != "shown":
+            self._found[False, self._named("doc_to_text"), "gives one and the same prompt"] = _Finding(
+                repr(prompt[-60:]), self.total
+            )
+        self._places_of_answers()
+
+    def _places_of_answers(self) -> None:
         places = [place for place, _ in self._golds]
         if not places:
             return
@@ -469,9 +481,10 @@ class _Look:
             if texts > len({(*request.context, -1, *request.continuation) for request in own}) and len(own) > 1:
                 problem = f"different options are the same tokens to the tokenizer of {vocabulary.model}"
                 self._count("", problem, repr(item.pairs[0][1]), item.index, item.doc)
-            elif any(index in strange for index in members):
+            elif lost := strange.intersection(members):
                 problem = f"an answer consists of tokens unknown to the tokenizer of {vocabulary.model}"
-                self._count("", problem, repr(item.pairs[0][1]), item.index, item.doc)
+                answer = item.pairs[min(lost) - owner.index(place)][1]
+                self._count("", problem, repr(answer), item.index, item.doc)
 
     def _count(
         self, key: str, problem: str, detail: str, index: int, doc: dict[str, Any], *, refused: bool = False

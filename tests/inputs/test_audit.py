@@ -13,6 +13,7 @@ import pytest
 from mosld_bench.errors import DataError
 from mosld_bench.inputs.audit import Checked, Problem, Use, Vocabulary, audit, refuse, uses_of, whole
 from mosld_bench.inputs.audit_cache import AuditCache
+from mosld_bench.inputs.rendering import training_example
 from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.selection import GeneralSweep
@@ -123,6 +124,17 @@ def test_a_first_item_that_lm_eval_cannot_render_is_named_like_any_other(tmp_pat
         define(tmp_path, CHOICE, splits).get("asked")
 
 
+def test_numbers_with_a_point_name_options(tmp_path: Path) -> None:
+    """As a column of numbers with a gap is read."""
+    splits = {"train": rows("train"), "test": rows("test")}
+    for row in (*splits["train"], *splits["test"]):
+        row["answer"] = float(row["answer"])
+    loader = define(tmp_path, CHOICE, splits)
+    assert found(loader) == []
+    task = loader.get("asked")
+    assert [training_example(task, doc).answer for doc in task.training_docs()][:3] == [" ann 0", " bob 1", " eve 2"]
+
+
 def test_a_template_that_fails_late_is_found(tmp_path: Path) -> None:
     splits = {"train": rows("train"), "test": rows("test")}
     for row in (*splits["train"], *splits["test"]):
@@ -138,7 +150,7 @@ def test_a_template_that_fails_late_is_found(tmp_path: Path) -> None:
 )
 def test_nothing_that_is_not_printed_is_no_problem(template: str, tmp_path: Path) -> None:
     splits = {"train": rows("train"), "test": rows("test")}
-    for index, row in enumerate(splits["test"]):
+    for index, row in enumerate((*splits["train"], *splits["test"])):
         row["question"] = f"Who came on day {index}?"
     splits["test"][5]["story"] = None
     assert found(define(tmp_path, {**CHOICE, "doc_to_text": template}, splits)) == []
@@ -183,6 +195,31 @@ def test_the_places_of_right_answers_tell(place: int, words: str, tmp_path: Path
     (problem,) = found(define(tmp_path, CHOICE, splits))
     assert words in problem.problem
     assert not problem.refused
+
+
+def test_a_prompt_that_is_always_the_same_is_said(tmp_path: Path) -> None:
+    """A column's name that is misspelt is a text to lm-eval."""
+    splits = {"train": rows("train"), "test": rows("test")}
+    problems = found(define(tmp_path, {**CHOICE, "doc_to_text": "qestion"}, splits))
+    assert [(problem.split, problem.problem, problem.detail, problem.refused) for problem in problems] == [
+        (split, "gives one and the same prompt", "'qestion'", False) for split in splits
+    ]
+
+
+def test_a_split_that_nobody_uses_is_noted_alone(tmp_path: Path) -> None:
+    splits = {"train": rows("train"), "test": rows("test"), "validation": rows("validation")}
+    for row in splits["validation"]:
+        row["answer"] = -1
+    (problem,) = found(define(tmp_path, {**CHOICE, "validation_split": "validation"}, splits))
+    assert (problem.split, problem.count, problem.refused) == ("validation", ITEMS, False)
+    assert "hidden labels" in problem.problem
+
+
+def test_the_column_that_a_split_goes_by_is_looked_for(tmp_path: Path) -> None:
+    splits = {"train": rows("train"), "test": rows("test")}
+    loader = define(tmp_path, {**CHOICE, "metadata": {"group": "tale"}}, splits)
+    with pytest.raises(DataError, match="groups its items by 'tale'"):
+        audit(loader, [Use(task="asked", role="trained")])
 
 
 def test_what_a_tokenizer_makes_of_answers(tmp_path: Path) -> None:

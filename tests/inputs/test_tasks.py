@@ -232,6 +232,7 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
     "nothing to score": ({"test_split": None}, "names no test_split and no validation_split"),
     "metric": ({"metric_list": [{"metric": "no_such_metric"}]}, "does not take its definition"),
     "output type": ({"output_type": "guess"}, "does not take its definition"),
+    "endless": ({"doc_to_text": "{% for i in range(10**12) %}a{% endfor %}"}, "OverflowError"),
     "template": ({"doc_to_text": "{% if %}"}, "TemplateSyntaxError"),
 }
 
