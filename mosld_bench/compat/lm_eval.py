@@ -165,6 +165,21 @@ def draw_examples_by_item(task: Any) -> None:
     task.fewshot_context, sampler.sample = fewshot_context, sample
 
 
+def read_whole_numbers(task: Any) -> None:
+    """Make ``task`` take 1.0 for the option 1, which lm-eval's scoring raises a TypeError at.
+
+    A column of a CSV that has a gap holds such numbers.
+    """
+    read = task.doc_to_target
+
+    def doc_to_target(doc: Any, *args: Any, **options: Any) -> Any:
+        target = read(doc, *args, **options)
+        return int(target) if isinstance(target, float) and target.is_integer() else target
+
+    if task.config.doc_to_choice is not None:
+        task.doc_to_target = doc_to_target
+
+
 def template_value(template: str, doc: Mapping[str, Any]) -> Any:
     """What ``template`` comes to on ``doc`` before it becomes text: of ``{{expression}}`` the value, else the text."""
     from lm_eval.utils import apply_template, env

@@ -226,8 +226,6 @@ def _place(task: Any, gold: Any, options: Sequence[str], field: str) -> int:
         if gold not in options:
             _refuse(task, field, "gives an answer that is no option", f"{gold!r} of {list(options)!r}")
         return options.index(gold)
-    if isinstance(gold, float) and gold.is_integer():  # a column of numbers with a gap; to lm-eval 1.0 is option 1 too
-        gold = int(gold)
     if not isinstance(gold, int):
         _refuse(task, field, "gives neither the number nor the text of an option", repr(gold))
     if gold < 0:

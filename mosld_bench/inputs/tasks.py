@@ -24,6 +24,7 @@ from mosld_bench.compat.lm_eval import (
     draw_examples_by_item,
     filter_names,
     function_of,
+    read_whole_numbers,
     reading,
     task_config,
 )
@@ -86,6 +87,7 @@ class TaskLoader:
         config = self._config(name, manager)
         task = self._with_data(name, manager, config)
         decode_once(task)
+        read_whole_numbers(task)
         draw_examples_by_item(task)
         return task
 

@@ -101,6 +101,16 @@ def test_solved_examples_come_from_a_sampler(manager: Any, folder: Path) -> None
         assert len({prompt[:10] for prompt in prompts}) > 1
 
 
+def test_an_option_by_a_number_with_a_point(task: Any) -> None:
+    with assumed("lm-eval", "doc_to_target(doc) is what construct_requests, the prompt and process_results ask"):
+        doc = {**next(iter(task.eval_docs)), "answer": 1.0}
+        compat.read_whole_numbers(task)
+        assert task.doc_to_target(doc) == 1
+        assert isinstance(task.doc_to_target(doc), int)
+        assert task.process_results(doc, [(-2.0, False), (-1.0, False), (-3.0, False)]) == {"acc": 1.0}
+        del task.doc_to_target
+
+
 def test_what_a_template_comes_to_before_it_is_text() -> None:
     with assumed("lm-eval", "lm_eval.utils.env is a jinja environment, of which an expression has a value"):
         doc = {"right": "0", "names": ["a", "b"], "label": 2}
