@@ -29,3 +29,20 @@ print(*sorted({HEAVY!r} & sys.modules.keys()), file=sys.stderr)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
     assert (done.returncode, done.stderr.split()) == (0, []), done.stderr
     assert bool(done.stdout) == (words is not None)
+
+
+def test_a_report_reads_records_without_torch() -> None:
+    """Their methods' versions, too, are told without it."""
+    code = """
+import sys
+from mosld_bench import pipeline
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.workspace import Workspace
+workspace = Workspace.find()
+study = Study.load(workspace.study_file("smollm2"))
+analysis = pipeline._analysis(study, workspace, (), study.plan(workspace))
+assert analysis.records and analysis.outdated, "records of version 1 of the mixture, in bfloat16"
+print(*sorted({"torch", "ray", "transformers", "peft", "lm_eval"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
