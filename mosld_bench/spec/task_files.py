@@ -220,6 +220,23 @@ _NEEDED = {"doc_to_text": "what the prompt is", "doc_to_target": "what the right
            "doc_to_choice": "what the options are"}  # fmt: skip
 
 
+#: Raised when the code trains or scores the same definition on another text, for the definitions of `_worded_otherwise`
+#: and those that lm-eval brings along: a record of the former text must not be taken for one of the new.
+_WORDING = 2
+
+
+def _worded_otherwise(config: dict[str, Any]) -> bool:
+    """Whether the definition has something that was trained otherwise than scored, or read otherwise, before."""
+    description = str(config.get("description") or "")
+    return (
+        any(config.get(key) for key in ("gen_prefix", "num_fewshot"))
+        or "{" in description
+        or description.isidentifier()  # a column of the data
+        or str(config.get("output_type", "")).startswith("loglikelihood")
+        or config.get("dataset_path") == "csv"
+    )
+
+
 @dataclass(frozen=True)
 class TaskFiles:
     """The task definitions of some folders, as they stand in their files.
@@ -273,13 +290,15 @@ class TaskFiles:
         Titles and sizes change no number, so of ``metadata`` only ``group`` is taken, which moves the validation items.
         """
         if task not in self.paths:
-            return f"lm-eval {version('lm-eval')}"
+            return f"lm-eval {version('lm-eval')}, wording {_WORDING}"
         path = self.paths[task]
         config, files = self._resolved(path)
         if "custom_dataset" not in config:  # lm-eval hands the metadata to such a function
             group = (config.pop("metadata", None) or {}).get("group")
             config |= {} if group is None else {"metadata": {"group": group}}
         content = hashlib.sha256(yaml.safe_dump(config, sort_keys=True).encode())
+        if _worded_otherwise(config):
+            content.update(f"\0wording {_WORDING}".encode())
         code = sorted({source for file in files for source in file.parent.glob("*.py")})
         for file in code if "!function" in str(config) else []:
             content.update(file.read_bytes())

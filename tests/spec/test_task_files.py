@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mosld_bench.errors import BadFileError, DataError
 from mosld_bench.spec.task_files import TaskFiles
@@ -28,7 +31,7 @@ def test_task_files_follow_includes_and_the_later_folder_wins(tmp_path: Path) ->
     before = files.digest("child")
     (tmp_path / "a" / "helper.py").write_text("def text(doc): return doc['x']\n")
     assert files.digest("child") != before
-    assert files.digest("hellaswag") == f"lm-eval {version('lm-eval')}"
+    assert files.digest("hellaswag") == f"lm-eval {version('lm-eval')}, wording 2"
 
 
 def test_a_digest_follows_the_data_and_not_the_title(tmp_path: Path) -> None:
@@ -129,3 +132,23 @@ def test_copies_that_an_editor_left_are_no_tasks(tmp_path: Path) -> None:
     write_task(tmp_path, "copy", [{"x": 1}])
     write_task(tmp_path / ".ipynb_checkpoints", "copy", [{"x": 1}])
     assert TaskFiles.scan((tmp_path,)).paths == {"copy": tmp_path / "copy.yaml"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"gen_prefix": "It is"},
+        {"num_fewshot": 2},
+        {"description": "About {{topic}}."},
+        {"description": "topic"},
+        {"output_type": "loglikelihood"},
+        {"dataset_path": "csv"},
+    ],
+)
+def test_what_is_worded_otherwise_than_before_has_another_digest(more: dict[str, object], tmp_path: Path) -> None:
+    """A record of the former text is not taken for one of the new; of all other definitions the digest is as it was."""
+    plain: dict[str, object] = {"task": "asked", "dataset_path": "json", "description": "Answer in one word."}
+    for content, same in ((plain, True), (plain | more, False)):
+        (tmp_path / "asked.yaml").write_text(json.dumps(content))
+        before = hashlib.sha256(yaml.safe_dump(content, sort_keys=True).encode()).hexdigest()[:8]
+        assert (TaskFiles.scan((tmp_path,)).digest("asked") == before) == same
