@@ -33,6 +33,7 @@ OPTIONS = {
     "tasks ls": ["include-path", "root"],
     "tasks overlap": ["tasks", "out-of-domain", "limit", "set", "data-root", "include-path", "root"],
     "tasks show": ["items", "data-root", "include-path", "root"],
+    "tasks check": ["model", "model-root", "data-root", "include-path", "json", "root"],
 }  # fmt: skip
 
 
