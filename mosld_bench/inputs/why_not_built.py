@@ -62,6 +62,7 @@ def _of_definition(task: str, error: Exception) -> str:
 
 def _of_data(name: str, task: str, config: dict[str, Any], error: Exception, fetch: str) -> str:
     from datasets.config import HF_DATASETS_CACHE
+    from datasets.table import CastError
 
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in _NOT_WRITABLE:
@@ -78,6 +79,12 @@ def _of_data(name: str, task: str, config: dict[str, Any], error: Exception, fet
     if isinstance(error, StopIteration):
         return f"The data of the task {name!r} is empty; there is nothing to train on or score."
     *_, root = _chain(error)
+    if isinstance(root, CastError):
+        unlike = sorted(set(root.table_column_names) ^ set(root.requested_column_names))
+        return (
+            f"{task} reads files with unlike columns or kinds of value ({', '.join(unlike) or 'of one name'}), which "
+            f"must be the same in all files of all splits."
+        )
     options = ", ".join(f"{key} {config[key]!r}" for key in ("dataset_path", "dataset_name") if config.get(key))
     return f"{task} has data that cannot be read ({options}): {in_words(root)}."
 

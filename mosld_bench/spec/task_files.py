@@ -156,8 +156,14 @@ def _named(path: str, folder: Path) -> str | list[str]:
 
 
 def _matching(pattern: str, folder: Path) -> list[Path]:
-    """The files that ``pattern`` matches below ``folder``, in order."""
-    whole = pattern if Path(pattern).is_absolute() else f"{glob.escape(str(folder))}/{pattern}"
+    """The files that ``pattern`` matches below ``folder``, in order.
+
+    Folders at its beginning that are there by just that name are taken by it: a name may have brackets.
+    """
+    base, parts = folder, Path(pattern).parts
+    while len(parts) > 1 and (base / parts[0]).is_dir():
+        base, parts = base / parts[0], parts[1:]
+    whole = f"{glob.escape(str(base))}/{Path(*parts)}"
     paths = glob.glob(whole, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
     return sorted(Path(path) for path in paths if Path(path).is_file())
 

@@ -179,6 +179,14 @@ def test_data_are_found_from_the_definition_on_and_are_all_in_the_digest(
     assert [row["answer"] for row in loader.get("asked").training_docs()] == [0, 0, 0, 1, 1]
 
 
+def test_a_pattern_may_stand_in_a_folder_with_brackets(tmp_path: Path) -> None:
+    for name, rows in (("train-0", ROWS), ("train-1", ROWS[:2]), ("test", ROWS[:1])):
+        write_rows(tmp_path / "data v[1]" / f"{name}.jsonl", rows)
+    files = {"train": "data v[1]/train-*.jsonl", "test": f"{tmp_path}/data v[1]/t?st.jsonl"}
+    task = define(tmp_path, dataset_kwargs={"data_files": files}).get("asked")
+    assert (len(task.training_docs()), len(task.eval_docs)) == (5, 1)
+
+
 def test_a_file_of_the_name_goes_before_the_pattern(tmp_path: Path) -> None:
     write_rows(tmp_path / "a[1].jsonl", ROWS)
     write_rows(tmp_path / "a1.jsonl", ROWS[:1])
@@ -255,6 +263,13 @@ def test_rows_that_cannot_be_read_are_no_reason_to_fetch(tmp_path: Path) -> None
     with pytest.raises(DataError, match="has data that cannot be read") as refused:
         define(tmp_path, dataset_kwargs={"data_files": SINGLE}).get("asked")
     assert "fetch" not in str(refused.value)
+
+
+def test_files_with_unlike_columns_are_told(tmp_path: Path) -> None:
+    write_rows(tmp_path / SINGLE["train"], ROWS)
+    write_rows(tmp_path / SINGLE["test"], [{**ROWS[0], "note": "odd"}])
+    with pytest.raises(DataError, match=r"reads files with unlike columns or kinds of value \(note\)"):
+        define(tmp_path, dataset_kwargs={"data_files": SINGLE}).get("asked")
 
 
 def test_a_data_set_that_is_nowhere_is_to_be_fetched(tmp_path: Path) -> None:
