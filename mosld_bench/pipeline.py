@@ -36,16 +36,12 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     """Run the trials of a plan that have no record, and build the study's report. Returns the exit code.
 
     It is 1 where a trial failed; the others are recorded all the same, and the same call runs those that failed again.
-    Raises BenchError, before anything starts, for what `run.check`, `run.missing` and `run.check_items`
-    refuse.
+    Raises BenchError, before anything starts, for what `run.check`, `run.missing` and `run.check_items` refuse.
     """
     study, store = plan.study, Store(workspace.results)
     folders = (workspace.tasks, *options.include_paths)
     inputs = check(plan, folders, options)
     todo = missing(plan.planned, store, overwrite=options.overwrite, weights=inputs.weights)
-    if todo.planned:
-        store.check_writable(study.name)
-    check_writable(options.report_folder or workspace.reports / study.name)
     _print_summary(plan, todo, console)
     if options.save_adapters:
         _print_without_adapter(plan, todo, store, console)
@@ -55,7 +51,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
         for line in display.data_notes(found):
             console.print(line, soft_wrap=True)
         store.check_writable(study.name)
-    check_writable(workspace.reports / study.name)
+    check_writable(options.report_folder or workspace.reports / study.name)
     executor = make_executor(study, folders, options, gpus=inputs.gpus)
     order = todo.planned if options.inline(study) else plan.longest_first(todo.planned)
     records = []
