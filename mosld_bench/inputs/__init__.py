@@ -13,8 +13,6 @@ from mosld_bench._lazy import door
 if TYPE_CHECKING:
     from mosld_bench.inputs.audit import Checked as Checked
     from mosld_bench.inputs.audit import Vocabulary as Vocabulary
-    from mosld_bench.inputs.audit import Watcher as Watcher
-    from mosld_bench.inputs.audit import audit as audit
     from mosld_bench.inputs.audit import refuse as refuse
     from mosld_bench.inputs.audit import uses_of as uses_of
     from mosld_bench.inputs.audit import whole as whole
@@ -45,8 +43,6 @@ if TYPE_CHECKING:
 _MODULES = {
     "Checked": "audit",
     "Vocabulary": "audit",
-    "Watcher": "audit",
-    "audit": "audit",
     "refuse": "audit",
     "uses_of": "audit",
     "whole": "audit",
