@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,6 @@ class TaskLoader:
         self.folders, self.data_root, self.study = tuple(folders), data_root, study
         self.files = TaskFiles.scan(self.folders)
         self._built: dict[str, Any] = {}
-        self._managers: dict[bool, Any] = {}  # without and with lm-eval's own tasks
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         compile_templates_once()
 
@@ -67,20 +67,26 @@ class TaskLoader:
             self._manager(name)
 
     def _manager(self, name: str) -> Any:
-        """Ours if it knows the name; lm-eval's index of all its tasks takes seconds and is read only when needed."""
+        """That of the task folders if it knows the name, else that of lm-eval's own tasks."""
+        if name in self.files.paths or name in self._own_tasks.all_subtasks:
+            return self._own_tasks
+        built_in = _built_in_tasks()
+        if name in built_in.all_subtasks:
+            return built_in
+        known = {*self.files.paths, *built_in.all_subtasks}
+        if name in self._own_tasks.all_groups or name in built_in.all_groups:  # near names would be of no help
+            known = set(self.files.paths)
+        hint = (
+            "Tasks are lm-eval definitions in tasks/, in --include-path, or built into lm-eval; a group must be named by "
+            "its members."
+        )
+        raise UnknownNameError("task", name, known, hint)
+
+    @cached_property
+    def _own_tasks(self) -> Any:
         from lm_eval.tasks import TaskManager
 
-        for built_in in (False, True):
-            if built_in not in self._managers:
-                self._managers[built_in] = TaskManager(
-                    include_path=[str(folder) for folder in self.folders], include_defaults=built_in
-                )
-            if name in self.files.paths or name in self._managers[built_in].all_subtasks:
-                return self._managers[built_in]
-        known = self._managers[True].all_subtasks
-        raise UnknownNameError("task", name, known if name not in self._managers[True].all_groups else self.files.paths,
-                               "Tasks are lm-eval definitions in tasks/, in --include-path, or built into lm-eval; a "
-                               "group must be named by its members.")  # fmt: skip
+        return TaskManager(include_path=[str(folder) for folder in self.folders], include_defaults=False)
 
     def _build(self, name: str) -> Any:
         manager = self._manager(name)
@@ -176,6 +182,14 @@ class TaskLoader:
         folder, part = configuration(folder, name_of_part)
         folder = _plainly_named(folder)
         return reading(config, str(folder), part, {**options, "cache_dir": _cache(folder)})
+
+
+@cache
+def _built_in_tasks() -> Any:
+    """lm-eval's index of its own tasks: it takes seconds, so it is read when it is needed, and once a process."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_defaults=True)
 
 
 def _check_cache(name: str) -> None:
