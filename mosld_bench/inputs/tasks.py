@@ -77,8 +77,8 @@ class TaskLoader:
         if name in self._own_tasks.all_groups or name in built_in.all_groups:  # near names would be of no help
             known = set(self.files.paths)
         hint = (
-            "Tasks are lm-eval definitions in tasks/, in --include-path, or built into lm-eval; a group must be named by "
-            "its members."
+            "Tasks are lm-eval definitions in tasks/, in --include-path, or built into lm-eval; a group must be named "
+            "by its members."
         )
         raise UnknownNameError("task", name, known, hint)
 

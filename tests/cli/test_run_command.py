@@ -189,7 +189,8 @@ def test_a_built_in_generation_task_trains_and_is_scored_by_the_same_way(tiny: P
     """gsm8k as lm-eval ships it: found by name, read from the mirror, answers generated."""
     done = bench(
         "run", "tiny", "--methods", "mosld", "--tasks", "gsm8k", "--out-of-domain", "other", "--limit", "2",
-        "--set", "train.max_length=200", "--set", "train.task_items=200", "--data-root", str(mirror), "--executor", "inline", "--root", str(tiny),
+        "--set", "train.max_length=200", "--set", "train.task_items=200",
+        "--data-root", str(mirror), "--executor", "inline", "--root", str(tiny),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout
     (record,) = [record for record in Store(tiny / "results").records() if record.trial.recipe.name == "mosld"]
