@@ -107,15 +107,21 @@ def vocabulary(model: ModelSpec, config: PreTrainedConfig, model_root: Path | No
 
 
 def _load_tasks(plan: Plan, task_folders: Sequence[Path], options: Options) -> TaskLoader:
-    """Load every task once, which a worker would stumble over later, and see that what trains has training items."""
+    """Load every task once, and look for what a worker would stumble over later.
+
+    That is a task that trains without training items, and ``generation_kwargs`` that cannot be used.
+    """
     from mosld_bench.inputs.items import training_docs
     from mosld_bench.inputs.tasks import TaskLoader
+    from mosld_bench.trial.generation import Writing
 
     loader = TaskLoader(task_folders, options.data_root, plan.study.name)
     for name in plan.study.tasks:
         task = loader.get(name)
         if name not in plan.study.out_of_domain:
             training_docs(task)
+        if task.OUTPUT_TYPE == "generate_until":
+            Writing.of(name, task.config.generation_kwargs or {}, most_tokens=1, end=None)
     return loader
 
 

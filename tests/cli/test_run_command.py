@@ -84,6 +84,7 @@ WRONG = {
     "no network": (["--model", "some/model"], "mosld-bench fetch"),
     "data": (["--tasks", "void"], "is empty"),
     "items": (["--tasks", "late"], "late, train: in 1 of 12 items doc_to_target (answer) gives a number below 0"),
+    "answers": (["--tasks", "writes"], "Did you mean 'repetition_penalty'"),
     "executor": (["--executor", "rai"], "Did you mean 'ray'"),
     "seeds": (["--seeds", "a,b"], "--seeds takes whole numbers"),
     "cores": (["--cpus", "0"], "--cpus takes 1 or more"),
@@ -102,6 +103,10 @@ def test_bad_input_is_one_sentence_and_nothing_half_written(
     words, message = WRONG[case]
     (tiny / "methods" / "greedy.yaml").write_text("include: mosld.yaml\ntitle: Greedy\nparams: {top_k: 9}\n")
     write_task(tiny / "tasks", "void", [])
+    (tiny / "tasks" / "writes.yaml").write_text(
+        "include: copy.yaml\ntask: writes\noutput_type: generate_until\ndoc_to_choice: null\n"
+        "doc_to_target: question\ngeneration_kwargs: {repetition_penalti: 2}\nmetric_list: [{metric: exact_match}]\n"
+    )
     write_task(tiny / "tasks", "late", [*items(11, "abc"), {**items(1, "d")[0], "answer": -1}])
     for name, weights in (("hollow", None), ("pickled", "pytorch_model.bin")):
         (tiny / name).mkdir()
