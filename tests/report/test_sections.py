@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.record import Point
+from mosld_bench.report.sections import contamination
 from mosld_bench.report.sections.methods import methods
 from mosld_bench.report.sections.protocol import protocol
 from mosld_bench.report.sections.provenance import provenance
@@ -195,3 +197,12 @@ def test_the_protocol_counts_items_that_were_cut(tmp_path: Path) -> None:
     assert "are of the items trained on 1,205 of a, and of the items scored 6 of a and 2 of c (the most in any" in text
     whole = [make_record(trial, study) for trial in make_trials(study, [RECIPES["lora"]])]
     assert "lose the beginning" not in words(protocol(analysis_with(tmp_path / "whole", study, whole)))
+
+
+@pytest.mark.parametrize(
+    ("shared", "items", "shown"),
+    [(40, 40, "100"), (199, 200, "100"), (13, 100, "13"), (1, 40, "2.5"), (3, 1172, "0.26")],
+)
+def test_a_share_of_shared_items_is_a_plain_number(shared: int, items: int, shown: str) -> None:
+    pair = Overlap(train="a", evaluated="b", n=13, train_items=9, items=items, shared=shared, exact=0)
+    assert contamination._percent_shared(pair) == shown

@@ -42,8 +42,9 @@ def overlap_section(analysis: Analysis) -> Section | None:
 
 
 def _percent_shared(overlap: Overlap) -> str:
-    """Shared items in per cent of the test items, with two significant digits."""
-    return f"{100 * overlap.shared / overlap.items:.2g}"
+    """Shared items in per cent of the test items: two significant digits, or a whole number."""
+    share = 100 * overlap.shared / overlap.items
+    return f"{share:.0f}" if share >= 10 else f"{share:.2g}"
 
 
 def _table(analysis: Analysis) -> Table:
