@@ -70,6 +70,7 @@ def test_the_loop_that_is_timed_is_the_mixture() -> None:
         torch.testing.assert_close(loop(x), ours(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_benchmark_runs_and_prints_what_it_compared(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

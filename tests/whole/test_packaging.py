@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,9 +76,10 @@ def test_top_level_is_as_promised() -> None:
     assert top - FIXED <= others | {name for name in top if name.startswith(".")}
 
 
-def commands() -> list[str]:
-    """The mosld-bench commands in the code blocks of the README and of the pages that it leads to, each once."""
-    text = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in tracked() if page.endswith(".md"))
+def commands(*pages: str) -> list[str]:
+    """The mosld-bench commands in the code blocks of ``pages``, by default of all, each once."""
+    pages = pages or tuple(page for page in tracked() if page.endswith(".md"))
+    text = "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in pages)
     blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", text, re.S)
     lines = [
         re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()
@@ -108,7 +110,14 @@ def cache(tmp_path: Path, miniature: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return cache
 
 
-@pytest.mark.parametrize("command", commands())
+def _every_command() -> list[Any]:
+    """Those of the README, and marked as slow those of the pages that it leads to."""
+    first = commands("README.md")
+    others = (command for command in commands() if command not in first)
+    return [*first, *(pytest.param(command, marks=pytest.mark.slow) for command in others)]
+
+
+@pytest.mark.parametrize("command", _every_command())
 def test_every_command_of_the_readme_runs(command: str, tmp_path: Path, cache: Path) -> None:
     """As written; a training command with its length cut, or as a plan where it needs what this machine lacks."""
     words = command.split()[1:]

@@ -97,7 +97,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", STUDIES)
+#: Run by default, with one model and with several; the others differ in a setting or two and are slow together.
+FIRST = {"paper", "scaling"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in STUDIES]
+)
 def test_a_study_runs_from_plan_to_pdf(name: str, root: Path, miniature: Path) -> None:
     workspace = Workspace(root, root)
     overrides = {} if name == "parameters" else SMALL | OVERRIDES.get(name, {})
