@@ -53,6 +53,11 @@ class OutOfMemoryError(ResourceError):
     """A device whose memory did not suffice for its work."""
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, without the advice that may go on for pages below; its name where it is silent."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def fetch_hint(arguments: str, option: str) -> str:
     """How to get a model or data that is missing, as a sentence that an error ends with.
 

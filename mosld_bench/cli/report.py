@@ -42,9 +42,9 @@ def say_whose_place(
 ) -> None:
     """Say where a report of ``trials`` has taken the place of another: that of the whole study as its ``file`` says."""
     whole = Study.load(file)
-    if whole.name == declared.name and {trial.id for trial in whole.plan(workspace, include_paths)} != {
-        trial.id for trial in trials
-    }:
+    if whole == declared or whole.name != declared.name:  # known without a plan, which reads all local data
+        return
+    if {trial.id for trial in whole.plan(workspace, include_paths)} != {trial.id for trial in trials}:
         say(
             f"It is of {counted(len(trials), 'trial')} that the options ask for, and stands where that of the whole "
             f"study does: --to DIR or --name NAME keeps them apart."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.embedded import MODEL_DIR
-from mosld_bench.errors import ModelError, fetch_hint
+from mosld_bench.errors import ModelError, fetch_hint, first_line
 from mosld_bench.inputs.source_note import check_revision, read_note
 from mosld_bench.spec.model_folder import MODEL_FILES as MODEL_FILES
 from mosld_bench.spec.model_folder import content_digest
@@ -159,8 +159,7 @@ def _read(auto: Any, spec: ModelSpec, model_root: Path | None, *, weights: bool 
             warnings.simplefilter("ignore", FutureWarning)
             return auto.from_pretrained(location, trust_remote_code=False, **revision, **options)
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise _cannot_load(spec, first) from error
+        raise _cannot_load(spec, first_line(error)) from error
 
 
 def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from mosld_bench.errors import ResourceError
+from mosld_bench.errors import ResourceError, first_line
 from mosld_bench.records.record import Outcome
 from mosld_bench.run.checks import local_gpus
 from mosld_bench.run.executor import Ended, RunWatcher, WorkerDeath, dispatch
@@ -74,7 +74,7 @@ class RayExecutor:
             self._ray.init(address="local", include_dashboard=False, **machine, **_QUIET)
         except (OSError, RuntimeError, ValueError) as error:
             raise ResourceError(
-                f"Ray does not start on this machine ({type(error).__name__}: {_first_line(error)}). Its files go to "
+                f"Ray does not start on this machine ({type(error).__name__}: {first_line(error)}). Its files go to "
                 f"{self._temp.path}, below TMPDIR. --executor inline needs no Ray."
             ) from error
         return gpus, cpus
@@ -86,7 +86,7 @@ class RayExecutor:
             self._ray.init(address=address, **_QUIET)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ResourceError(
-                f"No Ray cluster answers at --ray-address {address}: {_first_line(error)} If it is up, it may ask for "
+                f"No Ray cluster answers at --ray-address {address}: {first_line(error)} If it is up, it may ask for "
                 f"a token: set RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its head node."
             ) from error
         present = self._ray.cluster_resources()
@@ -95,11 +95,6 @@ class RayExecutor:
             if asked is not None and asked > there:
                 raise ResourceError(f"{option} {asked} was asked for, but the Ray cluster has {there:g}.")
         return (gpus if self._gpus is None else self._gpus), (cpus if self._cpus is None else self._cpus)
-
-
-def _first_line(error: BaseException) -> str:
-    """What an error of Ray says, without the advice that goes on for pages below."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def worker_count(resources: Resources, *, gpus: float, cpus: float, trials: int) -> int:

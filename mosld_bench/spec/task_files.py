@@ -188,21 +188,11 @@ def leaves(value: Any) -> Iterator[str]:
 
 def _data(config: dict[str, Any], folder: Path) -> Iterator[tuple[Path, bool]]:
     """Every local data file that a definition reads, and whether its path names this one file."""
-
-    def of(value: Any) -> Iterator[tuple[Path, bool]]:
-        if isinstance(value, dict):
-            for item in value.values():
-                yield from of(item)
-        elif isinstance(value, list):
-            for item in value:
-                yield from of(item)
-        elif value is not None:
-            found = data_files({"dataset_kwargs": {**options, "data_files": value}}, folder)
-            yield from ((Path(file), not isinstance(found, list)) for file in _as_list(found) if Path(file).is_file())
-
     options = config.get("dataset_kwargs") or {}
     if "data_files" in options:
-        yield from of(options["data_files"])
+        for path in leaves(options["data_files"]):
+            found = data_files({"dataset_kwargs": {**options, "data_files": path}}, folder)
+            yield from ((Path(file), not isinstance(found, list)) for file in _as_list(found) if Path(file).is_file())
     elif whole := data_dir(config, folder) or data_set_folder(config, folder):
         yield from ((file, False) for file in files_in(whole))
 

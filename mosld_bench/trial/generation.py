@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, StoppingCriteria
 
 from mosld_bench.compat.transformers import cache_argument, growing_cache, own_generation_config
-from mosld_bench.errors import BenchError, OutOfMemoryError, UnknownNameError
+from mosld_bench.errors import BenchError, OutOfMemoryError, UnknownNameError, first_line
 from mosld_bench.inputs.encoding import pad_token
 from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.trial.device import is_out_of_memory
@@ -318,10 +318,9 @@ def _room(model: nn.Module) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OutOfMemoryError(
-            f"The memory of {device_and_dtype(model)[0].type} does not suffice to write answers ({first}). Lower "
-            f"max_gen_toks of the task, or run fewer trials side by side."
+            f"The memory of {device_and_dtype(model)[0].type} does not suffice to write answers ({first_line(error)}). "
+            f"Lower max_gen_toks of the task, or run fewer trials side by side."
         ) from error
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mosld_bench.compat.peft import learned_prompt
 from mosld_bench.compat.transformers import KeptPrefix, growing_cache, with_cache
-from mosld_bench.errors import OutOfMemoryError
+from mosld_bench.errors import OutOfMemoryError, first_line
 from mosld_bench.inputs.encoding import Request
 from mosld_bench.trial.batching import cut
 from mosld_bench.trial.device import is_out_of_memory
@@ -164,15 +164,11 @@ def _may_refuse(model: nn.Module) -> Iterator[None]:
     except (AttributeError, TypeError, ValueError, RuntimeError, IndexError, MemoryError) as error:
         if is_out_of_memory(error):
             raise OutOfMemoryError(
-                f"The memory of {device_and_dtype(model)[0].type} does not suffice to score ({_first_line(error)}). "
+                f"The memory of {device_and_dtype(model)[0].type} does not suffice to score ({first_line(error)}). "
                 f"Lower resources.score_tokens or resources.score_width (--set resources.score_tokens=2048), or run "
                 f"fewer trials side by side."
             ) from error
-        raise CannotPackError(f"{type(error).__name__}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CannotPackError(f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def _inputs(
