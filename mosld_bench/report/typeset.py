@@ -113,8 +113,10 @@ def body_size(trial: Callable[[str, Sheet], Sheet]) -> tuple[str, Sheet]:
     """
     size, smaller = SIZES
     sheet = settled(lambda known: trial(size, known))
-    if sheet.page > 1 and sheet.filled < _NEARLY_EMPTY and trial(smaller, sheet).page < sheet.page:
-        return smaller, settled(lambda known: trial(smaller, known), sheet)
+    if sheet.page > 1 and sheet.filled < _NEARLY_EMPTY:
+        saving = settled(lambda known: trial(smaller, known), sheet)
+        if saving.page < sheet.page:
+            return smaller, saving
     return size, sheet
 
 
