@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +32,17 @@ from mosld_bench.records.record import Outcome, Record
 from mosld_bench.spec.trial import PlannedTrial, Trial
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mosld_bench.spec.study import Study
 
 
 _MOST_OVERLAPS = 8  # choices of tasks and items whose overlaps a study keeps
+
+
+def no_items(trial: Trial) -> pd.DataFrame | None:
+    """The items of a trial where none are at hand."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ class Sources:
 
     ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error;
     ``other_overlaps``: whether overlaps are noted, but of other tasks or items than the study has now. ``outdated``:
-    ids of trials whose record other code of its method made than is here now.
+    ids of trials whose record other code of its method made than is here now. ``items``: reads the items of a trial
+    (`records/items.py`); None where there are none.
     """
 
     records: tuple[Record, ...] = ()
@@ -55,6 +63,7 @@ class Sources:
     profile: Profile | None = None
     published: Published | None = None
     outdated: frozenset[str] = frozenset()
+    items: Callable[[Trial], pd.DataFrame | None] = no_items
 
 
 class Store:
@@ -235,6 +244,7 @@ class Store:
             other_overlaps=bool(noted) and not matching,
             profile=self.profile(study.name),
             published=published,
+            items=self.items,
         )
 
     def check_writable(self, study: str) -> None:
