@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from mosld_bench.errors import BadFileError, BenchError
+from mosld_bench.records.items import read_items
 from mosld_bench.records.overlap import Overlap, Overlaps
 from mosld_bench.records.profile import Profile
 from mosld_bench.records.published import Published
@@ -84,6 +85,9 @@ class Store:
         """Where `mosld-bench profile` leaves what it measured, and where a report finds it."""
         return self.results / study / "profile.json"
 
+    def _items_file(self, trial: Trial) -> Path:
+        return self.folder(trial) / "items.parquet"
+
     def _overlap_file(self, study: str) -> Path:
         return self.results / study / "overlap.json"
 
@@ -99,7 +103,9 @@ class Store:
             replace_file(folder / "failure.json", text)
             return folder
         if outcome.items is not None:
-            replace_file(folder / "items.parquet", outcome.items.to_parquet(index=False, compression="zstd"))
+            replace_file(
+                self._items_file(outcome.record.trial), outcome.items.to_parquet(index=False, compression="zstd")
+            )
         shutil.rmtree(folder / "adapter", ignore_errors=True)  # of the record before
         for name, content in (outcome.adapter or {}).items():
             (folder / "adapter").mkdir(exist_ok=True)
@@ -162,6 +168,14 @@ class Store:
         """
         for path in sorted(self.results.glob(f"{glob.escape(study) if study else '*'}/*/record.json")):
             yield _read_record(path)
+
+    def items(self, trial: Trial) -> pd.DataFrame | None:
+        """The outcome of every item of the trial, as `read_items` gives it; None where there is no file.
+
+        Raises BadFileError for a file that holds no items.
+        """
+        path = self._items_file(trial)
+        return read_items(path) if path.exists() else None
 
     def failures(self, study: str) -> dict[str, str]:
         """Trial id -> the last line of its error, of every trial that failed when it was last run.
