@@ -1,8 +1,8 @@
 """Evidence: what rows answered item by item, and the estimates that are made of it.
 
-The one place where records, seeds and items become the arrays of `stats.py`. A task whose items are not at hand, or whose
-number is no mean over items, is compared by its numbers alone; the interval then leaves out the choice of items, and
-says so (`Estimate.of_items`).
+The one place where records, seeds and items become the arrays of `stats.py`. A task whose items are not at hand, or
+whose number is no mean over items, is compared by its numbers alone; the interval then leaves out the choice of items,
+and says so (`Estimate.of_items`).
 """
 
 from __future__ import annotations
@@ -64,9 +64,7 @@ class Evidence:
         tasks = self.tasks_of(of)
         answers = [self.answers(row, task, metric) for task in tasks]
         seeds = reduce(set.intersection, (set(of_task) for of_task in answers)) if answers else set()
-        return {
-            seed: float(np.mean([np.mean(of_task[seed].values) for of_task in answers])) for seed in sorted(seeds)
-        }
+        return {seed: float(np.mean([np.mean(of_task[seed].values) for of_task in answers])) for seed in sorted(seeds)}
 
     def tasks_of(self, of: Domain | str) -> tuple[str, ...]:
         """The tasks of a domain, or the task itself."""
@@ -208,11 +206,9 @@ class Evidence:
         known = [count * items.within for items, count in self._pairs(pool, of, metric) if items.within is not None]
         return float(np.mean(known)) if known else None
 
-    def _pairs(
-        self, pool: Sequence[Row], of: Domain | str, metric: str | None
-    ) -> list[tuple[stats.ItemNoise, int]]:
+    def _pairs(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> list[tuple[stats.ItemNoise, int]]:
         """Of every two rows with two common seeds or more, the noise of items in their difference, and these seeds."""
-        key = *(row.key for row in pool), of, metric
+        key = *(row.key for row in pool), isinstance(of, Domain), of, metric
         if key not in self._of_pairs:
             pairs = self._of_pairs[key] = []
             for row, other in combinations(pool, 2):

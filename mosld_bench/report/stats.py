@@ -88,9 +88,9 @@ def noisier(means: npt.ArrayLike, row: int) -> float | None:
     """p of the F test that a row of ``means`` (rows × seeds) has no larger a variance over seeds than the others.
 
     The row's variance is taken about the mean of the others at the same seed, as in Grubbs' estimator (1948): with M
-    rows, F = var(row - mean of others) (M-1)/M over the others' own MS, on S-1 and (M-2)(S-1) degrees of freedom. Of the
-    rows with two seeds or more, over the seeds that all of these have; None where the row is none of them, they are
-    fewer than three, or their common seeds fewer than two.
+    rows, F = var(row - mean of others) (M-1)/M over the others' own MS, on S-1 and (M-2)(S-1) degrees of freedom. Of
+    the rows with two seeds or more, over the seeds that all of these have; None where the row is none of them, they
+    are fewer than three, or their common seeds fewer than two.
     """
     table = np.asarray(means, dtype=np.float64)
     several = np.sum(~np.isnan(table), axis=1) >= 2
@@ -248,9 +248,9 @@ def difference(
     """A row minus another of its block: the estimator of the module's docstring.
 
     ``by_seed``: D_s, one value a common seed. ``items``: d by task, None where the items are not known; the interval
-    then leaves out their choice. ``noise``: that of the block. ``noisy``: whether one of the two rows scatters more than
-    the others (`noisier`), so that the pair's own variance takes the place of VS, with S - 1 degrees of freedom. A
-    single seed borrows VS = 2 MS, with X = max(0, VI - ``within``), ``within`` being the mean of S·VE over the pairs
+    then leaves out their choice. ``noise``: that of the block. ``noisy``: whether one of the two rows scatters more
+    than the others (`noisier`), so that the pair's own variance takes the place of VS, with S - 1 degrees of freedom.
+    A single seed borrows VS = 2 MS, with X = max(0, VI - ``within``), ``within`` being the mean of S·VE over the pairs
     that have seeds. Where the block's noise is not known the interval is of the items alone.
     """
     values = np.asarray(by_seed, dtype=np.float64)

@@ -175,7 +175,11 @@ class _Layout:
         """The rows of a block; of the means, the best is bold and those that are tied with it are marked."""
         if self.analysis.unlike(Domain.IN):
             tasks = set(self._tasks_in(Domain.IN))
-            best_on = {task: {row.key for row in self.analysis.best_on(condition, task)} for task in tasks}
+            best_on = {
+                t: {b.key}
+                for t in tasks
+                if self.analysis.leads(condition, t) and (b := self.analysis.best(condition, t))
+            }
             return [self._line(row, best_on={t for t in tasks if row.key in best_on[t]}) for row in rows]
         if not self.means:
             return [self._line(row) for row in rows]
