@@ -133,7 +133,7 @@ class Evidence:
         )
         return stats.difference(
             [ours[seed] - theirs[seed] for seed in seeds],
-            self._items(row, other, of, seeds, metric),
+            self._aligned(row, of, seeds, metric, minus=other),
             stats.seed_noise(table),
             within=self._within(pool, of, metric) if len(seeds) == 1 else None,
             noisy=noisy,
@@ -146,21 +146,9 @@ class Evidence:
         ours, theirs = self.by_seed(row, of, metric), self.by_seed(base, of, metric)
         if not ours or not theirs:
             return None
-        level = next(iter(theirs.values()))
-        seeds = sorted(ours)
-        items = []
-        for task in self.tasks_of(of):
-            trained, untrained = self.answers(row, task, metric), self.answers(base, task, metric)
-            if not untrained or any(seed not in trained for seed in seeds):
-                items = []
-                break
-            items.append(_minus([trained[seed] for seed in seeds], [next(iter(untrained.values()))] * len(seeds)))
-        return stats.alone(
-            [ours[seed] - level for seed in seeds],
-            items or None,
-            borrowed=stats.spread_of_rows(_table([self.by_seed(member, of, metric) for member in pool])),
-            within=self._within(pool, of, metric) if len(seeds) == 1 else None,
-        )
+        level, seeds = next(iter(theirs.values())), sorted(ours)
+        items = self._aligned(row, of, seeds, metric, minus=base)
+        return self._alone([ours[seed] - level for seed in seeds], items, of, pool, metric)
 
     def between_settings(
         self, row: Row, other: Row, of: Domain | str, metric: str | None = None
@@ -170,7 +158,7 @@ class Evidence:
         seeds = sorted(ours.keys() & theirs.keys())
         if not seeds:
             return None
-        return stats.alone([ours[s] - theirs[s] for s in seeds], self._items(row, other, of, seeds, metric))
+        return stats.alone([ours[s] - theirs[s] for s in seeds], self._aligned(row, of, seeds, metric, minus=other))
 
     def mean(self, row: Row, of: Domain | str, pool: Sequence[Row], metric: str | None = None) -> stats.Estimate | None:
         """A row's own mean; None without a score."""
@@ -178,19 +166,21 @@ class Evidence:
         if not ours:
             return None
         seeds = sorted(ours)
-        items = []
-        for task in self.tasks_of(of):
-            answers = self.answers(row, task, metric)
-            if any(seed not in answers for seed in seeds):
-                items = []
-                break
-            items.append(_stacked([answers[seed] for seed in seeds]))
-        return stats.alone(
-            [ours[seed] for seed in seeds],
-            items or None,
-            borrowed=stats.spread_of_rows(_table([self.by_seed(member, of, metric) for member in pool])),
-            within=self._within(pool, of, metric) if len(seeds) == 1 else None,
-        )
+        items = self._aligned(row, of, seeds, metric)
+        return self._alone([ours[seed] for seed in seeds], items, of, pool, metric)
+
+    def _alone(
+        self,
+        by_seed: Sequence[float],
+        items: Sequence[stats.TaskItems] | None,
+        of: Domain | str,
+        pool: Sequence[Row],
+        metric: str | None,
+    ) -> stats.Estimate:
+        """What does not cancel the common effect of seeds; a single seed borrows from the rows of ``pool``."""
+        table = _table([self.by_seed(member, of, metric) for member in pool])
+        within = self._within(pool, of, metric) if len(by_seed) == 1 else None
+        return stats.alone(by_seed, items, borrowed=stats.spread_of_rows(table), within=within)
 
     def pair_noise(self, pool: Sequence[Row], of: Domain | str, metric: str | None = None) -> stats.PairNoise | None:
         """What two rows of the block differ by through seeds and items; None where its seeds do not tell."""
@@ -213,21 +203,29 @@ class Evidence:
             pairs = self._of_pairs[key] = []
             for row, other in combinations(pool, 2):
                 seeds = sorted(self.by_seed(row, of, metric).keys() & self.by_seed(other, of, metric).keys())
-                items = self._items(row, other, of, seeds, metric) if len(seeds) > 1 else None
+                items = self._aligned(row, of, seeds, metric, minus=other) if len(seeds) > 1 else None
                 if items and (noise := stats.item_noise(items)):
                     pairs.append((noise, len(seeds)))
         return self._of_pairs[key]
 
-    def _items(
-        self, row: Row, other: Row, of: Domain | str, seeds: Sequence[int], metric: str | None
+    def _aligned(
+        self, row: Row, of: Domain | str, seeds: Sequence[int], metric: str | None, *, minus: Row | None = None
     ) -> list[stats.TaskItems] | None:
-        """The differences item by item, task by task; None where a task's items are not known for every seed."""
+        """The row's scores item by item, seed by seed and task by task, ``minus`` those of another row.
+
+        The untrained model, which has no seeds, has its one answer at each. None where a task's items are not known for
+        every seed.
+        """
         tasks = []
         for task in self.tasks_of(of):
-            ours, theirs = self.answers(row, task, metric), self.answers(other, task, metric)
-            if any(seed not in ours or seed not in theirs for seed in seeds):
+            ours = self.answers(row, task, metric)
+            theirs = self.answers(minus, task, metric) if minus is not None else {}
+            if minus is not None and minus.frozen:
+                theirs = dict.fromkeys(seeds, next(iter(theirs.values()))) if theirs else {}
+            if any(seed not in ours or (minus is not None and seed not in theirs) for seed in seeds):
                 return None
-            tasks.append(_minus([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]))
+            mine = [ours[seed] for seed in seeds]
+            tasks.append(_stacked(mine) if minus is None else _minus(mine, [theirs[seed] for seed in seeds]))
         return tasks or None
 
 
