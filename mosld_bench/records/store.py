@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,13 +41,19 @@ if TYPE_CHECKING:
 _MOST_OVERLAPS = 8  # choices of tasks and items whose overlaps a study keeps
 
 
+def no_items(trial: Trial) -> pd.DataFrame | None:
+    """The items of a trial where none are at hand."""
+    return None
+
+
 @dataclass(frozen=True)
 class Sources:
     """All that a report is made of beside the study and its plan.
 
     ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error;
     ``other_overlaps``: whether overlaps are noted, but of other tasks or items than the study has now. ``outdated``:
-    ids of trials whose record other code of its method made than is here now.
+    ids of trials whose record other code of its method made than is here now. ``items``: reads the items of a trial
+    (`records/items.py`); None where there are none.
     """
 
     records: tuple[Record, ...] = ()
@@ -58,6 +64,7 @@ class Sources:
     profile: Profile | None = None
     published: Published | None = None
     outdated: frozenset[str] = frozenset()
+    items: Callable[[Trial], pd.DataFrame | None] = no_items
 
 
 class Store:
@@ -251,6 +258,7 @@ class Store:
             other_overlaps=bool(noted) and not matching,
             profile=self.profile(study.name),
             published=published,
+            items=self.items,
         )
 
     def check_writable(self, study: str) -> None:
