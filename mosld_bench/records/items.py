@@ -60,8 +60,8 @@ def read_items(path: Path) -> pd.DataFrame:
     """A row an item and task, with all of `COLUMNS` and then those of metrics, whatever version wrote the file.
 
     What an old file lacks is derived where it follows: ``probability``, and ``acc,none`` of tasks whose score is that,
-    from ``logliks`` and ``target``. The rest is missing (NaN in columns of numbers, None in ``logliks`` and
-    ``option_lengths``); ``acc,none`` and ``acc_norm,none`` are always there. ``correct`` is of pandas' ``boolean``.
+    from ``logliks`` and ``target``. The rest is missing: NaN in columns of numbers, None in ``option_lengths``, NA in
+    ``correct``, which is of pandas' type ``boolean``. ``acc,none`` and ``acc_norm,none`` are always there.
 
     Raises BadFileError for a file that holds no items.
     """

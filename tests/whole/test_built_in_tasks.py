@@ -51,14 +51,10 @@ def loader(data_root: Path) -> Iterator[TaskLoader]:
     """One for all tests, for which lm-eval has these tasks alone: the index of them all takes a quarter of a minute."""
     folders = ("super_glue/boolq", "piqa", "siqa", "winogrande", "hellaswag", "lambada", "triviaqa", "gsm8k",
                "squad_completion", "squadv2")  # fmt: skip
-    all_tasks, below = tasks.TaskManager, Path(tasks.__file__).parent
-
-    def few_tasks(include_path: list[str], include_defaults: bool) -> Any:
-        built_in = [str(below / folder) for folder in folders] if include_defaults else []
-        return all_tasks(include_path=[*built_in, *include_path], include_defaults=False)
-
+    below = Path(tasks.__file__).parent
+    few_tasks = tasks.TaskManager(include_path=[str(below / folder) for folder in folders], include_defaults=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "TaskManager", few_tasks)
+        patch.setattr("mosld_bench.inputs.tasks._built_in_tasks", lambda: few_tasks)
         yield TaskLoader([], data_root)
 
 
