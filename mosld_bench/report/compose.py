@@ -37,10 +37,13 @@ def compose(analysis: Analysis, figures: Sequence[Plot | str]) -> Document:
 
 
 def _with_figures(section: Section, plots: Sequence[Plot], absent: Sequence[str]) -> Section:
-    """The section with its figures at its end."""
+    """The section with its figures at its end; but the results open with their first."""
     plots = [plot for plot in plots if plot.section == section.title]
-    text = [_figures_paragraph(plots, absent)] if section.title == _RESULTS else []
-    return replace(section, blocks=(*section.blocks, *text, *map(_figure, plots)))
+    figures = [_figure(plot) for plot in plots]
+    if section.title != _RESULTS:
+        return replace(section, blocks=(*section.blocks, *figures))
+    text = _figures_paragraph(plots, absent)
+    return replace(section, blocks=(*figures[:1], *section.blocks, text, *figures[1:]))
 
 
 def _figures_paragraph(plots: Sequence[Plot], absent: Sequence[str]) -> Paragraph:

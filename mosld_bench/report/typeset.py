@@ -16,7 +16,7 @@ from mosld_bench.report.document import Document
 from mosld_bench.report.figures.plot import Plot
 
 FACE = "Libertinus Serif"  # typst carries it
-SIZES = ("9.5", "8.8")  # of the body text, in points
+SIZES = ("9.5", "8.7")  # of the body text, in points; what is smaller goes with it
 _TEMPLATE = Path(__file__).with_name("report.typ")
 _NEARLY_EMPTY = 0.4  # of a page's two columns
 _MOST_TRIALS = 8  # of one sheet
@@ -114,7 +114,7 @@ def body_size(trial: Callable[[str, Sheet], Sheet]) -> tuple[str, Sheet]:
     size, smaller = SIZES
     sheet = settled(lambda known: trial(size, known))
     if sheet.page > 1 and sheet.filled < _NEARLY_EMPTY:
-        saving = settled(lambda known: trial(smaller, known), sheet)
+        saving = settled(lambda known: trial(smaller, known), sheet._replace(heights={}))
         if saving.page < sheet.page:
             return smaller, saving
     return size, sheet

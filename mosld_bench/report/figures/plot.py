@@ -28,6 +28,7 @@ class Plot:
         """Write ``NAME.pdf`` and ``NAME.png`` into ``folder``; the same analysis gives the same bytes."""
         with report_style():
             self.figure.savefig(folder / f"{self.name}.pdf", metadata={"CreationDate": None})
+            self.figure.set_layout_engine("none")  # the layout that was found is kept: finding it takes its time
             self.figure.savefig(folder / f"{self.name}.png", metadata={"Software": None})
 
     def write_svg(self, path: Path, typeface: str) -> None:

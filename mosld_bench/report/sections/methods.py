@@ -40,13 +40,16 @@ def _recipe_table(analysis: Analysis, recipes: Sequence[Recipe]) -> Table:
     sized: dict[str, dict[str, None]] = {}  # recipe -> the parameters that a budget has set, of any row
     for row in analysis.trained:
         sized.setdefault(row.recipe.name, {}).update(dict.fromkeys(knobs(row)))
-    lines, numbers = [], []
+    lines: list[Line] = []
+    numbers = []
     for recipe in recipes:
         where, knob = _where(recipe), ", ".join(key.replace("_", " ") for key in sized.get(recipe.name, ()))
+        about = recipe.about or f"The method {recipe.method} with the settings of the recipe {recipe.name}."
+        text = " ".join([about, *([f"In {where}."] if where else []), *([f"Sized by {knob}."] if knob else [])])
         scale, deviations = f"{recipe.learning_rate_scale:g}", len(recipe.deviations)
-        lines.append(
-            Line.of(recipe.title, _about(recipe), where or MISSING, knob or MISSING, scale, str(deviations or MISSING))
-        )
+        paper = f" [{recipe.paper}]" if recipe.paper else ""
+        lines.append(Line.heading(recipe.title + paper, ruled=bool(lines)))
+        lines.append(Line.of(text, scale, str(deviations or MISSING)))
         numbers.append(
             {
                 "recipe": recipe.name,
@@ -60,24 +63,12 @@ def _recipe_table(analysis: Analysis, recipes: Sequence[Recipe]) -> Table:
         )
     return Table(
         "recipes",
-        "The recipes: what is trained and where, the parameters that set its size, the factor on the study's learning "
-        "rate, and how many deviations from its paper are listed under Deviations.",
-        (
-            Column("Method", "left"),
-            Column("What is trained", "wrap"),
-            *(Column(title, "left") for title in ("Where", "Sized by")),
-            *map(Column, ("lr ×", "Dev.")),
-        ),
+        "The recipes: what is trained, in which modules, and the parameters that set its size; the factor on the "
+        "study's learning rate; how many deviations from its paper are listed under Deviations.",
+        (Column("What is trained, and where", "wrap"), *map(Column, ("lr ×", "Dev."))),
         tuple(lines),
         pd.DataFrame(numbers),
-        wide=True,
     )
-
-
-def _about(recipe: Recipe) -> str:
-    """The recipe's own text and the paper that it is from."""
-    source = f" [{recipe.paper}]" if recipe.paper else ""
-    return (recipe.about or f"The method {recipe.method} with the settings of the recipe {recipe.name}.") + source
 
 
 def _where(recipe: Recipe) -> str:
