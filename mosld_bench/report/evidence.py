@@ -50,6 +50,7 @@ class Evidence:
     _read: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
     _of_rows: dict[tuple[RowKey, str, str | None], dict[int, Answers]] = field(default_factory=dict)
     _of_pairs: dict[tuple[Any, ...], list[tuple[stats.ItemNoise, int]]] = field(default_factory=dict)
+    _differences: dict[tuple[Any, ...], stats.Estimate | None] = field(default_factory=dict)
 
     # What a row scored
 
@@ -121,8 +122,15 @@ class Evidence:
         self, row: Row, other: Row, of: Domain | str, pool: Sequence[Row], metric: str | None = None
     ) -> stats.Estimate | None:
         """``row`` minus ``other``, two rows of the block ``pool``; None where they have no seed in common."""
-        scores = [self.by_seed(member, of, metric) for member in pool]
-        table = _table(scores)
+        key = row.key, other.key, *(member.key for member in pool), isinstance(of, Domain), of, metric
+        if key not in self._differences:
+            self._differences[key] = self._difference(row, other, of, pool, metric)
+        return self._differences[key]
+
+    def _difference(
+        self, row: Row, other: Row, of: Domain | str, pool: Sequence[Row], metric: str | None
+    ) -> stats.Estimate | None:
+        table = self._scores(pool, of, metric)
         ours, theirs = self.by_seed(row, of, metric), self.by_seed(other, of, metric)
         seeds = sorted(ours.keys() & theirs.keys())
         if not seeds:
@@ -178,18 +186,27 @@ class Evidence:
         metric: str | None,
     ) -> stats.Estimate:
         """What does not cancel the common effect of seeds; a single seed borrows from the rows of ``pool``."""
-        table = _table([self.by_seed(member, of, metric) for member in pool])
+        table = self._scores(pool, of, metric)
         within = self._within(pool, of, metric) if len(by_seed) == 1 else None
         return stats.alone(by_seed, items, borrowed=stats.spread_of_rows(table), within=within)
 
+    def seed_noise(self, pool: Sequence[Row], of: Domain | str, metric: str | None = None) -> stats.SeedNoise | None:
+        """MS and ν of the rows of a block; None where its seeds do not tell."""
+        noise = stats.seed_noise(self._scores(pool, of, metric))
+        return noise if noise is not None and noise.known else None
+
     def pair_noise(self, pool: Sequence[Row], of: Domain | str, metric: str | None = None) -> stats.PairNoise | None:
         """What two rows of the block differ by through seeds and items; None where its seeds do not tell."""
-        noise = stats.seed_noise(_table([self.by_seed(member, of, metric) for member in pool]))
-        if noise is None or not noise.known:
+        noise = self.seed_noise(pool, of, metric)
+        if noise is None:
             return None
         pairs = self._pairs(pool, of, metric)
         seeds = max((count for _, count in pairs), default=1)
         return stats.pair_noise(noise, [items for items, count in pairs if count == seeds], seeds)
+
+    def _scores(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> stats.Floats:
+        """The rows' scores as rows × seeds, NaN where a row lacks a seed."""
+        return _table([self.by_seed(member, of, metric) for member in pool])
 
     def _within(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> float | None:
         """Mean of S·VE over the pairs of rows with two seeds or more; None without one."""
