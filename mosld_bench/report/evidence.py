@@ -168,14 +168,28 @@ class Evidence:
             return None
         return stats.alone([ours[s] - theirs[s] for s in seeds], self._aligned(row, of, seeds, metric, minus=other))
 
-    def mean(self, row: Row, of: Domain | str, pool: Sequence[Row], metric: str | None = None) -> stats.Estimate | None:
-        """A row's own mean; None without a score."""
+    def mean(
+        self,
+        row: Row,
+        of: Domain | str,
+        pool: Sequence[Row],
+        metric: str | None = None,
+        *,
+        other_items: bool = True,
+    ) -> stats.Estimate | None:
+        """A row's own mean; None without a score. ``other_items``: whether it stands for other items than these."""
         ours = self.by_seed(row, of, metric)
         if not ours:
             return None
         seeds = sorted(ours)
-        items = self._aligned(row, of, seeds, metric)
+        items = self._aligned(row, of, seeds, metric) if other_items else None
         return self._alone([ours[seed] for seed in seeds], items, of, pool, metric)
+
+    def item_noise(self, row: Row, of: Domain | str, metric: str | None = None) -> stats.ItemNoise | None:
+        """What the choice of items moves a row's own mean by; None where its items are not at hand."""
+        seeds = sorted(self.by_seed(row, of, metric))
+        items = self._aligned(row, of, seeds, metric) if seeds else None
+        return stats.item_noise(items) if items else None
 
     def _alone(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -15,10 +16,13 @@ from mosld_bench.report.rows import RowKey
 from mosld_bench.report.sections.results.marks import (
     basis_legend,
     basis_mark,
+    common_basis,
+    common_marks,
     marks_in,
     verdict_legend,
     verdict_mark,
     verdict_words,
+    without,
 )
 from mosld_bench.report.sections.results.pages import in_pages
 from mosld_bench.report.stats import Estimate
@@ -26,6 +30,7 @@ from mosld_bench.report.table import Cell, Column, Line, Table
 from mosld_bench.spec.trial import Condition, Domain
 
 _TASKS_A_TABLE = 8
+NO_INTERVALS = ". There is neither an interval nor a test, for want of seeds and of items."
 
 
 def differences_tables(analysis: Analysis) -> list[Table]:
@@ -80,32 +85,35 @@ def _tables(
     if not comparisons:
         return []
     domains = [domain for domain in analysis.domains if any(c.of == domain for c in comparisons)]
+    common = common_marks([basis_mark(c.difference, shared=shared) for c in comparisons])
+    intervals = any(c.difference.low is not None for c in comparisons)
+    tested = any(c.difference.of_methods for c in comparisons)
+    heads = [
+        Column("difference"),
+        *([Column("p")] if intervals else []),
+        *([Column("verdict", "left")] if tested else []),
+    ]
 
     def cells(comparison: Comparison | None) -> list[Cell]:
         if comparison is None:
-            return [Cell(MISSING)] * 3
+            return [Cell(MISSING)] * len(heads)
         delta = comparison.difference
-        text = difference_text(comparison.scale, delta)
-        return [
-            Cell(text, mark=basis_mark(delta, shared=shared)),
+        mark = without(basis_mark(delta, shared=shared), common) if intervals else ""
+        verdict = comparison.verdict if delta.of_methods else MISSING
+        told = [
+            Cell(difference_text(comparison.scale, delta), mark=mark),
             Cell(p_value(comparison.adjusted)),
-            Cell(comparison.verdict if delta.of_methods else MISSING),
+            Cell(verdict),
         ]
+        return told[: len(heads)]
 
-    columns = [Column("Method", "left")]
-    for domain in domains:
-        columns += [
-            Column("difference", group=domain.label),
-            Column("p", group=domain.label),
-            Column("verdict", "left", group=domain.label),
-        ]
+    columns = [Column("Method", "left"), *(replace(head, group=domain.label) for domain in domains for head in heads)]
     blocks = _blocks(comparisons, domains, cells)
-    intervals = any(c.difference.low is not None for c in comparisons)
-    caption = (
-        f"{subject}{_units(analysis, comparisons)}"
-        f"{f', with its 95 % interval; {correction}' if intervals else ''}."
-        f"{verdict_words(analysis, {c.verdict for c in comparisons})}"
-        f"{basis_legend(marks_in(line for lines in blocks for line in lines))}"
+    caption = f"{subject}{_units(analysis, comparisons)}" + (
+        f", with its 95 % interval; {correction}.{verdict_words(analysis, comparisons)}"
+        f"{basis_legend(marks_in(line for lines in blocks for line in lines), common)}"
+        if intervals
+        else NO_INTERVALS
     )
     wide = len(columns) > 5
     return in_pages(Table(name, caption, tuple(columns), (), comparison_frame(comparisons), wide=wide), blocks)
@@ -133,12 +141,14 @@ def task_tables(analysis: Analysis) -> list[Table]:
 def _task_tables(
     analysis: Analysis, name: str, tasks: Sequence[str], comparisons: Sequence[Comparison], frame: pd.DataFrame | None
 ) -> list[Table]:
+    common = common_basis(comparisons)
+
     def cells(comparison: Comparison | None) -> list[Cell]:
         if comparison is None:
             return [Cell(MISSING)]
         scale, delta = comparison.scale, comparison.difference
-        text = scale.text(delta.mean, sign=True)
-        return [Cell(text, scale.spread(delta.mean, delta.half_width), mark=verdict_mark(comparison))]
+        text, mark = scale.text(delta.mean, sign=True), without(verdict_mark(comparison), common)
+        return [Cell(text, scale.spread(delta.mean, delta.half_width), mark=mark)]
 
     blocks = _blocks(comparisons, tasks, cells)
     marks = marks_in(line for lines in blocks for line in lines)
@@ -149,10 +159,14 @@ def _task_tables(
         for task, title in zip(tasks, titles, strict=True)
     ]
     intervals = any(c.difference.low is not None for c in comparisons)
-    caption = (
+    subject = (
         f"{analysis.measure.capitalize()} by task minus that of {analysis.reference}{_units(analysis, comparisons)}"
-        f"{'; ± half the 95 % interval' if intervals else ''}."
-        f"{verdict_legend(analysis, marks, 'the rows and tasks of a block and domain')}{basis_legend(marks)}"
+    )
+    caption = subject + (
+        f"; ± half the 95 % interval.{verdict_legend(analysis, marks, 'the rows and tasks of a block and domain')}"
+        f"{basis_legend(marks, common)}"
+        if intervals
+        else NO_INTERVALS
     )
     wide = len(columns) > 4
     return in_pages(Table(name, caption, (Column("Method", "left"), *columns), (), frame, wide=wide), blocks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mosld_bench.report.analysis import Analysis, Comparison, Verdict
@@ -14,7 +14,7 @@ from mosld_bench.spec.trial import Condition, Domain
 
 TIED = "†"
 WITHOUT_ITEMS = "*"
-_VERDICTS = {Verdict.BETTER: "↑", Verdict.WORSE: "↓", Verdict.EQUAL: "≈"}
+_VERDICTS: Mapping[str, str] = {Verdict.BETTER: "↑", Verdict.WORSE: "↓", Verdict.EQUAL: "≈"}
 _BASES = {Basis.BORROWED: "‡", Basis.OWN: "§", Basis.MODELS: "¶"}
 _BASIS_LEGENDS = {
     Basis.BORROWED: "with the seed noise of other rows, for want of its own",
@@ -39,7 +39,7 @@ class Standing:
     @property
     def mark(self) -> str:
         """† where it is tied, and the mark of its verdict."""
-        return (TIED if self.tied else "") + next((m for v, m in _VERDICTS.items() if v == self.verdict), "")
+        return (TIED if self.tied else "") + _VERDICTS.get(self.verdict, "")
 
 
 def standings(analysis: Analysis, condition: Condition, of: Domain | str) -> dict[RowKey, Standing]:
@@ -59,8 +59,15 @@ def standings(analysis: Analysis, condition: Condition, of: Domain | str) -> dic
 
 
 def verdict_mark(comparison: Comparison) -> str:
-    """↑ better, ↓ worse, ≈ equal, whichever direction is the better one; ¶ where nothing is said of methods."""
-    return _VERDICTS.get(comparison.verdict, "" if comparison.difference.of_methods else _BASES[Basis.MODELS])
+    """↑ better, ↓ worse, ≈ equal, whichever direction is the better one; ¶ where nothing is said of methods.
+
+    And * where the interval leaves out the choice of items.
+    """
+    return _VERDICTS.get(comparison.verdict, "") + _unusual(comparison.difference)
+
+
+def _unusual(estimate: Estimate) -> str:
+    return ("" if estimate.of_methods else _BASES[Basis.MODELS]) + ("" if estimate.of_items else WITHOUT_ITEMS)
 
 
 def basis_mark(estimate: Estimate, *, shared: bool = True) -> str:
@@ -72,6 +79,22 @@ def basis_mark(estimate: Estimate, *, shared: bool = True) -> str:
     return basis + ("" if estimate.of_items else WITHOUT_ITEMS)
 
 
+def common_marks(marks: Sequence[str]) -> str:
+    """The marks that every one of these cells has: they are told once, and not marked."""
+    first, *rest = marks or [""]
+    return "".join(mark for mark in first if all(mark in others for others in rest))
+
+
+def common_basis(comparisons: Iterable[Comparison]) -> str:
+    """Of the marks of `verdict_mark` that say what an interval rests on, those that all of these have."""
+    return common_marks([_unusual(comparison.difference) for comparison in comparisons])
+
+
+def without(mark: str, common: str) -> str:
+    """A cell's marks without those that all have."""
+    return "".join(character for character in mark if character not in common)
+
+
 def marks_in(lines: Iterable[Line]) -> str:
     """Every mark of the cells, each once."""
     return "".join(dict.fromkeys(mark for line in lines for cell in line.cells for mark in cell.mark))
@@ -79,29 +102,28 @@ def marks_in(lines: Iterable[Line]) -> str:
 
 def verdict_legend(analysis: Analysis, marks: Collection[str], corrected_for: str = "") -> str:
     """What the marks of verdicts that occur mean: ' Beside LoRA: ↓ worse, ≈ equal within 1 point.'; else empty."""
-    words = {
-        Verdict.BETTER: "better",
-        Verdict.WORSE: "worse",
-        Verdict.EQUAL: f"equal within {margin_label(analysis.study.margin)}",
-    }
-    told = [f"{mark} {words[verdict]}" for verdict, mark in _VERDICTS.items() if mark in marks]
+    within = {Verdict.EQUAL.value: f" within {margin_label(analysis.study.margin)}"}
+    told = [f"{mark} {verdict}{within.get(verdict, '')}" for verdict, mark in _VERDICTS.items() if mark in marks]
     corrected = f" (corrected for {corrected_for})" if corrected_for and {"↑", "↓"} & set(marks) else ""
     return f" Beside {analysis.reference}{corrected}: {', '.join(told)}." if told else ""
 
 
-def basis_legend(marks: Collection[str]) -> str:
-    """What the other marks that occur mean."""
-    told = [f" {mark}: {_BASIS_LEGENDS[basis]}." for basis, mark in _BASES.items() if mark in marks]
-    if WITHOUT_ITEMS in marks:
-        told.append(f" {WITHOUT_ITEMS}: without the choice of items, which are not at hand.")
-    return "".join(told)
+def basis_legend(marks: Collection[str], common: str = "") -> str:
+    """What the other marks that occur mean, and what is so of all intervals (`common_marks`)."""
+    legends = {mark: _BASIS_LEGENDS[basis] for basis, mark in _BASES.items()}
+    legends[WITHOUT_ITEMS] = "without the choice of items, which are not at hand"
+    told = [f" {mark}: {text}." for mark, text in legends.items() if mark in marks]
+    of_all = [text for mark, text in legends.items() if mark in common]
+    return "".join(told) + (f" All intervals are {'; and '.join(of_all)}." if of_all else "")
 
 
-def verdict_words(analysis: Analysis, verdicts: Collection[Verdict]) -> str:
+def verdict_words(analysis: Analysis, comparisons: Sequence[Comparison]) -> str:
     """What the verdicts that occur mean, as a caption has them; empty where all speak for themselves."""
+    verdicts = {comparison.verdict for comparison in comparisons}
+    margins = any(comparison.margin is not None for comparison in comparisons)  # or equality could not be shown
     words = {
         Verdict.EQUAL: f"shown to differ by less than {margin_label(analysis.study.margin)} (two one-sided tests at "
         f"{LEVEL:g})",
-        Verdict.OPEN: "neither told apart nor shown equal",
+        Verdict.OPEN: "neither told apart nor shown equal" if margins else "not told apart",
     }
     return "".join(f" {verdict.capitalize()}: {text}." for verdict, text in words.items() if verdict in verdicts)

@@ -15,7 +15,14 @@ from mosld_bench.report.labels import MISSING, block_label, row_title
 from mosld_bench.report.rows import Row, RowKey
 from mosld_bench.report.sections.results.differences import difference_text, estimate_numbers
 from mosld_bench.report.sections.results.main_table import condition_numbers
-from mosld_bench.report.sections.results.marks import basis_legend, marks_in, verdict_legend, verdict_mark
+from mosld_bench.report.sections.results.marks import (
+    basis_legend,
+    common_basis,
+    marks_in,
+    verdict_legend,
+    verdict_mark,
+    without,
+)
 from mosld_bench.report.sections.results.pages import in_pages
 from mosld_bench.report.table import Cell, Column, Line, Table, score_cell
 from mosld_bench.spec.trial import Domain
@@ -68,9 +75,11 @@ def _scored(analysis: Analysis) -> Iterator[_Scored]:
 
 
 def _tables(analysis: Analysis, name: str, columns: Sequence[_Scored], frame: pd.DataFrame | None) -> list[Table]:
-    blocks = [[_line(row, columns) for row in analysis.frozen if row.records]]
+    compared = [comparison for column in columns for comparison in column.comparisons.values()]
+    common = common_basis(compared)
+    blocks = [[_line(row, columns, common) for row in analysis.frozen if row.records]]
     for condition, rows in analysis.blocks():
-        lines = [_line(row, columns) for row in rows if row.records]
+        lines = [_line(row, columns, common) for row in rows if row.records]
         blocks += [[Line.heading(block_label(condition), ruled=bool(blocks[-1])), *lines]] if lines else []
     marks = marks_in(line for lines in blocks for line in lines)
     heads = [Column("Method", "left"), Column("n")]
@@ -81,14 +90,10 @@ def _tables(analysis: Analysis, name: str, columns: Sequence[_Scored], frame: pd
     caption = (
         f"Beside {_primary(analysis)}, never in its place: {_about(columns)}. "
         f"Mean{_unit(columns)} ± one standard deviation over seeds"
-        f"{f', and the difference to {analysis.reference} with its 95 % interval' if _any_compared(columns) else ''}."
-        f"{verdict_legend(analysis, marks, 'the rows of a block')}{basis_legend(marks)}"
+        f"{f', and the difference to {analysis.reference} with its 95 % interval' if compared else ''}."
+        f"{verdict_legend(analysis, marks, 'the rows of a block')}{basis_legend(marks, common)}"
     )
     return in_pages(Table(name, caption, tuple(heads), (), frame, wide=len(heads) > 4), blocks)
-
-
-def _any_compared(columns: Sequence[_Scored]) -> bool:
-    return any(column.comparisons for column in columns)
 
 
 def _primary(analysis: Analysis) -> str:
@@ -114,30 +119,22 @@ def _unit(columns: Sequence[_Scored]) -> str:
     return f" ({'; '.join(f'{name}{heading}' for name, heading in headings.items())})"
 
 
-def _line(row: Row, columns: Sequence[_Scored]) -> Line:
+def _line(row: Row, columns: Sequence[_Scored], common: str) -> Line:
     cells = [Cell(row_title(row.recipe.title, row.condition)), Cell(str(row.n))]
     for column in columns:
         cells.append(score_cell(column.scale, *stats.mean_sd(column.by_seed[row.key])))
-        if column.comparisons:
-            comparison = column.comparisons.get(row.key)
-            cells.append(
-                Cell(difference_text(comparison.scale, comparison.difference), mark=verdict_mark(comparison))
-                if comparison
-                else Cell(MISSING if row.records and not row.frozen else "")
-            )
+        if comparison := column.comparisons.get(row.key):
+            text = difference_text(comparison.scale, comparison.difference)
+            cells.append(Cell(text, mark=without(verdict_mark(comparison), common)))
+        elif column.comparisons:
+            cells.append(Cell("" if row.frozen else MISSING))
     return Line(tuple(cells))
 
 
 def _frame(analysis: Analysis, columns: Sequence[_Scored]) -> pd.DataFrame:
     """A line a row, metric and domain."""
-    return pd.DataFrame(
-        [
-            _numbers(analysis, row, column)
-            for row in analysis.rows
-            for column in columns
-            if row.records and column.by_seed[row.key]
-        ]
-    )
+    scored = [(row, column) for row in analysis.rows for column in columns if column.by_seed[row.key]]
+    return pd.DataFrame([_numbers(analysis, row, column) for row, column in scored])
 
 
 def _numbers(analysis: Analysis, row: Row, column: _Scored) -> dict[str, Any]:

@@ -94,10 +94,8 @@ def _told(analysis: Analysis, condition: Condition) -> str:
     other = analysis.reference
     if not comparisons and (best := analysis.best(condition)):
         comparisons, other = analysis.against_best(condition), best.recipe.title
-    tested = [c for c in comparisons if c.verdict is not Verdict.UNTESTED]
-    if not tested:
-        few = "one seed" if all(len(row.by_seed()) < 2 for row in analysis.scored(condition)) else "so few seeds"
-        return f"With {few} a row nothing is said of methods."
+    if all(c.verdict is Verdict.UNTESTED for c in comparisons):
+        return "Nothing is said of methods, for want of seeds."
     words = {
         Verdict.BETTER: "better",
         Verdict.WORSE: "worse",
@@ -127,10 +125,21 @@ def _at_chance(analysis: Analysis, rows: Sequence[Row]) -> str:
 
 def _coverage(analysis: Analysis) -> str:
     """What the tests answer and what not."""
+    blocks = [condition for condition, _ in analysis.blocks()]
+    compared = [
+        c for of in analysis.compared() for condition in blocks for c in analysis.against_reference(condition, of)
+    ]
+    if any(c.difference.of_methods for c in compared):
+        judged = (
+            "A difference is judged by how it varies over the seeds and over the items that two rows have in common."
+        )
+    else:
+        judged = (
+            "For want of seeds a difference is one of the models that were trained, judged by how it varies over items."
+        )
     return (
-        "A difference is judged by how it varies over the seeds and over the items that two rows have in common. The "
-        "choice of tasks, of the base model and of learning rates is not in it. Intervals are of 95 %, each by itself; "
-        f"p is Holm's. “{METHOD}” has the method in exact words."
+        f"{judged} The choice of tasks, of the base model and of learning rates is not in it. Intervals are of 95 %, "
+        f"each by itself; p is Holm's. “{METHOD}” has the method in exact words."
     )
 
 
