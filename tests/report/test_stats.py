@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import random
 
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from mosld_bench.report import stats
 
@@ -27,6 +29,15 @@ def test_holm_by_hand() -> None:
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert stats.holm([0.9, None, 0.6]) == [1.0, None, 1.0]
     assert stats.holm([]) == []
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    draw = random.Random(0)
+    for _ in range(50):
+        values = [
+            draw.choice([0.0, 0.01, 1.0, draw.random(), draw.random() ** 4]) for _ in range(draw.randrange(1, 40))
+        ]
+        assert stats.holm(values) == pytest.approx(multipletests(values, method="holm")[1])
 
 
 def test_item_error_of_a_mean() -> None:

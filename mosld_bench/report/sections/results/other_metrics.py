@@ -76,6 +76,7 @@ def _scored(analysis: Analysis) -> Iterator[_Scored]:
 
 def _tables(analysis: Analysis, name: str, columns: Sequence[_Scored], frame: pd.DataFrame | None) -> list[Table]:
     compared = [comparison for column in columns for comparison in column.comparisons.values()]
+    intervals = any(comparison.difference.low is not None for comparison in compared)
     common = common_basis(compared)
     blocks = [[_line(row, columns, common) for row in analysis.frozen if row.records]]
     for condition, rows in analysis.blocks():
@@ -90,8 +91,9 @@ def _tables(analysis: Analysis, name: str, columns: Sequence[_Scored], frame: pd
     caption = (
         f"Beside {_primary(analysis)}, never in its place: {_about(columns)}. "
         f"Mean{_unit(columns)} ± one standard deviation over seeds"
-        f"{f', and the difference to {analysis.reference} with its 95 % interval' if compared else ''}."
-        f"{verdict_legend(analysis, marks, 'the rows of a block')}{basis_legend(marks, common)}"
+        f"{f', and the difference to {analysis.reference}' if compared else ''}"
+        f"{' with its 95 % interval' if intervals else ''}."
+        f"{verdict_legend(analysis, marks, 'the rows of a block')}{basis_legend(marks, common) if intervals else ''}"
     )
     return in_pages(Table(name, caption, tuple(heads), (), frame, wide=len(heads) > 4), blocks)
 
