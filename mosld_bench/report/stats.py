@@ -249,7 +249,8 @@ def difference(
 
     ``by_seed``: D_s, one value a common seed. ``items``: d by task, None where the items are not known; the interval
     then leaves out their choice. ``noise``: that of the block. ``noisy``: whether one of the two rows scatters more
-    than the others (`noisier`), so that the pair's own variance takes the place of VS, with S - 1 degrees of freedom.
+    than the others (`noisier`), so that the pair's own variance takes the place of VS, with S - 1 degrees of freedom,
+    unless its differences are equal by chance.
     A single seed borrows VS = 2 MS, with X = max(0, VI - ``within``), ``within`` being the mean of S·VE over the pairs
     that have seeds. Where the block's noise is not known the interval is of the items alone.
     """
@@ -257,8 +258,9 @@ def difference(
     seeds = len(values)
     if noise is None or not noise.known:
         return _of_models(values, items)
-    if noisy and seeds > 1:
-        of_seeds, freedom, basis = float(np.var(values, ddof=1)) / seeds, float(seeds - 1), Basis.OWN
+    own = float(np.var(values, ddof=1)) if noisy and seeds > 1 else 0.0
+    if own > _NO_NOISE:
+        of_seeds, freedom, basis = own / seeds, float(seeds - 1), Basis.OWN
     else:
         of_seeds, freedom = 2 * noise.mean_square / seeds, float(noise.freedom)
         basis = Basis.POOLED if seeds > 1 else Basis.BORROWED
