@@ -252,11 +252,14 @@ def difference(
     than the others (`noisier`), so that the pair's own variance takes the place of VS, with S - 1 degrees of freedom,
     unless its differences are equal by chance.
     A single seed borrows VS = 2 MS, with X = max(0, VI - ``within``), ``within`` being the mean of S·VE over the pairs
-    that have seeds. Where the block's noise is not known the interval is of the items alone.
+    that have seeds. Where the block's noise is not known the interval is of the items alone, unless the two rows answer
+    alike at every seed: their difference is 0, without error.
     """
     values = np.asarray(by_seed, dtype=np.float64)
     seeds = len(values)
     if noise is None or not noise.known:
+        if noise is not None and noise.freedom >= _LEAST_FREEDOM and seeds > 1 and _alike(items):
+            return Estimate(0.0, 0.0, float(noise.freedom), seeds, Basis.POOLED, True)
         return _of_models(values, items)
     own = float(np.var(values, ddof=1)) if noisy and seeds > 1 else 0.0
     if own > _NO_NOISE:
@@ -265,6 +268,11 @@ def difference(
         of_seeds, freedom = 2 * noise.mean_square / seeds, float(noise.freedom)
         basis = Basis.POOLED if seeds > 1 else Basis.BORROWED
     return _combined(values, of_seeds, freedom, basis, item_noise(items or ()), within)
+
+
+def _alike(items: Sequence[TaskItems] | None) -> bool:
+    """Whether no item tells the two rows apart."""
+    return bool(items) and not any(values.any() for values, _ in items or ())
 
 
 def alone(

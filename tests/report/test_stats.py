@@ -99,6 +99,19 @@ def test_a_row_that_scatters_more_but_moves_with_the_other_takes_the_pooled_nois
     assert (estimate.error, estimate.freedom) == pytest.approx((0.5**0.5, 0.25 / (0.25**2 / 8 + 0.25**2)))
 
 
+def test_a_block_of_two_rows_that_answer_alike_is_tested_and_differs_by_nothing() -> None:
+    same, noise = np.zeros((3, 4)), stats.seed_noise([[0.5, 0.25, 0.5], [0.5, 0.25, 0.5]])
+    assert noise is not None
+    assert (noise.mean_square, noise.freedom) == pytest.approx((0, 2))
+    estimate = stats.difference([0.0] * 3, [stats.TaskItems(same)], noise)
+    assert estimate.of_methods
+    assert (estimate.mean, estimate.low, estimate.high, estimate.p, estimate.equal_p(0.01)) == (0, 0, 0, 1, 0)
+    # Equal means of unlike answers, as few items give them by chance, are no such thing; nor are unknown answers.
+    other = np.array([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, -1.0], [0.0, 1.0, -1.0, 0.0]])
+    assert not stats.difference([0.0] * 3, [stats.TaskItems(other)], noise).of_methods
+    assert not stats.difference([0.0] * 3, None, noise).of_methods
+
+
 # The plain version
 
 
