@@ -393,7 +393,11 @@ class PairNoise:
 
 def pair_noise(noise: SeedNoise, pairs: Sequence[ItemNoise], seeds: int) -> PairNoise:
     """The noise of a block's pairs: that of its seeds, and what the items of its ``pairs`` at ``seeds`` seeds add."""
-    known = [(pair.variance, pair.within, pair.freedom) for pair in pairs if pair.within is not None]
+    known = [  # but of two rows that answer alike, which have no noise and no degrees of freedom
+        (pair.variance, pair.within, pair.freedom)
+        for pair in pairs
+        if pair.within is not None and pair.freedom < math.inf
+    ]
     if not known:
         return PairNoise(noise.mean_square)
     across, within, freedom = map(float, np.mean(known, axis=0))

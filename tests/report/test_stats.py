@@ -500,6 +500,16 @@ def test_without_degrees_of_freedom_nothing_is_detectable() -> None:
     assert stats.detectable_effect(noise, seeds=1, rows=5, freedom=8) is not None  # borrowed
 
 
+def test_two_rows_that_answer_alike_do_not_hide_what_items_add() -> None:
+    seeds, pair = stats.SeedNoise(0.142, 8), stats.ItemNoise(0.2, 100.0, 0.06)
+    noise = stats.pair_noise(seeds, [pair, pair], 3)
+    assert noise == stats.PairNoise(0.142, 0.09, 0.2 - 0.06, 100.0)
+    twins = stats.item_noise([stats.TaskItems(np.zeros((3, 9)))])
+    assert twins is not None
+    assert stats.pair_noise(seeds, [pair, twins, pair], 3) == noise
+    assert stats.pair_noise(seeds, [twins], 3) == stats.PairNoise(0.142)
+
+
 def test_more_items_shrink_what_items_cause() -> None:
     noise = stats.PairNoise(0.142, 0.09, 0.02, 400.0)
     assert noise.on(1) == noise
