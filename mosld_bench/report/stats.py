@@ -353,14 +353,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    from statsmodels.stats.multitest import multipletests  # here, since it takes a second to import
-
-    known = [(i, p) for i, p in enumerate(p_values) if p is not None]
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
-    if known:
-        corrected = multipletests([p for _, p in known], method="holm")[1]
-        for (i, _), p in zip(known, corrected, strict=True):
-            adjusted[i] = float(p)
+    least = 0.0  # what the smaller ones came to
+    for rank, (p, i) in enumerate(known):
+        adjusted[i] = least = max(least, min(1.0, (len(known) - rank) * p))
     return adjusted
 
 

@@ -293,10 +293,18 @@ def test_of_two_models_the_interval_is_over_items(study: Made) -> None:
     assert estimate.basis is stats.Basis.MODELS
 
 
-@FEW
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_agrees_with_its_definition(p_values: list[float]) -> None:
-    assert stats.holm(p_values) == pytest.approx(plain.holm(p_values))
+@MANY
+@given(st.lists(st.none() | st.floats(0, 1), max_size=8))
+def test_holm_agrees_with_its_definition(p_values: list[float | None]) -> None:
+    expected = iter(plain.holm([p for p in p_values if p is not None]))
+    assert stats.holm(p_values) == [None if p is None else pytest.approx(next(expected)) for p in p_values]
+
+
+def test_holm_agrees_with_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    p_values = [0.013, 0.9, 0.2, 0.004, 0.013, 0.04]
+    assert stats.holm([*p_values, None]) == [*map(pytest.approx, multipletests(p_values, method="holm")[1]), None]
 
 
 @MANY
