@@ -135,7 +135,7 @@ class Evidence:
             [ours[seed] - theirs[seed] for seed in seeds],
             self._aligned(row, of, seeds, metric, minus=other),
             stats.seed_noise(table),
-            within=self._within(pool, of, metric) if len(seeds) == 1 else None,
+            within=_within(self._pairs(pool, of, metric)) if len(seeds) == 1 else None,
             noisy=noisy,
         )
 
@@ -179,7 +179,7 @@ class Evidence:
     ) -> stats.Estimate:
         """What does not cancel the common effect of seeds; a single seed borrows from the rows of ``pool``."""
         table = _table([self.by_seed(member, of, metric) for member in pool])
-        within = self._within(pool, of, metric) if len(by_seed) == 1 else None
+        within = _within(self._each(pool, of, metric)) if len(by_seed) == 1 else None
         return stats.alone(by_seed, items, borrowed=stats.spread_of_rows(table), within=within)
 
     def pair_noise(self, pool: Sequence[Row], of: Domain | str, metric: str | None = None) -> stats.PairNoise | None:
@@ -191,10 +191,15 @@ class Evidence:
         seeds = max((count for _, count in pairs), default=1)
         return stats.pair_noise(noise, [items for items, count in pairs if count == seeds], seeds)
 
-    def _within(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> float | None:
-        """Mean of S·VE over the pairs of rows with two seeds or more; None without one."""
-        known = [count * items.within for items, count in self._pairs(pool, of, metric) if items.within is not None]
-        return float(np.mean(known)) if known else None
+    def _each(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> list[tuple[stats.ItemNoise, int]]:
+        """Of every row with two seeds or more, the noise of items in its mean, and these seeds."""
+        found = []
+        for row in pool:
+            seeds = sorted(self.by_seed(row, of, metric))
+            items = self._aligned(row, of, seeds, metric) if len(seeds) > 1 else None
+            if items and (noise := stats.item_noise(items)):
+                found.append((noise, len(seeds)))
+        return found
 
     def _pairs(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> list[tuple[stats.ItemNoise, int]]:
         """Of every two rows with two common seeds or more, the noise of items in their difference, and these seeds."""
@@ -227,6 +232,12 @@ class Evidence:
             mine = [ours[seed] for seed in seeds]
             tasks.append(_stacked(mine) if minus is None else _minus(mine, [theirs[seed] for seed in seeds]))
         return tasks or None
+
+
+def _within(noise: Iterable[tuple[stats.ItemNoise, int]]) -> float | None:
+    """Mean of S·VE over what has two seeds or more; None without any."""
+    known = [seeds * items.within for items, seeds in noise if items.within is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _table(rows: Iterable[Mapping[int, float]]) -> stats.Floats:
