@@ -256,12 +256,14 @@ def _mean(models: Sequence[Answers]) -> Answers:
 
 
 def _stacked(answers: Sequence[Answers]) -> stats.TaskItems:
-    """One line of values each, over the items that all of them have."""
+    """One line of values each, over the items that all of them have; clusters are told by the first that has any."""
     common = _common(answers)
-    first = answers[0]
     values = np.stack([a.values if common is None else a.values[np.isin(a.docs, common)] for a in answers])
-    groups = first.groups if first.groups is None or common is None else first.groups[np.isin(first.docs, common)]
-    return stats.TaskItems(values, None if groups is None else np.unique(groups.astype(str), return_inverse=True)[1])
+    grouped = next((a for a in answers if a.groups is not None), None)
+    if grouped is None or grouped.groups is None:
+        return stats.TaskItems(values)
+    groups = grouped.groups if common is None else grouped.groups[np.isin(grouped.docs, common)]
+    return stats.TaskItems(values, np.unique(groups.astype(str), return_inverse=True)[1])
 
 
 def _minus(ours: Sequence[Answers], theirs: Sequence[Answers]) -> stats.TaskItems:
