@@ -251,8 +251,9 @@ def _mean(models: Sequence[Answers]) -> Answers:
     """The mean over models, item by item."""
     if len(models) == 1:
         return models[0]
-    stacked = _stacked(models)
-    return Answers(models[0].docs, stacked.values.mean(axis=0), models[0].groups)
+    stacked, common = _stacked(models), _common(models)
+    docs = models[0].docs if common is None else common
+    return Answers(docs, stacked.values.mean(axis=0), stacked.groups)
 
 
 def _stacked(answers: Sequence[Answers]) -> stats.TaskItems:
