@@ -1,7 +1,7 @@
 """The answer: a pure function of a study and its records.
 
 `build_report` writes the PDF, tables and figures of a study. It is `analyse` and `write_report` one after the other;
-between the two, `main_rows` gives the numbers of the table of results and `scoring_notes` what is to be said of them.
+between the two, `main_rows` gives the numbers of the table of results and `main_notes` what is to be said of them.
 Importing the package loads neither pandas nor matplotlib nor typst.
 """
 
@@ -14,7 +14,7 @@ from mosld_bench._lazy import door
 if TYPE_CHECKING:
     from mosld_bench.report.analysis import Analysis, analyse
     from mosld_bench.report.build import build_report, write_report
-    from mosld_bench.report.sections.results import MainRow, main_rows, scoring_notes
+    from mosld_bench.report.sections.results import MainRow, main_notes, main_rows
 
 _MODULES = {
     "Analysis": "analysis",
@@ -22,10 +22,10 @@ _MODULES = {
     "build_report": "build",
     "write_report": "build",
     "MainRow": "sections.results",
+    "main_notes": "sections.results",
     "main_rows": "sections.results",
-    "scoring_notes": "sections.results",
 }
-__all__ = ["Analysis", "MainRow", "analyse", "build_report", "main_rows", "scoring_notes", "write_report"]
+__all__ = ["Analysis", "MainRow", "analyse", "build_report", "main_notes", "main_rows", "write_report"]
 
 
 __getattr__ = door(__name__, _MODULES)

@@ -19,7 +19,7 @@ from mosld_bench.report.sections.profile import profile_section
 from mosld_bench.report.sections.protocol import protocol
 from mosld_bench.report.sections.provenance import provenance
 from mosld_bench.report.sections.reproduction import reproduction
-from mosld_bench.report.sections.results import results
+from mosld_bench.report.sections.results import method_of_tests, results
 
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     methods,
@@ -30,5 +30,6 @@ SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     overlap_section,
     cost,
     profile_section,
+    method_of_tests,
     provenance,
 )
