@@ -1,0 +1,111 @@
+"""Questions about several blocks: whether verdicts and differences change from one to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from mosld_bench.format import listed
+from mosld_bench.report.analysis import Analysis, Comparison, Verdict
+from mosld_bench.report.rows import Row
+from mosld_bench.report.sections.answers.blocks import blocks_text, compared_blocks, on_score, where
+from mosld_bench.report.verdicts import WORDS, Wording, numbers, seeds_sentence, sentences
+from mosld_bench.spec.trial import Condition, Domain
+
+_FEW = 4  # rows, or differences, that are told one by one
+
+
+def between_settings(analysis: Analysis) -> Iterator[str]:
+    """Rows trained on the mixture against the same trained task by task."""
+    several = len({row.condition for row in analysis.trained if row.setting == "mixture" and row.ranked}) > 1
+
+    def name(row: Row) -> str:
+        return f"{row.recipe.title} at {where(analysis, row.condition)}" if several else row.recipe.title
+
+    for of in analysis.compared():
+        wording = Wording(
+            "training task by task",
+            model="those trained task by task",
+            where=on_score(analysis, of),
+            rows="method" if not several else "row",
+            few=2,
+            name=name,
+        )
+        comparisons = analysis.between_settings(of)
+        if of is Domain.IN or any(c.verdict is not Verdict.UNTESTED for c in comparisons):
+            yield from sentences(comparisons, wording)
+
+
+def across(analysis: Analysis) -> Iterator[str]:
+    """Whether the verdicts of rows, and their differences to the reference, change from block to block in-domain."""
+    blocks = compared_blocks(analysis)
+    if len(blocks) < 2 or analysis.unlike(Domain.IN):
+        return
+    found = {block: analysis.against_reference(block) for block in blocks}
+    tested = {block: of for block, of in found.items() if any(c.verdict is not Verdict.UNTESTED for c in of)}
+    if len(tested) > 1:
+        yield from _verdicts(analysis, tested)
+        yield from _changes(analysis)
+    elif not tested:
+        yield from _of_models(analysis, [c for of in found.values() for c in of], len(blocks))
+
+
+def _verdicts(analysis: Analysis, tested: Mapping[Condition, Sequence[Comparison]]) -> Iterator[str]:
+    """Which rows have several verdicts, and in which blocks; of many rows, how many have which verdict in each."""
+    by_row: dict[str, dict[Verdict, list[str]]] = {}
+    for block, comparisons in tested.items():
+        for comparison in comparisons:
+            of_row = by_row.setdefault(comparison.row.recipe.title, {})
+            of_row.setdefault(comparison.verdict, []).append(where(analysis, block))
+    differing = {title: of_row for title, of_row in by_row.items() if len(of_row) > 1}
+    if not differing:
+        yield f"Every method has one verdict at all {blocks_text(analysis, len(tested))}."
+    elif len(differing) <= _FEW:
+        each = [
+            f"{title} ({'; '.join(f'{WORDS[verdict]} at {listed(at)}' for verdict, at in of_row.items())})"
+            for title, of_row in differing.items()
+        ]
+        yield f"Verdicts differ for {listed(each)}."
+    else:
+        counts = {
+            where(analysis, block): [(word, sum(c.verdict is v for c in of)) for v, word in WORDS.items()]
+            for block, of in tested.items()
+        }
+        each = [f"{at}: {', '.join(f'{n} {word}' for word, n in of if n)}" for at, of in counts.items()]
+        yield f"Verdicts differ for {len(differing)} of {len(by_row)} methods ({'; '.join(each)})."
+
+
+def _changes(analysis: Analysis) -> Iterator[str]:
+    """Which differences are shown to change between two blocks, or else the largest change."""
+    changes = [c for c in analysis.changes() if c.verdict is not Verdict.UNTESTED]
+    told = [c for c in changes if c.separated]
+    reference = analysis.reference
+
+    def change(comparison: Comparison) -> str:
+        blocks = (where(analysis, row.condition) for row in (comparison.other, comparison.row))
+        return f"{comparison.row.recipe.title} from {' to '.join(blocks)} ({numbers(comparison)})"
+
+    if told and len(told) <= _FEW:
+        yield f"The difference to {reference} changes for {listed([change(c) for c in told])}."
+    elif told:
+        titles = listed(list(dict.fromkeys(c.row.recipe.title for c in told)))
+        yield f"{len(told)} of {len(changes)} changes of a difference to {reference} are shown, those of {titles}."
+    elif changes:
+        most = max(changes, key=lambda c: abs(c.difference.mean))
+        yield f"No difference to {reference} is shown to change; the largest change is that of {change(most)}."
+
+
+def _of_models(analysis: Analysis, untested: Sequence[Comparison], blocks: int) -> Iterator[str]:
+    """What trained models differ by where no block has a test."""
+    scale = analysis.scale(Domain.IN)
+    rows: dict[str, list[float]] = {}
+    for c in untested:
+        rows.setdefault(c.row.recipe.title, []).append(c.difference.mean)
+    each = [
+        f"{scale.text(min(means), sign=True)} to {scale.text(max(means), sign=True)}{scale.points} ({title})"
+        for title, means in rows.items()
+    ]
+    yield (
+        f"Over the {blocks_text(analysis, blocks)} the trained models differ on these items from that of "
+        f"{analysis.reference} by {listed(each)}; whether that changes is not tested."
+    )
+    yield seeds_sentence(untested)

@@ -1,0 +1,92 @@
+"""The blocks that the answers are about, and what they are called."""
+
+from __future__ import annotations
+
+from mosld_bench.format import listed, spelled
+from mosld_bench.report.analysis import Analysis
+from mosld_bench.report.labels import setting_label
+from mosld_bench.spec.budget import Rank
+from mosld_bench.spec.trial import Condition, Domain
+
+
+def main_block(analysis: Analysis) -> Condition | None:
+    """The first block whose rows are compared with the reference, or where none are, with the best of them."""
+    against_best = (
+        condition
+        for condition, _ in analysis.blocks()
+        if any(analysis.against_best(condition, of) for of in analysis.compared())
+    )
+    return next(iter(compared_blocks(analysis)), None) or next(against_best, None)
+
+
+def compared_blocks(analysis: Analysis) -> list[Condition]:
+    """The blocks in which a row has a score at a common seed with the reference."""
+    found = []
+    for condition, _ in analysis.blocks():
+        reference = analysis.reference_row(condition)
+        others = [row for row in analysis.pool(condition) if reference and row.key != reference.key]
+        if reference and any(
+            row.by_seed(of).keys() & reference.by_seed(of).keys() for row in others for of in analysis.compared()
+        ):
+            found.append(condition)
+    return found
+
+
+def where(analysis: Analysis, condition: Condition) -> str:
+    """A block by what tells it from the others: 'rank 8', 'single task, size of lora at rank 8'; empty for the only."""
+    labels = {
+        "setting": setting_label(condition.setting),
+        "budget": condition.budget.label,
+        "model": condition.model.rsplit("/", 1)[-1],
+        "general": f"{condition.general:,} general items" if condition.general else "no general items",
+    }
+    return ", ".join(labels[name] for name in _varying(analysis))
+
+
+def blocks_text(analysis: Analysis, count: int) -> str:
+    """'four sizes', or 'four blocks' where they differ in more than one thing."""
+    return f"{spelled(count)} {varied(analysis) if len(_varying(analysis)) == 1 else 'blocks'}"
+
+
+def varied(analysis: Analysis) -> str:
+    """What the blocks differ in: 'settings and sizes'."""
+    ranks = {isinstance(block.budget, Rank) for block in compared_blocks(analysis)}
+    budgets = "sizes and ranks" if len(ranks) > 1 else "ranks" if True in ranks else "sizes"
+    nouns = {"setting": "settings", "budget": budgets, "model": "models", "general": "amounts of general data"}
+    return listed([nouns[name] for name in _varying(analysis)])
+
+
+def _varying(analysis: Analysis) -> list[str]:
+    """The fields of a condition in which the blocks with a reference differ."""
+    blocks = compared_blocks(analysis)
+    return [name for name in Condition._fields if len({getattr(block, name) for block in blocks}) > 1]
+
+
+def on_score(analysis: Analysis, of: Domain | str) -> str:
+    """Within a sentence: 'in-domain', 'out of domain', 'on ARC-Easy', and that lower is better where it is."""
+    text = {Domain.IN: "in-domain", Domain.OUT: "out of domain"}[of] if isinstance(of, Domain) else (
+        f"on {analysis.title(of)}"
+    )  # fmt: skip
+    return f"{text}{'' if analysis.scale(of).higher_is_better else ' (lower is better)'}"
+
+
+def nothing_to_compare(analysis: Analysis) -> str:
+    """Why no two rows are compared, and what there is all the same."""
+    rows = [row for row in analysis.trained if row.n]
+    ranked = [row for row in rows if row.ranked]
+    if not rows:
+        return "No trained row has a score on every in-domain task yet."
+    if not ranked:
+        reason = "No rows are of equal size or equal rank, so none is compared with another"
+    elif len(ranked) == 1:
+        reason = f"{ranked[0].recipe.title} alone has a score, so there is nothing to compare it with"
+    else:
+        reason = "No two rows of equal size or equal rank have a seed in common, so none is compared with another"
+    if analysis.unlike(Domain.IN):
+        return f"{reason}."
+    scale = analysis.scale(Domain.IN)
+    ends = [pick(rows, key=lambda row: row.score or 0.0) for pick in (min, max)]
+    means = [f"{scale.text(row.score)}{scale.sign} ({row.recipe.title})" for row in ends]
+    return f"{reason}; in-domain means run from {' to '.join(means)}." if len(rows) > 1 else (
+        f"{reason}; its in-domain mean is {scale.text(rows[0].score)}{scale.sign}."
+    )  # fmt: skip
