@@ -183,12 +183,12 @@ def _range(rows: Sequence[Comparison], wording: Wording, *, over: str = "") -> s
 
 
 def notes(comparisons: Sequence[Comparison], wording: Wording) -> Iterator[str]:
-    """What the intervals that are told one by one rest on, where that is not all that there could be.
+    """What the intervals of comparisons within a block rest on, where that is not all that there could be.
 
-    Of comparisons within a block.
+    That a row's own noise counts is said of those whose interval is told.
     """
     named = [c for rows in by_verdict(comparisons) if len(rows) <= wording.few for c in rows]
-    yield from _borrowed([c for c in named if c.difference.basis is Basis.BORROWED])
+    yield from _borrowed([c for c in comparisons if c.difference.basis is Basis.BORROWED])
     yield from _own([c for c in named if c.difference.basis is Basis.OWN], comparisons)
     without = [c for c in comparisons if c.difference.error is not None and not c.difference.of_items]
     if without and len(without) == len(comparisons):

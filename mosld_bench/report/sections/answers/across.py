@@ -8,7 +8,7 @@ from mosld_bench.format import listed
 from mosld_bench.report.analysis import Analysis, Comparison, Verdict
 from mosld_bench.report.rows import Row
 from mosld_bench.report.sections.answers.blocks import blocks_text, compared_blocks, on_score, where
-from mosld_bench.report.verdicts import WORDS, Wording, numbers, seeds_sentence, sentences
+from mosld_bench.report.verdicts import WORDS, Wording, margin_text, numbers, seeds_sentence, sentences
 from mosld_bench.spec.trial import Condition, Domain
 
 _FEW = 4  # rows, or differences, that are told one by one
@@ -19,14 +19,16 @@ def between_settings(analysis: Analysis) -> Iterator[str]:
     several = len({row.condition for row in analysis.trained if row.setting == "mixture" and row.ranked}) > 1
 
     def name(row: Row) -> str:
-        return f"{row.recipe.title} at {where(analysis, row.condition)}" if several else row.recipe.title
+        return (
+            f"{row.recipe.title} with {where(analysis, row.condition, setting=False)}" if several else row.recipe.title
+        )
 
     for of in analysis.compared():
         wording = Wording(
             "training task by task",
             model="those trained task by task",
             where=on_score(analysis, of),
-            rows="method" if not several else "row",
+            rows="row" if several else "method",
             few=2,
             name=name,
         )
@@ -51,18 +53,19 @@ def across(analysis: Analysis) -> Iterator[str]:
 
 def _verdicts(analysis: Analysis, tested: Mapping[Condition, Sequence[Comparison]]) -> Iterator[str]:
     """Which rows have several verdicts, and in which blocks; of many rows, how many have which verdict in each."""
-    by_row: dict[str, dict[Verdict, list[str]]] = {}
+    verdicts: dict[str, dict[Verdict, list[str]]] = {}
+    titles = {c.row.recipe.name: c.row.recipe.title for comparisons in tested.values() for c in comparisons}
     for block, comparisons in tested.items():
         for comparison in comparisons:
-            of_row = by_row.setdefault(comparison.row.recipe.title, {})
+            of_row = verdicts.setdefault(comparison.row.recipe.name, {})
             of_row.setdefault(comparison.verdict, []).append(where(analysis, block))
-    differing = {title: of_row for title, of_row in by_row.items() if len(of_row) > 1}
+    differing = {name: of_row for name, of_row in verdicts.items() if len(of_row) > 1}
     if not differing:
-        yield f"Every method has one verdict at all {blocks_text(analysis, len(tested))}."
+        yield f"Every method has the same verdict over all {blocks_text(analysis, len(tested))}."
     elif len(differing) <= _FEW:
         each = [
-            f"{title} ({'; '.join(f'{WORDS[verdict]} at {listed(at)}' for verdict, at in of_row.items())})"
-            for title, of_row in differing.items()
+            f"{titles[name]} ({'; '.join(f'{WORDS[verdict]}: {listed(at)}' for verdict, at in of_row.items())})"
+            for name, of_row in differing.items()
         ]
         yield f"Verdicts differ for {listed(each)}."
     else:
@@ -71,7 +74,7 @@ def _verdicts(analysis: Analysis, tested: Mapping[Condition, Sequence[Comparison
             for block, of in tested.items()
         }
         each = [f"{at}: {', '.join(f'{n} {word}' for word, n in of if n)}" for at, of in counts.items()]
-        yield f"Verdicts differ for {len(differing)} of {len(by_row)} methods ({'; '.join(each)})."
+        yield f"Verdicts differ for {len(differing)} of {len(titles)} methods ({'; '.join(each)})."
 
 
 def _changes(analysis: Analysis) -> Iterator[str]:
@@ -91,7 +94,10 @@ def _changes(analysis: Analysis) -> Iterator[str]:
         yield f"{len(told)} of {len(changes)} changes of a difference to {reference} are shown, those of {titles}."
     elif changes:
         most = max(changes, key=lambda c: abs(c.difference.mean))
-        yield f"No difference to {reference} is shown to change; the largest change is that of {change(most)}."
+        found = f"No difference to {reference} is shown to change"
+        if all(c.within for c in changes):
+            found = f"Every difference to {reference} is shown to change by less than {margin_text(most)}"
+        yield f"{found}; the largest change is that of {change(most)}."
 
 
 def _of_models(analysis: Analysis, untested: Sequence[Comparison], blocks: int) -> Iterator[str]:

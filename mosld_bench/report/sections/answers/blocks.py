@@ -32,15 +32,18 @@ def compared_blocks(analysis: Analysis) -> list[Condition]:
     return found
 
 
-def where(analysis: Analysis, condition: Condition) -> str:
-    """A block by what tells it from the others: 'rank 8', 'single task, size of lora at rank 8'; empty for the only."""
+def where(analysis: Analysis, condition: Condition, *, setting: bool = True) -> str:
+    """A block by what tells it from the others: 'rank 8', 'single task, size of lora at rank 8'; empty for the only.
+
+    ``setting``: whether that is named.
+    """
     labels = {
         "setting": setting_label(condition.setting),
         "budget": condition.budget.label,
         "model": condition.model.rsplit("/", 1)[-1],
         "general": f"{condition.general:,} general items" if condition.general else "no general items",
     }
-    return ", ".join(labels[name] for name in _varying(analysis))
+    return ", ".join(labels[name] for name in _varying(analysis) if setting or name != "setting")
 
 
 def blocks_text(analysis: Analysis, count: int) -> str:
@@ -57,17 +60,16 @@ def varied(analysis: Analysis) -> str:
 
 
 def _varying(analysis: Analysis) -> list[str]:
-    """The fields of a condition in which the blocks with a reference differ."""
-    blocks = compared_blocks(analysis)
+    """The fields of a condition in which the blocks that are compared differ."""
+    blocks = compared_blocks(analysis) or [condition for condition, _ in analysis.blocks() if analysis.pool(condition)]
     return [name for name in Condition._fields if len({getattr(block, name) for block in blocks}) > 1]
 
 
 def on_score(analysis: Analysis, of: Domain | str) -> str:
     """Within a sentence: 'in-domain', 'out of domain', 'on ARC-Easy', and that lower is better where it is."""
-    text = {Domain.IN: "in-domain", Domain.OUT: "out of domain"}[of] if isinstance(of, Domain) else (
-        f"on {analysis.title(of)}"
-    )  # fmt: skip
-    return f"{text}{'' if analysis.scale(of).higher_is_better else ' (lower is better)'}"
+    domains = {Domain.IN: "in-domain", Domain.OUT: "out of domain"}
+    text = domains[of] if isinstance(of, Domain) else f"on {analysis.title(of)}"
+    return text if analysis.scale(of).higher_is_better else f"{text} (lower is better)"
 
 
 def nothing_to_compare(analysis: Analysis) -> str:
@@ -76,17 +78,15 @@ def nothing_to_compare(analysis: Analysis) -> str:
     ranked = [row for row in rows if row.ranked]
     if not rows:
         return "No trained row has a score on every in-domain task yet."
-    if not ranked:
-        reason = "No rows are of equal size or equal rank, so none is compared with another"
-    elif len(ranked) == 1:
-        reason = f"{ranked[0].recipe.title} alone has a score, so there is nothing to compare it with"
-    else:
-        reason = "No two rows of equal size or equal rank have a seed in common, so none is compared with another"
-    if analysis.unlike(Domain.IN):
-        return f"{reason}."
     scale = analysis.scale(Domain.IN)
-    ends = [pick(rows, key=lambda row: row.score or 0.0) for pick in (min, max)]
-    means = [f"{scale.text(row.score)}{scale.sign} ({row.recipe.title})" for row in ends]
-    return f"{reason}; in-domain means run from {' to '.join(means)}." if len(rows) > 1 else (
-        f"{reason}; its in-domain mean is {scale.text(rows[0].score)}{scale.sign}."
-    )  # fmt: skip
+    least, most = (pick(rows, key=lambda row: row.score or 0.0) for pick in (min, max))
+    means = [f"{scale.text(row.score)}{scale.sign} ({row.recipe.title})" for row in (least, most)]
+    told = "" if analysis.unlike(Domain.IN) else f"; in-domain means run from {' to '.join(means)}"
+    if len(rows) == 1:
+        told = "" if analysis.unlike(Domain.IN) else f", {scale.text(least.score)}{scale.sign} in-domain"
+        return f"{least.recipe.title} alone has a score{told}, so there is nothing to compare it with."
+    if not ranked:
+        return f"No rows are of equal size or equal rank, so none is compared with another{told}."
+    if len(ranked) == 1:
+        return f"{ranked[0].recipe.title} alone of its size or rank has a score, so it is compared with none{told}."
+    return f"No two rows of equal size or equal rank have a seed in common, so none is compared with another{told}."

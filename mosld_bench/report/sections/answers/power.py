@@ -21,19 +21,19 @@ def power(analysis: Analysis, block: Condition) -> Iterator[str]:
     scale, rows, noise = analysis.scale(Domain.IN), len(analysis.contenders(block)), analysis.pair_noise(block)
     seeds = max((len(row.by_seed()) for row in analysis.pool(block)), default=0)
     effect = analysis.detectable(block)
+    if not seeds:
+        return
     if noise is None or effect is None:
-        few = "" if (rows - 1) * (seeds - 1) > 1 else "; two seeds of three methods, or three of two, would tell"
-        yield (
-            f"{spelled(seeds).capitalize()} seed{'' if seeds == 1 else 's'} of {counted(rows, 'method')} do{'es' if seeds == 1 else ''} not tell the noise between seeds, so what the "
-            f"study would find is not known{few}."
-        )
+        known = f"{spelled(seeds).capitalize()} seed{'s do' if seeds > 1 else ' does'}"
+        advice = "" if (rows - 1) * (seeds - 1) > 1 else ": two seeds of three methods, or three of two, would tell"
+        yield f"{known} not tell the noise between seeds, so what the study would find is not known{advice}."
         return
     found = f"{scale.text(effect)}{scale.points} in-domain"
     if Domain.OUT in analysis.averaged() and (outside := analysis.detectable(block, Domain.OUT)) is not None:
         found += f" and {analysis.scale(Domain.OUT).text(outside)} out of domain"
     yield (
-        f"With {counted(seeds, 'seed')}, differences of {found} are found with a chance of {100 * stats.POWER:.0f} % (each "
-        "tested by itself)."
+        f"With {counted(seeds, 'seed')}, differences of {found} are found with a chance of {100 * stats.POWER:.0f} % "
+        "(each tested by itself)."
     )
     more = [count for count in _SEEDS if count > seeds][:2]
     buys = [

@@ -38,10 +38,12 @@ def _on_score(analysis: Analysis, block: Condition, of: Domain | str) -> Iterato
         return
     compared = {comparisons[0].other.key, *(c.row.key for c in comparisons)}
     rows = [row for row in analysis.scored(block, of) if row.recipe.group == "main" and row.key not in compared]
-    wording = Wording(
-        other, where="" if isinstance(of, Domain) else on_score(analysis, of), rows="" if rows else "other method"
-    )
+    on_task = "" if isinstance(of, Domain) else on_score(analysis, of)
+    wording = Wording(other, where=on_task, rows="" if rows else "other method")
     yield from sentences(comparisons, wording)
+    if any(c.verdict is Verdict.BETTER for c in comparisons) and analysis.leads(block, of):
+        best = analysis.best(block, of)
+        yield f"{best.recipe.title} is better than every other row (Holm over all pairs)." if best else ""
     if rows:
         has = "has" if len(rows) == 1 else "have"
         yield f"{listed([row.recipe.title for row in rows])} {has} no seed in common with {other}."
@@ -124,8 +126,9 @@ def other_measures(analysis: Analysis, block: Condition) -> Iterator[str]:
         if analysis.unlike_under(metric):
             continue
         comparisons = analysis.against_reference(block, Domain.IN, metric)
-        tested = [c for c in comparisons if Verdict.UNTESTED not in {c.verdict, primary.get(c.row.key)}]
-        changed = [c for c in tested if c.verdict is not primary[c.row.key]]
+        pairs = [(c, primary.get(c.row.key, Verdict.UNTESTED)) for c in comparisons]
+        tested = [(c, verdict) for c, verdict in pairs if Verdict.UNTESTED not in {c.verdict, verdict}]
+        changed = [c for c, verdict in tested if c.verdict is not verdict]
         if changed:
             differing += 1
             yield from sentences(changed, Wording(analysis.reference, where=f"by {name}"))
