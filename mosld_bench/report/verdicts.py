@@ -35,6 +35,16 @@ _TESTED = {
 }
 _OF_GAINS = _TESTED | {Verdict.BETTER: _Phrase("gain{s}", "on"), Verdict.WORSE: _Phrase("lose{s}", "against")}
 _NONE = _Phrase("is told apart", "from", " or shown equal")  # of no row
+_OURS = "all ", "both ", "none ", "neither ", "the "  # with which sentences begin, other than by the name of a row
+
+
+class Note(str):
+    """A sentence on what numbers rest on, which is to be said once, whatever else rests on the same."""
+
+
+def all_of(count: int, noun: str) -> str:
+    """'the task', 'both tasks', 'all three tasks'."""
+    return f"the {noun}" if count == 1 else f"both {noun}s" if count == 2 else f"all {counted(count, noun)}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Wording:
         """The sentence, which begins with a name or with a word of ours, after the words of where it holds."""
         if self.where:
             return f"{self.where[0].upper()}{self.where[1:]} {sentence}"
-        return sentence[0].upper() + sentence[1:] if sentence.startswith(("all ", "none ", "the ")) else sentence
+        return sentence[0].upper() + sentence[1:] if sentence.startswith(_OURS) else sentence
 
 
 def margin_text(comparison: Comparison) -> str:
@@ -98,9 +108,11 @@ def sentences(comparisons: Sequence[Comparison], wording: Wording) -> list[str]:
             each = [f"{wording.name(c.row)} ({numbers(c, full=not parts and not i)})" for i, c in enumerate(rows)]
             parts.append(f"{listed(each)} {phrase}")
         elif wording.rows and len(rows) == len(comparisons):
-            whole = f"all {counted(len(rows), wording.rows)} {phrase}"
+            whole = f"{all_of(len(rows), wording.rows)} {phrase}"
             if rows[0].verdict is Verdict.OPEN:
-                whole = f"none of the {counted(len(rows), wording.rows)} {_said(_NONE, rows[0], wording, naming=True)}"
+                none = "neither" if len(rows) == 2 else "none"
+                beside = _said(_NONE, rows[0], wording, naming=True)
+                whole = f"{none} of the {counted(len(rows), wording.rows)} {beside}"
             parts.append(f"{whole}: {_range(rows, wording)}")
         else:
             parts.append(f"{wording.names(rows)} {phrase}: {_range(rows, wording)}")
@@ -152,8 +164,8 @@ def _of_models(rows: Sequence[Comparison], wording: Wording) -> list[str]:
         other = wording.model or f"that of {wording.other}"
         texts.append(wording.at(f"the trained models differ on these items from {other} by {each}."))
         if all(c.difference.low is None for c in apart):
-            texts.append("Their items are not at hand, so there is no interval.")
-        texts.append(seeds_sentence(apart))
+            texts.append(Note("Their items are not at hand, so there is no interval."))
+        texts.append(seeds_note(apart))
     return texts
 
 
@@ -163,26 +175,27 @@ def _of_model(comparison: Comparison, wording: Wording, *, full: bool) -> str:
     return f"{mean} ({', '.join([wording.name(comparison.row), *interval])})"
 
 
-def seeds_sentence(untested: Sequence[Comparison]) -> str:
+def seeds_note(untested: Sequence[Comparison]) -> Note:
     """Why nothing is said of methods."""
-    seeds = max(c.difference.seeds for c in untested)
-    return f"With {'one seed' if seeds == 1 else 'so few seeds'} nothing is said of methods."
+    if max(c.difference.seeds for c in untested) == 1:
+        return Note("With one seed nothing is said of methods.")
+    return Note("These seeds do not tell the noise between seeds, so nothing is said of methods.")
 
 
 def _range(rows: Sequence[Comparison], wording: Wording, *, over: str = "") -> str:
     """'−2.0 points (Prefix-tuning) to +0.8 (HydraLoRA), 95 % within −5.3 to +2.7'."""
     scale = rows[0].scale
     least, most = (pick(rows, key=lambda c: c.difference.mean) for pick in (min, max))
-    text = (
-        f"{scale.text(least.difference.mean, sign=True)}{scale.points} ({wording.name(least.row)}) to "
-        f"{scale.text(most.difference.mean, sign=True)} ({wording.name(most.row)})"
-    )
+    low, high = (scale.text(c.difference.mean, sign=True) for c in (least, most))
+    text = f"{low}{scale.points}"
+    if low != high:
+        text += f" ({wording.name(least.row)}) to {high} ({wording.name(most.row)})"
     lows = [c.difference.low for c in rows if c.difference.low is not None]
     highs = [c.difference.high for c in rows if c.difference.high is not None]
     return f"{text}, 95 % {over}within {scale.interval(min(lows), max(highs))}" if lows and highs else text
 
 
-def notes(comparisons: Sequence[Comparison], wording: Wording) -> Iterator[str]:
+def notes(comparisons: Sequence[Comparison], wording: Wording) -> Iterator[Note]:
     """What the intervals of comparisons within a block rest on, where that is not all that there could be.
 
     That a row's own noise counts is said of those whose interval is told.
@@ -192,30 +205,34 @@ def notes(comparisons: Sequence[Comparison], wording: Wording) -> Iterator[str]:
     yield from _own([c for c in named if c.difference.basis is Basis.OWN], comparisons)
     without = [c for c in comparisons if c.difference.error is not None and not c.difference.of_items]
     if without and len(without) == len(comparisons):
-        yield "No items are at hand that give these scores, so the intervals leave out the choice of items."
+        yield Note("No items are at hand that give these scores, so the intervals leave out the choice of items.")
     elif without:
         names = listed([c.row.recipe.title for c in without])
-        yield f"No items of {names} are at hand, so that these intervals leave out the choice of items."
+        yield Note(f"No items of {names} are at hand, so that these intervals leave out the choice of items.")
 
 
-def _borrowed(rows: Sequence[Comparison]) -> Iterator[str]:
+def _borrowed(rows: Sequence[Comparison]) -> Iterator[Note]:
     """Which rows have a single seed."""
     if not rows:
         return
     other, of = rows[0].other, rows[0].of
     if len(other.by_seed(of)) == 1:
-        yield f"{other.recipe.title} has one seed, its noise borrowed from the others."
+        yield Note(f"{other.recipe.title} has one seed, its noise borrowed from the others.")
         return
     alone = [c.row.recipe.title for c in rows if len(c.row.by_seed(of)) == 1]
     paired = [c.row.recipe.title for c in rows if len(c.row.by_seed(of)) > 1]
     if alone:
-        yield f"{listed(alone)} {'has' if len(alone) == 1 else 'have'} one seed, its noise borrowed from the others."
+        yield Note(
+            f"{listed(alone)} {'has' if len(alone) == 1 else 'have'} one seed, its noise borrowed from the others."
+        )
     if paired:
         have = "has" if len(paired) == 1 else "have"
-        yield f"{listed(paired)} {have} one seed in common with {other.recipe.title}, its noise borrowed from all rows."
+        yield Note(
+            f"{listed(paired)} {have} one seed in common with {other.recipe.title}, its noise borrowed from all rows."
+        )
 
 
-def _own(rows: Sequence[Comparison], comparisons: Sequence[Comparison]) -> Iterator[str]:
+def _own(rows: Sequence[Comparison], comparisons: Sequence[Comparison]) -> Iterator[Note]:
     """Which rows scatter so much over seeds that the noise of the others does not count for them."""
     if not rows:
         return
@@ -224,4 +241,4 @@ def _own(rows: Sequence[Comparison], comparisons: Sequence[Comparison]) -> Itera
     if len(several) > 1 and all(c.difference.basis is Basis.OWN for c in several):  # what they have in common
         noisy = [rows[0].other.recipe.title]
     verb, whose = ("scatters", "its") if len(noisy) == 1 else ("scatter", "their")
-    yield f"{listed(noisy)} {verb} more over seeds than the others, so {whose} own noise counts."
+    yield Note(f"{listed(noisy)} {verb} more over seeds than the others, so {whose} own noise counts.")

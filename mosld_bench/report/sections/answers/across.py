@@ -8,7 +8,7 @@ from mosld_bench.format import listed
 from mosld_bench.report.analysis import Analysis, Comparison, Verdict
 from mosld_bench.report.rows import Row
 from mosld_bench.report.sections.answers.blocks import blocks_text, compared_blocks, on_score, where
-from mosld_bench.report.verdicts import WORDS, Wording, margin_text, numbers, seeds_sentence, sentences
+from mosld_bench.report.verdicts import WORDS, Wording, margin_text, numbers, seeds_note, sentences
 from mosld_bench.spec.trial import Condition, Domain
 
 _FEW = 4  # rows, or differences, that are told one by one
@@ -61,7 +61,7 @@ def _verdicts(analysis: Analysis, tested: Mapping[Condition, Sequence[Comparison
             of_row.setdefault(comparison.verdict, []).append(where(analysis, block))
     differing = {name: of_row for name, of_row in verdicts.items() if len(of_row) > 1}
     if not differing:
-        yield f"Every method has the same verdict over all {blocks_text(analysis, len(tested))}."
+        yield f"Every method has the same verdict over {blocks_text(analysis, len(tested))}."
     elif len(differing) <= _FEW:
         each = [
             f"{titles[name]} ({'; '.join(f'{WORDS[verdict]}: {listed(at)}' for verdict, at in of_row.items())})"
@@ -106,12 +106,12 @@ def _of_models(analysis: Analysis, untested: Sequence[Comparison], blocks: int) 
     rows: dict[str, list[float]] = {}
     for c in untested:
         rows.setdefault(c.row.recipe.title, []).append(c.difference.mean)
-    each = [
-        f"{scale.text(min(means), sign=True)} to {scale.text(max(means), sign=True)}{scale.points} ({title})"
-        for title, means in rows.items()
-    ]
+    each = []
+    for title, means in rows.items():
+        ends = dict.fromkeys(scale.text(end, sign=True) for end in (min(means), max(means)))
+        each.append(f"{' to '.join(ends)}{scale.points} ({title})")
     yield (
-        f"Over the {blocks_text(analysis, blocks)} the trained models differ on these items from that of "
+        f"Over {blocks_text(analysis, blocks)} the trained models differ on these items from that of "
         f"{analysis.reference} by {listed(each)}; whether that changes is not tested."
     )
-    yield seeds_sentence(untested)
+    yield seeds_note(untested)

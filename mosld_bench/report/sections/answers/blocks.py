@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mosld_bench.format import listed, spelled
+from mosld_bench.format import listed
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.labels import setting_label
+from mosld_bench.report.verdicts import all_of
 from mosld_bench.spec.budget import Rank
 from mosld_bench.spec.trial import Condition, Domain
 
@@ -47,8 +48,9 @@ def where(analysis: Analysis, condition: Condition, *, setting: bool = True) -> 
 
 
 def blocks_text(analysis: Analysis, count: int) -> str:
-    """'four sizes', or 'four blocks' where they differ in more than one thing."""
-    return f"{spelled(count)} {varied(analysis) if len(_varying(analysis)) == 1 else 'blocks'}"
+    """'all four sizes', or 'both blocks' where they differ in more than one thing."""
+    nouns = varied(analysis) if len(_varying(analysis)) == 1 else "blocks"
+    return all_of(count, nouns.removesuffix("s"))
 
 
 def varied(analysis: Analysis) -> str:

@@ -46,7 +46,7 @@ def power(analysis: Analysis, block: Condition) -> Iterator[str]:
     if buys:
         yield f"In-domain, {listed(buys)}."
     wish = scale.margin(_WISH)
-    if wish is not None and wish < effect:
+    if wish is not None and float(scale.text(effect)) > _WISH:
         needed = stats.seeds_for(wish, noise, rows=rows)
         if needed not in more:
             takes = counted(needed, "seed") if needed else "more items: no number of seeds is enough"

@@ -10,21 +10,26 @@ from mosld_bench.report.sections.answers.across import across, between_settings
 from mosld_bench.report.sections.answers.blocks import main_block, nothing_to_compare, varied, where
 from mosld_bench.report.sections.answers.power import power
 from mosld_bench.report.sections.answers.within import ablations, by_task, gains, methods, other_measures
+from mosld_bench.report.verdicts import Note
 from mosld_bench.spec.trial import Domain
 
 
 def answers(analysis: Analysis) -> list[Answer]:
     """The answers of a study that trains; a question to which there is nothing to say has none.
 
-    What one answer has said, such as which rows have a single seed, no other says again.
+    A `Note`, such as which rows have a single seed, stands in the first answer that rests on it.
     """
-    said: set[str] = set()
+    noted: set[str] = set()
     found = []
     for question, sentences in _answers(analysis):
-        new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in said]
-        said.update(new)
-        if new:
-            found.append(answer(question, " ".join(new)))
+        texts = []
+        for sentence in sentences:
+            if sentence not in noted:
+                texts.append(sentence)
+            if isinstance(sentence, Note):
+                noted.add(sentence)
+        if texts:
+            found.append(answer(question, " ".join(texts)))
     return found
 
 

@@ -9,7 +9,7 @@ from mosld_bench.report.analysis import Analysis, Comparison, Verdict
 from mosld_bench.report.evidence import PROBABILITY
 from mosld_bench.report.rows import Row
 from mosld_bench.report.sections.answers.blocks import compared_blocks, on_score
-from mosld_bench.report.verdicts import WORDS, Wording, notes, numbers, sentences
+from mosld_bench.report.verdicts import WORDS, Note, Wording, all_of, notes, numbers, sentences
 from mosld_bench.spec.trial import Condition, Domain
 
 _FEW = 4  # differences that are told one by one
@@ -32,7 +32,7 @@ def _on_score(analysis: Analysis, block: Condition, of: Domain | str) -> Iterato
     if not comparisons and (best := analysis.best(block, of)):
         comparisons, other = analysis.against_best(block, of), best.recipe.title
         if comparisons:
-            yield _why_against_best(analysis, block, of, best)
+            yield from _why_against_best(analysis, block, of, best)
     comparisons = [c for c in comparisons if c.row.recipe.group == "main"]
     if not comparisons:
         return
@@ -41,7 +41,7 @@ def _on_score(analysis: Analysis, block: Condition, of: Domain | str) -> Iterato
     on_task = "" if isinstance(of, Domain) else on_score(analysis, of)
     wording = Wording(other, where=on_task, rows="" if rows else "other method")
     yield from sentences(comparisons, wording)
-    if any(c.verdict is Verdict.BETTER for c in comparisons) and analysis.leads(block, of):
+    if len(comparisons) > 1 and any(c.verdict is Verdict.BETTER for c in comparisons) and analysis.leads(block, of):
         best = analysis.best(block, of)
         yield f"{best.recipe.title} is better than every other row (Holm over all pairs)." if best else ""
     if rows:
@@ -50,16 +50,19 @@ def _on_score(analysis: Analysis, block: Condition, of: Domain | str) -> Iterato
     yield from notes(comparisons, wording)
 
 
-def _why_against_best(analysis: Analysis, block: Condition, of: Domain | str, best: Row) -> str:
+def _why_against_best(analysis: Analysis, block: Condition, of: Domain | str, best: Row) -> Iterator[str]:
     """That rows are compared with the best of them, since none is with the reference."""
     scale, reference = analysis.scale(of), analysis.reference_row(block)
     reason = "is not among these rows"
     if reference is not None:
         reason = "has no seed in common with another row" if reference.by_seed(of) else "has no score yet"
-    return (
-        f"{analysis.reference}, the reference, {reason}. Rows are compared with {best.recipe.title}, whose mean is the "
-        f"{scale.best_word}, {scale.text(best.mean_sd(of)[0])}{scale.sign}; as it was picked by looking, tests are "
-        "corrected over all pairs."
+    yield Note(
+        f"{analysis.reference}, the reference, {reason}, so that rows are compared with the best of them, and tests "
+        "corrected over all pairs since it was picked by looking."
+    )
+    yield (
+        f"{best.recipe.title} has the {scale.best_word} {'mean' if isinstance(of, Domain) else 'score'}, "
+        f"{scale.text(best.mean_sd(of)[0])}{scale.sign}."
     )
 
 
@@ -72,17 +75,20 @@ def by_task(analysis: Analysis, block: Condition) -> Iterator[str]:
         if len(tasks) < 2 or not tested:
             continue
         telling = [task for task in tasks if any(c.of == task for c in told)]
-        of_all = f"of the {counted(len(tasks), f'{domain.label.lower()} task')}"
+        kind, tests = f"{domain.label.lower()} task", f"(Holm over {len(tested)} tests)"
         if not told:
-            yield f"None {of_all} tells a method from {analysis.reference} (Holm over {len(tested)} tests)."
+            yield f"No {kind} tells a method from {analysis.reference} {tests}."
             continue
         each = "; ".join(_on_tasks(analysis, told))
         if len(told) > _FEW:
             counts = [(task, sum(c.of == task for c in told), sum(c.of == task for c in tested)) for task in telling]
             each = listed([f"{analysis.title(task)} {count} of {total}" for task, count, total in counts])
+        which = all_of(len(tasks), kind)
+        if len(telling) < len(tasks):
+            which = f"{spelled(len(telling))} of the {counted(len(tasks), kind)}"
         yield (
-            f"{spelled(len(telling)).capitalize()} {of_all} {'tells' if len(telling) == 1 else 'tell'} methods from "
-            f"{analysis.reference} (Holm over {len(tested)} tests): {each}."
+            f"{which[0].upper()}{which[1:]} {'tells' if len(telling) == 1 else 'tell'} methods from "
+            f"{analysis.reference} {tests}: {each}."
         )
 
 
