@@ -1,7 +1,8 @@
 """The answer: a pure function of a study and its records.
 
 `build_report` writes the PDF, tables and figures of a study. It is `analyse` and `write_report` one after the other;
-between the two, `main_rows` gives the numbers of the table of results and `main_notes` what is to be said of them.
+between the two, `main_rows` gives the numbers of the table of results, `main_notes` what is to be said of them, and
+`answer_lines` what they answer.
 Importing the package loads neither pandas nor matplotlib nor typst.
 """
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mosld_bench.report.analysis import Analysis, analyse
     from mosld_bench.report.build import build_report, write_report
     from mosld_bench.report.sections.results import MainRow, main_notes, main_rows
+    from mosld_bench.report.sections.summary import answer_lines
 
 _MODULES = {
     "Analysis": "analysis",
@@ -24,8 +26,18 @@ _MODULES = {
     "MainRow": "sections.results",
     "main_notes": "sections.results",
     "main_rows": "sections.results",
+    "answer_lines": "sections.summary",
 }
-__all__ = ["Analysis", "MainRow", "analyse", "build_report", "main_notes", "main_rows", "write_report"]
+__all__ = [
+    "Analysis",
+    "MainRow",
+    "analyse",
+    "answer_lines",
+    "build_report",
+    "main_notes",
+    "main_rows",
+    "write_report",
+]
 
 
 __getattr__ = door(__name__, _MODULES)

@@ -47,15 +47,6 @@ def test_holm_by_hand() -> None:
     assert stats.holm([]) == []
 
 
-def test_holm_is_that_of_statsmodels() -> None:
-    draw = random.Random(0)
-    for _ in range(50):
-        values = [
-            draw.choice([0.0, 0.01, 1.0, draw.random(), draw.random() ** 4]) for _ in range(draw.randrange(1, 40))
-        ]
-        assert stats.holm(values) == pytest.approx(multipletests(values, method="holm")[1])
-
-
 def test_item_error_of_a_mean() -> None:
     assert stats.item_error([0.03, 0.04]) == pytest.approx(0.025)
     assert stats.item_error([0.03, None]) is None
