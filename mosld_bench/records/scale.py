@@ -89,6 +89,10 @@ class Scale:
         """What follows a printed value: ' %' or nothing."""
         return " %" if self.range is Range.SHARE else ""
 
+    def margin(self, points: float) -> float | None:
+        """``points`` in the unit of the values; None of a number or a correlation, which are not counted in points."""
+        return points / self.factor if self.points else None
+
     @property
     def heading(self) -> str:
         """What follows the name of what is measured: ' (%)' of a share, and the direction where it is not up."""

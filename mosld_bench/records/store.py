@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from mosld_bench.errors import BadFileError, BenchError
+from mosld_bench.records.items import read_items
 from mosld_bench.records.overlap import Overlap, Overlaps
 from mosld_bench.records.profile import Profile
 from mosld_bench.records.published import Published
@@ -32,10 +33,17 @@ from mosld_bench.records.record import Outcome, Record
 from mosld_bench.spec.trial import PlannedTrial, Trial
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mosld_bench.spec.study import Study
 
 
 _MOST_OVERLAPS = 8  # choices of tasks and items whose overlaps a study keeps
+
+
+def no_items(trial: Trial) -> pd.DataFrame | None:
+    """The items of a trial where none are at hand."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,8 @@ class Sources:
 
     ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error;
     ``other_overlaps``: whether overlaps are noted, but of other tasks or items than the study has now. ``outdated``:
-    ids of trials whose record other code of its method made than is here now.
+    ids of trials whose record other code of its method made than is here now. ``items``: reads the items of a trial
+    (`records/items.py`); None where there are none.
     """
 
     records: tuple[Record, ...] = ()
@@ -55,6 +64,7 @@ class Sources:
     profile: Profile | None = None
     published: Published | None = None
     outdated: frozenset[str] = frozenset()
+    items: Callable[[Trial], pd.DataFrame | None] = no_items
 
 
 class Store:
@@ -75,6 +85,9 @@ class Store:
         """Where `mosld-bench profile` leaves what it measured, and where a report finds it."""
         return self.results / study / "profile.json"
 
+    def _items_file(self, trial: Trial) -> Path:
+        return self.folder(trial) / "items.parquet"
+
     def _overlap_file(self, study: str) -> Path:
         return self.results / study / "overlap.json"
 
@@ -90,7 +103,9 @@ class Store:
             replace_file(folder / "failure.json", text)
             return folder
         if outcome.items is not None:
-            replace_file(folder / "items.parquet", outcome.items.to_parquet(index=False, compression="zstd"))
+            replace_file(
+                self._items_file(outcome.record.trial), outcome.items.to_parquet(index=False, compression="zstd")
+            )
         shutil.rmtree(folder / "adapter", ignore_errors=True)  # of the record before
         for name, content in (outcome.adapter or {}).items():
             (folder / "adapter").mkdir(exist_ok=True)
@@ -153,6 +168,14 @@ class Store:
         """
         for path in sorted(self.results.glob(f"{glob.escape(study) if study else '*'}/*/record.json")):
             yield _read_record(path)
+
+    def items(self, trial: Trial) -> pd.DataFrame | None:
+        """The outcome of every item of the trial, as `read_items` gives it; None where there is no file.
+
+        Raises BadFileError for a file that holds no items.
+        """
+        path = self._items_file(trial)
+        return read_items(path) if path.exists() else None
 
     def failures(self, study: str) -> dict[str, str]:
         """Trial id -> the last line of its error, of every trial that failed when it was last run.
@@ -235,6 +258,7 @@ class Store:
             other_overlaps=bool(noted) and not matching,
             profile=self.profile(study.name),
             published=published,
+            items=self.items,
         )
 
     def check_writable(self, study: str) -> None:

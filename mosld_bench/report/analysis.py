@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 from mosld_bench.format import one_line
@@ -19,33 +20,70 @@ from mosld_bench.records.record import Metric, Record, Unscored
 from mosld_bench.records.scale import SHARE, Scale
 from mosld_bench.records.store import Sources
 from mosld_bench.report import stats
-from mosld_bench.report.rows import Row, make_rows, seed_scores
+from mosld_bench.report.evidence import PROBABILITY, Evidence
+from mosld_bench.report.rows import Row, RowKey, make_rows, seed_scores
 from mosld_bench.report.scales import Scales, find_scales
 from mosld_bench.report.selection import Failure, select
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Condition, Domain, Trial
 
-ALPHA = 0.05  # the level below which an adjusted p separates two rows
+
+class Verdict(StrEnum):
+    """What the tests say of a row beside another."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    EQUAL = "equal"
+    """Within the margin that the study states."""
+    OPEN = "open"
+    """Neither told apart nor shown equal."""
+    UNTESTED = "untested"
+    """No test speaks of the methods: no seeds to judge by, or no score."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row minus another of its block, over common seeds; ``adjusted`` is Holm's p within the block.
+    """A row minus another, under a metric (None: the primary ones).
 
-    ``scale`` is that of the scores: a negative difference is the better one where lower is better.
+    ``adjusted`` is Holm's p within the family that the comparison is of. ``margin`` is what still counts as equal, in
+    the unit of the scores, None where the scale has none. A negative difference is the better one where lower is better
+    (``scale``).
     """
 
     row: Row
     other: Row
-    difference: stats.Difference
+    of: Domain | str
+    metric: str | None
+    difference: stats.Estimate
     adjusted: float | None
+    margin: float | None
     scale: Scale
 
     @property
     def separated(self) -> bool:
-        """Whether a test holds the two apart; so it is not where there is no test."""
-        return self.adjusted is not None and self.adjusted < ALPHA
+        """Whether a test holds the two methods apart; so it is not where there is no test."""
+        return self.difference.of_methods and self.adjusted is not None and self.adjusted < stats.LEVEL
+
+    @property
+    def equal_p(self) -> float | None:
+        """p of the two one-sided tests that they differ by more than the margin; None without a test or a margin."""
+        known = self.margin is not None and self.difference.of_methods
+        return self.difference.equal_p(self.margin) if known and self.margin is not None else None
+
+    @property
+    def within(self) -> bool:
+        """Whether the two are shown to differ by less than the margin, told apart or not."""
+        return self.equal_p is not None and self.equal_p < stats.LEVEL
+
+    @property
+    def verdict(self) -> Verdict:
+        """A difference that is told from none is one, however small."""
+        if not self.difference.of_methods or self.adjusted is None:
+            return Verdict.UNTESTED
+        if self.separated:
+            return Verdict.BETTER if self.scale.better(self.difference.mean, 0) else Verdict.WORSE
+        return Verdict.EQUAL if self.within else Verdict.OPEN
 
 
 @dataclass(frozen=True)
@@ -72,6 +110,7 @@ class Analysis:
     unasked: int = 0
     scales: Scales = field(default_factory=Scales)
     outdated: frozenset[str] = frozenset()
+    evidence: Evidence = field(kw_only=True)
 
     # What there is
 
@@ -173,7 +212,7 @@ class Analysis:
 
     def scale_under(self, metric: str | None, domain: Domain) -> Scale:
         """The scale of a domain's tasks under a metric, None for their primary ones."""
-        return self.scales.common(self.tasks_in(domain), metric) or SHARE
+        return SHARE if metric == PROBABILITY else self.scales.common(self.tasks_in(domain), metric) or SHARE
 
     def unlike_under(self, metric: str | None) -> bool:
         """Whether a domain has no mean under a metric, None for the primary ones."""
@@ -234,8 +273,10 @@ class Analysis:
         primary = {metric.metric for task in self.task_names if (metric := self.metric(task))}
         return sorted(set.intersection(*names) - primary) if names else []
 
-    def under(self, metric: str, row: Row) -> Row:
-        """The row as another metric than the primary scores it."""
+    def under(self, metric: str | None, row: Row) -> Row:
+        """The row as another metric than the primary scores it; itself under None and the probability of items."""
+        if metric is None or metric == PROBABILITY:
+            return row
         return replace(row, seeds=tuple(seed_scores(self.study, row.setting, row.records, self.scales, metric=metric)))
 
     def chance(self, tasks: Sequence[str]) -> float | None:
@@ -262,10 +303,14 @@ class Analysis:
         """The rows of a block that have the in-domain mean, or another score."""
         return [row for row in self.trained if row.condition == condition and row.by_seed(of)]
 
+    def pool(self, condition: Condition, metric: str | None = None) -> list[Row]:
+        """The rows that are compared with each other, whose seeds together tell the noise; none at native sizes."""
+        return [self.under(metric, row) for row in self.trained if row.condition == condition and row.ranked]
+
     def contenders(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:
         """Of a block of equal size or equal rank, the rows with the most seeds.
 
-        A mean over fewer scatters more: it would often be the best by chance, and nothing could be tested.
+        A mean over fewer scatters more: it would often be the best by chance.
         """
         rows = [row for row in self.scored(condition, of) if row.ranked]
         most = max((len(row.by_seed(of)) for row in rows), default=0)
@@ -275,47 +320,138 @@ class Analysis:
         """The best in-domain mean of a block's contenders, or another score; None where there is none."""
         return self.scale(of).best(self.contenders(condition, of), lambda row: row.mean_sd(of)[0] or 0.0)
 
-    def best_on(self, condition: Condition, task: str) -> list[Row]:
-        """The contenders with the best score on a task; several where they are equal."""
-        best = self.best(condition, task)
-        return [
-            row for row in self.contenders(condition, task) if best and row.mean_sd(task)[0] == best.mean_sd(task)[0]
-        ]
+    def against_best(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Comparison]:
+        """Every other row of a block minus the best one.
 
-    def against_best(self, condition: Condition) -> list[Comparison]:
-        """Every other row of a block minus the best one."""
-        best = self.best(condition)
-        return self._against(best, Domain.IN) if best else []
-
-    def tied(self, condition: Condition) -> list[Row]:
-        """The other rows of a block that a test does not separate from its best."""
-        return [c.row for c in self.against_best(condition) if c.adjusted is not None and not c.separated]
-
-    def untested(self, condition: Condition) -> list[Row]:
-        """The other rows of a block without a test against its best, for want of a second common seed."""
-        best = self.best(condition)
+        Holm's family is all pairs of rows: which is the best was seen and not asked, and any pair might have come up.
+        """
+        best = self.best(condition, of)
         if best is None:
             return []
-        tested = {c.row.key for c in self.against_best(condition) if c.adjusted is not None}
-        return [row for row in self.scored(condition) if row.key not in {best.key, *tested}]
+        pool = self.pool(condition)
+        pairs = [(row, other) for i, other in enumerate(pool) for row in pool[i + 1 :]]
+        oriented = [(other, row) if row.key == best.key else (row, other) for row, other in pairs]
+        return [c for c in self._compared(oriented, [of], pool) if c.other.key == best.key]
 
-    def against_reference(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Comparison]:
+    def tied(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:
+        """The other rows of a block that a test does not separate from its best."""
+        return [c.row for c in self.against_best(condition, of) if c.verdict in {Verdict.EQUAL, Verdict.OPEN}]
+
+    def untested(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:
+        """The other rows of a block without a test against its best."""
+        best = self.best(condition, of)
+        if best is None:
+            return []
+        tested = {c.row.key for c in self.against_best(condition, of) if c.verdict is not Verdict.UNTESTED}
+        return [row for row in self.scored(condition, of) if row.key not in {best.key, *tested}]
+
+    def leads(self, condition: Condition, of: Domain | str = Domain.IN) -> bool:
+        """Whether the best row of a block is separated from all others, so that it may be called the best."""
+        others = self.against_best(condition, of)
+        return bool(others) and all(c.separated for c in others) and not self.untested(condition, of)
+
+    def reference_row(self, condition: Condition) -> Row | None:
+        """The study's reference in a block; None where it has none, or at native sizes."""
+        return next((row for row in self.pool(condition) if row.recipe.name == self.study.reference), None)
+
+    def against_reference(
+        self, condition: Condition, of: Domain | str = Domain.IN, metric: str | None = None
+    ) -> list[Comparison]:
         """Every other row of a block minus the study's reference in it; empty where that is missing.
 
-        Empty, too, for rows at their native size, which nothing makes comparable.
+        Empty, too, for rows at their native size, which nothing makes comparable. Holm's family is the rows of the
+        block; of a task, the rows and tasks of its domain (`by_task`).
         """
-        rows = (row for row in self.trained if row.condition == condition and row.ranked)
-        reference = next((row for row in rows if row.recipe.name == self.study.reference), None)
-        return self._against(reference, of) if reference else []
+        if not isinstance(of, Domain):
+            domain = next(domain for domain in Domain if of in self.tasks_in(domain))
+            return [c for c in self.by_task(condition, domain, metric) if c.of == of]
+        return self._against_reference(condition, [of], metric)
 
-    def _against(self, other: Row, of: Domain | str) -> list[Comparison]:
-        """Every row of the block of ``other`` minus it, where the two have a seed in common."""
-        rows = [row for row in self.trained if row.condition == other.condition and row.key != other.key]
-        paired = [(row, stats.paired(row.by_seed(of), other.by_seed(of))) for row in rows]
-        pairs = [(row, difference) for row, difference in paired if difference is not None]
-        adjusted = stats.holm([difference.p for _, difference in pairs])
-        scale = self.scale(of)
-        return [Comparison(row, other, delta, p, scale) for (row, delta), p in zip(pairs, adjusted, strict=True)]
+    def by_task(self, condition: Condition, domain: Domain, metric: str | None = None) -> list[Comparison]:
+        """Every other row of a block minus the reference on every task of a domain: one family of tests."""
+        return self._against_reference(condition, self.tasks_in(domain), metric)
+
+    def _against_reference(
+        self, condition: Condition, ofs: Sequence[Domain | str], metric: str | None
+    ) -> list[Comparison]:
+        reference = self.reference_row(condition)
+        if reference is None:
+            return []
+        pool = self.pool(condition, metric)
+        other = next(row for row in pool if row.key == reference.key)
+        return self._compared([(row, other) for row in pool if row.key != other.key], ofs, pool, metric)
+
+    def _compared(
+        self,
+        pairs: Sequence[tuple[Row, Row]],
+        ofs: Sequence[Domain | str],
+        pool: Sequence[Row],
+        metric: str | None = None,
+    ) -> list[Comparison]:
+        """The pairs of rows on each of ``ofs``, where they have a seed in common: one family of tests."""
+        found = [
+            (row, other, of, estimate)
+            for of in ofs
+            for row, other in pairs
+            if (estimate := self.evidence.difference(row, other, of, pool, metric)) is not None
+        ]
+        return self._family(found, metric)
+
+    def against_base(
+        self, condition: Condition, of: Domain | str = Domain.IN, metric: str | None = None
+    ) -> list[Comparison]:
+        """Every row of a block minus the untrained model that it starts from: one family of tests."""
+        base = self.frozen_of(condition)
+        if base is None:
+            return []
+        base, rows = self.under(metric, base), [row for row in self.trained if row.condition == condition]
+        rows = [self.under(metric, row) for row in rows]
+        pairs = [(row, self.evidence.against_base(row, base, of, rows, metric)) for row in rows]
+        return self._family([(row, base, of, estimate) for row, estimate in pairs if estimate], metric)
+
+    def between_settings(self, of: Domain | str = Domain.IN) -> list[Comparison]:
+        """Every row of the mixture minus the same recipe and size trained task by task: one family of tests."""
+        single = {row.key: row for row in self.trained if row.setting == "single"}
+        found = []
+        for row in self.trained:
+            other = single.get(RowKey(row.recipe.name, row.condition._replace(setting="single")))
+            if row.setting == "mixture" and other is not None:
+                estimate = self.evidence.between_settings(row, other, of)
+                found += [(row, other, of, estimate)] if estimate is not None else []
+        return self._family(found, None)
+
+    def _family(
+        self, estimates: Sequence[tuple[Row, Row, Domain | str, stats.Estimate]], metric: str | None
+    ) -> list[Comparison]:
+        """The estimates as comparisons, their p-values corrected together."""
+        adjusted = stats.holm([estimate.p for *_, estimate in estimates])
+        comparisons = []
+        for (row, other, of, estimate), p in zip(estimates, adjusted, strict=True):
+            scale = self._scale(of, metric)
+            margin = scale.margin(self.study.margin)
+            comparisons.append(Comparison(row, other, of, metric, estimate, p, margin, scale))
+        return comparisons
+
+    def _scale(self, of: Domain | str, metric: str | None) -> Scale:
+        """The scale of a domain or task under a metric."""
+        if metric is None:
+            return self.scale(of)
+        if metric == PROBABILITY:
+            return SHARE
+        return self.scale_under(metric, of) if isinstance(of, Domain) else self.scales.of(of, metric) or SHARE
+
+    def pair_noise(self, condition: Condition, of: Domain | str = Domain.IN) -> stats.PairNoise | None:
+        """What two rows of a block differ by through seeds and items; None where its seeds do not tell."""
+        return self.evidence.pair_noise(self.pool(condition), of)
+
+    def detectable(self, condition: Condition, of: Domain | str = Domain.IN, seeds: int | None = None) -> float | None:
+        """The smallest true difference that the block's rows, with their ``seeds``, find with a chance of 80 %.
+
+        By default the seeds of the rows that have the most. None where the noise of seeds is not known.
+        """
+        noise, rows = self.pair_noise(condition, of), len(self.contenders(condition, of))
+        most = max((len(row.by_seed(of)) for row in self.pool(condition)), default=0)
+        return stats.detectable_effect(noise, seeds=seeds or most, rows=rows) if noise else None
 
 
 def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis:
@@ -341,4 +477,5 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         unasked=selection.unasked,
         scales=scales,
         outdated=sources.outdated,
+        evidence=Evidence(study, scales, sources.items),
     )

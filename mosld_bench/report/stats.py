@@ -1,19 +1,43 @@
-"""Small-sample statistics of the report: means over seeds, paired intervals, Holm's correction.
+"""Statistics of evaluations: crossed over seeds and items, pooled over methods, clustered by passage.
 
-The unit is a seed. Two rows of a table are compared by the differences of their means at equal seeds, with
-Student's t over these differences. With few seeds that is all that the data can bear: the test covers what
-changes with the seed (initialisation, order of the data, dropout), not which items happen to be in a test
-set; for the latter the report gives the binomial standard error of a mean over items (`item_error`).
+Methods are trained from common seeds and answer common items, so a difference of two methods errs in two ways: other
+seeds would have moved it, and other items would. `difference` takes both into account. For two rows *a* and *b* of a
+block with S common seeds, T tasks of n items in G clusters (the passage that several questions are about, else the
+item), and d[s, i] = score of a minus score of b:
+
+    D_s  mean over tasks of the mean over items of d[s, ·];  Δ = mean of D_s
+    MS   residual mean square of the fit *row + seed* to the means of all rows with two seeds or more (`seed_noise`)
+    VS   = 2 MS / S, on ν = cells - rows - seeds + 1 degrees of freedom
+    VI   = Σ_t T⁻² G/(G-1) Σ_g (Σ_{i in g} (d̄·i - d̄··))² / n²                       (`item_noise`)
+    VE   = Σ_t T⁻² G/(G-1) Σ_s Σ_g (Σ_{i in g} r[s,i])² / (S (S-1) n²),  r[s,i] = d[s,i] - d̄s· - d̄·i + d̄··
+    X    = max(0, VI - VE), what items add to what seeds show already
+    V    = VS + X on V² / (VS²/ν + X²/df_I) degrees of freedom,  df_I = VI² / Σ_t v_t² / (G_t - 1), v_t the terms of VI
+
+This is the restricted maximum likelihood estimate of crossed random effects (row × seed, row × item) wherever none of
+its components is negative. Values are in the unit of the scores (fractions, for accuracies).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats as distributions
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+LEVEL = 0.05  # of every test; intervals are of 95 %
+POWER = 0.8  # with which a detectable effect is found
+_LEAST_FREEDOM = 2  # of the seeds' noise, below which it is not estimated
+_MOST_SEEDS = 1000  # that are looked through for a wished effect
+_NO_NOISE = 1e-15  # a variance below is the rounding of equal numbers
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -23,46 +47,294 @@ def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Mean of paired differences, in the unit of the values; interval and p need two pairs that differ."""
+# The noise of seeds
 
-    mean: float
-    low: float | None
-    high: float | None
-    p: float | None
-    pairs: int
+
+@dataclass(frozen=True)
+class SeedNoise:
+    """What a seed moves a row by, beyond what it moves all rows by: the mean square MS, on ``freedom`` degrees."""
+
+    mean_square: float
+    freedom: int
 
     @property
-    def includes_zero(self) -> bool:
-        """Whether 'no difference' is not excluded; so it is, too, where there is no interval."""
-        return self.low is None or self.high is None or self.low <= 0 <= self.high
+    def known(self) -> bool:
+        """Whether it is estimated well enough to test with."""
+        return self.freedom >= _LEAST_FREEDOM and self.mean_square > _NO_NOISE
 
 
-def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
-    """Ours minus theirs over their common seeds: mean, two-sided 95 % interval by t, and p; None without such seeds.
+def seed_noise(means: npt.ArrayLike) -> SeedNoise | None:
+    """MS and ν of ``means`` (rows × seeds, NaN where a row lacks a seed), from its rows with two seeds or more.
 
-    >>> paired({0: 3.0, 1: 4.0, 2: 5.0}, {0: 2.0, 1: 2.0, 2: 2.0}).mean
-    2.0
+    None where fewer than two rows have so many, or nothing is left over by the fit.
     """
-    deltas = np.array([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
-    n = len(deltas)
-    if n == 0:
+    table = np.asarray(means, dtype=np.float64)
+    table = table[np.sum(~np.isnan(table), axis=1) >= 2] if table.size else table
+    if len(table) < 2:
         return None
-    mean = float(deltas.mean())
-    if n == 1:
-        return Difference(mean, None, None, None, 1)
-    error = float(deltas.std(ddof=1)) / math.sqrt(n)
-    if error < 1e-12:  # all pairs differ by the same, as scores of few items may by rounding: no noise to test against
-        return Difference(mean, None, None, None, n)
-    half = t_half_width(error, n - 1)
-    p = 2 * float(distributions.t.sf(abs(mean) / error, n - 1))
-    return Difference(mean, mean - half, mean + half, p, n)
+    rows, seeds = np.nonzero(~np.isnan(table))
+    design = np.zeros((len(rows), sum(table.shape)))
+    design[np.arange(len(rows)), rows] = 1
+    design[np.arange(len(rows)), len(table) + seeds] = 1
+    values = table[rows, seeds]
+    solution, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    freedom = len(values) - int(rank)
+    if freedom < 1:
+        return None
+    return SeedNoise(float(np.sum((values - design @ solution) ** 2)) / freedom, freedom)
 
 
-def t_half_width(error: float, freedom: int) -> float:
+def noisier(means: npt.ArrayLike, row: int) -> float | None:
+    """p of the F test that a row of ``means`` (rows × seeds) has no larger a variance over seeds than the others.
+
+    The row's variance is taken about the mean of the others at the same seed, as in Grubbs' estimator (1948): with M
+    rows, F = var(row - mean of others) (M-1)/M over the others' own MS, on S-1 and (M-2)(S-1) degrees of freedom. Of
+    the rows with two seeds or more, over the seeds that all of these have; None where the row is none of them, they
+    are fewer than three, or their common seeds fewer than two.
+    """
+    table = np.asarray(means, dtype=np.float64)
+    several = np.sum(~np.isnan(table), axis=1) >= 2
+    if not several[row]:
+        return None
+    place, table = int(several[:row].sum()), table[several]
+    table = table[:, ~np.isnan(table).any(axis=0)]
+    rows, seeds = table.shape
+    if rows < 3 or seeds < 2:
+        return None
+    others = np.delete(table, place, axis=0)
+    pooled = seed_noise(others)
+    if pooled is None or pooled.mean_square <= _NO_NOISE:
+        return None
+    own = float(np.var(table[place] - others.mean(axis=0), ddof=1)) * (rows - 1) / rows
+    return float(distributions.f.sf(own / pooled.mean_square, seeds - 1, pooled.freedom))
+
+
+# The noise of items
+
+
+class TaskItems(NamedTuple):
+    """Scores, or differences of scores, on the items of a task.
+
+    ``values``: seeds × items. ``groups``: the cluster of every item, numbered from 0; None where each is its own.
+    """
+
+    values: Floats
+    groups: Integers | None = None
+
+
+@dataclass(frozen=True)
+class ItemNoise:
+    """Variances of a mean over tasks that come from the choice of items.
+
+    ``variance`` is VI, of the mean over seeds, on ``freedom`` degrees; ``within`` is VE, the part of it that differs
+    from seed to seed and so is in the noise of seeds already; None for a single seed.
+    """
+
+    variance: float
+    freedom: float
+    within: float | None
+
+
+def item_noise(tasks: Sequence[TaskItems]) -> ItemNoise | None:
+    """VI, df_I and VE of ``tasks``; None where there is none, or one has fewer than two clusters."""
+    if not tasks:
+        return None
+    variance = squares = within = 0.0
+    seeds = len(tasks[0].values)
+    for values, groups in tasks:
+        items = values.shape[1]
+        clusters = items if groups is None else len(np.unique(groups))
+        if clusters < 2:
+            return None
+        factor = clusters / (clusters - 1) / (items * len(tasks)) ** 2
+        means = values.mean(axis=0)
+        term = factor * _cluster_square(means - means.mean(), groups)
+        variance += term
+        squares += term**2 / (clusters - 1)
+        if seeds > 1:
+            rest = values - values.mean(axis=1, keepdims=True) - means + means.mean()
+            within += factor * sum(_cluster_square(row, groups) for row in rest) / (seeds * (seeds - 1))
+    freedom = variance**2 / squares if squares > 0 else math.inf
+    return ItemNoise(variance, freedom, within if seeds > 1 else None)
+
+
+def _cluster_square(deviations: Floats, groups: Integers | None) -> float:
+    """Sum over clusters of the squared sums of their deviations."""
+    sums = deviations if groups is None else np.bincount(groups, weights=deviations)
+    return float(np.dot(sums, sums))
+
+
+# Differences and means with their errors
+
+
+class Basis(StrEnum):
+    """Where the noise of seeds in an interval comes from."""
+
+    POOLED = "pooled"
+    """From all rows of the block together."""
+    OWN = "own"
+    """From the row's own seeds: it scatters more than the others, or nothing is shared."""
+    BORROWED = "borrowed"
+    """From the rows that have several seeds; this one has one."""
+    MODELS = "models"
+    """From nowhere: the interval is of these trained models on other items, and says nothing of methods."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, or a mean difference, in the unit of the scores.
+
+    ``error`` is its standard error √V on ``freedom`` degrees; None where there is none to be had. ``of_items``: whether
+    the choice of items is in it. ``exact``: McNemar's p, in place of that of t, for two models on right and wrong
+    answers.
+    """
+
+    mean: float
+    error: float | None
+    freedom: float | None
+    seeds: int
+    basis: Basis
+    of_items: bool
+    exact: float | None = None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the 95 % interval."""
+        if self.error is None or self.freedom is None:
+            return None
+        return t_half_width(self.error, self.freedom)
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the 95 % interval; None without an error."""
+        return None if self.half_width is None else self.mean - self.half_width
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of the 95 % interval; None without an error."""
+        return None if self.half_width is None else self.mean + self.half_width
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p of no difference; None without an error."""
+        if self.exact is not None or self.error is None or self.freedom is None:
+            return self.exact
+        if self.error == 0:
+            return None if self.mean else 1.0
+        return float(2 * distributions.t.sf(abs(self.mean) / self.error, self.freedom))
+
+    @property
+    def of_methods(self) -> bool:
+        """Whether it speaks of methods, and not just of the models that were trained."""
+        return self.basis is not Basis.MODELS
+
+    def equal_p(self, margin: float) -> float | None:
+        """p of the two one-sided tests (TOST) that the difference lies outside ±``margin``; None without an error."""
+        if self.error is None or self.freedom is None:
+            return None
+        if self.error == 0:
+            return 0.0 if abs(self.mean) < margin else 1.0
+        return float(distributions.t.sf((margin - abs(self.mean)) / self.error, self.freedom))
+
+
+def difference(
+    by_seed: Sequence[float],
+    items: Sequence[TaskItems] | None,
+    noise: SeedNoise | None,
+    *,
+    within: float | None = None,
+    noisy: bool = False,
+) -> Estimate:
+    """A row minus another of its block: the estimator of the module's docstring.
+
+    ``by_seed``: D_s, one value a common seed. ``items``: d by task, None where the items are not known; the interval
+    then leaves out their choice. ``noise``: that of the block. ``noisy``: whether one of the two rows scatters more
+    than the others (`noisier`), so that the pair's own variance takes the place of VS, with S - 1 degrees of freedom.
+    A single seed borrows VS = 2 MS, with X = max(0, VI - ``within``), ``within`` being the mean of S·VE over the pairs
+    that have seeds. Where the block's noise is not known the interval is of the items alone.
+    """
+    values = np.asarray(by_seed, dtype=np.float64)
+    seeds = len(values)
+    if noise is None or not noise.known:
+        return _of_models(values, items)
+    if noisy and seeds > 1:
+        of_seeds, freedom, basis = float(np.var(values, ddof=1)) / seeds, float(seeds - 1), Basis.OWN
+    else:
+        of_seeds, freedom = 2 * noise.mean_square / seeds, float(noise.freedom)
+        basis = Basis.POOLED if seeds > 1 else Basis.BORROWED
+    return _combined(values, of_seeds, freedom, basis, item_noise(items or ()), within)
+
+
+def alone(
+    by_seed: Sequence[float],
+    items: Sequence[TaskItems] | None,
+    *,
+    borrowed: SeedNoise | None = None,
+    within: float | None = None,
+) -> Estimate:
+    """A row's own mean, a row minus the untrained model, or one setting minus another: V = s²/S + X, on S - 1 degrees.
+
+    What a seed does to all rows alike does not cancel here. A single seed, or seeds that are equal by chance, take s²
+    from ``borrowed`` (`spread_of_rows`), or else have an interval of the items alone. The other arguments are those of
+    `difference`.
+    """
+    values = np.asarray(by_seed, dtype=np.float64)
+    seeds = len(values)
+    if seeds > 1 and (spread := float(np.var(values, ddof=1))) > _NO_NOISE:
+        return _combined(values, spread / seeds, seeds - 1.0, Basis.OWN, item_noise(items or ()), within)
+    if borrowed is not None and borrowed.mean_square > _NO_NOISE:
+        of_seeds, freedom = borrowed.mean_square / seeds, float(borrowed.freedom)
+        return _combined(values, of_seeds, freedom, Basis.BORROWED, item_noise(items or ()), within)
+    return _of_models(values, items)
+
+
+def spread_of_rows(means: npt.ArrayLike) -> SeedNoise | None:
+    """The mean variance over seeds of the rows of ``means`` with two seeds or more; None where there is none.
+
+    On one degree fewer than the most seeds of a row: the seeds are common, so many rows tell little more than one.
+    """
+    table = np.asarray(means, dtype=np.float64)
+    counts = np.sum(~np.isnan(table), axis=1) if table.size else np.array([])
+    if not (counts >= 2).any():
+        return None
+    spreads = np.nanvar(table[counts >= 2], axis=1, ddof=1)
+    return SeedNoise(float(spreads.mean()), int(counts.max()) - 1)
+
+
+def _combined(
+    values: Floats, of_seeds: float, freedom: float, basis: Basis, items: ItemNoise | None, within: float | None
+) -> Estimate:
+    """VS and X in one error, with Satterthwaite's degrees of freedom."""
+    excess = 0.0
+    if items is not None:
+        excess = max(0.0, items.variance - ((within or 0.0) if items.within is None else items.within))
+    variance = of_seeds + excess
+    parts = of_seeds**2 / freedom + (excess**2 / items.freedom if items else 0.0)
+    return Estimate(
+        float(values.mean()), math.sqrt(variance), variance**2 / parts, len(values), basis, items is not None
+    )
+
+
+def _of_models(values: Floats, items: Sequence[TaskItems] | None) -> Estimate:
+    """The interval over items alone, with McNemar's exact p where all differences are those of right and wrong."""
+    noise, mean = item_noise(items or ()), float(values.mean())
+    if noise is None or items is None:
+        return Estimate(mean, None, None, len(values), Basis.MODELS, False)
+    exact = _mcnemar(items) if len(values) == 1 else None
+    return Estimate(mean, math.sqrt(noise.variance), noise.freedom, len(values), Basis.MODELS, True, exact)
+
+
+def _mcnemar(items: Sequence[TaskItems]) -> float | None:
+    """McNemar's exact p of one task; None for several, for clusters, and where values are not -1, 0 and 1."""
+    if len(items) != 1 or items[0].groups is not None or not np.isin(items[0].values, (-1, 0, 1)).all():
+        return None
+    wins, losses = int(np.sum(items[0].values > 0)), int(np.sum(items[0].values < 0))
+    return float(distributions.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def t_half_width(error: float, freedom: float) -> float:
     """Half the width of Student's 95 % interval around a mean with the standard error ``error``."""
-    return float(distributions.t.ppf(0.975, freedom)) * error
+    return float(distributions.t.ppf(1 - LEVEL / 2, freedom)) * error
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -71,13 +343,109 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    from statsmodels.stats.multitest import multipletests  # here, since it takes a second to import
+
+    known = [(i, p) for i, p in enumerate(p_values) if p is not None]
     adjusted: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, i) in enumerate(known):
-        largest = max(largest, min(1.0, (len(known) - rank) * p))
-        adjusted[i] = largest
+    if known:
+        corrected = multipletests([p for _, p in known], method="holm")[1]
+        for (i, _), p in zip(known, corrected, strict=True):
+            adjusted[i] = float(p)
     return adjusted
+
+
+# What a study can see
+
+
+@dataclass(frozen=True)
+class PairNoise:
+    """What the difference of two rows of a block errs by, as measured: the ground of a plan for other seeds and items.
+
+    ``mean_square`` is MS and ``of_items`` the part of it that comes from the items (S·VE / 2, mean over pairs);
+    ``excess`` is X, mean over pairs, where an F test at 5 % tells VI from VE, and else 0. ``item_freedom``: of X.
+    """
+
+    mean_square: float
+    of_items: float = 0.0
+    excess: float = 0.0
+    item_freedom: float = math.inf
+
+    def on(self, share: float) -> PairNoise:
+        """The same with ``share`` of this study's items, 2 for twice as many: what they cause goes with 1 / share."""
+        of_items = min(self.of_items, self.mean_square)
+        return replace(
+            self,
+            mean_square=self.mean_square - of_items + of_items / share,
+            of_items=of_items / share,
+            excess=self.excess / share,
+        )
+
+
+def pair_noise(noise: SeedNoise, pairs: Sequence[ItemNoise], seeds: int) -> PairNoise:
+    """The noise of a block's pairs: that of its seeds, and what the items of its ``pairs`` at ``seeds`` seeds add."""
+    known = [(pair.variance, pair.within, pair.freedom) for pair in pairs if pair.within is not None]
+    if not known:
+        return PairNoise(noise.mean_square)
+    across, within, freedom = map(float, np.mean(known, axis=0))
+    told = within <= 0 or distributions.f.sf(across / within, freedom, freedom * (seeds - 1)) < LEVEL
+    return PairNoise(noise.mean_square, seeds * within / 2, max(0.0, across - within) if told else 0.0, freedom)
+
+
+def power(effect: float, noise: PairNoise, *, seeds: int, rows: int, freedom: float | None = None) -> float:
+    """The chance that a true difference ``effect`` is told from none by ``rows`` rows of ``seeds`` seeds each.
+
+    Two-sided at 5 %, for one comparison by itself, averaged over what MS may come to in such a study. ``freedom``: of
+    MS, by default (rows - 1)(seeds - 1); a single seed has none of its own.
+    """
+    freedom = float((rows - 1) * (seeds - 1)) if freedom is None else freedom
+    if freedom < _LEAST_FREEDOM:
+        return 0.0
+    squares = noise.mean_square * _quantiles_of_mean_square(freedom)
+    of_seeds = 2 * squares / seeds
+    variance = of_seeds + noise.excess
+    estimated = variance**2 / (of_seeds**2 / freedom + noise.excess**2 / noise.item_freedom)
+    critical = distributions.t.ppf(1 - LEVEL / 2, estimated) * np.sqrt(variance)
+    error = math.sqrt(2 * noise.mean_square / seeds + noise.excess)
+    upper = distributions.norm.sf((critical - effect) / error)
+    lower = distributions.norm.sf((critical + effect) / error)
+    return float(np.mean(upper + lower))
+
+
+@lru_cache(maxsize=64)
+def _quantiles_of_mean_square(freedom: float) -> Floats:
+    """Evenly spaced quantiles of χ²/ν, over which a mean square is averaged."""
+    shares = (np.arange(500) + 0.5) / 500
+    return np.asarray(distributions.chi2.ppf(shares, freedom) / freedom, dtype=np.float64)
+
+
+def detectable_effect(noise: PairNoise, *, seeds: int, rows: int, freedom: float | None = None) -> float | None:
+    """The smallest true difference that is told from none with a chance of 80 %; None where none can be tested."""
+    from scipy.optimize import brentq
+
+    freedom = float((rows - 1) * (seeds - 1)) if freedom is None else freedom
+    if freedom < _LEAST_FREEDOM or noise.mean_square <= _NO_NOISE:
+        return None
+    error = math.sqrt(2 * noise.mean_square / seeds + noise.excess)
+
+    def lacking(effect: float) -> float:
+        return power(effect, noise, seeds=seeds, rows=rows, freedom=freedom) - POWER
+
+    return float(brentq(lacking, 0.0, 100 * error, xtol=1e-6 * error))
+
+
+def seeds_for(effect: float, noise: PairNoise, *, rows: int) -> int | None:
+    """The fewest seeds a row with which ``effect`` is detectable; None where a thousand are not enough."""
+
+    def enough(seeds: int) -> bool:
+        return power(effect, noise, seeds=seeds, rows=rows) >= POWER
+
+    if not enough(_MOST_SEEDS):
+        return None
+    low, high = 1, _MOST_SEEDS  # not enough, enough: power grows with the seeds
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def item_error(errors: Sequence[float | None]) -> float | None:

@@ -59,6 +59,12 @@ class Study(Selection):
     evaluate: EvaluateSpec = EvaluateSpec()
     resources: Resources = Resources()
     reference: str = Field("lora", description="the recipe that every row is compared with")
+    margin: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="points by which rows may differ and still count as equal, of scores that are shares or out of 100",
+    )
     frozen_base: bool = Field(True, description="whether the untrained model is scored too (recipe base)")
     general: GeneralSweep | None = Field(None, description="general data mixed in, in several amounts")
     axis: Literal["general", "rank", "model", "dropout", "experts"] | None = Field(

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mosld_bench.report import stats
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.panels import legend, offset, wrapped
 from mosld_bench.report.figures.plot import Plot
@@ -74,7 +73,7 @@ def _draw_pairs(axes: Axes, analysis: Analysis, pairs: Sequence[_Pair]) -> None:
     for i, pair in enumerate(pairs):
         style, shift = styles[pair.mixture.recipe.name], offset(i, len(pairs))
         for x, task in enumerate(analysis.study.in_domain):
-            delta = stats.paired(pair.mixture.by_seed(task), pair.single.by_seed(task))
+            delta = analysis.evidence.between_settings(pair.mixture, pair.single, task)
             if delta is not None:
                 axes.vlines(x + shift, 0, delta.mean, color=style.colour, linewidth=0.8)
                 axes.plot(x + shift, delta.mean, marker=style.marker, color=style.colour, markersize=3.6)

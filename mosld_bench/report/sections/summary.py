@@ -141,7 +141,7 @@ def _ahead(analysis: Analysis, condition: Condition, untested: Sequence[Row]) ->
     """The untested rows that beat the best one on common seeds; their means are over other seeds, and hide it."""
     keys, scale = {row.key for row in untested}, analysis.scale(Domain.IN)
     ahead = [
-        f"{c.row.recipe.title} (by {scale.text(abs(c.difference.mean))}{scale.points}, n = {c.difference.pairs})"
+        f"{c.row.recipe.title} (by {scale.text(abs(c.difference.mean))}{scale.points}, n = {c.difference.seeds})"
         for c in analysis.against_best(condition)
         if c.row.key in keys and scale.better(c.difference.mean, 0)
     ]
@@ -175,10 +175,10 @@ def _margin_sentence(comparison: Comparison) -> str:
     side = "above" if delta.mean >= 0 else "below"
     text = f"{scale.text(abs(delta.mean))}{scale.points} {side} {comparison.other.recipe.title}"
     if delta.low is None:
-        seeds = "the one seed that both have" if delta.pairs == 1 else "every common seed alike"
+        seeds = "the one seed that both have" if delta.seeds == 1 else "every common seed alike"
         return f"{text} on {seeds}, which gives no interval."
     text += f" (95 % interval {scale.interval(delta.low, delta.high)})"
-    if delta.includes_zero:
+    if delta.low <= 0 <= (delta.high or 0.0):
         return text + ", a margin inside the noise between seeds."
     if comparison.separated:
         return text + ", more than the noise between seeds explains."

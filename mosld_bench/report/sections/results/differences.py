@@ -102,7 +102,7 @@ def _numbers(comparison: Comparison, of: Domain | str) -> dict[str, Any]:
         "model": row.condition.model or None,
         "general_items": row.condition.general,
         "mean_of": str(of),
-        "pairs": delta.pairs,
+        "pairs": delta.seeds,
         "difference": delta.mean,
         "low": delta.low,
         "high": delta.high,

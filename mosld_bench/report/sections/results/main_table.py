@@ -175,8 +175,9 @@ class _Layout:
         """The rows of a block; of the means, the best is bold and those that are tied with it are marked."""
         if self.analysis.unlike(Domain.IN):
             tasks = set(self._tasks_in(Domain.IN))
-            best_on = {task: {row.key for row in self.analysis.best_on(condition, task)} for task in tasks}
-            return [self._line(row, best_on={t for t in tasks if row.key in best_on[t]}) for row in rows]
+            leading = [task for task in tasks if self.analysis.leads(condition, task)]
+            best_on = {task: {best.key} for task in leading if (best := self.analysis.best(condition, task))}
+            return [self._line(row, best_on={t for t in tasks if row.key in best_on.get(t, ())}) for row in rows]
         if not self.means:
             return [self._line(row) for row in rows]
         best = self.analysis.best(condition)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from mosld_bench.format import listed
 from mosld_bench.records.scale import Scale
-from mosld_bench.report.analysis import ALPHA, Analysis
+from mosld_bench.report import stats
+from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Run, Section, bullets, paragraph, section
 from mosld_bench.report.labels import block_label
 from mosld_bench.report.rows import Row
@@ -96,7 +97,7 @@ def _coverage(analysis: Analysis) -> str:
     means = "scores on a task" if analysis.unlike(Domain.IN) else "in-domain means"
     text = (
         f"The unit of the tests is the seed: rows are compared by the differences of their {means} "
-        f"at equal seeds (Student's t, two-sided, Holm-corrected within a block, level {ALPHA:g}). "
+        f"at equal seeds (Student's t, two-sided, Holm-corrected within a block, level {stats.LEVEL:g}). "
         "This covers what varies with the seed; it does not cover the choice of test items or of tasks, "
         "and few seeds have little power, so that “not separated” does not mean “equal”."
     )
