@@ -221,7 +221,7 @@ def _equal(analysis: Analysis) -> str:
 
 def _unequal(analysis: Analysis) -> str:
     """What differs between rows beside the method: learning rates, sizes, adapted modules."""
-    recipes = [row.recipe for row in analysis.trained]
+    recipes = [recipe for recipe in analysis.recipes if recipe.method != "base"]
     scaled = dict.fromkeys(
         f"{recipe.title} (× {recipe.learning_rate_scale:g})" for recipe in recipes if recipe.learning_rate_scale != 1
     )
