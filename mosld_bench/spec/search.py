@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from mosld_bench.errors import BenchError
 from mosld_bench.format import listed
+from mosld_bench.spec.budget import NATIVE, Budget
 from mosld_bench.spec.expand import identified, protocol_of
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import RUNGS, EvaluateSpec, TrainSpec, digest
@@ -145,8 +146,10 @@ def search_name(study: str) -> str:
     return f"{study}-tuning"
 
 
-def search_study(study: Study, recipes: Sequence[str] = (), seeds: Sequence[int] = SEEDS) -> Study:
-    """The study of which the runs of a search are trials: of ``recipes``, all at the factor 1.
+def search_study(
+    study: Study, recipes: Sequence[str] = (), seeds: Sequence[int] = SEEDS, budget: Budget = NATIVE
+) -> Study:
+    """The study of which the runs of a search are trials: of ``recipes`` at ``budget``, all at the factor 1.
 
     Its protocol depends on what of ``study`` could change the best learning rate, and on nothing else: not on its test
     items, its seeds, nor on tasks out of domain.
@@ -157,6 +160,7 @@ def search_study(study: Study, recipes: Sequence[str] = (), seeds: Sequence[int]
             "name": search_name(study.name),
             "recipes": tuple(recipes),
             "settings": ("mixture",),
+            "budgets": (budget,),
             "seeds": tuple(seeds),
             "rates": ("chosen",),
             "parts": (),

@@ -65,8 +65,9 @@ class GeneralSweep(Strict):
 def narrowed(parts: Any, asked: Mapping[str, Any]) -> Any:
     """The ``parts`` of a study.yaml as the options ``asked`` leave them; None where ``asked`` gives parts itself.
 
-    Seeds, settings, budgets and rates that are asked for take the place of a part's own. Of the recipes a part keeps those
-    that are asked for, and is left out where it has none of them; recipes that are in no part make one of their own.
+    Seeds, settings, budgets and rates that are asked for take the place of a part's own. Of the recipes a part keeps
+    those that are asked for, and is left out where it has none of them; recipes that are in no part make one of their
+    own.
     """
     if "parts" in asked:
         return None

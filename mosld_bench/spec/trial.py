@@ -17,7 +17,7 @@ from mosld_bench.spec.yaml_file import Strict
 #: How often a trial takes the validation loss at most, the end included.
 VALIDATIONS = 5
 
-#: Validations of a training at which a search may stop it, twice as late each time: after 1, 2 and 4 fifths of the steps.
+#: Validations at which a search may stop a training, twice as late each time: after 1, 2 and 4 fifths of the steps.
 RUNGS = (1, 2, 4)
 
 #: Which of a recipe's learning rates a trial trains at, where a search has found them: the best, or the next best one.
@@ -114,7 +114,8 @@ class EvaluateSpec(Strict):
     limit: int | None = Field(None, gt=0, description="items a task: a sample fixed by sample_seed; none for all")
     sample_seed: int = Field(0, description="draws the items where there is a limit")
     split: Literal["test", "validation"] = Field(
-        "test", description="validation scores the in-domain tasks on the items of the validation loss, and no test item"
+        "test",
+        description="validation: the in-domain tasks are scored on the items of the validation loss, no test item",
     )
 
     @model_validator(mode="after")
@@ -189,9 +190,11 @@ class Trial(Strict):
         "chosen", description="which learning rate of the study's search it trains at, the best or the next best one"
     )
     rivals: tuple[tuple[float, ...], ...] | None = Field(
-        None, exclude=True, description="of a trial of a search, by rung, the validation losses that it is held against, "
-        "see `spec.tuning.goes_on`; part of no identity"
-    )  # fmt: skip
+        None,
+        exclude=True,
+        description="of a trial of a search, by rung, the validation losses that it is held against (`spec.search`); "
+        "part of no identity",
+    )
 
     @property
     def id(self) -> str:

@@ -265,7 +265,7 @@ def ties(analysis: Analysis, least_share: float = 0.0) -> Iterator[str]:
 
 
 def condition_numbers(analysis: Analysis, condition: Condition) -> dict[str, Any]:
-    """The columns of a CSV that tell blocks apart, where a study has several models, amounts of general data or rates."""
+    """The columns of a CSV that tell blocks apart, where there are several models, amounts of general data or rates."""
     model = {"model": condition.model} if len(analysis.study.models) > 1 else {}
     general = {"general_items": condition.general} if analysis.study.general else {}
     several = any(row.condition.rate != "chosen" for row in analysis.rows)
