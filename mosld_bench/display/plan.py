@@ -9,8 +9,10 @@ from rich.table import Table
 
 from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price
+from mosld_bench.format import listed
 from mosld_bench.run.plan import Plan
 from mosld_bench.spec.trial import Condition, PlannedTrial
+from mosld_bench.spec.tuning import RateSource
 
 _WIDE = 130  # characters, which hold every column
 _LONG = 1000  # hours, which nobody waits for on a machine without a GPU
@@ -90,8 +92,21 @@ def plan_sentences(
             f"{hours_text(total.wall_hours or 0)} hours on {gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
         )
         sentences += _without_gpu(plan, prices, core_rate) if core_rate else []
+    sentences += _rates(plan)
     sentences.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB of a GPU.")
     return sentences + [f"Refused: {reason}" for reason in plan.refusals(gpu_bytes)]
+
+
+def _rates(plan: Plan) -> Iterator[str]:
+    """Where the learning rates are from; silent where every recipe trains at its own."""
+    study = plan.study
+    recipes: dict[RateSource, list[str]] = {}
+    for name in dict.fromkeys(trial.recipe.name for trial in plan.trials if trial.train_on):
+        recipes.setdefault(study.rate_source(name), []).append(name)
+    if set(recipes) - {RateSource.RECIPE}:
+        told = [f"{source.label} for {listed(names)}" for source, names in recipes.items()]
+        search = f" ({study.tuning.results}, digest {study.tuning.digest})" if study.tuning else ""
+        yield f"Factors on the learning rate: {'; '.join(told)}{search}."
 
 
 def _without_gpu(plan: Plan, prices: Sequence[Price], core_rate: Callable[[str], float]) -> list[str]:

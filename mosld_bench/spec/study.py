@@ -149,6 +149,8 @@ class Study(Selection):
             content["tuning"] = read_tuning(folder / content["tuning"]).model_dump()
         where = f"{path}, with {', '.join(overrides)} given by options," if overrides else path
         study = parse(cls, where, {"name": path.resolve().parent.name, **content})
+        if study.tuning:
+            study.tuning.check(where)
         models = tuple(map(located, study.models))
         names = [model.name for model in models]
         if len(set(names)) != len(names):

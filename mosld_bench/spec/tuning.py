@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mosld_bench.errors import BadFileError
 from mosld_bench.spec.budget import Budget
@@ -129,15 +129,6 @@ class Tuning(Strict):
     higher_is_better: bool = Field(True, description="whether a larger score is a better one")
     recipes: dict[str, TunedRecipe]
 
-    @model_validator(mode="after")
-    def _require_its_digest(self) -> Tuning:
-        if self.digest != _content_digest(self.model_dump(mode="json", exclude_defaults=True)):
-            raise ValueError(
-                "is not that of the content: the file was changed after the search wrote it. Write factors of your own "
-                "in learning_rate_scales of the study, or let `mosld-bench tune` write the file again"
-            )
-        return self
-
     @classmethod
     def of(cls, **content: Any) -> Tuning:
         """With its digest; ``content``: all other fields."""
@@ -153,6 +144,14 @@ class Tuning(Strict):
         """Whether the recipe's margin is above the noise of a pair; None where either is not known."""
         margin = self.recipes[recipe].margin
         return None if margin is None or self.noise is None else margin > self.noise
+
+    def check(self, where: Path | str) -> None:
+        """Raises BadFileError, which names ``where`` it was read, if it was changed since the search wrote it."""
+        if self.digest != _content_digest(self.model_dump(mode="json", exclude_defaults=True)):
+            raise BadFileError(
+                f"{where} was changed after the search wrote it: its digest is not that of what it says. Write factors "
+                f"of your own in learning_rate_scales of the study, or let `mosld-bench tune` write the file again."
+            )
 
     def text(self) -> str:
         """The content of the file, a line a run."""
@@ -183,4 +182,6 @@ def read_tuning(path: Path) -> Tuning:
             f"{path} is not there, which the study takes its learning rates from (tuning). `mosld-bench tune STUDY` "
             f"makes it; without the key every recipe trains at its own."
         )
-    return parse(Tuning, path, read_yaml(path))
+    tuning = parse(Tuning, path, read_yaml(path))
+    tuning.check(path)
+    return tuning
