@@ -60,7 +60,7 @@ class SearchPrice(NamedTuple):
 class Search:
     """A search for the learning rates of ``study``. It goes on by `wave` and `settle`, in turns.
 
-    ``plan`` has a trial for each recipe and seed at the factor 1; ``waves`` are those that the grid has come to.
+    ``plan`` has a trial for each recipe and seed, whatever its factor; ``waves`` are those that the grid has come to.
     """
 
     study: Study

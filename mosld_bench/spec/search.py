@@ -149,7 +149,7 @@ def search_name(study: str) -> str:
 def search_study(
     study: Study, recipes: Sequence[str] = (), seeds: Sequence[int] = SEEDS, budget: Budget = NATIVE
 ) -> Study:
-    """The study of which the runs of a search are trials: of ``recipes`` at ``budget``, all at the factor 1.
+    """The study of which the runs of a search are trials, but for the factors: of ``recipes`` at ``budget``.
 
     Its protocol depends on what of ``study`` could change the best learning rate, and on nothing else: not on its test
     items, its seeds, nor on tasks out of domain.
@@ -166,7 +166,7 @@ def search_study(
             "parts": (),
             "out_of_domain": (),
             "train": study.train.model_copy(update={"validation_items": None}),
-            "learning_rate_scales": dict.fromkeys(recipes, 1.0),
+            "learning_rate_scales": {},
             "tuning": None,
             "evaluate": EvaluateSpec(split="validation"),
             "frozen_base": False,
