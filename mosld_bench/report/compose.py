@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from mosld_bench.format import one_line
 from mosld_bench.report.analysis import Analysis
-from mosld_bench.report.document import Document, FigureBlock, Paragraph, Run, Section, paragraph
+from mosld_bench.report.document import Answer, Document, FigureBlock, Paragraph, Run, Section, paragraph
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.sections import SECTIONS
 from mosld_bench.report.sections.summary import summary
@@ -17,15 +17,20 @@ _RESULTS = "Results"  # title of the section that says what its figures show, an
 
 
 def compose(analysis: Analysis, figures: Sequence[Plot | str]) -> Document:
-    """The document as plain data. A figure that is a text is the sentence that stands in its place."""
+    """The document as plain data. A figure that is a text is the sentence that stands in its place.
+
+    What `summary` gives as an `Answer` opens the report; its sentences follow.
+    """
     plots = [figure for figure in figures if isinstance(figure, Plot)]
     absent = [figure for figure in figures if isinstance(figure, str) and figure]
     sections = [section for make in SECTIONS if (section := make(analysis))]
+    opening: Sequence[Answer | str] = summary(analysis)
     return Document(
         title=one_line(analysis.study.question),
         study=analysis.study.name,
         span=_days(analysis),
-        summary=tuple(summary(analysis)),
+        answers=tuple(part for part in opening if isinstance(part, Answer)),
+        summary=tuple(part for part in opening if isinstance(part, str)),
         draft=_draft(analysis),
         sections=tuple(_with_figures(section, plots, absent) for section in sections),
     )

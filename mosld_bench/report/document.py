@@ -92,27 +92,42 @@ Block = Paragraph | Bullets | Equation | Code | FigureBlock | Table
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What the records say to one question of the study; set as an item that begins with the question, in bold."""
+
+    question: str
+    runs: tuple[Run, ...]
+
+    def data(self) -> dict[str, Any]:
+        """``question`` and ``runs``."""
+        return {"question": self.question, "runs": [run.data() for run in self.runs]}
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading and the blocks below it."""
+    """A heading and the blocks below it; ``appendix``: it stands after the main part, under a letter."""
 
     title: str
     blocks: tuple[Block, ...]
+    appendix: bool = False
 
     def data(self) -> dict[str, Any]:
-        """``title`` and ``blocks``."""
-        return {"title": self.title, "blocks": [block.data() for block in self.blocks]}
+        """``title``, ``blocks`` and ``appendix``."""
+        return {"title": self.title, "blocks": [block.data() for block in self.blocks], "appendix": self.appendix}
 
 
 @dataclass(frozen=True)
 class Document:
-    """A whole report: the study's question and name, the days of its trials, the summary, and the sections.
+    """A whole report: the study's question and name, the days of its trials, how it opens, and the sections.
 
-    ``draft`` is what is stamped on a report that no commit reproduces; None where there is nothing to stamp.
+    It opens with ``answers``, one a question of the study, and goes on with the sentences of ``summary``. ``draft`` is
+    what is stamped on a report that no commit reproduces; None where there is nothing to stamp.
     """
 
     title: str
     study: str
     span: str
+    answers: tuple[Answer, ...]
     summary: tuple[str, ...]
     draft: str | None
     sections: tuple[Section, ...]
@@ -124,14 +139,24 @@ class Document:
 
     def data(self) -> dict[str, Any]:
         """Every field, lists in place of tuples."""
+        answers = [answer.data() for answer in self.answers]
         sections = [section.data() for section in self.sections]
-        return {**vars(self), "summary": list(self.summary), "sections": sections}
+        return {**vars(self), "answers": answers, "summary": list(self.summary), "sections": sections}
 
 
 def paragraph(*parts: str | Run) -> Paragraph:
     """A paragraph of texts and runs; empty ones are left out."""
+    return Paragraph(_runs(parts))
+
+
+def answer(question: str, *parts: str | Run) -> Answer:
+    """An answer of texts and runs; empty ones are left out."""
+    return Answer(question, _runs(parts))
+
+
+def _runs(parts: Iterable[str | Run]) -> tuple[Run, ...]:
     runs = (Run(part) if isinstance(part, str) else part for part in parts)
-    return Paragraph(tuple(run for run in runs if run.text))
+    return tuple(run for run in runs if run.text)
 
 
 def bullets(items: Iterable[str]) -> Bullets:
@@ -139,6 +164,6 @@ def bullets(items: Iterable[str]) -> Bullets:
     return Bullets(tuple(items))
 
 
-def section(title: str, *blocks: Block | None) -> Section:
+def section(title: str, *blocks: Block | None, appendix: bool = False) -> Section:
     """A section of the blocks that are there; None stands for one that is not."""
-    return Section(title, tuple(block for block in blocks if block is not None))
+    return Section(title, tuple(block for block in blocks if block is not None), appendix)

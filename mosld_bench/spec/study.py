@@ -71,7 +71,7 @@ class Study(Selection):
         None, description="what the study's own figure has along x"
     )
     figures: tuple[Literal["axis", "size", "tasks", "difference", "settings", "training"], ...] = Field(
-        ("axis", "size", "tasks", "difference", "settings", "training"), description="of the report, in this order"
+        ("difference", "axis", "size", "tasks", "settings", "training"), description="of the report, in this order"
     )
     published: tuple[str, ...] = Field((), description="tables of results/published to compare with")
 

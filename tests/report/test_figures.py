@@ -134,9 +134,9 @@ def test_all_figures_are_drawn_in_the_order_of_the_study_and_leave_no_settings_b
     before = dict(matplotlib.rcParams)
     drawn = draw_all(analysis_of(tmp_path, study, trials))
     assert [plot.name for plot in drawn if isinstance(plot, Plot)] == [
+        "difference",
         "size",
         "tasks-by-method",
-        "difference",
         "settings",
         "training",
     ]
@@ -251,35 +251,77 @@ def test_the_frozen_base_is_a_rule_where_it_is_in_sight(tmp_path: Path) -> None:
     assert [text.get_text() for text in outside.texts] == ["frozen base"]
 
 
-def test_difference_draws_the_paired_mean_and_its_interval(tmp_path: Path) -> None:
-    study, trials = uneven_study(tmp_path)
+def test_difference_is_a_forest_of_intervals_over_the_margin(tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, ("lora", "mola", "mosld"), items=True)
     analysis = analysis_of(tmp_path, study, trials)
     plot = plot_of(difference.draw, analysis)
-    (axes,) = plot.figure.axes
     ((condition, _),) = [block for block in analysis.blocks() if analysis.against_reference(block[0])]
-    comparisons = analysis.against_reference(condition)
-    assert labels(axes, "y") == [comparison.row.recipe.title for comparison in comparisons]
-    styles = recipe_styles(analysis.recipes)
-    assert markers(axes) == [
-        (approx(comparison.difference.mean), y, styles[comparison.row.recipe.name].marker)
-        for y, comparison in enumerate(comparisons)
+    shown = [axes for axes in plot.figure.axes if axes.get_visible()]
+    tasks = [task for domain in analysis.domains for task in analysis.tasks_in(domain)]
+    assert [axes.get_title(loc="left") for axes in shown] == [
+        "In-domain",
+        "Out-of-domain",
+        *(wrapped(analysis.title(task), 22) for task in tasks),
     ]
-    lines = [line for line in axes.lines if len(xs(line)) == 2 and line.get_color() != RULE_COLOUR]
-    intervals = [(c.difference.low, c.difference.high) for c in comparisons if c.difference.low is not None]
-    assert [tuple(xs(line)) for line in lines] == intervals
-    assert 0 < len(intervals) < len(comparisons)
-    assert plot.caption.endswith("A marker without a bar has one common seed, and so no interval.")
+    styles, seen = recipe_styles(analysis.recipes), set()
+    for axes, of in zip(shown, [*analysis.domains, *tasks], strict=True):
+        comparisons = analysis.against_reference(condition, of)
+        titles = [comparison.row.recipe.title for comparison in comparisons]
+        assert labels(axes, "y") in (titles, [])  # those on the right share the labels of the first
+        assert markers(axes) == [
+            (approx(c.difference.mean), y, styles[c.row.recipe.name].marker) for y, c in enumerate(comparisons)
+        ]
+        lines = [line for line in axes.lines if len(xs(line)) == 2 and line.get_color() != RULE_COLOUR]
+        assert [tuple(xs(line)) for line in lines] == [(c.difference.low, c.difference.high) for c in comparisons]
+        filled = [line.get_markerfacecolor() != "white" for line in axes.lines if len(xs(line)) == 1]
+        assert filled == [comparison.separated for comparison in comparisons]
+        seen |= set(filled)
+        (band,) = axes.patches
+        assert band.get_extents().transformed(axes.transData.inverted()).intervalx == approx([-0.01, 0.01])
+        low, high = axes.get_xlim()
+        assert all(low < end < high for line in lines for end in xs(line))
+    assert seen == {True, False}
+    assert "the band is the margin of ±1 point" in plot.caption
 
 
-def test_differences_of_many_blocks_are_those_of_one_setting(tmp_path: Path) -> None:
+def test_an_interval_of_trained_models_is_dotted_and_without_items_there_is_none(tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, ("lora", "mosld"), seeds=(0,), items=True)
+    plot = plot_of(difference.draw, analysis_of(tmp_path, study, trials))
+    lines = [
+        line
+        for axes in plot.figure.axes
+        for line in axes.lines
+        if len(xs(line)) == 2 and line.get_color() != RULE_COLOUR
+    ]
+    assert lines
+    assert {line.get_linestyle() for line in lines} == {":"}
+    assert plot.caption.endswith("Dotted: over items alone, of these trained models.")
+    study, trials = make_records(tmp_path / "bare", ("lora", "mosld"), seeds=(0,))
+    plot = plot_of(difference.draw, analysis_of(tmp_path / "bare", study, trials))
+    assert plot.caption.endswith("A marker without a bar has no interval: one seed, and no items at hand.")
+
+
+def test_blocks_have_their_panels_and_the_first_one_its_tasks(tmp_path: Path) -> None:
     study, trials = make_records(
         tmp_path, ("lora", "mosld"), seeds=(0, 1), settings=("mixture", "single"), budgets=("60000", "120000")
     )
     plot = plot_of(difference.draw, analysis_of(tmp_path, study, trials))
-    assert [axes.get_title(loc="left") for axes in plot.figure.axes] == [
-        "Single task, 60,000 parameters",
-        "Single task, 120,000 parameters",
+    titles = [axes.get_title(loc="left") for axes in plot.figure.axes if axes.get_visible()]
+    blocks = [
+        f"{setting}, {size} parameters" for setting in ("Mixture", "Single task") for size in ("60,000", "120,000")
     ]
+    assert titles[:8] == [f"{domain}: {block}" for block in blocks for domain in ("In-domain", "Out-of-domain")]
+    assert len(titles) == 8 + len(study.tasks)
+    assert "By task: mixture, 60,000 parameters." in plot.caption
+
+
+def test_more_blocks_than_a_page_holds_are_left_out_and_named(tmp_path: Path) -> None:
+    budgets = tuple(str(20_000 * i) for i in range(1, 25))
+    study, trials = make_records(tmp_path, ("lora", "mosld"), seeds=(0,), budgets=budgets)
+    analysis = analysis_of(tmp_path, study, trials)
+    (plot,) = [figure for figure in draw_all(analysis) if isinstance(figure, Plot) and figure.name == "difference"]
+    assert plot.figure.get_size_inches()[1] < 9
+    assert "Not drawn, but in the tables: " in plot.caption
 
 
 def test_tasks_draws_every_row_on_every_task_with_chance_and_the_frozen_base(tmp_path: Path) -> None:
@@ -326,7 +368,7 @@ def test_settings_draws_mixture_minus_single_on_common_seeds(tmp_path: Path) -> 
     ]
     for drawn, (x, y, marker) in zip(markers(axes), expected, strict=True):
         assert drawn == (approx(x), approx(y), marker)
-    assert "on the one common seed, without intervals" in plot.caption
+    assert "mean over the one common seed, without intervals" in plot.caption
     assert "The two differ in exposure as well" in plot.caption
 
 

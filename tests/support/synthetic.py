@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from mosld_bench.records.record import EvalInfo, Metric, Outcome, Point, Record, TrainInfo
 from mosld_bench.records.store import Store
 from mosld_bench.spec.recipe import Recipe
@@ -264,11 +267,52 @@ def _train_info(trial: Trial, draw: random.Random, skill: float) -> TrainInfo:
     )
 
 
-def write_records(root: Path, records: Iterable[Record]) -> None:
-    """Write the records below ``root``/results, as a run would."""
+def items_of(record: Record, *, passages: int | None = None) -> pd.DataFrame:
+    """Items that give the record's numbers: harder ones are missed by all, and each trial misses some of its own.
+
+    ``passages``: how many items are about one passage; None where each stands by itself.
+    """
+    frames = []
+    for metric in (metric for metric in record.metrics if metric.primary):
+        shared, own = (np.random.default_rng([_number(text), _number(metric.task)]) for text in ("", record.trial_id))
+        ease = shared.normal(size=metric.items) + 0.7 * own.normal(size=metric.items)
+        hashes = [hashlib.sha256(f"{metric.task} {i}".encode()).hexdigest()[:16] for i in range(metric.items)]
+        order, total = np.argsort(-ease), metric.value * metric.items
+        scores = np.zeros(metric.items)
+        scores[order] = np.clip(total - np.arange(metric.items), 0, 1)  # the last that counts may count in part
+        other = [m for m in record.metrics if m.task == metric.task and not m.primary]
+        frames.append(
+            pd.DataFrame(
+                {
+                    "task": metric.task,
+                    "item": [str(i) for i in range(metric.items)],
+                    "doc": range(metric.items),
+                    "doc_hash": hashes,
+                    "group": None if passages is None else [f"passage {i // passages}" for i in range(metric.items)],
+                    "prediction": ["0" if score == 1 else "1" for score in scores],
+                    "target": "0",
+                    "score": scores,
+                    "correct": [score == 1 if score in {0, 1} else None for score in scores],
+                    "probability": 1 / (1 + np.exp(-ease - 2 * (metric.value - 0.5))),
+                    "logliks": [[-1.0, -2.0] if score == 1 else [-2.0, -1.0] for score in scores],
+                    "option_lengths": [[1, 1]] * metric.items,
+                    metric.metric: scores,
+                    **{m.metric: np.full(metric.items, m.value) for m in other},
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def _number(text: str) -> int:
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
+
+
+def write_records(root: Path, records: Iterable[Record], *, items: bool = False) -> None:
+    """Write the records below ``root``/results, as a run would; with ``items``, those of `items_of` beside them."""
     store = Store(root / "results")
     for record in records:
-        store.write(Outcome(record))
+        store.write(Outcome(record, items_of(record) if items else None))
 
 
 def make_records(
@@ -277,15 +321,16 @@ def make_records(
     *,
     skip: int = 0,
     dirty: bool = False,
+    items: bool = False,
     **changes: Any,
 ) -> tuple[Study, list[Trial]]:
     """Write a record for every trial but the last ``skip`` below ``root``/results; the study and its plan.
 
-    ``changes`` are fields of the study.
+    ``changes`` are fields of the study; ``items``: as of `write_records`.
     """
     study = make_study(recipes=tuple(recipes), **changes)
     trials = make_trials(study, [RECIPES[name] for name in recipes])
-    write_records(root, (make_record(trial, study, dirty=dirty) for trial in trials[: len(trials) - skip]))
+    write_records(root, (make_record(trial, study, dirty=dirty) for trial in trials[: len(trials) - skip]), items=items)
     return study, trials
 
 

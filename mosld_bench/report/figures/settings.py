@@ -13,6 +13,7 @@ from mosld_bench.report.figures.panels import legend, offset, wrapped
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, recipe_styles, scale_axis
 from mosld_bench.report.rows import Row
+from mosld_bench.report.stats import Estimate
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.trial import Domain
 
@@ -49,7 +50,7 @@ def draw(analysis: Analysis) -> Plot | str:
     caption = (
         f"{measure.capitalize()} after training on the mixture minus {measure} after training on the task alone, where "
         f"every task has an adapter of that size to itself ({first.budget.label}; rows of fixed size as "
-        f"they are); {_common_seeds(pairs)}. The two differ in {confounder} as well; see Exposure."
+        f"they are); {_common_seeds(analysis, pairs)}. The two differ in {confounder} as well; see Exposure."
     )
     drawn = [row for pair in pairs for row in pair]
     return Plot("settings", "the mixture against single tasks", caption, figure, wide=True, rows=drawn)
@@ -68,15 +69,20 @@ def _pairs(analysis: Analysis) -> list[_Pair]:
 
 
 def _draw_pairs(axes: Axes, analysis: Analysis, pairs: Sequence[_Pair]) -> None:
-    """For every task a marker a recipe, on a stem from zero."""
+    """For every task a marker a recipe on its interval, or on a stem from zero where it has none."""
     styles = recipe_styles(analysis.recipes)
     for i, pair in enumerate(pairs):
         style, shift = styles[pair.mixture.recipe.name], offset(i, len(pairs))
         for x, task in enumerate(analysis.study.in_domain):
-            delta = analysis.evidence.between_settings(pair.mixture, pair.single, task)
+            delta = _difference(analysis, pair, task)
             if delta is not None:
-                axes.vlines(x + shift, 0, delta.mean, color=style.colour, linewidth=0.8)
+                low, high = (0.0, delta.mean) if delta.low is None or delta.high is None else (delta.low, delta.high)
+                axes.vlines(x + shift, low, high, color=style.colour, linewidth=0.8)
                 axes.plot(x + shift, delta.mean, marker=style.marker, color=style.colour, markersize=3.6)
+
+
+def _difference(analysis: Analysis, pair: _Pair, task: str) -> Estimate | None:
+    return analysis.evidence.between_settings(pair.mixture, pair.single, task)
 
 
 def _task_axis(axes: Axes, analysis: Analysis) -> None:
@@ -93,10 +99,15 @@ def _task_axis(axes: Axes, analysis: Analysis) -> None:
     scale_axis(axes, scale)
 
 
-def _common_seeds(pairs: Sequence[_Pair]) -> str:
-    """'mean over 1 to 3 common seeds, without intervals'."""
+def _common_seeds(analysis: Analysis, pairs: Sequence[_Pair]) -> str:
+    """'mean over 1 to 3 common seeds with its 95 % interval'."""
     seeds = sorted({len(pair.mixture.by_seed().keys() & pair.single.by_seed().keys()) for pair in pairs})
-    if seeds[-1] <= 1:
-        return "on the one common seed, without intervals"
     low, high = seeds[0], seeds[-1]
-    return f"mean over {high if low == high else f'{low} to {high}'} common seeds, without intervals"
+    deltas = [_difference(analysis, pair, task) for pair in pairs for task in analysis.study.in_domain]
+    known = [delta.low is not None for delta in deltas if delta is not None]
+    over = "the one common seed" if high <= 1 else f"{high if low == high else f'{low} to {high}'} common seeds"
+    if not any(known):
+        return f"mean over {over}, without intervals"
+    text = f"mean over {over} with its 95 % interval"
+    text += ", over items alone, of these trained models" if high <= 1 else ""
+    return text if all(known) else f"{text}, or on a stem from zero where it has none"

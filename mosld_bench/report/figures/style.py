@@ -103,11 +103,22 @@ class RecipeStyle:
             capsize=1.5,
         )
 
-    def draw_interval(self, axes: Axes, *, y: float, low: float | None, middle: float, high: float | None) -> None:
+    def draw_interval(
+        self,
+        axes: Axes,
+        *,
+        y: float,
+        low: float | None,
+        middle: float,
+        high: float | None,
+        filled: bool = True,
+        dotted: bool = False,
+    ) -> None:
         """A marker at ``middle``, on the height ``y``, and a line from ``low`` to ``high`` where both are given."""
         if low is not None and high is not None:
-            axes.plot([low, high], [y, y], color=self.colour, linewidth=1.2)
-        axes.plot(middle, y, marker=self.marker, color=self.colour, markersize=4.5)
+            axes.plot([low, high], [y, y], color=self.colour, linewidth=1.2, linestyle=":" if dotted else "-")
+        face = self.colour if filled else "white"
+        axes.plot(middle, y, marker=self.marker, color=self.colour, markerfacecolor=face, markersize=4.5)
 
 
 def recipe_styles(recipes: Sequence[Recipe]) -> dict[str, RecipeStyle]:
