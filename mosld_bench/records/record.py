@@ -107,8 +107,8 @@ class TrainInfo(_Grown):
     tokens_per_second: float = Field(description="tokens / seconds")
     learning_rate: float = Field(description="peak, the recipe's learning_rate_scale applied")
     final_validation_loss: float | None = Field(
-        description="mean answer loss of the held-out items at the end, nats a token; none without such items, and of a "
-        "run that a search has stopped"
+        description="mean answer loss of the held-out items at the end, nats a token; none without such items, and of "
+        "a run that a search has stopped"
     )
     curve: tuple[Point, ...] = Field(description="the training curve, in the order of steps")
     judged: tuple[Judgement, ...] = Field(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from mosld_bench.spec.budget import Budget
 from mosld_bench.spec.names import path_part
@@ -108,8 +108,23 @@ class TrainSpec(Strict):
         return self
 
 
-class EvaluateSpec(Strict):
+class _Grown(Strict):
+    """Something to which fields were added, which old files lack: those are written where they are not at a default."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = content(self)
+        default = {name: type(self).model_fields[name].default for name in self.later}
+        return {key: value for key, value in fields.items() if key not in default or value != default[key]}
+
+
+class EvaluateSpec(_Grown):
     """How every trial is scored."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"split"})
+
 
     limit: int | None = Field(None, gt=0, description="items a task: a sample fixed by sample_seed; none for all")
     sample_seed: int = Field(0, description="draws the items where there is a limit")
@@ -162,8 +177,10 @@ class Condition(NamedTuple):
     rate: Rate = "chosen"
 
 
-class Trial(Strict):
+class Trial(_Grown):
     """One recipe in one setting at one budget with one seed: all that changes its numbers, as plain data."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"rate"})
 
     study: str = Field(description="the study that the record lies under; part of no identity")
     recipe: Recipe
