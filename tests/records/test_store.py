@@ -270,6 +270,7 @@ def test_the_frame_has_a_row_a_metric_and_one_for_a_trial_without(tmp_path: Path
     ]
     assert set(rows["role"]) == {"in_domain", "out_of_domain"}
     assert rows["trainable_parameters"].nunique() == 1
+    assert set(zip(rows["split"], rows["rate"], rows["learning_rate_scale"], strict=True)) == {("test", "chosen", 1.0)}
     (row,) = frame[frame["setting"] == "counted"].to_dict("records")
     assert pd.isna(row["task"])
     assert pd.isna(row["train_seconds"])

@@ -204,6 +204,8 @@ class _Layout:
 
 def _notes(analysis: Analysis) -> tuple[str, ...]:
     notes = []
+    if analysis.study.evaluate.split == "validation":
+        notes.append("Scored on items that are held out of training, and on no test item.")
     if limit := analysis.study.evaluate.limit:
         notes.append(f"Scored on a fixed sample of at most {limit:,} test items a task.")
     if analysis.missing:
