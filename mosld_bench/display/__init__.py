@@ -6,6 +6,7 @@ from mosld_bench.display.methods import methods_table, recipes_table
 from mosld_bench.display.plan import plan_sentences, plan_table
 from mosld_bench.display.profile import profile_sentences, profile_table
 from mosld_bench.display.results import results_table
+from mosld_bench.display.search import search_sentences, tuning_sentences, tuning_table, wave_sentence
 from mosld_bench.display.tasks import (
     checked_sentences,
     checked_table,
@@ -32,5 +33,9 @@ __all__ = [
     "profile_table",
     "recipes_table",
     "results_table",
+    "search_sentences",
     "tasks_table",
+    "tuning_sentences",
+    "tuning_table",
+    "wave_sentence",
 ]

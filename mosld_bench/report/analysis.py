@@ -142,8 +142,9 @@ class Analysis:
 
     @property
     def recipes(self) -> list[Recipe]:
-        """In the order of the rows, each once: the order gives a recipe its marker and colour."""
-        return list({row.recipe.name: row.recipe for row in self.rows}.values())
+        """In the order of the rows, each once, at its chosen learning rate: the order gives its marker and colour."""
+        chosen = {row.recipe.name: row.recipe for row in self.rows if row.condition.rate == "chosen"}
+        return list(({row.recipe.name: row.recipe for row in self.rows} | chosen).values())
 
     @property
     def reference(self) -> str:

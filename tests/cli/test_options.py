@@ -15,12 +15,16 @@ from mosld_bench.cli.options import StudyOptions, expanded
 from tests.cli.conftest import Command
 
 STUDY = ["methods", "budget", "seeds", "settings", "tasks", "out-of-domain", "model", "limit", "steps", "name", "set"]
+RUN = [
+    "gpus", "gpus-per-trial", "cpus", "cpus-per-trial", "ray-address", "executor", "data-root", "model-root",
+    "include-path", "plugin", "overwrite",
+]  # fmt: skip
 OPTIONS = {
-    "run": [
-        *STUDY, "gpus", "gpus-per-trial", "cpus", "cpus-per-trial", "ray-address", "executor", "data-root",
-        "model-root", "include-path", "plugin", "save-adapters", "overwrite", "to", "dry-run", "root",
+    "run": [*STUDY, *RUN, "save-adapters", "to", "dry-run", "root"],
+    "plan": [
+        *STUDY, "model-root", "include-path", "plugin", "gpus", "gpu-memory", "tune", "factors", "json", "root",
     ],
-    "plan": [*STUDY, "model-root", "include-path", "plugin", "gpus", "gpu-memory", "json", "root"],
+    "tune": [*STUDY, *RUN, "factors", "dry-run", "root"],
     "profile": [
         "methods", "budget", "model", "set", "random-weights", "dtype", "device", "prompt-tokens", "new-tokens",
         "batch", "streams", "rounds", "json", "model-root", "include-path", "plugin", "root",
@@ -48,8 +52,8 @@ def test_help_lists_the_commands(command: Command) -> None:
     listed = [
         re.findall(r"^│ ([a-z]+) ", command(*words, "--help").out, re.M) for words in ([], ["methods"], ["tasks"])
     ]
-    assert listed[0] == ["run", "plan", "profile", "report", "fetch", "methods", "tasks"]
-    assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[5:]
+    assert listed[0] == ["run", "plan", "tune", "profile", "report", "fetch", "methods", "tasks"]
+    assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[6:]
 
 
 def parsed(*words: str) -> StudyOptions:
