@@ -148,7 +148,7 @@ def _train_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> tuple[f
         drawn = min(size.train, spec.task_items or size.train)
         held = round(spec.validation_fraction * drawn)
         items, tokens = items + drawn - held, tokens + (drawn - held) * length
-        held_tokens += min(held, spec.validation_items) * length
+        held_tokens += (held if spec.validation_items is None else min(held, spec.validation_items)) * length
     if trial.general:
         size = sizes.get(trial.general.task)
         if size is None:
