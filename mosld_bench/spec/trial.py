@@ -114,7 +114,8 @@ class EvaluateSpec(Strict):
     limit: int | None = Field(None, gt=0, description="items a task: a sample fixed by sample_seed; none for all")
     sample_seed: int = Field(0, description="draws the items where there is a limit")
     split: Literal["test", "validation"] = Field(
-        "test", description="validation scores the in-domain tasks on the items of the validation loss, and no test item"
+        "test",
+        description="validation scores the in-domain tasks on the items of the validation loss, and no test item",
     )
 
     @model_validator(mode="after")

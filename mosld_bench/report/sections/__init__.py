@@ -20,11 +20,13 @@ from mosld_bench.report.sections.protocol import protocol
 from mosld_bench.report.sections.provenance import provenance
 from mosld_bench.report.sections.reproduction import reproduction
 from mosld_bench.report.sections.results import results
+from mosld_bench.report.sections.tuning import tuning_section
 
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     methods,
     protocol,
     results,
+    tuning_section,
     reproduction,
     exposure,
     overlap_section,
