@@ -59,7 +59,8 @@ def _how(tuning: Tuning) -> str:
         f"the same {counted(len(tuning.factors), 'factor')} on the study's learning rate "
         f"({listed([f'{factor:g}' for factor in tuning.factors])}) for every method, {tuning.steps:,} steps each, "
         f"seeds {listed([str(seed) for seed in tuning.seeds])}, which the study does not use; "
-        f"{counted(len(runs), 'run')}{stopped}. The factor with the lowest loss on the held-out training items is chosen; no test item is scored "
+        f"{counted(len(runs), 'run')}{stopped}. "
+        f"The factor with the lowest loss on the held-out training items is chosen; no test item is scored "
         f"(results/{tuning.results}, digest {tuning.digest})."
     )
 
