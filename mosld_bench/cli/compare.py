@@ -64,11 +64,8 @@ def compare(
     for compared in result.pairs:
         for sentence in comparing.sentences(compared):
             say(sentence)
-        console.print(
-            display.comparison_table(
-                comparing.title(compared), comparing.sections(compared, result.margin), width=console.width
-            )
-        )
+        if sections := comparing.sections(compared, result.margin):
+            console.print(display.comparison_table(comparing.title(compared), sections, width=console.width))
     if result.items:
         console.print(
             display.items_table([(comparing.item_title(result, item), item) for item in result.items], console.width)

@@ -107,16 +107,13 @@ class ComparedItem(Protocol):
         """The right one."""
 
 
-def comparison_table(
-    title: str, sections: Iterable[tuple[str, Sequence[ComparedScore]]], notes: Sequence[str] = (), width: int = 160
-) -> Table:
-    """A line a domain and task, below the heading of its metric; ``notes`` below the table.
+def comparison_table(title: str, sections: Iterable[tuple[str, Sequence[ComparedScore]]], width: int = 160) -> Table:
+    """A line a domain and task, below the heading of its metric.
 
     Where ``width`` characters do not hold all columns, those that explain the interval are left out.
     """
     wide = width >= _WIDE
     table = Table(title=title, box=HEAVY_HEAD if wide else None, padding=(0, 1) if wide else (0, 1, 0, 0))
-    table.caption, table.caption_justify = "\n".join(notes) or None, "left"
     table.add_column("", overflow="fold")
     for column in ("A", "B", "A − B", "95 %", "p", *(("Holm", "df") if wide else ())):
         table.add_column(column, justify="right", no_wrap=True)
@@ -144,7 +141,7 @@ def comparison_table(
 def items_table(items: Sequence[tuple[str, ComparedItem]], width: int = 160) -> Table:
     """The items on which two sides differ most, each with the rows that it is of (empty where there is one pair)."""
     table = Table(
-        title="The items on which A and B differ most: probability of the right option in per cent, else the score",
+        title="Where A and B differ most: probability of the right option (%), else the score",
         box=HEAVY_HEAD if width >= _WIDE else None,
     )
     several = any(of for of, _ in items)

@@ -52,7 +52,7 @@ def most_different(pairs: Sequence[Pair], most: int, tasks: Collection[str] = ()
     for place, pair in enumerate(pairs):
         for task in (task for names in pair.domains().values() for task in names if not tasks or task in tasks):
             found += _of_task(place, pair, task, most)
-    return sorted(found, key=lambda item: -item.size)[:most]
+    return sorted((item for item in found if item.ours != item.theirs), key=lambda item: -item.size)[:most]
 
 
 def _of_task(place: int, pair: Pair, task: str, most: int) -> Iterator[ItemDifference]:

@@ -235,12 +235,12 @@ class ScoreLine(NamedTuple):
 
 
 def sections(compared: ComparedPair, margin: float) -> list[tuple[str, list[ScoreLine]]]:
-    """The lines of a pair's table by metric, each metric with its heading.
+    """The lines of a pair's table by metric, each metric with its heading; none where every item has the same scores.
 
     The only task of a domain has no line of its own: its numbers are those of the domain.
     """
     found: dict[str | None, list[Score]] = {}
-    for one in compared.scores:
+    for one in compared.scores if not all(one.identical for one in compared.scores) else ():
         found.setdefault(one.comparison.metric, []).append(one)
     return [(_heading(scores), _lines(scores, compared.pair, margin)) for scores in found.values()]
 
@@ -278,7 +278,7 @@ def _lines(scores: Sequence[Score], pair: Pair, margin: float) -> list[ScoreLine
                 high=difference.high,
                 p=difference.p,
                 adjusted=one.comparison.adjusted,
-                freedom=difference.freedom,
+                freedom=_finite(difference.freedom),
                 noise=noise if difference.of_items else f"{noise}, no items",
                 words=words(one, margin),
             )
@@ -322,6 +322,8 @@ def sentences(compared: ComparedPair) -> list[str]:
     pair, first = compared.pair, compared.scores[0]
     lines = [f"{name}: {_described(member)}" for name, member in zip("AB", pair.members, strict=True)]
     lines += [_seeds(pair, first), *_items(compared)]
+    if not first.difference.of_methods and not (pair.ours.row.frozen or pair.theirs.row.frozen):
+        lines.append("The noise of seeds is not known: intervals are of these trained models, on other items.")
     ours, theirs = ({record.trial_id for record in member.row.records} for member in pair.members)
     if same := sorted(ours & theirs):
         lines.append(f"The same trial on both sides: {_some(same)}.")
@@ -334,6 +336,8 @@ def sentences(compared: ComparedPair) -> list[str]:
         for one in compared.scores
         if one.detectable is not None
     ]
+    if all(one.identical for one in compared.scores):
+        lines.append("Every score is the same on every item.")
     if found:
         lines.append(f"Found with a chance of 80 %: a true difference of {listed(found)}.")
     return lines

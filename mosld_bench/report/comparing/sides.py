@@ -67,6 +67,8 @@ class SideReader:
         if of_methods or (place is None and self._has_recipe(name)):
             return self._recipe(name, name, self.study)
         if place is None:
+            if len(Path(name).parts) > 1:
+                raise BenchError(f"There is no folder {name}. {_HINT}")
             recipes = (path.stem for path in self.workspace.methods.glob("*.yaml"))
             raise UnknownNameError("recipe, study or folder", name, [*recipes, *self.workspace.studies()], _HINT)
         source = self._source(*place)

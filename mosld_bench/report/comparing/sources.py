@@ -70,9 +70,11 @@ def read_study(file: Path, workspace: Workspace, include_paths: tuple[Path, ...]
             f"{'is' if len(records) == 1 else 'are'} there: {workspace.results / study.name} names that folder, which "
             "is read without a plan."
         )
+        recorded = sorted({path.parents[1].name for path in workspace.results.glob("*/*/record.json")} - {study.name})
         raise BenchError(
             f"There is no finished trial of the study {study.name!r} as its file asks for it; run "
-            f"`mosld-bench run {study.name}` first.{others if records else ''}"
+            f"`mosld-bench run {study.name}` first.{others if records else ''} Other studies with records: "
+            f"{listed(recorded)}."
         )
     tasks = _definitions(study.tasks, workspace, include_paths)
     sources = Sources(records=records, tasks=tasks, items=_read_once(store.items))
@@ -89,12 +91,12 @@ def read_folder(folder: Path, workspace: Workspace, include_paths: tuple[Path, .
     """
     with no_garbage_collection():
         found = {path: read_record(path) for path in record_files(folder)}
-    scored = {record.trial_id: record for record in found.values() if record.metrics}
+    scored = {record.trial.id: record for record in found.values() if record.metrics}
     if not scored:
         raise BenchError(
             f"No record in {folder} has a score: its trials count parameters. There is nothing to compare."
         )
-    files = {record.trial_id: path.with_name("items.parquet") for path, record in found.items()}
+    files = {record.trial.id: path.with_name("items.parquet") for path, record in found.items()}
     kept, notes = _of_one_protocol(list(scored.values()), folder)
     latest = _latest(kept)
     if len(latest) < len(kept):
@@ -102,6 +104,7 @@ def read_folder(folder: Path, workspace: Workspace, include_paths: tuple[Path, .
             f"Of {folder}, {counted(len(kept) - len(latest), 'record')} of a recipe, block and seed that has a later "
             "one left out."
         ]
+    latest.sort(key=_place)
     study = _study_of(latest)
 
     def items(trial: Trial) -> pd.DataFrame | None:
@@ -182,6 +185,19 @@ def _latest(records: Sequence[Record]) -> list[Record]:
         trial = record.trial
         latest[trial.recipe.name, trial.condition, trial.seed, trial.setting == "single" and trial.train_on] = record
     return list(latest.values())
+
+
+def _place(record: Record) -> tuple[Any, ...]:
+    """As a study orders its rows."""
+    trial, size = record.trial, record.size
+    return (
+        trial.recipe.order,
+        trial.recipe.name,
+        trial.setting,
+        (size and size.target) or 0,
+        trial.seed,
+        record.trial_id,
+    )
 
 
 def _started(record: Record) -> tuple[str, str]:

@@ -50,8 +50,14 @@ def trials_differ(ours: Trial, theirs: Trial) -> list[Unlike]:
 
 
 def rows_differ(ours: Row, theirs: Row, our_study: Study, their_study: Study) -> list[Unlike]:
-    """All in which two rows differ beside their method: protocol, size, settings of one recipe, and what made them."""
-    found = _unlike(_of_row(ours, our_study), _of_row(theirs, their_study))
+    """All in which two rows differ beside their method: protocol, size, settings of one recipe, and what made them.
+
+    Of an untrained model and a trained one nothing that is of training: that is what tells them apart.
+    """
+    trained = not (ours.frozen or theirs.frozen)
+    found = _unlike(_of_row(ours, our_study, trained), _of_row(theirs, their_study, trained))
+    if ours.budget != theirs.budget:
+        found = [field for field in found if field.name != "budget.parameters"]
     protocols = [{record.trial.protocol for record in row.records} for row in (ours, theirs)]
     of_protocol = {"in_domain", "out_of_domain", "model", "train", "general", "evaluate", "tasks"}
     if protocols[0] != protocols[1] and not any(field.name.partition(".")[0] in of_protocol for field in found):
@@ -82,17 +88,17 @@ def _protocol(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _of_row(row: Row, study: Study) -> dict[str, Any]:
+def _of_row(row: Row, study: Study, trained: bool) -> dict[str, Any]:
     fields = _merged(_protocol(record.trial) for record in row.records)
-    size = {record.size.target for record in row.records if record.size}
-    if row.frozen:  # neither trained nor of a size
+    if not trained:
         return {key: value for key, value in fields.items() if key.partition(".")[0] not in {"train", "general"}}
+    targets = {record.size.target for record in row.records if record.size and record.size.target is not None}
     return {
         "setting": row.setting,
         "in_domain": list(study.in_domain),
         "out_of_domain": list(study.out_of_domain),
         "budget": row.budget,
-        "budget.parameters": _one_or_all(sorted(size - {None}, key=str)),
+        "budget.parameters": _one_or_all(sorted(targets)),
         **fields,
         "general.items": row.condition.general,
     }
