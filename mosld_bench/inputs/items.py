@@ -96,13 +96,18 @@ def sample(task: Any, limit: int | None, seed: int) -> list[int]:
     return sorted(random.Random(f"{seed}-{task.config.task}").sample(range(count), limit))
 
 
+def passage_field(task: Any) -> str | None:
+    """The field of the data that holds the passage an item is about: the definition's ``metadata: {group: FIELD}``."""
+    return (task.config.metadata or {}).get("group")
+
+
 def passages(task: Any, indices: Sequence[int] | None = None) -> list[Any] | None:
     """For every training item (or those at ``indices``) the passage that it is about, so that a split can keep to it.
 
-    The passage is the field of the data that the definition names as ``metadata: {group: FIELD}``; None for a task
-    without one. Raises DataError where the data has no column of that name.
+    None for a task whose definition names no `passage_field`. Raises DataError where the data has no column of that
+    name.
     """
-    field = (task.config.metadata or {}).get("group")
+    field = passage_field(task)
     if field is None:
         return None
     docs = training_docs(task)

@@ -44,7 +44,8 @@ METRIC_COLUMNS = "the item's value under the metric of that name, where the task
 _ALWAYS = ("acc,none", "acc_norm,none")
 _ADDED = frozenset({"group", "probability", "option_lengths", "words", "bytes"})  # that old files lack
 _NEVER_MISSING = frozenset({"task", "item", "doc", "doc_hash", "target", "logliks"})
-_INDICES = re.compile(r"-?\d+|\[(?:-?\d+(?:, -?\d+)*)?\]")
+_INDEX = r"-?(?:0|[1-9]\d{0,8})"
+_INDICES = re.compile(rf"{_INDEX}|\[(?:{_INDEX}(?:, {_INDEX})*)?\]")
 
 
 class _Kind(NamedTuple):
@@ -59,8 +60,8 @@ def read_items(path: Path) -> pd.DataFrame:
     """A row an item and task, with all of `COLUMNS` and then those of metrics, whatever version wrote the file.
 
     What an old file lacks is derived where it follows: ``probability``, and ``acc,none`` of tasks whose score is that,
-    from ``logliks`` and ``target``. The rest is missing (NaN in columns of numbers, None in ``logliks`` and
-    ``option_lengths``); ``acc,none`` and ``acc_norm,none`` are always there. ``correct`` is of pandas' ``boolean``.
+    from ``logliks`` and ``target``. The rest is missing: NaN in columns of numbers, None in ``option_lengths``, NA in
+    ``correct``, which is of pandas' type ``boolean``. ``acc,none`` and ``acc_norm,none`` are always there.
 
     Raises BadFileError for a file that holds no items.
     """
@@ -69,10 +70,12 @@ def read_items(path: Path) -> pd.DataFrame:
 
     try:
         table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
+        table.validate(full=True)  # that texts are texts
         frame: pd.DataFrame = _checked(table, pa).to_pandas()
     except (OSError, pa.ArrowException, ValueError) as error:
+        reason = first_line(error).rstrip(".: ")
         raise BadFileError(
-            f"{path} holds no items of a trial ({first_line(error)}). Move its folder away; `run` makes it again."
+            f"{path} holds no items of a trial ({reason}). Move its folder away; `run` makes it again."
         ) from error
     frame["correct"] = frame["correct"].astype("boolean")
     if "probability" not in table.column_names:
@@ -145,8 +148,8 @@ def _derive(frame: pd.DataFrame) -> None:
     follows = known & ~tasks.isin(tasks[known & (items_with(right & picked) != correct)]).to_numpy()
 
     highest = np.full(len(frame), -np.inf)
-    np.maximum.at(highest, item, values)
     with np.errstate(invalid="ignore"):  # log-likelihoods that are no numbers
+        np.maximum.at(highest, item, values)
         weights = np.exp(values - highest[item])
         total = np.bincount(item, weights, len(frame))
         probability = np.bincount(item, weights * right, len(frame)) / total

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from hashlib import sha256
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +18,7 @@ from lm_eval.evaluator import evaluate as lm_evaluate
 
 from mosld_bench.compat.lm_eval import Aggregation, aggregations_of, standard_error
 from mosld_bench.format import one_line
-from mosld_bench.inputs.items import sample
+from mosld_bench.inputs.items import passage_field, sample
 from mosld_bench.inputs.tasks import chance, primary_metric
 from mosld_bench.records.record import EvalInfo, Metric, Unscored
 from mosld_bench.spec.trial import Domain
@@ -30,6 +31,9 @@ _BOOTSTRAP_SEED = 1234
 _BOOTSTRAP_DRAWS = 1000
 _MOST_CHARACTERS = 2000  # of a generated answer that is kept
 _MOST_OF_AN_ERROR = 200  # characters
+_MOST_OF_A_GROUP = 64  # characters of a passage that are kept
+#: Metric -> what its number is taken per; an item's value is a pair: its log-likelihood, and how many it has of these.
+_UNITS = {"word_perplexity": "words", "byte_perplexity": "bytes", "bits_per_byte": "bytes"}
 
 #: An item as lm-eval logs it: its document, what the model answered, and a value for every metric.
 Sample = dict[str, Any]
@@ -38,7 +42,8 @@ Sample = dict[str, Any]
 class Evaluation(NamedTuple):
     """What scoring a model came to.
 
-    ``items`` has a row per task and item: ``task, item, doc, doc_hash, prediction, target, correct, score, logliks``.
+    ``items`` has a row per task and item: the columns of `records.items.COLUMNS`, and a column for every metric whose
+    number is the mean of its items' values.
     """
 
     metrics: list[Metric]
@@ -267,67 +272,101 @@ class _Scored:
             return None
         return sum(pick.tied for pick in self._picks)
 
-    def _right(self, entry: Sample, options: Sequence[str]) -> list[int] | None:
-        """The indices of the right options; None where the document names none that is there."""
+    @cached_property
+    def _right(self) -> list[list[int] | None]:
+        """The indices of the right options of every item; None where there are none, or they are not known.
+
+        They are not where the document names none that is there, nor where code of the task takes others for right.
+        """
+        if not self._choice:
+            return [None] * len(self._chosen)
+        right = [self._named(entry, options) for entry, options in zip(self._chosen, self._options, strict=True)]
+        if self._has_own_rules and any(
+            is_correct is None or is_correct != (pick.option in (indices or []))
+            for is_correct, pick, indices in zip(self._correct, self._picks, right, strict=True)
+        ):
+            return [None] * len(right)
+        return right
+
+    def _named(self, entry: Sample, options: Sequence[str]) -> list[int] | None:
+        """The indices of the options that the document names; None where it names none that is there."""
         gold = self.task.doc_to_text(entry["doc"]) if self.task.multiple_input else entry["target"]
         named = [
             options.index(answer) if isinstance(answer, str) and answer in options else answer
             for answer in (gold if isinstance(gold, list) else [gold])
         ]
-        known = [index for index in named if isinstance(index, int) and 0 <= index < len(options)]
+        known = [int(index) for index in named if isinstance(index, int | np.integer) and 0 <= index < len(options)]
         return known if known and len(known) == len(named) else None
 
-    def _item_scores(self) -> list[float | None]:
-        """Of every item its score, where the task's number is the mean of such; of any other metric no item has one."""
-        metric = self.primary.partition(",")[0]
-        values = [entry.get(metric) for entry in self._chosen]
-        scores = [float(value) if isinstance(value, Real) else None for value in values]
-        known = [score for score in scores if score is not None and not math.isnan(score)]
-        number = self.results.get(self.primary)
+    @property
+    def _has_own_rules(self) -> bool:
+        """Whether code of the task, and not lm-eval's, makes the items' values of what the model answers."""
+        return callable(self.task.config.process_results)
+
+    def _values_of_items(self, key: str) -> list[float | None]:
+        """The value of every item under a metric whose number is the mean of such; of any other no item has one."""
+        metric, _, filtered = key.partition(",")
+        entries = {entry["doc_id"]: entry for entry in self.samples if entry["filter"] == filtered}
+        found = [entries.get(entry["doc_id"], {}).get(metric) for entry in self._chosen]
+        values = [float(value) if isinstance(value, Real | np.bool_) else None for value in found]
+        known = [value for value in values if value is not None and not math.isnan(value)]
+        number = self.results.get(key)
         is_mean = bool(known) and isinstance(number, Real) and math.isclose(
             sum(known) / len(known), number, rel_tol=1e-9, abs_tol=1e-12
         )  # fmt: skip
-        return scores if is_mean and self.numberless is None else [None] * len(scores)
+        return values if is_mean and self.numberless is None else [None] * len(values)
 
-    def _correct(self, scores: Sequence[float | None]) -> list[bool | None]:
+    @cached_property
+    def _scores(self) -> list[float | None]:
+        return self._values_of_items(self.primary)
+
+    @cached_property
+    def _correct(self) -> list[bool | None]:
         """Whether each item was answered rightly; None where that is not to be told under the primary metric."""
+        scores = self._scores
         absent: list[bool | None] = [None] * len(scores)
         if not self._choice or self.numberless is not None:
             return absent
         if all(score in {0.0, 1.0} for score in scores):
             return [score == 1.0 for score in scores]
-        if callable(self.task.config.process_results) or any(score is not None for score in scores):
-            return absent  # not lm-eval's own rules, or graded: there is no right and wrong
-        right = map(self._right, self._chosen, self._options)
+        if self._has_own_rules or any(score is not None for score in scores):
+            return absent  # there is no right and wrong that we know of, or it is graded
         return [
             None if indices is None else pick.option in indices
-            for indices, pick in zip(right, self._picks, strict=True)
+            for indices, pick in zip(self._right, self._picks, strict=True)
         ]
 
     def item_rows(self) -> pd.DataFrame:
-        """Per-item outcomes under the primary metric."""
+        """Per-item outcomes, as `records.items` describes them: under the primary metric, and under every other."""
         import pandas as pd
 
-        scores = self._item_scores()
-        correct = self._correct(scores)
-        rows = []
-        for place, entry in enumerate(self._chosen):
-            doc = entry["doc"] if isinstance(entry["doc"], Mapping) else {}
-            ids = (doc[key] for key in ("id", "idx", "qid") if isinstance(doc.get(key), str | int))
-            rows.append(
-                {
-                    "task": self.name,
-                    "item": str(next(ids, entry["doc_id"])),
-                    "doc": int(entry["doc_id"]),
-                    "doc_hash": entry["doc_hash"][:16],
-                    "prediction": self._prediction(place),
-                    "target": str(entry["target"])[:_MOST_CHARACTERS],
-                    "score": scores[place],
-                    "correct": correct[place],
-                    "logliks": self._logliks(place),
-                }
-            )
-        return pd.DataFrame(rows)
+        frame = pd.DataFrame([self._row(place, entry) for place, entry in enumerate(self._chosen)])
+        frame = frame.astype(dict.fromkeys(("score", "probability", "words", "bytes"), float))
+        for key, _, _ in self._numbers():
+            values = self._values_of_items(key)
+            if any(value is not None for value in values):
+                frame[key] = pd.Series(values, dtype=float)
+        return frame
+
+    def _row(self, place: int, entry: Sample) -> dict[str, Any]:
+        doc = entry["doc"] if isinstance(entry["doc"], Mapping) else {}
+        ids = (doc[key] for key in ("id", "idx", "qid") if isinstance(doc.get(key), str | int))
+        options = self._options[place]
+        return {
+            "task": self.name,
+            "item": str(next(ids, entry["doc_id"])),
+            "doc": int(entry["doc_id"]),
+            "doc_hash": entry["doc_hash"][:16],
+            "group": _shortened(doc.get(passage_field(self.task))),
+            "prediction": self._prediction(place),
+            "target": self._target(place)[:_MOST_CHARACTERS],
+            "score": self._scores[place],
+            "correct": self._correct[place],
+            "probability": self._probability(place),
+            "logliks": self._logliks(place),
+            "option_lengths": np.array([len(option) for option in options], dtype=np.int32),
+            **self._sizes(entry),
+        }
 
     def _prediction(self, place: int) -> str | None:
         if self._choice:
@@ -335,11 +374,48 @@ class _Scored:
         generated = self.task.OUTPUT_TYPE == "generate_until"
         return str(self._chosen[place]["filtered_resps"][0])[:_MOST_CHARACTERS] if generated else None
 
+    def _target(self, place: int) -> str:
+        """The right answer in the terms of the prediction, as far as it is known."""
+        entry = self._chosen[place]
+        right, target = self._right[place], entry["target"]
+        if right is not None:
+            return str(right[0] if len(right) == 1 else right)
+        if self.task.OUTPUT_TYPE == "generate_until" and self.task.config.doc_to_choice and isinstance(target, int):
+            return str(self.task.doc_to_choice(entry["doc"])[target])
+        return str(target)
+
+    def _probability(self, place: int) -> float | None:
+        """Of the right options together, by a softmax over the log-likelihoods of all."""
+        right = self._right[place]
+        if right is None or self.numberless is not None:
+            return None
+        responses = self._chosen[place]["filtered_resps"][: len(self._options[place])]
+        logliks = np.array([_loglik(response) for response in responses])
+        if not math.isfinite(logliks.max()):
+            return None
+        weights = np.exp(logliks - logliks.max())
+        return float(weights[sorted(set(right))].sum() / weights.sum())
+
     def _logliks(self, place: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Of every option, or of the one text that is scored; empty where answers are generated."""
         responses = [] if self.task.OUTPUT_TYPE == "generate_until" else self._chosen[place]["filtered_resps"]
         values = [_loglik(response) for response in responses]
         return np.asarray(values[: len(self._options[place])] if self._choice else values, dtype=np.float32)
+
+    def _sizes(self, entry: Sample) -> dict[str, float | None]:
+        """The words and bytes of the item's text, where lm-eval takes a perplexity per word or byte."""
+        sizes: dict[str, float | None] = {"words": None, "bytes": None}
+        for metric, unit in _UNITS.items():
+            match entry.get(metric):
+                case (_, Real() as size):
+                    sizes[unit] = float(size)
+        return sizes
+
+
+def _shortened(value: Any) -> str | None:
+    """A passage as text, or the first 16 hex digits of its SHA-256 where it is long; None for none."""
+    text = None if value is None else str(value)
+    return text if text is None or len(text) <= _MOST_OF_A_GROUP else sha256(text.encode()).hexdigest()[:16]
 
 
 def _loglik(response: Any) -> float:

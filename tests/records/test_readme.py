@@ -6,8 +6,7 @@ import json
 import re
 from pathlib import Path
 
-import pandas as pd
-
+from mosld_bench.records.items import COLUMNS, METRIC_COLUMNS, read_items
 from mosld_bench.records.provenance import Hardware, MetaInfo, TrialMetaInfo, meta_info
 from tests.conftest import REPOSITORY, tracked
 from tests.support.record_schema import record_schema, tables
@@ -49,6 +48,11 @@ def test_what_a_record_came_from_is_described_key_by_key() -> None:
         assert kept.keys() <= TrialMetaInfo.__annotations__.keys(), path
 
 
-def test_the_columns_of_the_items_are_those_of_a_kept_file() -> None:
+def test_the_columns_of_the_items_are_those_that_reading_gives() -> None:
+    section = PAGE.split("\n## items.parquet\n")[1].split("\n#")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.MULTILINE)
+    assert rows == [*COLUMNS.items(), ("METRIC,FILTER", METRIC_COLUMNS)]
     path: Path = next(file for record in RECORDS if (file := record.with_name("items.parquet")).is_file())
-    assert names_under("## items.parquet") == list(pd.read_parquet(path).columns)
+    columns = list(read_items(path).columns)
+    assert columns[: len(COLUMNS)] == list(COLUMNS)
+    assert all(re.fullmatch(r"\w+,\w+", name) for name in columns[len(COLUMNS) :])
