@@ -56,6 +56,7 @@ def compare(
             margin=margin,
             items=items,
         )
+        gc.unfreeze()
     if json:
         print(jsonlib.dumps(comparing.as_json(result), indent=1, ensure_ascii=False, allow_nan=False))
         return

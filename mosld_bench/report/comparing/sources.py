@@ -93,9 +93,7 @@ def read_folder(folder: Path, workspace: Workspace, include_paths: tuple[Path, .
         found = {path: read_record(path) for path in record_files(folder)}
     scored = {record.trial.id: record for record in found.values() if record.metrics}
     if not scored:
-        raise BenchError(
-            f"No record in {folder} has a score: its trials count parameters. There is nothing to compare."
-        )
+        raise BenchError(f"No record in {folder} has a score: its trials only count parameters.")
     files = {record.trial.id: path.with_name("items.parquet") for path, record in found.items()}
     kept, notes = _of_one_protocol(list(scored.values()), folder)
     latest = _latest(kept)
