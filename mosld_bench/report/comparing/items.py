@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
+
+import numpy as np
 
 from mosld_bench.records.scale import SHARE, Scale
-from mosld_bench.report.comparing.pairs import Member, Pair
+from mosld_bench.report.comparing.pairs import Pair
 from mosld_bench.report.evidence import PROBABILITY
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,22 @@ class ItemDifference:
     their_predictions: tuple[str | None, ...]
     target: str
 
+
+class _Candidate(NamedTuple):
+    """An item before its answers are looked up; ``seeds`` are those of either side."""
+
+    place: int
+    task: str
+    metric: str | None
+    scale: Scale
+    doc: int
+    values: tuple[float, float]
+    seeds: tuple[frozenset[int], frozenset[int]]
+
     @property
     def size(self) -> float:
         """How far the two are apart, in points; less than nothing on a scale that has none, so that these come last."""
-        apart = abs(self.ours - self.theirs)
+        apart = abs(self.values[0] - self.values[1])
         return apart * self.scale.factor if self.scale.points else -1 / (1 + apart)
 
 
@@ -46,66 +57,56 @@ def most_different(pairs: Sequence[Pair], most: int, tasks: Collection[str] = ()
     """The ``most`` items on which rows differ most, over all pairs and tasks (or these ``tasks``), the largest first.
 
     Of the items that both rows have, over the seeds that both have, or all of each where they have none in common.
-    Equal differences come in the order of pairs, tasks and items.
+    Equal differences come in the order of pairs, tasks and items; items without one are left out.
     """
-    found: list[ItemDifference] = []
+    found: list[_Candidate] = []
     for place, pair in enumerate(pairs):
         for task in (task for names in pair.domains().values() for task in names if not tasks or task in tasks):
-            found += _of_task(place, pair, task, most)
-    return sorted((item for item in found if item.ours != item.theirs), key=lambda item: -item.size)[:most]
+            found += _candidates(place, pair, task, most)
+    largest = sorted(found, key=lambda candidate: -candidate.size)[:most]
+    return [_looked_up(candidate, pairs[candidate.place]) for candidate in largest]
 
 
-def _of_task(place: int, pair: Pair, task: str, most: int) -> Iterator[ItemDifference]:
+def _candidates(place: int, pair: Pair, task: str, most: int) -> Iterator[_Candidate]:
     """The items of a task that may be among the ``most``."""
-    common = pair.common(task)
-    if not common or not most:
+    docs, members = sorted(pair.common(task) or ()), pair.members
+    for metric in (PROBABILITY, None):
+        seeds = [frozenset(member.answers(task, metric)) for member in members]
+        if docs and all(seeds):
+            break
+    else:
         return
-    seeds = [{record.trial.seed for record in member.row.records} for member in pair.members]
-    trained = not any(member.row.frozen for member in pair.members)
-    shared = seeds[0] & seeds[1] if trained else set()
-    answered = [_answered(member, task, shared or own, common) for member, own in zip(pair.members, seeds, strict=True)]
-    columns = [PROBABILITY, "score"]
-    means = {column: [_mean(frames, column) for frames in answered] for column in columns}
-    column = next((c for c in columns if all(mean.notna().any() for mean in means[c])), None)
-    if column is None:
-        return
-    primary = pair.primary(task)
-    scale = SHARE if column == PROBABILITY else pair.ours.source.analysis.scales.of(task) or SHARE
-    ours, theirs = means[column]
-    apart = (ours - theirs).abs().dropna().sort_values(ascending=False, kind="stable")
-    for doc in apart.index[:most]:
-        first = answered[0][0].loc[doc]
-        yield ItemDifference(
-            place=place,
-            task=task,
-            title=pair.title(task),
-            doc=int(doc),
-            item=str(first["item"]),
-            metric=PROBABILITY if column == PROBABILITY else str(primary),
-            scale=scale,
-            ours=float(ours[doc]),
-            theirs=float(theirs[doc]),
-            our_predictions=_predictions(answered[0], doc),
-            their_predictions=_predictions(answered[1], doc),
-            target=str(first["target"]),
-        )
+    shared = frozenset() if any(member.row.frozen for member in members) else seeds[0] & seeds[1]
+    used = [shared or of_side for of_side in seeds]
+    ours, theirs = (
+        member.matrix(task, metric, sorted(of_side), docs).values.mean(axis=0)
+        for member, of_side in zip(members, used, strict=True)
+    )
+    scale = SHARE if metric else pair.ours.source.analysis.scales.of(task) or SHARE
+    for index in np.argsort(-np.abs(ours - theirs), kind="stable")[:most]:
+        if ours[index] != theirs[index]:
+            values = float(ours[index]), float(theirs[index])
+            yield _Candidate(place, task, metric, scale, docs[index], values, (used[0], used[1]))
 
 
-def _answered(member: Member, task: str, seeds: Collection[int], docs: Collection[int]) -> list[pd.DataFrame]:
-    """The items ``docs`` in each record of the seeds, by ``doc``."""
-    frames = [f for record, f in member.answered(task) if record.trial.seed in seeds and f is not None]
-    columns = ["doc", "item", "prediction", "target", PROBABILITY, "score"]
-    return [frame.loc[frame["doc"].isin(docs), columns].set_index("doc").sort_index() for frame in frames]
-
-
-def _mean(frames: Sequence[pd.DataFrame], column: str) -> pd.Series[float]:
-    """The mean over records, item by item; missing where one lacks it."""
-    total = frames[0][column].copy()
-    for frame in frames[1:]:
-        total = total + frame[column]
-    return total / len(frames)
-
-
-def _predictions(frames: Sequence[pd.DataFrame], doc: int) -> tuple[str | None, ...]:
-    values = [frame.at[doc, "prediction"] for frame in frames]
-    return tuple(value if isinstance(value, str) else None for value in values)
+def _looked_up(candidate: _Candidate, pair: Pair) -> ItemDifference:
+    task, answers = candidate.task, []
+    for member, seeds in zip(pair.members, candidate.seeds, strict=True):
+        frames = [f for record, f in member.answered(task) if record.trial.seed in seeds and f is not None]
+        answers.append([frame[frame["doc"] == candidate.doc].iloc[0] for frame in frames])
+    first = answers[0][0]
+    predictions = [tuple(a["prediction"] if isinstance(a["prediction"], str) else None for a in of) for of in answers]
+    return ItemDifference(
+        place=candidate.place,
+        task=task,
+        title=pair.title(task),
+        doc=candidate.doc,
+        item=str(first["item"]),
+        metric=candidate.metric or pair.primary(task) or "score",
+        scale=candidate.scale,
+        ours=candidate.values[0],
+        theirs=candidate.values[1],
+        our_predictions=predictions[0],
+        their_predictions=predictions[1],
+        target=str(first["target"]),
+    )
