@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mosld_bench.display.comparison import comparison_table, items_table
 from mosld_bench.display.methods import methods_table, recipes_table
 from mosld_bench.display.plan import plan_sentences, plan_table
 from mosld_bench.display.profile import profile_sentences, profile_table
@@ -22,8 +23,10 @@ __all__ = [
     "checked_sentences",
     "checked_table",
     "checking",
+    "comparison_table",
     "data_notes",
     "example_text",
+    "items_table",
     "methods_table",
     "overlap_sentence",
     "overlap_table",

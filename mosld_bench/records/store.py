@@ -148,7 +148,7 @@ class Store:
         """
         for path in sorted(self.results.glob(f"*/{glob.escape(planned.trial.id)}/record.json")):
             with suppress(BadFileError):
-                record = _read_record(path)
+                record = read_record(path)
                 size = record.size
                 if record.trial.study != planned.trial.study and size and _is_size(planned, size.target, size.params):
                     yield record
@@ -171,7 +171,7 @@ class Store:
         Raises BadFileError for a file that is no record.
         """
         for path in sorted(self.results.glob(f"{glob.escape(study) if study else '*'}/*/record.json")):
-            yield _read_record(path)
+            yield read_record(path)
 
     def items(self, trial: Trial) -> pd.DataFrame | None:
         """The outcome of every item of the trial, as `read_items` gives it; None where there is no file.
@@ -196,7 +196,7 @@ class Store:
         """
         errors = {}
         for path in sorted(self.results.glob(f"{glob.escape(study)}/*/failure.json")):
-            error = _read_record(path).error or ""
+            error = read_record(path).error or ""
             errors[path.parent.name] = (error.strip().splitlines() or ["no error was noted"])[-1]
         return errors
 
@@ -327,7 +327,7 @@ def _no_record(path: Path, reason: str) -> BadFileError:
     )
 
 
-def _read_record(path: Path) -> Record:
+def read_record(path: Path) -> Record:
     """The record in a file. Raises BadFileError, with the first problem, where there is none."""
     try:
         return Record.model_validate_json(path.read_bytes())

@@ -30,6 +30,9 @@ OPTIONS = {
         "batch", "streams", "rounds", "json", "model-root", "include-path", "plugin", "root",
     ],
     "report": [*STUDY, "to", "include-path", "root"],
+    "compare": [
+        "study", "budget", "setting", "metric", "task", "margin", "items", "json", "include-path", "root",
+    ],
     "fetch": ["model", "to", "include-path", "root"],
     "methods ls": ["plugin", "root"],
     "methods show": ["root"],
@@ -52,7 +55,7 @@ def test_help_lists_the_commands(command: Command) -> None:
     listed = [
         re.findall(r"^│ ([a-z]+) ", command(*words, "--help").out, re.M) for words in ([], ["methods"], ["tasks"])
     ]
-    assert listed[0] == ["run", "plan", "tune", "profile", "report", "fetch", "methods", "tasks"]
+    assert listed[0] == ["run", "plan", "tune", "profile", "report", "compare", "fetch", "methods", "tasks"]
     assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[6:]
 
 
