@@ -84,8 +84,8 @@ def plan_sentences(
         rates = ", ".join(f"{rate / 1e12:.0f} TFLOP/s in {dtype}" for dtype, rate in estimate.SUSTAINED_FLOPS.items())
         left_out = f" ({total.unknown} trials on tasks of unknown size left out)" if total.unknown else ""
         sentences.append(
-            f"An estimate, not a measurement: {_hours(total.gpu_hours)} GPU-hours{left_out}, "
-            f"{_hours(total.wall_hours or 0)} hours on {gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
+            f"An estimate, not a measurement: {hours_text(total.gpu_hours)} GPU-hours{left_out}, "
+            f"{hours_text(total.wall_hours or 0)} hours on {gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
         )
         sentences += _without_gpu(plan, prices, core_rate) if core_rate else []
     sentences.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB of a GPU.")
@@ -105,12 +105,12 @@ def _without_gpu(plan: Plan, prices: Sequence[Price], core_rate: Callable[[str],
     if hours > _LONG:
         return []
     return [
-        f"Without a GPU, on this machine: about {_hours(hours)} hours with {side_by_side} trials at a time, if a trial "
-        f"reaches {estimate.REACHED_SHARE[dtype]:.0%} of the {rate / 1e9:.0f} GFLOP/s at which a core multiplies "
+        f"Without a GPU, on this machine: about {hours_text(hours)} hours with {side_by_side} trials at a time, if a "
+        f"trial reaches {estimate.REACHED_SHARE[dtype]:.0%} of the {rate / 1e9:.0f} GFLOP/s at which a core multiplies "
         f"matrices."
     ]
 
 
-def _hours(hours: float) -> str:
+def hours_text(hours: float) -> str:
     """Two significant digits below ten hours, whole hours above."""
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

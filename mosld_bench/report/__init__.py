@@ -14,6 +14,7 @@ from mosld_bench._lazy import door
 if TYPE_CHECKING:
     from mosld_bench.report.analysis import Analysis, analyse
     from mosld_bench.report.build import build_report, write_report
+    from mosld_bench.report.power import Power, study_power
     from mosld_bench.report.sections.results import MainRow, main_rows, scoring_notes
 
 _MODULES = {
@@ -21,11 +22,17 @@ _MODULES = {
     "analyse": "analysis",
     "build_report": "build",
     "write_report": "build",
+    "Power": "power",
+    "study_power": "power",
     "MainRow": "sections.results",
     "main_rows": "sections.results",
     "scoring_notes": "sections.results",
 }
-__all__ = ["Analysis", "MainRow", "analyse", "build_report", "main_rows", "scoring_notes", "write_report"]
+__all__ = [  # noqa: RUF022 - as they build on each other
+    "Analysis", "analyse", "build_report", "write_report",
+    "MainRow", "main_rows", "scoring_notes",
+    "Power", "study_power",
+]  # fmt: skip
 
 
 __getattr__ = door(__name__, _MODULES)

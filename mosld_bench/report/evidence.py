@@ -182,9 +182,13 @@ class Evidence:
         within = self._within(pool, of, metric) if len(by_seed) == 1 else None
         return stats.alone(by_seed, items, borrowed=stats.spread_of_rows(table), within=within)
 
+    def seed_noise(self, pool: Sequence[Row], of: Domain | str, metric: str | None = None) -> stats.SeedNoise | None:
+        """What seeds move the rows of the block by; None where they do not tell."""
+        return stats.seed_noise(_table([self.by_seed(member, of, metric) for member in pool]))
+
     def pair_noise(self, pool: Sequence[Row], of: Domain | str, metric: str | None = None) -> stats.PairNoise | None:
         """What two rows of the block differ by through seeds and items; None where its seeds do not tell."""
-        noise = stats.seed_noise(_table([self.by_seed(member, of, metric) for member in pool]))
+        noise = self.seed_noise(pool, of, metric)
         if noise is None or not noise.known:
             return None
         pairs = self._pairs(pool, of, metric)
