@@ -35,8 +35,8 @@ Integers = npt.NDArray[np.int64]
 
 LEVEL = 0.05  # of every test; intervals are of 95 %
 POWER = 0.8  # with which a detectable effect is found
+MOST_SEEDS = 1000  # that are looked through for a wished effect
 _LEAST_FREEDOM = 2  # of the seeds' noise, below which it is not estimated
-_MOST_SEEDS = 1000  # that are looked through for a wished effect
 _NO_NOISE = 1e-15  # a variance below is the rounding of equal numbers
 
 
@@ -444,19 +444,29 @@ def detectable_effect(noise: PairNoise, *, seeds: int, rows: int, freedom: float
     return float(brentq(lacking, 0.0, 100 * error, xtol=1e-6 * error))
 
 
-def seeds_for(effect: float, noise: PairNoise, *, rows: int) -> int | None:
-    """The fewest seeds a row with which ``effect`` is detectable; None where a thousand are not enough."""
+def seeds_for(effect: float, noise: PairNoise, *, rows: int, further: int = 0) -> int | None:
+    """The fewest seeds a row with which ``effect`` is detectable; None where a thousand are not enough.
+
+    ``further``: degrees of freedom of MS that rows of fewer seeds add.
+    """
 
     def enough(seeds: int) -> bool:
-        return power(effect, noise, seeds=seeds, rows=rows) >= POWER
+        return power(effect, noise, seeds=seeds, rows=rows, freedom=(rows - 1) * (seeds - 1) + further) >= POWER
 
-    if not enough(_MOST_SEEDS):
+    if not enough(MOST_SEEDS):
         return None
-    low, high = 1, _MOST_SEEDS  # not enough, enough: power grows with the seeds
+    low, high = 1, MOST_SEEDS  # not enough, enough: power grows with the seeds
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def deviation_factors(freedom: int) -> tuple[float, float]:
+    """What a standard deviation on ``freedom`` degrees is multiplied by for the ends of its 95 % interval (by χ²)."""
+    ends = (float(distributions.chi2.ppf(share, freedom)) for share in (1 - LEVEL / 2, LEVEL / 2))
+    low, high = (math.sqrt(freedom / end) for end in ends)
+    return low, high
 
 
 def item_error(errors: Sequence[float | None]) -> float | None:
