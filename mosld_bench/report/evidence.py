@@ -143,7 +143,7 @@ class Evidence:
             [ours[seed] - theirs[seed] for seed in seeds],
             self._aligned(row, of, seeds, metric, minus=other),
             stats.seed_noise(table),
-            within=self._within(pool, of, metric) if len(seeds) == 1 else None,
+            within=_within(self._pairs(pool, of, metric)) if len(seeds) == 1 else None,
             noisy=noisy,
         )
 
@@ -201,7 +201,7 @@ class Evidence:
     ) -> stats.Estimate:
         """What does not cancel the common effect of seeds; a single seed borrows from the rows of ``pool``."""
         table = self._scores(pool, of, metric)
-        within = self._within(pool, of, metric) if len(by_seed) == 1 else None
+        within = _within(self._each(pool, of, metric)) if len(by_seed) == 1 else None
         return stats.alone(by_seed, items, borrowed=stats.spread_of_rows(table), within=within)
 
     def seed_noise(self, pool: Sequence[Row], of: Domain | str, metric: str | None = None) -> stats.SeedNoise | None:
@@ -218,14 +218,19 @@ class Evidence:
         seeds = max((count for _, count in pairs), default=1)
         return stats.pair_noise(noise, [items for items, count in pairs if count == seeds], seeds)
 
+    def _each(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> list[tuple[stats.ItemNoise, int]]:
+        """Of every row with two seeds or more, the noise of items in its mean, and these seeds."""
+        found = []
+        for row in pool:
+            seeds = sorted(self.by_seed(row, of, metric))
+            items = self._aligned(row, of, seeds, metric) if len(seeds) > 1 else None
+            if items and (noise := stats.item_noise(items)):
+                found.append((noise, len(seeds)))
+        return found
+
     def _scores(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> stats.Floats:
         """The rows' scores as rows × seeds, NaN where a row lacks a seed."""
         return _table([self.by_seed(member, of, metric) for member in pool])
-
-    def _within(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> float | None:
-        """Mean of S·VE over the pairs of rows with two seeds or more; None without one."""
-        known = [count * items.within for items, count in self._pairs(pool, of, metric) if items.within is not None]
-        return float(np.mean(known)) if known else None
 
     def _pairs(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> list[tuple[stats.ItemNoise, int]]:
         """Of every two rows with two common seeds or more, the noise of items in their difference, and these seeds."""
@@ -260,6 +265,12 @@ class Evidence:
         return tasks or None
 
 
+def _within(noise: Iterable[tuple[stats.ItemNoise, int]]) -> float | None:
+    """Mean of S·VE over what has two seeds or more; None without any."""
+    known = [seeds * items.within for items, seeds in noise if items.within is not None]
+    return float(np.mean(known)) if known else None
+
+
 def _table(rows: Iterable[Mapping[int, float]]) -> stats.Floats:
     """Scores as rows × seeds, NaN where a row lacks a seed."""
     scores = list(rows)
@@ -271,17 +282,20 @@ def _mean(models: Sequence[Answers]) -> Answers:
     """The mean over models, item by item."""
     if len(models) == 1:
         return models[0]
-    stacked = _stacked(models)
-    return Answers(models[0].docs, stacked.values.mean(axis=0), models[0].groups)
+    stacked, common = _stacked(models), _common(models)
+    docs = models[0].docs if common is None else common
+    return Answers(docs, stacked.values.mean(axis=0), stacked.groups)
 
 
 def _stacked(answers: Sequence[Answers]) -> stats.TaskItems:
-    """One line of values each, over the items that all of them have."""
+    """One line of values each, over the items that all of them have; clusters are told by the first that has any."""
     common = _common(answers)
-    first = answers[0]
     values = np.stack([a.values if common is None else a.values[np.isin(a.docs, common)] for a in answers])
-    groups = first.groups if first.groups is None or common is None else first.groups[np.isin(first.docs, common)]
-    return stats.TaskItems(values, None if groups is None else np.unique(groups.astype(str), return_inverse=True)[1])
+    grouped = next((a for a in answers if a.groups is not None), None)
+    if grouped is None or grouped.groups is None:
+        return stats.TaskItems(values)
+    groups = grouped.groups if common is None else grouped.groups[np.isin(grouped.docs, common)]
+    return stats.TaskItems(values, np.unique(groups.astype(str), return_inverse=True)[1])
 
 
 def _minus(ours: Sequence[Answers], theirs: Sequence[Answers]) -> stats.TaskItems:

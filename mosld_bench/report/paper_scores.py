@@ -108,6 +108,7 @@ def _row(analysis: Analysis, protocol: Protocol, printed: PrintedScore) -> Row |
         and _at_rank(row, printed.rank or RANK)
         and row.condition.model in ("", model)
         and row.condition.general == 0
+        and row.condition.rate == "chosen"
     )
     return next(rows, None)
 

@@ -224,6 +224,7 @@ def comparison_numbers(comparison: Comparison) -> dict[str, Any]:
         "budget": row.budget,
         "model": row.condition.model or None,
         "general_items": row.condition.general,
+        "rate": row.condition.rate,
         "reference": other.recipe.name,
         "reference_setting": other.setting,
         "of": str(comparison.of),

@@ -55,7 +55,7 @@ def main_rows(analysis: Analysis) -> list[MainRow]:
     return [
         MainRow(
             recipe=row.recipe.name,
-            setting=row.setting,
+            setting=row.setting if row.condition.rate == "chosen" else f"{row.setting}, runner-up rate",
             budget=row.budget,
             trainable=row.trainable,
             seeds=row.n,
@@ -228,6 +228,8 @@ class _Layout:
 
 def _notes(analysis: Analysis) -> tuple[str, ...]:
     notes = []
+    if analysis.study.evaluate.split == "validation":
+        notes.append("Scored on items that are held out of training, and on no test item.")
     if limit := analysis.study.evaluate.limit:
         notes.append(f"Scored on a fixed sample of at most {limit:,} test items a task.")
     if analysis.missing:
@@ -295,9 +297,11 @@ def ties(analysis: Analysis, least_share: float = 0.0) -> Iterator[str]:
 
 
 def condition_numbers(analysis: Analysis, condition: Condition) -> dict[str, Any]:
-    """The columns of a CSV that tell blocks apart where a study has several models or amounts of general data."""
+    """The columns of a CSV that tell blocks apart, where there are several models, amounts of general data or rates."""
     model = {"model": condition.model} if len(analysis.study.models) > 1 else {}
-    return model | ({"general_items": condition.general} if analysis.study.general else {})
+    general = {"general_items": condition.general} if analysis.study.general else {}
+    several = any(row.condition.rate != "chosen" for row in analysis.rows)
+    return model | general | ({"rate": condition.rate} if several else {})
 
 
 def _standing_columns(of: Domain | str) -> tuple[str, str]:
