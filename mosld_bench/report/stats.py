@@ -35,8 +35,8 @@ Integers = npt.NDArray[np.int64]
 
 LEVEL = 0.05  # of every test; intervals are of 95 %
 POWER = 0.8  # with which a detectable effect is found
+MOST_SEEDS = 1000  # that are looked through for a wished effect
 _LEAST_FREEDOM = 2  # of the seeds' noise, below which it is not estimated
-_MOST_SEEDS = 1000  # that are looked through for a wished effect
 _NO_NOISE = 1e-15  # a variance below is the rounding of equal numbers
 
 
@@ -249,20 +249,30 @@ def difference(
 
     ``by_seed``: D_s, one value a common seed. ``items``: d by task, None where the items are not known; the interval
     then leaves out their choice. ``noise``: that of the block. ``noisy``: whether one of the two rows scatters more
-    than the others (`noisier`), so that the pair's own variance takes the place of VS, with S - 1 degrees of freedom.
+    than the others (`noisier`), so that the pair's own variance takes the place of VS, with S - 1 degrees of freedom,
+    unless its differences are equal by chance.
     A single seed borrows VS = 2 MS, with X = max(0, VI - ``within``), ``within`` being the mean of S·VE over the pairs
-    that have seeds. Where the block's noise is not known the interval is of the items alone.
+    that have seeds. Where the block's noise is not known the interval is of the items alone, unless the two rows answer
+    alike at every seed: their difference is 0, without error.
     """
     values = np.asarray(by_seed, dtype=np.float64)
     seeds = len(values)
     if noise is None or not noise.known:
+        if noise is not None and noise.freedom >= _LEAST_FREEDOM and seeds > 1 and _alike(items):
+            return Estimate(0.0, 0.0, float(noise.freedom), seeds, Basis.POOLED, True)
         return _of_models(values, items)
-    if noisy and seeds > 1:
-        of_seeds, freedom, basis = float(np.var(values, ddof=1)) / seeds, float(seeds - 1), Basis.OWN
+    own = float(np.var(values, ddof=1)) if noisy and seeds > 1 else 0.0
+    if own > _NO_NOISE:
+        of_seeds, freedom, basis = own / seeds, float(seeds - 1), Basis.OWN
     else:
         of_seeds, freedom = 2 * noise.mean_square / seeds, float(noise.freedom)
         basis = Basis.POOLED if seeds > 1 else Basis.BORROWED
     return _combined(values, of_seeds, freedom, basis, item_noise(items or ()), within)
+
+
+def _alike(items: Sequence[TaskItems] | None) -> bool:
+    """Whether no item tells the two rows apart."""
+    return bool(items) and not any(values.any() for values, _ in items or ())
 
 
 def alone(
@@ -343,14 +353,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    from statsmodels.stats.multitest import multipletests  # here, since it takes a second to import
-
-    known = [(i, p) for i, p in enumerate(p_values) if p is not None]
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
-    if known:
-        corrected = multipletests([p for _, p in known], method="holm")[1]
-        for (i, _), p in zip(known, corrected, strict=True):
-            adjusted[i] = float(p)
+    least = 0.0  # what the smaller ones came to
+    for rank, (p, i) in enumerate(known):
+        adjusted[i] = least = max(least, min(1.0, (len(known) - rank) * p))
     return adjusted
 
 
@@ -383,7 +390,11 @@ class PairNoise:
 
 def pair_noise(noise: SeedNoise, pairs: Sequence[ItemNoise], seeds: int) -> PairNoise:
     """The noise of a block's pairs: that of its seeds, and what the items of its ``pairs`` at ``seeds`` seeds add."""
-    known = [(pair.variance, pair.within, pair.freedom) for pair in pairs if pair.within is not None]
+    known = [  # but of two rows that answer alike, which have no noise and no degrees of freedom
+        (pair.variance, pair.within, pair.freedom)
+        for pair in pairs
+        if pair.within is not None and pair.freedom < math.inf
+    ]
     if not known:
         return PairNoise(noise.mean_square)
     across, within, freedom = map(float, np.mean(known, axis=0))
@@ -433,19 +444,29 @@ def detectable_effect(noise: PairNoise, *, seeds: int, rows: int, freedom: float
     return float(brentq(lacking, 0.0, 100 * error, xtol=1e-6 * error))
 
 
-def seeds_for(effect: float, noise: PairNoise, *, rows: int) -> int | None:
-    """The fewest seeds a row with which ``effect`` is detectable; None where a thousand are not enough."""
+def seeds_for(effect: float, noise: PairNoise, *, rows: int, further: int = 0) -> int | None:
+    """The fewest seeds a row with which ``effect`` is detectable; None where a thousand are not enough.
+
+    ``further``: degrees of freedom of MS that rows of fewer seeds add.
+    """
 
     def enough(seeds: int) -> bool:
-        return power(effect, noise, seeds=seeds, rows=rows) >= POWER
+        return power(effect, noise, seeds=seeds, rows=rows, freedom=(rows - 1) * (seeds - 1) + further) >= POWER
 
-    if not enough(_MOST_SEEDS):
+    if not enough(MOST_SEEDS):
         return None
-    low, high = 1, _MOST_SEEDS  # not enough, enough: power grows with the seeds
+    low, high = 1, MOST_SEEDS  # not enough, enough: power grows with the seeds
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def deviation_factors(freedom: int) -> tuple[float, float]:
+    """What a standard deviation on ``freedom`` degrees is multiplied by for the ends of its 95 % interval (by χ²)."""
+    ends = (float(distributions.chi2.ppf(share, freedom)) for share in (1 - LEVEL / 2, LEVEL / 2))
+    low, high = (math.sqrt(freedom / end) for end in ends)
+    return low, high
 
 
 def item_error(errors: Sequence[float | None]) -> float | None:

@@ -128,6 +128,8 @@ def test_every_command_of_the_readme_runs(command: str, tmp_path: Path, cache: P
         pass  # takes seconds as it is
     elif words[0] == "run":
         words += QUICK
+    elif words[0] == "tune":
+        words += ["--methods", "lora", "--steps", "2", "--executor", "inline"]
     elif words[0] == "compare":
         for study in ("smollm2", "smollm2-budget"):
             (root / "results" / study).symlink_to(REPOSITORY / "results" / study)
