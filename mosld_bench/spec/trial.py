@@ -125,7 +125,6 @@ class EvaluateSpec(_Grown):
 
     later: ClassVar[frozenset[str]] = frozenset({"split"})
 
-
     limit: int | None = Field(None, gt=0, description="items a task: a sample fixed by sample_seed; none for all")
     sample_seed: int = Field(0, description="draws the items where there is a limit")
     split: Literal["test", "validation"] = Field(
