@@ -24,6 +24,7 @@ from tests.report.reading import (
     analysis_with,
     document_of,
     tables_of,
+    tables_of_results,
     uneven_analysis,
     words,
 )
@@ -122,9 +123,9 @@ def test_a_study_of_one_seed_claims_no_test(tmp_path: Path) -> None:
 
 def test_a_study_of_one_seed_has_intervals_of_its_models_where_items_are_at_hand(tmp_path: Path) -> None:
     study, trials = make_records(tmp_path, ("base", "lora", "mola", "mosld"), seeds=(0,), items=True)
-    section = results(analysis_of(tmp_path, study, trials))
+    tables = tables_of_results(analysis_of(tmp_path, study, trials))
     for name in ("differences", "differences-to-base", "differences-by-task", "other-metrics"):
-        table = tables_of(section)[name]
+        table = tables[name]
         assert "All intervals are of these trained models, on other items; their seeds say nothing of" in table.caption
         assert not {cell.mark for line in table.rows for cell in line.cells} - {""}
         assert "verdict" not in {column.title for column in table.columns}
@@ -139,12 +140,14 @@ def test_a_study_of_one_seed_has_intervals_of_its_models_where_items_are_at_hand
 
 def test_without_the_reference_rows_are_told_beside_the_best(tmp_path: Path) -> None:
     study, trials = make_records(tmp_path, ("lora", "mola", "mosld"), reference="full")
-    section = results(analysis_of(tmp_path, study, trials))
-    text = words(section)
+    analysis = analysis_of(tmp_path, study, trials)
+    text = words(results(analysis))
     assert "No block holds full beside another row with a common seed, so no differences are given." in text
     assert re.search(r"Beside (LoRA|MoLA|MoSLD): ", text)
     assert "Beside full" not in text
-    assert not {name for name in tables_of(section) if name.startswith("differences") and name != "differences-to-base"}
+    assert not {
+        name for name in tables_of_results(analysis) if name.startswith("differences") and name != "differences-to-base"
+    }
 
 
 def test_ablations_are_told_beside_the_method_that_they_change(tmp_path: Path) -> None:
@@ -197,7 +200,7 @@ def test_a_failed_trial_is_told_with_its_error(tmp_path: Path) -> None:
     write_records(tmp_path, [make_failure(trials[-1], error)])
     assert (
         "Failed: MoSLD, 60,000 parameters, seed 2: FloatingPointError: The loss became nan at step 3 of 9."
-        in tables_of(results(analysis_of(tmp_path, study, trials)))["main"].notes
+        in tables_of_results(analysis_of(tmp_path, study, trials))["main"].notes
     )
 
 
