@@ -13,13 +13,14 @@ from mosld_bench.records.record import Outcome, Record
 from mosld_bench.records.store import Store
 from mosld_bench.report import answer_lines
 from mosld_bench.report.analysis import Analysis, Comparison, Verdict
+from mosld_bench.report.compose import compose
 from mosld_bench.report.document import Answer
 from mosld_bench.report.evidence import PROBABILITY
 from mosld_bench.report.sections.summary import summary
 from mosld_bench.report.verdicts import numbers
 from mosld_bench.spec.trial import Domain, Fit
 from tests.report.answering import analysis_from, answered, claims, opening
-from tests.report.reading import MIXTURE, TASKS, analysis_of, document_of, words
+from tests.report.reading import MIXTURE, TASKS, analysis_of, words
 from tests.support.synthetic import (
     RECIPES,
     items_of,
@@ -195,7 +196,7 @@ def test_blocks_that_agree_are_said_to(tmp_path: Path) -> None:
 def test_of_several_sizes_with_one_seed_each_models_are_spoken_of(tmp_path: Path) -> None:
     told = answered(analysis_from(tmp_path, FIRST, budgets=("60000", "120000")))
     assert told["Across sizes."] == (
-        "Over both sizes the trained models differ on these items from that of LoRA by +5.0 points (MoLA), −0.2 points "
+        "Over both sizes the trained models differ on these items from LoRA's by +5.0 points (MoLA), −0.2 points "
         "(MoSL), −10.0 points (MoSLD) and +1.0 points (HydraLoRA); whether that changes is not tested."
     )
 
@@ -210,7 +211,7 @@ def test_the_mixture_is_compared_with_training_task_by_task(tmp_path: Path) -> N
     analysis = analysis_of(tmp_path, study, [record.trial for record in records])
     lora, mola = analysis.between_settings()
     assert {lora.verdict, mola.verdict} == {Verdict.WORSE}
-    assert answered(analysis)["On the mixture, against task by task."].startswith(
+    assert answered(analysis)["Mixture against single tasks."].startswith(
         f"In-domain LoRA ({numbers(lora)}) and MoLA ({numbers(mola, full=False)}) are worse than training task by task."
     )
 
@@ -221,9 +222,7 @@ def test_the_mixture_is_compared_with_training_task_by_task(tmp_path: Path) -> N
 def test_of_one_seed_nothing_is_said_of_methods(tmp_path: Path) -> None:
     analysis = analysis_from(tmp_path, FIRST)
     text, told = opening(analysis), answered(analysis)
-    assert told["In-domain."].startswith(
-        "The trained models differ on these items from that of LoRA by +5.0 points (MoLA,"
-    )
+    assert told["In-domain."].startswith("The trained models differ on these items from LoRA's by +5.0 points (MoLA,")
     assert text.count("With one seed nothing is said of methods.") == 1
     assert not re.search("better|worse|equal|told apart|tells", text)
     assert told["What the study can find."] == (
@@ -361,8 +360,9 @@ def test_the_document_and_the_terminal_have_the_same_answers(tmp_path: Path) -> 
     analysis = analysis_from(tmp_path, FIVE)
     lines = answer_lines(analysis)
     assert lines == [f"{question} {text}" for question, text in answered(analysis).items()]
-    assert [a.question for a in document_of(analysis).answers] == list(answered(analysis))
-    assert all(text in words(document_of(analysis)) for text in answered(analysis).values())
+    document = compose(analysis, [])
+    assert [answer.question for answer in document.answers] == list(answered(analysis))
+    assert all(text in words(document) for text in answered(analysis).values())
 
 
 # No sentence says more than its test

@@ -111,13 +111,13 @@ def test_where_lower_is_better_a_negative_difference_is_better_and_without_a_mar
 def test_of_one_seed_models_are_spoken_of_and_no_methods() -> None:
     rows = [comparison("Alpha", 9.0, basis=Basis.MODELS, seeds=1), comparison("Beta", 0.1, basis=Basis.MODELS, seeds=1)]
     assert sentences(rows, BESIDE) == [
-        "The trained models differ on these items from that of Other by +9.0 points (Alpha, 95 % over items +8.3 to "
+        "The trained models differ on these items from Other's by +9.0 points (Alpha, 95 % over items +8.3 to "
         "+9.7) and +0.1 (Beta, −0.6 to +0.8).",
         "With one seed nothing is said of methods.",
     ]
     bare = [comparison("Alpha", 9.0, None, basis=Basis.MODELS, seeds=1, items=False)]
     assert sentences(bare, BESIDE) == [
-        "The trained models differ on these items from that of Other by +9.0 points (Alpha).",
+        "The trained models differ on these items from Other's by +9.0 points (Alpha).",
         "Their items are not at hand, so there is no interval.",
         "With one seed nothing is said of methods.",
     ]
