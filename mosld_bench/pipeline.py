@@ -263,13 +263,15 @@ def _print_failures(failed: Sequence[Record], store: Store, console: Console) ->
 
 
 def _report_and_print(plan: Plan, workspace: Workspace, options: Options, console: Console) -> None:
-    """Compile the report, and print its main table, the slips of the paper's tables and where it is."""
-    from mosld_bench.report import main_rows, scoring_notes, write_report
+    """Compile the report, and print its main table, its answers, the slips of the paper's tables and where it is."""
+    from mosld_bench.report import answer_lines, main_notes, main_rows, write_report
 
     study = plan.study
     analysis = _analysis(study, workspace, options.include_paths, plan.trials)
     path = write_report(analysis, options.report_folder or workspace.reports / study.name)
     if study.trains:
-        console.print(display.results_table(main_rows(analysis), scoring_notes(analysis)))
+        console.print(display.results_table(main_rows(analysis), main_notes(analysis)))
+    for line in answer_lines(analysis):
+        console.print(line)
     for line in (*printed_slips(study, analysis.published), f"report: {path}"):
         console.print(line, soft_wrap=True)

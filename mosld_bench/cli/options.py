@@ -97,6 +97,16 @@ class StudyOptions:
             raise BenchError(f"--set gives {', '.join(twice)} twice. Give it once.")
         return values | dict(assigned)
 
+    def words(self) -> list[str]:
+        """The options as words of a command line."""
+        words: list[str] = []
+        for field in fields(self):
+            given = getattr(self, field.name)
+            for value in given if isinstance(given, list) else [given]:
+                if value is not None:
+                    words += [f"--{field.name.rstrip('_').replace('_', '-')}", str(value)]
+        return words
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:

@@ -14,6 +14,7 @@ import gc
 import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from mosld_bench.errors import BadFileError, BenchError
+from mosld_bench.errors import BadFileError, BenchError, first_line
 from mosld_bench.records.items import read_items
 from mosld_bench.records.overlap import Overlap, Overlaps
 from mosld_bench.records.profile import Profile
@@ -148,7 +149,7 @@ class Store:
         """
         for path in sorted(self.results.glob(f"*/{glob.escape(planned.trial.id)}/record.json")):
             with suppress(BadFileError):
-                record = _read_record(path)
+                record = read_record(path)
                 size = record.size
                 if record.trial.study != planned.trial.study and size and _is_size(planned, size.target, size.params):
                     yield record
@@ -171,7 +172,27 @@ class Store:
         Raises BadFileError for a file that is no record.
         """
         for path in sorted(self.results.glob(f"{glob.escape(study) if study else '*'}/*/record.json")):
-            yield _read_record(path)
+            yield read_record(path)
+
+    def trial_ids(self) -> dict[str, list[str]]:
+        """Study -> ids of its finished trials, as their folders are named; no file is read."""
+        ids: dict[str, list[str]] = {}
+        for path in sorted(self.results.glob("*/*/record.json")):
+            ids.setdefault(path.parts[-3], []).append(path.parts[-2])
+        return ids
+
+    def trial(self, study: str, trial_id: str) -> Trial:
+        """What a record was asked for; the numbers behind it, most of the file, are not looked at.
+
+        Raises BadFileError for a file that is no record, and OSError where there is no file.
+        """
+        path = self.results / study / trial_id / "record.json"
+        try:
+            text = path.read_text(encoding="utf-8")
+            key = re.search(r'"trial":\s*', text)
+            return Trial.model_validate(json.JSONDecoder().raw_decode(text, key.end() if key else 0)[0])
+        except ValueError as error:
+            raise _no_record(path, first_line(error)) from error
 
     def items(self, trial: Trial) -> pd.DataFrame | None:
         """The outcome of every item of the trial, as `read_items` gives it; None where there is no file.
@@ -187,7 +208,7 @@ class Store:
         Raises BadFileError for a file that is no record.
         """
         path = self.folder(trial) / "record.json"
-        return _read_record(path) if path.exists() else None
+        return read_record(path) if path.exists() else None
 
     def failures(self, study: str) -> dict[str, str]:
         """Trial id -> the last line of its error, of every trial that failed when it was last run.
@@ -196,7 +217,7 @@ class Store:
         """
         errors = {}
         for path in sorted(self.results.glob(f"{glob.escape(study)}/*/failure.json")):
-            error = _read_record(path).error or ""
+            error = read_record(path).error or ""
             errors[path.parent.name] = (error.strip().splitlines() or ["no error was noted"])[-1]
         return errors
 
@@ -327,7 +348,7 @@ def _no_record(path: Path, reason: str) -> BadFileError:
     )
 
 
-def _read_record(path: Path) -> Record:
+def read_record(path: Path) -> Record:
     """The record in a file. Raises BadFileError, with the first problem, where there is none."""
     try:
         return Record.model_validate_json(path.read_bytes())

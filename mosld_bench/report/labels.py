@@ -33,6 +33,11 @@ def p_value(p: float | None) -> str:
     return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def margin_label(points: float) -> str:
+    """A margin in points: '1 point', '0.5 points'."""
+    return f"{points:g} point{'' if points == 1 else 's'}"
+
+
 def parameter_label(value: Any) -> str:
     """A recipe's parameter: whole numbers of a list by hyphens (2-4-6-8), other lists by commas; – for None."""
     if isinstance(value, list | tuple):
