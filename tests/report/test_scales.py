@@ -22,7 +22,7 @@ from mosld_bench.report.sections.results import results, scoring_notes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Domain, Trial
 from tests.report.answering import answered, claims, opening
-from tests.report.reading import MIXTURE, analysis_with, document_of, pages_of, read_csv, tables_of, words
+from tests.report.reading import MIXTURE, analysis_with, document_of, pages_of, read_csv, tables_of_results, words
 from tests.support.synthetic import RECIPES, make_record, make_study, make_trials
 
 
@@ -114,7 +114,7 @@ def test_means_marks_and_differences_by_a_plain_computation(seed: int, tmp_path:
             mean = fmean(scores(row.recipe.name, of)) if like else None
             assert row.mean_sd(domain)[0] == (None if mean is None else pytest.approx(mean))
     like = kinds["a"].alike == kinds["b"].alike
-    tables = tables_of(results(analysis))
+    tables = tables_of_results(analysis)
     main = tables["main"]
     heads = [f"{column.title} {column.group}".strip() for column in main.columns]
     lines = [line for line in main.rows if len(line.cells) == len(heads) and line.cells[0].text in titles]
@@ -218,8 +218,8 @@ def test_where_lower_is_better_every_figure_and_sentence_says_so(tmp_path: Path)
     assert (
         "in-domain means run from 20.11 (LoRA) to 9.100 (MoSLD), lower being better. Beside LoRA: better: MoLA" in text
     )
-    assert "so that a negative difference is" in text
-    main = tables_of(results(analysis))["main"]
+    assert "lower is better, so that a negative difference is" in text
+    main = tables_of_results(analysis)["main"]
     leading = [line.cells[0].text for line in main.rows if line.cells[0].bold]
     assert leading == ["MoSLD", "MoSLD"], "in each setting"
     assert "↑ better." in main.caption

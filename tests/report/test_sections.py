@@ -24,6 +24,7 @@ from tests.report.reading import (
     analysis_with,
     document_of,
     tables_of,
+    tables_of_results,
     uneven_analysis,
     words,
 )
@@ -40,13 +41,13 @@ from tests.support.synthetic import (
 
 
 @pytest.mark.parametrize("tuned", [(), ("lora", "mola"), ("lora", "mola", "mosld")])
-def test_the_protocol_tells_whose_learning_rates_were_tuned(tuned: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_protocol_tells_whose_learning_rates_are_written_by_hand(tuned: tuple[str, ...], tmp_path: Path) -> None:
     study, trials = make_records(tmp_path, ("lora", "mola", "mosld"), learning_rate_scales=dict.fromkeys(tuned, 2.0))
     text = words(protocol(analysis_of(tmp_path, study, trials)))
     sentences = {
-        0: "No learning rate was tuned for each method and budget",
-        2: "The learning rates of LoRA and MoLA, not those of MoSLD, were tuned for this model",
-        3: "The learning rates of all methods were tuned for this model",
+        0: "No factor was chosen for this study: each is its recipe's own.",
+        2: "The factors of LoRA and MoLA, not those of MoSLD, are written in the study by hand",
+        3: "The factors of all methods are written in the study by hand",
     }
     assert [count for count, sentence in sentences.items() if sentence in text] == [len(tuned)]
 
@@ -56,9 +57,9 @@ def test_the_protocol_tells_when_rows_have_unequal_seeds(few: bool, tmp_path: Pa
     study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0, 1))
     trials = make_trials(study, [RECIPES["lora"], RECIPES["mola"]])
     planned = [trial for trial in trials if not few or trial.recipe.name == "lora" or trial.seed == 0]
-    text = words(protocol(analysis_with(tmp_path, study, [make_record(trial, study) for trial in planned])))
-    assert "Seeds. 0, 1. " in text
-    assert ("Not every row has all of them" in text) == few
+    analysis = analysis_with(tmp_path, study, [make_record(trial, study) for trial in planned])
+    lines = {line.cells[0].text: line.cells[-1].text for line in tables_of(protocol(analysis))["protocol"].rows}
+    assert lines["Seeds"] == ("0, 1; not every row has all of them: see n" if few else "0, 1")
 
 
 def test_a_report_says_what_its_means_hide(tmp_path: Path) -> None:
@@ -86,10 +87,10 @@ def test_a_report_says_what_its_means_hide(tmp_path: Path) -> None:
     text = words(results(analysis))
     assert text.count("No row is above chance on A.") == 1  # in the mixture; alone all rows are
     assert "more than 5 % above its lowest in 1 of 12 trials (B alone: MoLA)." in text
-    text = words(protocol(analysis))
-    assert "Solved examples in a prompt: none (A and C) and 5 (B)." in text
-    assert "Options are scored by: their text (A and C) and their letter (B)." in text
-    assert "to within 0.07 %." in text  # and not rounded to 0.06
+    lines = {line.cells[0].text: line.cells[-1].text for line in tables_of(protocol(analysis))["protocol"].rows}
+    assert lines["Solved examples"] == "none (A and C) and 5 (B) in a prompt"
+    assert lines["Options"] == "scored by their text (A and C) and their letter (B)"
+    assert lines["Size"].endswith("to within 0.07 %")  # and not rounded to 0.06
 
 
 def test_rows_of_few_seeds_are_told_in_text_and_captions(tmp_path: Path) -> None:
@@ -122,9 +123,9 @@ def test_a_study_of_one_seed_claims_no_test(tmp_path: Path) -> None:
 
 def test_a_study_of_one_seed_has_intervals_of_its_models_where_items_are_at_hand(tmp_path: Path) -> None:
     study, trials = make_records(tmp_path, ("base", "lora", "mola", "mosld"), seeds=(0,), items=True)
-    section = results(analysis_of(tmp_path, study, trials))
+    tables = tables_of_results(analysis_of(tmp_path, study, trials))
     for name in ("differences", "differences-to-base", "differences-by-task", "other-metrics"):
-        table = tables_of(section)[name]
+        table = tables[name]
         assert "All intervals are of these trained models, on other items; their seeds say nothing of" in table.caption
         assert not {cell.mark for line in table.rows for cell in line.cells} - {""}
         assert "verdict" not in {column.title for column in table.columns}
@@ -139,12 +140,12 @@ def test_a_study_of_one_seed_has_intervals_of_its_models_where_items_are_at_hand
 
 def test_without_the_reference_rows_are_told_beside_the_best(tmp_path: Path) -> None:
     study, trials = make_records(tmp_path, ("lora", "mola", "mosld"), reference="full")
-    section = results(analysis_of(tmp_path, study, trials))
-    text = words(section)
+    analysis = analysis_of(tmp_path, study, trials)
+    text = words(results(analysis))
     assert "No block holds full beside another row with a common seed, so no differences are given." in text
     assert re.search(r"Beside (LoRA|MoLA|MoSLD): ", text)
     assert "Beside full" not in text
-    assert not {name for name in tables_of(section) if name.startswith("differences") and name != "differences-to-base"}
+    assert {"differences", "differences-by-task"}.isdisjoint(tables_of_results(analysis))
 
 
 def test_ablations_are_told_beside_the_method_that_they_change(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_a_failed_trial_is_told_with_its_error(tmp_path: Path) -> None:
     write_records(tmp_path, [make_failure(trials[-1], error)])
     assert (
         "Failed: MoSLD, 60,000 parameters, seed 2: FloatingPointError: The loss became nan at step 3 of 9."
-        in tables_of(results(analysis_of(tmp_path, study, trials)))["main"].notes
+        in tables_of_results(analysis_of(tmp_path, study, trials))["main"].notes
     )
 
 
@@ -266,7 +267,7 @@ def test_the_protocol_counts_items_that_were_cut(tmp_path: Path) -> None:
         scored = record.eval_info.model_copy(update={"cut_items": {"a": 1 + more, "c": 2}})
         records.append(record.model_copy(update={"train_info": trained, "eval_info": scored}))
     text = words(protocol(analysis_with(tmp_path / "cut", study, records)))
-    assert "are of the items trained on 1,205 of a, and of the items scored 6 of a and 2 of c (the most in any" in text
+    assert "of the items trained on 1,205 of a, and of the items scored 6 of a and 2 of c are longer than" in text
     whole = [make_record(trial, study) for trial in make_trials(study, [RECIPES["lora"]])]
     assert "lose the beginning" not in words(protocol(analysis_with(tmp_path / "whole", study, whole)))
 

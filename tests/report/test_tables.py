@@ -19,7 +19,6 @@ from mosld_bench.records.store import Store
 from mosld_bench.report import main_notes, main_rows
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.labels import percent
-from mosld_bench.report.sections.results import results
 from mosld_bench.report.table import Column, Table, column_groups, latex, tex_text
 from mosld_bench.spec.trial import Domain, ModelSpec
 from tests.report.conftest import FullReport
@@ -28,7 +27,7 @@ from tests.report.reading import (
     analysis_with,
     read_csv,
     records_of_two_metrics,
-    tables_of,
+    tables_of_results,
 )
 from tests.support.synthetic import (
     IN_DOMAIN,
@@ -103,7 +102,7 @@ CLOSE = NEAR | {"mosld": (0.699, 0.713, 0.702)}
 
 
 def test_the_best_row_is_bold_only_where_it_is_told_apart_from_all_others(tmp_path: Path) -> None:
-    main = tables_of(results(of_scores(tmp_path, NEAR | {"mosld": (0.74, 0.75, 0.745)})))["main"]
+    main = tables_of_results(of_scores(tmp_path, NEAR | {"mosld": (0.74, 0.75, 0.745)}))["main"]
     assert marked(main, "Mean, In-domain") == {
         "Chance": "", "LoRA": "", "MoLA": "≈", "MoSL": "↓", "MoSLD": "bold↑"
     }  # fmt: skip
@@ -114,7 +113,7 @@ def test_the_best_row_is_bold_only_where_it_is_told_apart_from_all_others(tmp_pa
 
 def test_rows_that_are_not_told_apart_from_the_best_are_marked_and_so_is_the_best(tmp_path: Path) -> None:
     analysis = of_scores(tmp_path, CLOSE)
-    main = tables_of(results(analysis))["main"]
+    main = tables_of_results(analysis)["main"]
     assert marked(main, "Mean, In-domain") == {
         "Chance": "", "LoRA": "†", "MoLA": "†≈", "MoSL": "↓", "MoSLD": "†≈"
     }  # fmt: skip
@@ -151,7 +150,7 @@ def test_a_mark_is_explained_where_it_occurs_and_only_there(tmp_path: Path) -> N
     seen = set()
     for i, scores in enumerate(rows):
         analysis = of_scores(tmp_path / str(i), scores, settings=("mixture", "single"))
-        for table in tables_of(results(analysis)).values():
+        for table in tables_of_results(analysis).values():
             shown = {mark for line in table.rows for cell in line.cells for mark in cell.mark}
             told = {mark for mark in "†↑↓≈‡§¶*" if re.search(rf"{re.escape(mark)}[: ]", table.caption)}
             assert shown == told, table.name
@@ -162,7 +161,7 @@ def test_a_mark_is_explained_where_it_occurs_and_only_there(tmp_path: Path) -> N
 def test_other_metrics_by_hand(tmp_path: Path) -> None:
     study = make_study(in_domain=("a", "b"), out_of_domain=("c",), seeds=(0, 1))
     records = records_of_two_metrics(study)
-    table = tables_of(results(analysis_with(tmp_path, study, records)))["other-metrics"]
+    table = tables_of_results(analysis_with(tmp_path, study, records))["other-metrics"]
     table.write(tmp_path)
     inside, outside = read_csv(tmp_path / "other-metrics.csv")
     assert {row["metric"] for row in (inside, outside)} == {"acc_norm"}
@@ -180,7 +179,7 @@ def test_the_probability_of_the_right_option_has_its_differences_from_items(tmp_
         tmp_path, ("lora", "mola", "mosld"), in_domain=("a", "b"), out_of_domain=("c",), items=True
     )
     analysis = analysis_of(tmp_path, study, trials)
-    frame = tables_of(results(analysis))["other-metrics"].frame
+    frame = tables_of_results(analysis)["other-metrics"].frame
     assert frame is not None
     lines = frame[frame["metric"] == "probability"]
     assert set(lines["of"]) == {"in_domain", "out_of_domain"}
@@ -221,7 +220,7 @@ def test_gains_on_the_untrained_model_and_on_single_tasks_by_hand(tmp_path: Path
             else 0.5 + shift[trial.setting] + wobble.get((trial.setting, trial.seed), 0)
         )
         records.append(make_record(trial, study, values=dict.fromkeys(trial.scored_on, value)))
-    tables = tables_of(results(analysis_with(tmp_path, study, records)))
+    tables = tables_of_results(analysis_with(tmp_path, study, records))
     base, settings = tables["differences-to-base"].frame, tables["differences-of-settings"].frame
     assert base is not None
     assert settings is not None
@@ -242,7 +241,7 @@ def test_many_tasks_have_several_tables_by_task(tmp_path: Path) -> None:
     names = tuple(f"task_{i:02d}" for i in range(30))
     study = make_study(in_domain=names[:20], out_of_domain=names[20:])
     records = [make_record(trial, study) for trial in make_trials(study, [RECIPES["lora"], RECIPES["mosld"]])]
-    tables = tables_of(results(analysis_with(tmp_path, study, records, {})))
+    tables = tables_of_results(analysis_with(tmp_path, study, records, {}))
     of_tasks = [table for name, table in tables.items() if name.startswith("differences-by-task")]
     assert [len(table.columns) - 1 for table in of_tasks] == [8, 8, 8, 6]
     assert [table.frame is None for table in of_tasks] == [False, True, True, True]
@@ -255,7 +254,7 @@ def test_rows_of_several_models_are_told_apart_in_every_table(tmp_path: Path) ->
     models = [ModelSpec(name="embedded"), ModelSpec(name="other")]
     study = make_study(in_domain=names[:10], out_of_domain=names[10:], seeds=(0,)).model_copy(update={"models": models})
     records = [make_record(trial, study) for trial in make_trials(study, [RECIPES["lora"]])]
-    tables = tables_of(results(analysis_with(tmp_path, study, records, {})))
+    tables = tables_of_results(analysis_with(tmp_path, study, records, {}))
     for name in ("main", "tasks-1"):
         tables[name].write(tmp_path)
         assert [row["model"] for row in read_csv(tmp_path / f"{name}.csv")] == ["embedded", "other"]
@@ -264,7 +263,7 @@ def test_rows_of_several_models_are_told_apart_in_every_table(tmp_path: Path) ->
 def test_a_table_longer_than_a_page_goes_on_in_another(tmp_path: Path) -> None:
     budgets = ("30000", "60000", "90000", "120000", "150000", "180000")
     study, trials = make_records(tmp_path, seeds=(0,), budgets=budgets, evaluate={"limit": 400})
-    tables = tables_of(results(analysis_of(tmp_path, study, trials)))
+    tables = tables_of_results(analysis_of(tmp_path, study, trials))
     first, second = tables["main"], tables["main-continued-1"]
     assert max(len(first.rows), len(second.rows)) <= 34
     assert second.rows[0].ruled, "a page begins with the heading of a block"
