@@ -280,6 +280,21 @@ def test_without_its_reference_rows_are_compared_with_the_best(tmp_path: Path) -
         assert claims(text, [c.row.recipe.title], "MoLA")[c.row.recipe.title] == [c.verdict]
 
 
+def test_a_row_leads_only_where_none_is_better(tmp_path: Path) -> None:
+    """A row of one seed is not the best of its block, which those of the most seeds are picked from."""
+    analysis = analysis_from(tmp_path, FIVE | {"moe-lora": (0.85,)})
+    assert answered(analysis_from(tmp_path / "led", FIVE))["In-domain."].count("better than every other row") == 1
+    best = analysis.best(MIXTURE)
+    assert best is not None
+    assert best.recipe.name == "mola"
+    assert [c.verdict for c in analysis.against_best(MIXTURE) if c.row.recipe.name == "moe-lora"] == [Verdict.BETTER]
+    assert "every other row" not in opening(analysis)
+    without = {name: seeds for name, seeds in FIVE.items() if name != "lora"} | {"moe-lora": (0.85,)}
+    text = answered(analysis_from(tmp_path / "without", without))["In-domain."]
+    assert "MoLA has the highest mean of the rows with the most seeds, 75.6 %. MoE-LoRA (" in text
+    assert "is better than MoLA" in text
+
+
 def test_a_reference_that_cannot_be_compared_is_said_to_be_none(tmp_path: Path) -> None:
     study = make_study(in_domain=("a",), out_of_domain=(), reference="lora")
     trials = make_trials(study, [RECIPES[name] for name in ("lora", "mola", "mosl")])
