@@ -142,8 +142,9 @@ class Analysis:
 
     @property
     def recipes(self) -> list[Recipe]:
-        """In the order of the rows, each once: the order gives a recipe its marker and colour."""
-        return list({row.recipe.name: row.recipe for row in self.rows}.values())
+        """In the order of the rows, each once, at its chosen learning rate: the order gives its marker and colour."""
+        chosen = {row.recipe.name: row.recipe for row in self.rows if row.condition.rate == "chosen"}
+        return list(({row.recipe.name: row.recipe for row in self.rows} | chosen).values())
 
     @property
     def reference(self) -> str:
@@ -180,6 +181,10 @@ class Analysis:
                     yield condition, [row for row in self.trained if row.condition == condition]
 
     # Tasks and metrics
+
+    def domain(self, task: str) -> Domain:
+        """The domain of one of the study's tasks."""
+        return next(domain for domain in Domain if task in self.tasks_in(domain))
 
     def title(self, task: str) -> str:
         """The task's name as tables print it."""
@@ -324,21 +329,32 @@ class Analysis:
         return [row for row in rows if len(row.by_seed(of)) == most]
 
     def best(self, condition: Condition, of: Domain | str = Domain.IN) -> Row | None:
-        """The best in-domain mean of a block's contenders, or another score; None where there is none."""
-        return self.scale(of).best(self.contenders(condition, of), lambda row: row.mean_sd(of)[0] or 0.0)
+        """The best in-domain mean of a block's contenders, or another score; None where there is none.
+
+        A row of fewer seeds takes its place only where a test tells that it is the better one.
+        """
+        first = self._first(self.contenders(condition, of), of)
+        ahead = [c.row for c in self._against(first, condition, of) if c.verdict is Verdict.BETTER] if first else []
+        return self._first(ahead, of) or first
+
+    def _first(self, rows: Sequence[Row], of: Domain | str) -> Row | None:
+        return self.scale(of).best(rows, lambda row: row.mean_sd(of)[0] or 0.0)
 
     def against_best(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Comparison]:
         """Every other row of a block minus the best one.
 
-        Holm's family is all pairs of rows: which is the best was seen and not asked, and any pair might have come up.
+        Holm's family is all pairs of rows, of a task those on all tasks of its domain: which is the best was seen and
+        not asked, and any pair might have come up.
         """
         best = self.best(condition, of)
-        if best is None:
-            return []
+        return self._against(best, condition, of) if best else []
+
+    def _against(self, best: Row, condition: Condition, of: Domain | str) -> list[Comparison]:
         pool = self.pool(condition)
         pairs = [(row, other) for i, other in enumerate(pool) for row in pool[i + 1 :]]
         oriented = [(other, row) if row.key == best.key else (row, other) for row, other in pairs]
-        return [c for c in self._compared(oriented, [of], pool) if c.other.key == best.key]
+        ofs = (of,) if isinstance(of, Domain) else self.tasks_in(self.domain(of))
+        return [c for c in self._compared(oriented, ofs, pool) if c.other.key == best.key and c.of == of]
 
     def tied(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:
         """The other rows of a block that a test does not separate from its best."""
@@ -355,7 +371,7 @@ class Analysis:
     def leads(self, condition: Condition, of: Domain | str = Domain.IN) -> bool:
         """Whether the best row of a block is separated from all others, so that it may be called the best."""
         others = self.against_best(condition, of)
-        return bool(others) and all(c.separated for c in others) and not self.untested(condition, of)
+        return bool(others) and all(c.verdict is Verdict.WORSE for c in others) and not self.untested(condition, of)
 
     def reference_row(self, condition: Condition) -> Row | None:
         """The study's reference in a block; None where it has none, or at native sizes."""
@@ -370,8 +386,7 @@ class Analysis:
         block; of a task, the rows and tasks of its domain (`by_task`).
         """
         if not isinstance(of, Domain):
-            domain = next(domain for domain in Domain if of in self.tasks_in(domain))
-            return [c for c in self.by_task(condition, domain, metric) if c.of == of]
+            return [c for c in self.by_task(condition, self.domain(of), metric) if c.of == of]
         return self._against_reference(condition, [of], metric)
 
     def by_task(self, condition: Condition, domain: Domain, metric: str | None = None) -> list[Comparison]:

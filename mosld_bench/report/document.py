@@ -6,6 +6,8 @@ Every class has a method ``data``: the JSON that the template reads, described b
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,13 +65,54 @@ class Equation:
 
 @dataclass(frozen=True)
 class Code:
-    """Lines to be copied, set as they are."""
+    """Commands to be copied, one a line; a long one goes on in the next line as a shell lets it (`shell_lines`)."""
 
     lines: tuple[str, ...]
 
     def data(self) -> dict[str, Any]:
-        """``kind`` "code" and ``lines``."""
-        return {"kind": "code", "lines": list(self.lines)}
+        """``kind`` "code" and ``lines``, none of them longer than a column of the page."""
+        return {"kind": "code", "lines": [line for command in self.lines for line in shell_lines(command)]}
+
+
+CODE_CHARACTERS = 50  # that a line of code in a column of the page has room for
+
+#: A word of a command with its quotes, which may hold spaces; or a quote that is never closed.
+_SHELL_WORD = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+|\S""")
+
+
+def shell_lines(command: str, width: int = CODE_CHARACTERS) -> list[str]:
+    r"""A command in lines of at most ``width`` characters, all but the last ended by a backslash: pasted, they are it.
+
+    They are broken at spaces that no quotes hold; only a word that is longer than a line is broken itself.
+
+    >>> print("\\n".join(shell_lines("run smollm2 --methods 'a b,c' --seeds 0", width=20)))
+    run smollm2 \
+      --methods 'a b,c' \
+      --seeds 0
+    """
+    if len(command) <= width:
+        return [command]
+    lines = [""]
+    for word in _SHELL_WORD.findall(command):
+        if len(lines[-1]) + len(word) + len("  \\") <= width:
+            lines[-1] += f" {word}" if lines[-1] else word
+        else:
+            first, *others = _broken(word, width - len("  \\"))
+            lines = [*lines[:-1], f"{lines[-1]} \\", f"  {first}", *others] if lines != [""] else [first, *others]
+    return lines
+
+
+def _broken(word: str, width: int) -> list[str]:
+    """A word of a command in pieces with quotes of their own, all but the last ended by a backslash; at its spaces."""
+    if len(word) <= width:
+        return [word]
+    pieces, rest = [], "".join(shlex.split(word))
+    while len(shlex.quote(rest)) > width:
+        ends = [end for end in range(1, len(rest)) if len(shlex.quote(rest[:end])) <= width]
+        end = max((end for end in ends if rest[end - 1] == " "), default=ends[-1])
+        pieces.append(shlex.quote(rest[:end]) + "\\")
+        rest = rest[end:]
+    return [*pieces, shlex.quote(rest)]
 
 
 @dataclass(frozen=True)

@@ -118,11 +118,13 @@ def make_rows(study: Study, trials: Sequence[Trial], records: Sequence[Record], 
     for record in records:
         grouped.setdefault(RowKey(record.trial.recipe.name, record.trial.condition), []).append(record)
     several = len({condition.model for _, condition in grouped}) > 1
-    recipes = {record.trial.recipe.name: record.trial.recipe for record in records}
-    recipes |= {trial.recipe.name: trial.recipe for trial in trials}
+    recipes = {
+        RowKey(trial.recipe.name, trial.condition): trial.recipe
+        for trial in (*(record.trial for record in records), *trials)
+    }
     rows = [
         Row(
-            recipes[recipe],
+            recipes[RowKey(recipe, condition)],
             condition if several else condition._replace(model=""),
             tuple(members),
             tuple(seed_scores(study, condition.setting, members, scales)),

@@ -9,7 +9,10 @@ import pytest
 
 from mosld_bench.report import stats
 from mosld_bench.report.analysis import Verdict
+from mosld_bench.report.figures.size import draw
+from mosld_bench.report.labels import block_label, short_label
 from mosld_bench.report.rows import RowKey
+from mosld_bench.report.sections.results.main_table import main_rows, main_tables
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.trial import Condition, Domain
 from tests.report.reading import MIXTURE, analysis_of, analysis_with, records_of_two_metrics, uneven_analysis
@@ -51,6 +54,40 @@ def test_a_row_is_known_by_its_recipe_and_condition(tmp_path: Path) -> None:
     rows = analysis_with(tmp_path, study, records).rows
     native = MIXTURE._replace(budget=NATIVE)
     assert [row.key for row in rows] == [RowKey("full", native), RowKey("lora", native), RowKey("lora", MIXTURE)]
+
+
+def test_rows_at_runner_up_rates_are_a_block_of_their_own(tmp_path: Path) -> None:
+    """Beside none of the chosen rates: not in its means, its tests, its figures or its name."""
+    study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0, 1))
+    chosen = make_trials(study, [RECIPES["lora"], RECIPES["mosld"]])
+    runner_up = [
+        trial.model_copy(
+            update={"rate": "runner_up", "recipe": trial.recipe.model_copy(update={"learning_rate_scale": 2.0})}
+        )
+        for trial in chosen
+    ]
+    scores = {"chosen": 0.5, "runner_up": 0.75}
+    records = [make_record(trial, study, values={"a": scores[trial.rate]}) for trial in [*chosen, *runner_up]]
+    analysis = analysis_with(tmp_path, study, records)
+    blocks = dict(analysis.blocks())
+    beside = MIXTURE._replace(rate="runner_up")
+    assert list(blocks) == [MIXTURE, beside]
+    assert [row.score for row in blocks[MIXTURE]] == [0.5, 0.5]
+    assert [row.score for row in blocks[beside]] == [0.75, 0.75]
+    assert {row.recipe.learning_rate_scale for row in blocks[MIXTURE]} == {1.0}
+    assert {row.recipe.learning_rate_scale for row in blocks[beside]} == {2.0}
+    assert [(recipe.name, recipe.learning_rate_scale) for recipe in analysis.recipes] == [("lora", 1.0), ("mosld", 1.0)]
+    assert block_label(beside) == "Mixture, budget 60,000 parameters, runner-up learning rates"
+    assert short_label(beside) == f"{short_label(MIXTURE)}, runner-up learning rates"
+    assert analysis.unasked == analysis.superseded == 0
+    table = main_rows(analysis)
+    assert [row.setting for row in table] == ["mixture"] * 2 + ["mixture, runner-up rate"] * 2
+    (main, *_) = main_tables(analysis)
+    assert main.frame is not None
+    assert list(main.frame["rate"]) == ["chosen", "chosen", "runner_up", "runner_up"]
+    size = draw(analysis)
+    assert not isinstance(size, str)
+    assert {row.condition.rate for row in size.rows or ()} == {"chosen"}
 
 
 def test_a_task_named_as_a_domain_is_a_task(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ import pytest
 
 from mosld_bench.errors import BadFileError
 from mosld_bench.records.record import Metric, Record, Unscored
-from mosld_bench.report import main_rows, scoring_notes, write_report
+from mosld_bench.report import main_rows, write_report
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures import draw_all
 from mosld_bench.report.figures.plot import Plot
-from mosld_bench.report.sections.results import results
+from mosld_bench.report.sections.results import results, scoring_notes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Domain, Trial
 from tests.report.answering import answered, claims, opening

@@ -1,8 +1,9 @@
 """The sections of the report, one file each, with their tables.
 
 A section is a function of the analysis that gives a `Section`, or None where there is nothing to say. To add one, write
-it in a file of its own and name it in `SECTIONS`, which has the order of the report: its tables are then written as CSV
-and LaTeX, too. A figure goes to the section whose title it names.
+it in a file of its own and name it in `SECTIONS`, which has the order of the report, the sections of the appendix after
+those of the main part: its tables are then written as CSV and LaTeX, too. A figure goes to the section whose title it
+names.
 """
 
 from __future__ import annotations
@@ -12,23 +13,28 @@ from collections.abc import Callable
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Section
 from mosld_bench.report.sections.contamination import overlap_section
-from mosld_bench.report.sections.cost import cost
+from mosld_bench.report.sections.cost import budget_audit, cost
 from mosld_bench.report.sections.exposure import exposure
-from mosld_bench.report.sections.methods import methods
+from mosld_bench.report.sections.methods import deviations, methods
 from mosld_bench.report.sections.profile import profile_section
 from mosld_bench.report.sections.protocol import protocol
 from mosld_bench.report.sections.provenance import provenance
 from mosld_bench.report.sections.reproduction import reproduction
-from mosld_bench.report.sections.results import results
+from mosld_bench.report.sections.results import method_of_tests, results
+from mosld_bench.report.sections.tuning import tuning_section
 
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
-    methods,
-    protocol,
     results,
+    tuning_section,
     reproduction,
-    exposure,
-    overlap_section,
     cost,
     profile_section,
+    methods,
+    deviations,
+    protocol,
+    method_of_tests,
+    exposure,
+    overlap_section,
+    budget_audit,
     provenance,
 )

@@ -20,7 +20,7 @@ def overlap_section(analysis: Analysis) -> Section | None:
     """Which test items can be read in a training set; None where no run has left any overlaps."""
     overlaps = analysis.overlaps
     if not overlaps and analysis.other_overlaps:
-        return section("Overlap", paragraph(_ELSEWHERE))
+        return section("Overlap", paragraph(_ELSEWHERE), appendix=True)
     if not overlaps:
         return None
     n = overlaps[0].n
@@ -32,13 +32,13 @@ def overlap_section(analysis: Analysis) -> Section | None:
         "as training items here, though nothing is trained on them; so does what is mixed in."
     )
     if not shared:
-        return section("Overlap", paragraph(text + " No test item is shared."))
+        return section("Overlap", paragraph(text + " No test item is shared."), appendix=True)
     largest = [
         f"{analysis.title(overlap.evaluated)} with {analysis.title(overlap.train)} ({_percent_shared(overlap)} %)"
         for overlap in shared[:3]
     ]
     text += f" Most is shared by {listed(largest)}; what is shared was scored like all else."
-    return section("Overlap", paragraph(text), _table(analysis))
+    return section("Overlap", paragraph(text), _table(analysis), appendix=True)
 
 
 def _percent_shared(overlap: Overlap) -> str:

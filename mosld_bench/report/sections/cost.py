@@ -1,10 +1,11 @@
-"""The section Cost and size: what a trial took, and what the budget solver built; without training, only the latter."""
+"""The sections on what a trial took, and on what the budget solver built; without training, only the latter."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -20,20 +21,24 @@ from mosld_bench.spec.trial import Condition, Fit
 
 
 def cost(analysis: Analysis) -> Section:
-    """Time and memory, and the budget audit."""
+    """Time and memory; of a study that trains nothing, the numbers of parameters."""
     if not analysis.study.trains:
         return section("Parameters", audit_table(analysis))
     machines = dict.fromkeys(hardware_label(record.meta_info.get("hardware")) for record in analysis.records)
-    audit = audit_table(analysis)
     return section(
-        "Cost and size",
+        "Cost",
         paragraph(
             f"Measured on {listed(list(machines))}. Times are wall times of single trials and depend on what else the "
             "machine did; compare them only roughly."
         ),
         cost_table(analysis),
-        audit if audit.rows else None,
     )
+
+
+def budget_audit(analysis: Analysis) -> Section | None:
+    """What the budget solver built; None where nothing was sized, or `cost` tells it."""
+    table = audit_table(analysis)
+    return section("Budget audit", table, appendix=True) if table.rows and analysis.study.trains else None
 
 
 @dataclass(frozen=True)
@@ -200,10 +205,21 @@ def _asked(row: Row, size: Fit) -> str:
 
 def fitted_params(row: Row) -> str:
     """What the budget turned: 'r 11, 12 on 3 modules'."""
-    params = next((record.size.params for record in row.records if record.size), {})
-    asked = [key for key, value in params.items() if type(value) is int and row.recipe.params.get(key) != value]
-    knobs = dict.fromkeys(key for key in (row.recipe.knob, "r", "num_virtual_tokens", *asked) if key and key in params)
-    parts = [f"{key.replace('_', ' ')} {params[key]}" for key in knobs]
+    params = _built_params(row)
+    parts = [f"{key.replace('_', ' ')} {params[key]}" for key in knobs(row)]
     ranks = Counter((params.get("rank_pattern") or params.get("n_frequency_pattern") or {}).values())
     parts += [f"{rank} on {n} module{'s' if n > 1 else ''}" for rank, n in sorted(ranks.items())]
     return ", ".join(parts)
+
+
+def knobs(row: Row) -> list[str]:
+    """The parameters that a budget turns, by their names in the recipe; none of a row without a record."""
+    params = _built_params(row)
+    asked = [key for key, value in params.items() if type(value) is int and row.recipe.params.get(key) != value]
+    names = dict.fromkeys((row.recipe.knob, "r", "num_virtual_tokens", *asked))
+    return [key for key in names if key and key in params]
+
+
+def _built_params(row: Row) -> dict[str, Any]:
+    """The parameters with which the models of a row were built."""
+    return next((record.size.params for record in row.records if record.size), {})

@@ -31,6 +31,7 @@ def exposure(analysis: Analysis) -> Section | None:
         "Exposure",
         paragraph(_length(analysis), f" A trial saw {min(tokens):,} to {max(tokens):,} tokens, padding left out."),
         _table(analysis, exposures) if uneven else None,
+        appendix=True,
     )
 
 

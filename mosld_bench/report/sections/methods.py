@@ -1,4 +1,4 @@
-"""The section Methods: the design space, the recipes' coordinates in it, and where they depart from the papers."""
+"""The sections on the recipes: what each trains and its place in the design space, and where it departs from papers."""
 
 from __future__ import annotations
 
@@ -8,25 +8,82 @@ import pandas as pd
 
 from mosld_bench.format import listed
 from mosld_bench.report.analysis import Analysis
-from mosld_bench.report.document import Block, Equation, Run, Section, bullets, paragraph, section
+from mosld_bench.report.document import Block, Equation, Run, Section, paragraph, section
 from mosld_bench.report.labels import MISSING, parameter_label
+from mosld_bench.report.sections.cost import knobs
 from mosld_bench.report.table import Column, Line, Table
 from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.recipe import Recipe
 
 
 def methods(analysis: Analysis) -> Section:
-    """What is compared: mixtures by their coordinates, other methods by their parameters, and a text on each."""
-    recipes = [recipe for recipe in analysis.recipes if recipe.method != "base"]
+    """What is compared: a row a recipe, then mixtures by their coordinates and other methods by their parameters."""
+    recipes = _trained(analysis)
     mixtures = [recipe for recipe in recipes if recipe.method == "mixture"]
     others = [recipe for recipe in recipes if recipe.method != "mixture"]
     return section(
         "Methods",
+        _recipe_table(analysis, recipes),
         *(_design_space(mixtures) if mixtures else []),
         _other_table(others) if others else None,
-        *map(_about, recipes),
-        *_deviations(recipes),
+        appendix=True,
     )
+
+
+def _trained(analysis: Analysis) -> list[Recipe]:
+    """The recipes that train something."""
+    return [recipe for recipe in analysis.recipes if recipe.method != "base"]
+
+
+def _recipe_table(analysis: Analysis, recipes: Sequence[Recipe]) -> Table:
+    """What each recipe trains and where, what sizes it, and its factor on the learning rate."""
+    sized: dict[str, dict[str, None]] = {}  # recipe -> the parameters that a budget has set, of any row
+    for row in analysis.trained:
+        sized.setdefault(row.recipe.name, {}).update(dict.fromkeys(knobs(row)))
+    lines, numbers = [], []
+    for recipe in recipes:
+        where, knob = _where(recipe), ", ".join(key.replace("_", " ") for key in sized.get(recipe.name, ()))
+        scale, deviations = f"{recipe.learning_rate_scale:g}", len(recipe.deviations)
+        lines.append(
+            Line.of(recipe.title, _about(recipe), where or MISSING, knob or MISSING, scale, str(deviations or MISSING))
+        )
+        numbers.append(
+            {
+                "recipe": recipe.name,
+                "trains": recipe.about,
+                "paper": recipe.paper,
+                "where": where,
+                "sized_by": knob,
+                "learning_rate_scale": scale,
+                "deviations": deviations,
+            }
+        )
+    return Table(
+        "recipes",
+        "The recipes: what is trained and where, the parameters that set its size, the factor on the study's learning "
+        "rate, and how many deviations from its paper are listed under Deviations.",
+        (
+            Column("Method", "left"),
+            Column("What is trained", "wrap"),
+            *(Column(title, "left") for title in ("Where", "Sized by")),
+            *map(Column, ("lr ×", "Dev.")),
+        ),
+        tuple(lines),
+        pd.DataFrame(numbers),
+        wide=True,
+    )
+
+
+def _about(recipe: Recipe) -> str:
+    """The recipe's own text and the paper that it is from."""
+    source = f" [{recipe.paper}]" if recipe.paper else ""
+    return (recipe.about or f"The method {recipe.method} with the settings of the recipe {recipe.name}.") + source
+
+
+def _where(recipe: Recipe) -> str:
+    """The modules that the recipe names: 'q_proj, v_proj; ffn mlp'; empty where it names none."""
+    named = {key: parameter_label(value) for key, value in recipe.params.items() if key.endswith("_modules")}
+    return "; ".join(f"{key.removesuffix('_modules')} {names}".removeprefix("target ") for key, names in named.items())
 
 
 def _design_space(recipes: Sequence[Recipe]) -> list[Block]:
@@ -52,9 +109,8 @@ def _design_space(recipes: Sequence[Recipe]) -> list[Block]:
 
 
 def _mixture_table(recipes: Sequence[Recipe]) -> Table:
-    scaled = any(recipe.learning_rate_scale != 1 for recipe in recipes)
     points = {recipe.name: Coordinates.of(recipe.params) for recipe in recipes}
-    texts = {recipe.name: _coordinates(recipe, points[recipe.name], scaled) for recipe in recipes}
+    texts = {recipe.name: _coordinates(recipe, points[recipe.name]) for recipe in recipes}
     modules = {parameter_label(recipe.params.get("target_modules")) for recipe in recipes}
     ranks = {(point.r, point.lora_alpha) for point in points.values()}
     notes = [f"Adapted modules: {modules.pop()}."] if len(modules) == 1 else []
@@ -71,14 +127,14 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
     )
 
 
-def _coordinates(recipe: Recipe, point: Coordinates, scaled: bool) -> dict[str, str]:
-    """Column title -> what it says of a recipe; with its factor on the learning rate if ``scaled``."""
+def _coordinates(recipe: Recipe, point: Coordinates) -> dict[str, str]:
+    """Column title -> what it says of a recipe."""
     if point.top_k is None:
         routing = "dense"
     else:
         capacity = f", capacity {point.capacity:g}" if point.capacity else ""
         routing = f"top {point.top_k}{'*' if point.renormalize else ''}{capacity}"
-    texts = {
+    return {
         "Method": recipe.title,
         "Shared": MISSING if point.share == "none" else point.share,
         "Experts": parameter_label(point.experts),
@@ -86,7 +142,6 @@ def _coordinates(recipe: Recipe, point: Coordinates, scaled: bool) -> dict[str, 
         "Balance": _balance(point) if point.balance_coef else MISSING,
         "Dropout": ", ".join(_dropout(place, rate, point) for place, rate in point.dropouts.items()) or MISSING,
     }
-    return texts | ({"lr ×": f"{recipe.learning_rate_scale:g}"} if scaled else {})
 
 
 def _balance(point: Coordinates) -> str:
@@ -105,32 +160,37 @@ def _other_table(recipes: Sequence[Recipe]) -> Table:
     lines, numbers = [], []
     for recipe in recipes:
         params = "; ".join(f"{key.replace('_', ' ')} {parameter_label(value)}" for key, value in recipe.params.items())
-        scale = f"{recipe.learning_rate_scale:g}"
-        lines.append(Line.of(recipe.title, recipe.method, params or MISSING, scale))
-        numbers.append({"recipe": recipe.name, "method": recipe.method, "params": params, "learning_rate_scale": scale})
-    columns = (Column("Method", "left"), Column("Code", "left"), Column("Parameters", "wrap"), Column("lr ×"))
+        lines.append(Line.of(recipe.title, recipe.method, params or MISSING))
+        numbers.append({"recipe": recipe.name, "method": recipe.method, "params": params})
+    columns = (Column("Method", "left"), Column("Code", "left"), Column("Parameters", "wrap"))
     return Table("other-methods", "The other methods.", columns, tuple(lines), pd.DataFrame(numbers))
 
 
-def _about(recipe: Recipe) -> Block:
-    """The recipe's own text and the paper that it is from."""
-    source = f" [{recipe.paper}]" if recipe.paper else ""
-    text = recipe.about or f"The method {recipe.method} with the settings of the recipe {recipe.name}."
-    return paragraph(Run(f"{recipe.title}. ", "bold"), text + source)
-
-
-def _deviations(recipes: Sequence[Recipe]) -> list[Block]:
-    """Where recipes depart from the papers; what several share is told once."""
-    titles: dict[str, list[str]] = {}
-    for recipe in recipes:
+def deviations(analysis: Analysis) -> Section | None:
+    """Where recipes depart from their papers, what several share told once; None where none does."""
+    sharing: dict[str, list[Recipe]] = {}  # deviation -> the recipes that have it
+    for recipe in _trained(analysis):
         for deviation in recipe.deviations:
-            titles.setdefault(deviation, []).append(recipe.title)
-    deviations: dict[str, list[str]] = {}
-    for deviation, of in titles.items():
-        deviations.setdefault(listed(of), []).append(deviation)
-    if not deviations:
-        return []
-    return [
-        paragraph(Run("Deviations from the papers. ", "bold")),
-        bullets(f"{of}: {' '.join(texts)}" for of, texts in deviations.items()),
-    ]
+            sharing.setdefault(deviation, []).append(recipe)
+    if not sharing:
+        return None
+    together: dict[str, list[str]] = {}  # titles of recipes -> the deviations that just these have
+    for deviation, recipes in sharing.items():
+        together.setdefault(listed([recipe.title for recipe in recipes]), []).append(deviation)
+    lines: list[Line] = []
+    number = 0
+    for titles, texts in together.items():
+        lines.append(Line.heading(titles, ruled=bool(lines)))
+        for text in texts:
+            number += 1
+            lines.append(Line.of(str(number), text))
+    table = Table(
+        "deviations",
+        "Deviations of the recipes from their papers, and why.",
+        (Column("No."), Column("Deviation", "wrap")),
+        tuple(lines),
+        pd.DataFrame(
+            [{"recipe": recipe.name, "deviation": text} for text, recipes in sharing.items() for recipe in recipes]
+        ),
+    )
+    return section("Deviations", table, appendix=True)

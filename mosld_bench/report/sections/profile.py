@@ -11,7 +11,7 @@ import pandas as pd
 from mosld_bench.format import counted, digits, listed
 from mosld_bench.records.profile import Entry, Phase, Profile, Spread, spread
 from mosld_bench.report.analysis import Analysis
-from mosld_bench.report.document import Run, Section, paragraph, section
+from mosld_bench.report.document import Code, Run, Section, paragraph, section
 from mosld_bench.report.labels import MISSING, count, hardware_label
 from mosld_bench.report.table import Cell, Column, Line, Table
 
@@ -35,9 +35,9 @@ def profile_section(analysis: Analysis) -> Section | None:
             f"measured in turns in one process, {counted(profile.load.rounds, 'round')}, on "
             f"{hardware_label(hardware, '')}.",
             f" Left out, as the recipe was changed since: {counted(left_out, 'row')}." if left_out else "",
-            " The command: " if command else "",
-            Run(str(command or ""), "mono"),
+            " The command:" if command else "",
         ),
+        Code((str(command),)) if command else None,
         _table(profile, entries),
     )
 

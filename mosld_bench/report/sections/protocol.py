@@ -1,4 +1,4 @@
-"""The section Protocol: model, tasks, training and scoring, and what is equal for all rows and what is not."""
+"""The section Protocol: model, training, scoring and tasks, and what is equal for all rows and what is not."""
 
 from __future__ import annotations
 
@@ -9,56 +9,73 @@ import pandas as pd
 
 from mosld_bench.format import listed
 from mosld_bench.report.analysis import Analysis
-from mosld_bench.report.document import Run, Section, paragraph, section
+from mosld_bench.report.document import Section, paragraph, section
 from mosld_bench.report.labels import MISSING, count, parameter_label, percent
 from mosld_bench.report.table import Column, Line, Table
 from mosld_bench.spec.trial import TrainSpec
 
 
 def protocol(analysis: Analysis) -> Section:
-    """The study's own text, its protocol in words, its tasks, and what a reader has to know of the comparison."""
-    study, train = analysis.study, analysis.study.train
-    about = paragraph(study.about) if study.about else None
-    model = Run("Model. " if len(study.models) == 1 else "Models. ", "bold"), f"{_models(analysis)}. "
-    if train is None:
-        return section("Protocol", about, paragraph(*model))
-    limit = study.evaluate.limit
-    items = f"a fixed sample of at most {limit} items a task." if limit else "all items of the task."
+    """The study's own text, its protocol point by point, and its tasks; of a study that trains nothing, its models."""
+    study = analysis.study
     return section(
         "Protocol",
-        about,
-        paragraph(
-            *model,
-            Run("Training. ", "bold"),
-            _training(analysis, train),
-            Run("Seeds. ", "bold"),
-            _seeds(analysis),
-            Run("Scoring. ", "bold"),
-            f"The primary metric of each task, as lm-eval defines it, on {items}{_prompts(analysis)}{_cut(analysis)}",
-        ),
-        _task_table(analysis),
-        paragraph(Run("What is equal. ", "bold"), _equal(analysis)),
-        paragraph(Run("What is not. ", "bold"), _unequal(analysis)),
+        paragraph(study.about) if study.about else None,
+        _protocol_table(analysis),
+        _task_table(analysis) if study.trains else None,
+        appendix=True,
     )
 
 
-def _models(analysis: Analysis) -> str:
+#: What a point of the protocol is about, and what it says.
+_Point = tuple[str, str]
+
+
+def _protocol_table(analysis: Analysis) -> Table:
+    """The points of the protocol, and what is equal for all rows and what is not; points without a text left out."""
+    spec = analysis.study.train
+    groups: dict[str, list[_Point]] = {"": [_models(analysis)]}
+    if spec is not None:
+        groups[""] += [*_training(analysis, spec), _seeds(analysis), *_scoring(analysis)]
+        groups |= {"Equal for all rows of a block": _equal(analysis), "Not equal": _unequal(analysis)}
+    lines: list[Line] = []
+    for heading, points in groups.items():
+        lines += [Line.heading(heading, ruled=True)] if heading else []
+        lines += [Line.of(*point) for point in points if point[1]]
+    return Table(
+        "protocol",
+        "The protocol of the study.",
+        (Column("Point", "left"), Column("In this study", "wrap")),
+        tuple(lines),
+        pd.DataFrame([point for points in groups.values() for point in points if point[1]], columns=["point", "text"]),
+    )
+
+
+def _models(analysis: Analysis) -> _Point:
     pinned = {trial.model.name: trial.model.revision for trial in analysis.trials}
-    return listed([f"{name} (revision {(revision or 'not pinned')[:12]})" for name, revision in pinned.items()])
+    texts = [f"{name} (revision {(revision or 'not pinned')[:12]})" for name, revision in pinned.items()]
+    return "Model" if len(texts) == 1 else "Models", listed(texts)
 
 
-def _training(analysis: Analysis, train: TrainSpec) -> str:
-    length = f"{train.steps:,} steps" if train.steps else f"{train.epochs:g} epochs"
-    clip = f"gradients clipped at {train.gradient_clip:g}" if train.gradient_clip else "no gradient clipping"
-    at_most = f" (at most {100 * train.warmup_limit:g} % of all)" if train.warmup_limit < 1 else ""
-    return (
-        f"{length} in batches of {train.batch_size} examples by {_optimizers(analysis)}, peak learning rate "
-        f"{train.learning_rate:g} (times the recipe's factor), {train.schedule} schedule after "
-        f"{train.warmup_steps} warm-up steps{at_most}, weight decay {train.weight_decay:g}, {clip}. "
-        f"At most {train.max_length} tokens an example, at most {train.micro_tokens:,} in a micro-batch, in "
-        f"{_precision(train)}. {100 * train.validation_fraction:g} % of each training split is held out for "
-        f"the validation loss and never trained on. {_samples(analysis, train)}"
-    )
+def _training(analysis: Analysis, spec: TrainSpec) -> list[_Point]:
+    """How every trial trains, and on what."""
+    at_most = f" (at most {100 * spec.warmup_limit:g} % of all)" if spec.warmup_limit < 1 else ""
+    held_out = f"{100 * spec.validation_fraction:g} % of each training split, never trained on, for the validation loss"
+    return [
+        ("Length", f"{spec.steps:,} steps" if spec.steps else f"{spec.epochs:g} epochs"),
+        ("Batch", f"{spec.batch_size} examples"),
+        ("Optimiser", _optimizers(analysis)),
+        ("Peak rate", f"{spec.learning_rate:g}, times the recipe's factor"),
+        ("Schedule", f"{spec.schedule} after {spec.warmup_steps} warm-up steps{at_most}"),
+        ("Weight decay", f"{spec.weight_decay:g}"),
+        ("Gradients", f"clipped at {spec.gradient_clip:g}" if spec.gradient_clip else "not clipped"),
+        ("Example", f"at most {spec.max_length} tokens"),
+        ("Micro-batch", f"at most {spec.micro_tokens:,} tokens"),
+        ("Precision", _precision(spec)),
+        ("Held out", held_out),
+        ("Training items", f"at most {spec.task_items:,} of each split, a fixed sample" if spec.task_items else ""),
+        ("Mixed in", _mixed_in(analysis)),
+    ]
 
 
 _OPTIMIZERS = {"adamw": "AdamW", "adafactor": "Adafactor"}
@@ -84,27 +101,27 @@ def _precision(train: TrainSpec) -> str:
     )
 
 
-def _samples(analysis: Analysis, train: TrainSpec) -> str:
-    """What of the training splits is used, and what is mixed in beside them."""
-    general, text = analysis.study.general, ""
-    if train.task_items:
-        text = f"Of each training split at most {train.task_items:,} items are used, a fixed sample. "
-    if general:
-        amounts = listed([f"{amount:,}" for amount in general.items])
-        text += f"Mixed in, in amounts of {amounts} items that are never scored: {analysis.title(general.task)}. "
-    return text
+def _mixed_in(analysis: Analysis) -> str:
+    """What is trained on beside the tasks; empty where nothing is."""
+    general = analysis.study.general
+    if not general:
+        return ""
+    amounts = listed([f"{amount:,}" for amount in general.items])
+    return f"{analysis.title(general.task)}, in amounts of {amounts} items, never scored"
 
 
-def _seeds(analysis: Analysis) -> str:
+def _seeds(analysis: Analysis) -> _Point:
     """The seeds of all rows together, and whether each row has them all."""
     of_rows = [{record.trial.seed for record in row.records} for row in analysis.trained]
     seeds = sorted(set().union(*of_rows))
-    uneven = "" if all(len(of_row) == len(seeds) for of_row in of_rows) else " Not every row has all of them: see n."
-    return f"{', '.join(map(str, seeds)) or 'none'}.{uneven} "
+    uneven = "" if all(len(of_row) == len(seeds) for of_row in of_rows) else "; not every row has all of them: see n"
+    return "Seeds", f"{', '.join(map(str, seeds)) or 'none'}{uneven}"
 
 
-def _prompts(analysis: Analysis) -> str:
-    """How many solved examples a prompt shows and what of an option is scored, as far as the definitions tell."""
+def _scoring(analysis: Analysis) -> list[_Point]:
+    """What is scored, and as far as the definitions tell, how many solved examples a prompt shows and of what part."""
+    limit = analysis.study.evaluate.limit
+    items = f"a fixed sample of at most {limit} items a task" if limit else "all items of the task"
     examples: dict[str, list[str]] = {}
     scored: dict[str, list[str]] = {}
     for task in analysis.task_names:
@@ -112,8 +129,12 @@ def _prompts(analysis: Analysis) -> str:
             examples.setdefault(str(definition.get("num_fewshot") or "none"), []).append(analysis.title(task))
             if scored_by := analysis.scored_by(task):
                 scored.setdefault(f"their {scored_by}", []).append(analysis.title(task))
-    facts = {"Solved examples in a prompt": examples, "Options are scored by": scored}
-    return "".join(f" {fact}: {_by_value(titles)}." for fact, titles in facts.items() if titles)
+    return [
+        ("Scoring", f"the primary metric of each task, as lm-eval defines it, on {items}"),
+        ("Solved examples", _by_value(examples) + " in a prompt" if examples else ""),
+        ("Options", f"scored by {_by_value(scored)}" if scored else ""),
+        ("Cut items", _cut(analysis)),
+    ]
 
 
 def _cut(analysis: Analysis) -> str:
@@ -130,9 +151,9 @@ def _cut(analysis: Analysis) -> str:
     if not parts:
         return ""
     return (
-        f" Longer than the model takes, or than the study allows, are {', and '.join(parts)} (the most in any trial: a "
-        f"method with virtual tokens leaves less room); they lose the beginning of their prompt, or the end of an "
-        f"answer that is longer still."
+        f"{', and '.join(parts)} are longer than the model takes, or than the study allows (the most in any trial: a "
+        "method with virtual tokens leaves less room); they lose the beginning of their prompt, or the end of an "
+        "answer that is longer still"
     )
 
 
@@ -202,62 +223,67 @@ def _by_kind(analysis: Analysis, tasks: Sequence[str]) -> list[str]:
     return [task for kind in kinds for task in tasks if analysis.kind(task) == kind]
 
 
-def _equal(analysis: Analysis) -> str:
+def _equal(analysis: Analysis) -> list[_Point]:
     """What all rows of a block share, and how close size-matched rows come to their budget."""
     matched = [row for row in analysis.trained if row.matched and row.records]
     residuals = [abs(r.size.residual) for row in matched for r in row.records if r.size and r.size.residual is not None]
-    text = (
-        "All rows of a block share the base model, the prompts, the loss (answer tokens only), the "
-        "training items, the length of training, batch size, schedule and precision, and the scoring; a "
-        "digest over these (Provenance) keeps records made under other conditions out of this report."
-    )
-    if residuals:
-        text += (
-            " Size-matched rows have the trainable parameters of their budget, routers counted, to within "
-            f"{math.ceil(1e4 * max(residuals) - 1e-6) / 100:.2f} %."
-        )
-    return text
+    within = f"{math.ceil(1e4 * max(residuals) - 1e-6) / 100:.2f} %" if residuals else ""
+    return [
+        (
+            "Shared",
+            "base model, prompts, loss (answer tokens only), training items, length of training, batch size, schedule "
+            "and precision, and scoring; a digest over these (Provenance) keeps records made under other conditions "
+            "out of this report",
+        ),
+        (
+            "Size",
+            f"size-matched rows have the trainable parameters of their budget, routers counted, to within {within}"
+            if residuals
+            else "",
+        ),
+    ]
 
 
-def _unequal(analysis: Analysis) -> str:
+def _unequal(analysis: Analysis) -> list[_Point]:
     """What differs between rows beside the method: learning rates, sizes, adapted modules."""
-    recipes = [row.recipe for row in analysis.trained]
+    recipes = [recipe for recipe in analysis.recipes if recipe.method != "base"]
     scaled = dict.fromkeys(
         f"{recipe.title} (× {recipe.learning_rate_scale:g})" for recipe in recipes if recipe.learning_rate_scale != 1
     )
     unmatched = dict.fromkeys(row.recipe.title for row in analysis.trained if not row.ranked)
-    modules = {
-        recipe.title: parameter_label(recipe.params["target_modules"])
-        for recipe in recipes
-        if "target_modules" in recipe.params
-    }
-    sentences = []
-    if scaled:
-        sentences.append(f"The learning rate is scaled for {listed(list(scaled))}.")
-    if unmatched:
-        sentences.append(f"Not matched in size, and left out of all comparisons: {listed(list(unmatched))}.")
-    if any(row.ranked and not row.matched for row in analysis.trained):
-        sentences.append(
-            "Rows of equal rank need not be equal in size: the more matrices, the more parameters. They are compared "
-            "with each other, as the MoSLD paper does, and never with rows of equal size."
-        )
-    if len(set(modules.values())) > 1:
-        titles: dict[str, list[str]] = {}
-        for title, names in modules.items():
-            titles.setdefault(names, []).append(title)
-        sentences.append(f"Adapted modules differ: {'; '.join(f'{n} in {listed(t)}' for n, t in titles.items())}.")
-    return " ".join([*sentences, _tuning(analysis)])
+    modules: dict[str, dict[str, None]] = {}  # adapted modules -> titles of the recipes
+    for recipe in recipes:
+        if "target_modules" in recipe.params:
+            modules.setdefault(parameter_label(recipe.params["target_modules"]), {})[recipe.title] = None
+    rates = f"scaled for {listed(list(scaled))}. " if scaled else ""
+    return [
+        ("Learning rate", rates + origin_of_rates(analysis)),
+        ("Size", f"not matched, and left out of all comparisons: {listed(list(unmatched))}" if unmatched else ""),
+        (
+            "Equal rank",
+            "need not be equal size: the more matrices, the more parameters. Rows of equal rank are compared with each "
+            "other, as the MoSLD paper does, and never with rows of equal size"
+            if any(row.ranked and not row.matched for row in analysis.trained)
+            else "",
+        ),
+        (
+            "Adapted modules",
+            "; ".join(f"{names} in {listed(list(titles))}" for names, titles in modules.items())
+            if len(modules) > 1
+            else "",
+        ),
+    ]
 
 
-def _tuning(analysis: Analysis) -> str:
-    """For which methods this study's learning rates were tuned."""
+def origin_of_rates(analysis: Analysis) -> str:
+    """Where the factors on the study's learning rate come from, recipe by recipe: the one place that words it."""
     trained = {row.recipe.name: row.recipe.title for row in analysis.trained}
-    tuned = [title for name, title in trained.items() if name in analysis.study.learning_rate_scales]
+    by_hand = [title for name, title in trained.items() if name in analysis.study.learning_rate_scales]
     others = [title for name, title in trained.items() if name not in analysis.study.learning_rate_scales]
-    if not tuned:
+    if not by_hand:
         return (
-            "No learning rate was tuned for each method and budget; a method that would profit from another "
-            "one is at a disadvantage that these tables do not show."
+            "No factor was chosen for this study: each is its recipe's own. A method that would profit from another "
+            "rate is at a disadvantage that these tables do not show"
         )
-    whose = f"of {listed(tuned)}, not those of {listed(others)}," if others else "of all methods"
-    return f"The learning rates {whose} were tuned for this model, each once for all budgets, settings and seeds."
+    whose = f"of {listed(by_hand)}, not those of {listed(others)}," if others else "of all methods"
+    return f"The factors {whose} are written in the study by hand, each once for all budgets, settings and seeds"

@@ -21,6 +21,7 @@ def provenance(analysis: Analysis) -> Section:
         bullets([*_records(analysis, metas), *_code(analysis, metas, commits), *_runs(metas)]),
         paragraph("The records were made by the commands below; repeated, they run what is missing."),
         _commands(analysis.study.name, metas, commits),
+        appendix=True,
     )
 
 
