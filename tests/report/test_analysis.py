@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +119,47 @@ def test_best_and_tied(tmp_path: Path) -> None:
     assert analysis.untested(MIXTURE) == []
 
 
-def test_a_row_of_one_seed_is_neither_best_nor_tested(tmp_path: Path) -> None:
-    analysis = uneven_analysis(tmp_path)
-    best = analysis.best(MIXTURE)
-    assert best is not None
-    assert best.recipe.name == "mosld"
-    assert [row.recipe.name for row in analysis.tied(MIXTURE)] == ["mola"]
-    assert [row.recipe.name for row in analysis.untested(MIXTURE)] == ["moe-lora", "hydralora"]
+@pytest.mark.parametrize(("score", "best", "tied"), [(0.708, "mosld", ["moe-lora"]), (0.75, "moe-lora", [])])
+def test_a_row_of_fewer_seeds_is_the_best_only_where_a_test_tells_so(
+    score: float, best: str, tied: list[str], tmp_path: Path
+) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=())
+    scores = {
+        "lora": (0.60, 0.62, 0.605),
+        "moe-lora": (score,),
+        "mola": (0.65, 0.66, 0.66),
+        "mosld": (0.70, 0.71, 0.71),
+    }
+    trials = [t for t in make_trials(study, [RECIPES[n] for n in scores]) if t.seed < len(scores[t.recipe.name])]
+    records = [make_record(t, study, values={"a": scores[t.recipe.name][t.seed]}) for t in trials]
+    analysis = analysis_with(tmp_path, study, records)
+    row = analysis.best(MIXTURE)
+    assert row is not None
+    assert row.recipe.name == best
+    assert [row.recipe.name for row in analysis.tied(MIXTURE)] == tied
+    assert analysis.leads(MIXTURE) == (not tied)
+    assert analysis.untested(MIXTURE) == []
+
+
+def test_the_best_on_a_task_is_corrected_for_all_pairs_and_tasks_of_its_domain(tmp_path: Path) -> None:
+    study, trials = make_records(
+        tmp_path, ("lora", "mola", "mosl", "mosld"), in_domain=("a", "b"), out_of_domain=("c",)
+    )
+    analysis = analysis_of(tmp_path, study, trials)
+    pool = analysis.pool(MIXTURE)
+    family = [
+        (task, row.key, other.key, analysis.evidence.difference(row, other, task, pool))
+        for task in ("a", "b")
+        for row, other in combinations(pool, 2)
+    ]
+    known = {(task, frozenset((row, other))): e.p for task, row, other, e in family if e is not None}
+    adjusted = dict(zip(known, stats.holm(list(known.values())), strict=True))
+    assert len(adjusted) == 12
+    for task in ("a", "b"):
+        against = analysis.against_best(MIXTURE, task)
+        assert len(against) == 3
+        for c in against:
+            assert c.adjusted == pytest.approx(adjusted[task, frozenset((c.row.key, c.other.key))])
 
 
 def test_rows_without_a_common_seed_are_not_tested(tmp_path: Path) -> None:
