@@ -51,8 +51,7 @@ def _on_score(analysis: Analysis, block: Condition, of: Domain | str) -> Iterato
 
 def _leading(analysis: Analysis, block: Condition, of: Domain | str) -> Iterator[str]:
     """That one row is better than all others, where tests over all pairs say so."""
-    best, others = analysis.best(block, of), analysis.against_best(block, of)
-    if best and all(c.verdict is Verdict.WORSE for c in others) and not analysis.untested(block, of):
+    if (best := analysis.best(block, of)) and analysis.leads(block, of):
         yield f"{best.recipe.title} is better than every other row (Holm over all pairs)."
 
 
@@ -66,11 +65,16 @@ def _why_against_best(analysis: Analysis, block: Condition, of: Domain | str, be
         f"{analysis.reference}, the reference, {reason}, so that rows are compared with the best of them, and tests "
         "corrected over all pairs since it was picked by looking."
     )
-    fewer = any(len(row.by_seed(of)) < len(best.by_seed(of)) for row in analysis.scored(block, of))
     yield (
         f"{best.recipe.title} has the {scale.best_word} {'mean' if isinstance(of, Domain) else 'score'}"
-        f"{' of the rows with the most seeds' if fewer else ''}, {scale.text(best.mean_sd(of)[0])}{scale.sign}."
+        f"{_fewer(analysis, block, of, best)}, {scale.text(best.mean_sd(of)[0])}{scale.sign}."
     )
+
+
+def _fewer(analysis: Analysis, block: Condition, of: Domain | str, best: Row) -> str:
+    """Where the best row is picked from those of the most seeds, that it is."""
+    fewer = any(len(row.by_seed(of)) < len(best.by_seed(of)) for row in analysis.scored(block, of))
+    return " of the rows with the most seeds" if fewer else ""
 
 
 def by_task(analysis: Analysis, block: Condition) -> Iterator[str]:
