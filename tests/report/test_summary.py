@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,11 @@ from mosld_bench.report.analysis import Analysis, Comparison, Verdict
 from mosld_bench.report.compose import compose
 from mosld_bench.report.document import Answer
 from mosld_bench.report.evidence import PROBABILITY
+from mosld_bench.report.sections.answers.blocks import where
 from mosld_bench.report.sections.summary import summary
 from mosld_bench.report.verdicts import numbers
-from mosld_bench.spec.trial import Domain, Fit
+from mosld_bench.spec.budget import Budget
+from mosld_bench.spec.trial import Condition, Domain, Fit
 from tests.report.answering import analysis_from, answered, claims, opening
 from tests.report.reading import MIXTURE, TASKS, analysis_of, words
 from tests.support.synthetic import (
@@ -195,6 +199,24 @@ def test_blocks_that_agree_are_said_to(tmp_path: Path) -> None:
         "Every method has the same verdict over all three blocks. Every difference to LoRA is shown to change by less "
         "than 1 point; the largest change is that of MoLA"
     )
+
+
+@pytest.mark.parametrize("name", Condition._fields)
+def test_blocks_are_called_by_whatever_they_differ_in(tmp_path: Path, name: str) -> None:
+    other: tuple[Any, str, str] = {
+        "setting": ("single", "single task", "settings"),
+        "budget": (Budget.parse("120000"), "120,000 parameters", "sizes"),
+        "model": ("HuggingFaceTB/SmolLM2-135M", "SmolLM2-135M", "models"),
+        "general": (500, "500 general items", "amounts of general data"),
+        "rate": ("runner_up", "runner-up learning rates", "learning rates"),
+    }[name]
+    analysis = analysis_from(tmp_path, {key: FIVE[key] for key in ("lora", "mola", "mosl")})
+    change: dict[str, Any] = {name: other[0]}
+    beside = [replace(row, condition=row.condition._replace(**change)) for row in analysis.rows]
+    both = replace(analysis, rows=(*analysis.rows, *beside))
+    assert where(both, beside[0].condition) == other[1]
+    assert f"Across {other[2]}." in answered(both)
+    assert where(analysis, MIXTURE) == ""
 
 
 def test_of_several_sizes_with_one_seed_each_models_are_spoken_of(tmp_path: Path) -> None:
