@@ -58,8 +58,13 @@ def varied(analysis: Analysis) -> str:
     """What the blocks differ in: 'settings and sizes'."""
     ranks = {isinstance(block.budget, Rank) for block in compared_blocks(analysis)}
     budgets = "sizes and ranks" if len(ranks) > 1 else "ranks" if True in ranks else "sizes"
-    nouns = {"setting": "settings", "budget": budgets, "model": "models", "general": "amounts of general data"}
-    nouns |= {"rate": "learning rates"}
+    nouns = {
+        "setting": "settings",
+        "budget": budgets,
+        "model": "models",
+        "general": "amounts of general data",
+        "rate": "learning rates",
+    }
     return listed([nouns[name] for name in _varying(analysis)])
 
 
