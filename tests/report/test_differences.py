@@ -17,10 +17,9 @@ from scipy.stats import binomtest, f, t
 from mosld_bench.records.record import Outcome, Record
 from mosld_bench.records.store import Store
 from mosld_bench.report.analysis import Analysis
-from mosld_bench.report.sections.results import results
 from mosld_bench.report.table import Table
 from mosld_bench.spec.study import Study
-from tests.report.reading import analysis_of, tables_of
+from tests.report.reading import analysis_of, tables_of_results
 from tests.support.synthetic import RECIPES, items_of, make_record, make_study, make_trials
 
 NAMES = ("lora", "moe-lora", "mola", "mosl", "mosld")
@@ -283,7 +282,7 @@ def draws(tmp_path_factory: pytest.TempPathFactory) -> list[Draw]:
     found = []
     for seed in range(12):
         analysis, scores, whole = drawn(tmp_path_factory.mktemp(f"draw-{seed}"), seed)
-        found.append(Draw(tables_of(results(analysis)), scores, whole))
+        found.append(Draw(tables_of_results(analysis), scores, whole))
     return found
 
 

@@ -20,7 +20,7 @@ from mosld_bench.report.sections.profile import profile_section
 from mosld_bench.report.sections.protocol import protocol
 from mosld_bench.report.sections.provenance import provenance
 from mosld_bench.report.sections.reproduction import reproduction
-from mosld_bench.report.sections.results import method_of_tests, results
+from mosld_bench.report.sections.results import further_results, method_of_tests, results
 from mosld_bench.report.sections.tuning import tuning_section
 
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
@@ -29,10 +29,11 @@ SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     reproduction,
     cost,
     profile_section,
+    further_results,
+    method_of_tests,
     methods,
     deviations,
     protocol,
-    method_of_tests,
     exposure,
     overlap_section,
     budget_audit,

@@ -43,21 +43,28 @@ def where(analysis: Analysis, condition: Condition, *, setting: bool = True) -> 
         "budget": condition.budget.label,
         "model": condition.model.rsplit("/", 1)[-1],
         "general": f"{condition.general:,} general items" if condition.general else "no general items",
+        "rate": f"{condition.rate.replace('_', '-')} learning rates",
     }
     return ", ".join(labels[name] for name in _varying(analysis) if setting or name != "setting")
 
 
 def blocks_text(analysis: Analysis, count: int) -> str:
     """'all four sizes', or 'both blocks' where they differ in more than one thing."""
-    nouns = varied(analysis) if len(_varying(analysis)) == 1 else "blocks"
-    return all_of(count, nouns.removesuffix("s"))
+    nouns = varied(analysis)
+    return all_of(count, "block" if " " in nouns else nouns.removesuffix("s"))
 
 
 def varied(analysis: Analysis) -> str:
     """What the blocks differ in: 'settings and sizes'."""
     ranks = {isinstance(block.budget, Rank) for block in compared_blocks(analysis)}
     budgets = "sizes and ranks" if len(ranks) > 1 else "ranks" if True in ranks else "sizes"
-    nouns = {"setting": "settings", "budget": budgets, "model": "models", "general": "amounts of general data"}
+    nouns = {
+        "setting": "settings",
+        "budget": budgets,
+        "model": "models",
+        "general": "amounts of general data",
+        "rate": "learning rates",
+    }
     return listed([nouns[name] for name in _varying(analysis)])
 
 

@@ -29,41 +29,51 @@ def results(analysis: Analysis) -> Section | None:
     """The tables of scores and of differences, and how to read them; None without training."""
     if not analysis.study.trains:
         return None
-    differences, tasks = differences_tables(analysis), task_tables(analysis)
-    base, settings, other = base_tables(analysis), settings_tables(analysis), other_metrics_tables(analysis)
+    differences = [*differences_tables(analysis), *([] if _has_means(analysis) else task_tables(analysis))]
     length = _length_of_training(analysis)
     return section(
         "Results",
         paragraph(
-            Run("main", "ref"),
-            " gives every row",
-            *_reference(differences, f"the differences to {analysis.reference}"),
-            *_reference(tasks, "these by task"),
-            *_reference(base, "the gains on the untrained model"),
-            *_reference(settings, "the mixture minus single tasks"),
-            *_reference(other, "the other metrics"),
-            ".",
+            Run("main", "ref"), " gives every row", *_has(differences, f" the differences to {analysis.reference}"), "."
         ),
         bullets(_block_sentences(analysis)),
         *main_tables(analysis),
         *differences,
-        *tasks,
         None
-        if differences or tasks
+        if differences
         else paragraph(
             f"No block holds {analysis.reference} beside another row with a common seed, so no differences are given."
         ),
         paragraph(Run("What the tests cover. ", "bold"), _coverage(analysis)),
         paragraph(Run("Length of training. ", "bold"), length) if length else None,
-        *base,
-        *settings,
-        *other,
     )
 
 
-def _reference(tables: Sequence[Table], subject: str) -> list[str | Run]:
-    """', Table 5 the differences to LoRA'; nothing without a table."""
-    return [", ", Run(tables[0].name, "ref"), f" {subject}"] if tables else []
+def further_results(analysis: Analysis) -> Section | None:
+    """Differences by task, to the untrained model and between settings, and other metrics; None without any."""
+    if not analysis.study.trains:
+        return None
+    tables = {
+        f"the differences to {analysis.reference} by task": task_tables(analysis) if _has_means(analysis) else [],
+        "the gains on the untrained model": base_tables(analysis),
+        "the mixture minus single tasks": settings_tables(analysis),
+        "other metrics": other_metrics_tables(analysis),
+    }
+    told = [part for subject, of_subject in tables.items() for part in _has(of_subject, f" has {subject}")]
+    if not told:
+        return None
+    blocks = [table for of_subject in tables.values() for table in of_subject]
+    return section("Further results", paragraph(*told[1:], "."), *blocks, appendix=True)
+
+
+def _has_means(analysis: Analysis) -> bool:
+    """Whether rows are compared on their in-domain means, so that those by task are further differences."""
+    return any(analysis.against_reference(condition) for condition, _ in analysis.blocks())
+
+
+def _has(tables: Sequence[Table], subject: str) -> list[str | Run]:
+    """', Table 5 has the differences to LoRA'; nothing without a table."""
+    return [", ", Run(tables[0].name, "ref"), subject] if tables else []
 
 
 def _block_sentences(analysis: Analysis) -> list[str]:
