@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json as jsonlib
 from typing import Annotated
 
@@ -46,7 +45,6 @@ def compare(
     with no_garbage_collection():
         reader = comparing.SideReader(Workspace.find(root), study, tuple(include_path or ()))
         sides = reader.read(a), reader.read(b)
-        gc.freeze()  # statsmodels collects garbage whenever it corrects p-values, and would walk through all records
         result = comparing.compare(
             *sides,
             budgets=budgets,
@@ -56,7 +54,6 @@ def compare(
             margin=margin,
             items=items,
         )
-        gc.unfreeze()
     if json:
         print(jsonlib.dumps(comparing.as_json(result), indent=1, ensure_ascii=False, allow_nan=False))
         return

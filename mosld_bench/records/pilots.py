@@ -125,7 +125,8 @@ def _by_protocol(store: Store) -> Iterator[list[Trial]]:
         for trial_id in repeated:
             with suppress(BenchError, OSError):  # what cannot be read, the commands of its own study tell
                 trial = store.trial(study, trial_id)
-                if trial.train_on and (trial.study, trial.id) == (study, trial_id):
+                scored = trial.train_on and trial.evaluate.split == "test"  # not a search for learning rates
+                if scored and (trial.study, trial.id) == (study, trial_id):
                     by_protocol.setdefault(trial.protocol, []).append(trial)
         yield from by_protocol.values()
 

@@ -98,7 +98,7 @@ class ProgressDisplay:
         failed = record.status == "failed"
         self.done += 1
         self.failed += failed
-        if not failed:  # a failure tells nothing of the pace
+        if record.status == "finished":  # what ended early tells nothing of the pace
             self._done_hours, self._done_seconds = self._done_hours + hours, self._done_seconds + seconds
         result = _result(record)
         self._last_done.append(Done(record.trial_id, result, seconds))

@@ -51,6 +51,12 @@ def test_the_study_itself_comes_before_others(tmp_path: Path) -> None:
     assert own.differences(planned()[1][0]) == other.differences(planned()[1][0]) == {}
 
 
+def test_a_search_for_learning_rates_is_no_pilot(tmp_path: Path) -> None:
+    """It has every recipe at many rates, and scores no test item."""
+    record_study(tmp_path, "mine-tuning", "9", out_of_domain=(), evaluate=EvaluateSpec(split="validation"))
+    assert nearest(tmp_path) == []
+
+
 def test_what_differs_is_named_and_the_nearest_is_first(tmp_path: Path) -> None:
     """By the model, then by how they were trained, then by setting, general data and budget, then by whose they are."""
     other_model = [ModelSpec(name="embedded", revision="fedcba987654")]
@@ -81,9 +87,6 @@ def test_general_data_and_other_items_are_named(tmp_path: Path) -> None:
         update={"general": GeneralData(task="openorca", items=40), "evaluate": EvaluateSpec(sample_seed=5)}
     )
     assert Pilot((there,), True, True).differences(trial) == {"evaluate.sample_seed": "5", "general.items": "40"}
-    searched = trial.model_copy(update={"evaluate": EvaluateSpec(split="validation"), "rate": "runner_up"})
-    assert Pilot((searched,), True, True).differences(trial) == {"evaluate.split": "validation", "rates": "runner_up"}
-    assert Pilot((trial,), True, True).differences(searched) == {"evaluate.split": "test", "rates": "chosen"}
     limited = trial.model_copy(update={"train": TrainSpec(steps=200, learning_rate=5e-3, task_items=100)})
     assert Pilot((trial,), True, True).differences(limited) == {"train.task_items": "none"}
 
@@ -154,7 +157,9 @@ def test_a_trial_is_read_as_its_record_has_it(tmp_path: Path) -> None:
     trials = record_study(tmp_path, "mine")
     assert store.trial_ids() == {"mine": sorted(trial.id for trial in trials)}
     for trial in trials:
-        assert store.trial("mine", trial.id) == trial
+        record = store.record(trial)
+        assert record is not None
+        assert store.trial("mine", trial.id) == trial == record.trial
 
 
 def test_damaged_records_are_left_out(tmp_path: Path) -> None:

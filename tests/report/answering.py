@@ -26,6 +26,7 @@ def analysis_from(
     scores: Scores,
     *,
     items: bool = True,
+    acc_norm: bool = False,
     recipes: Iterable[Recipe] = (),
     tasks: Mapping[str, Mapping[str, Any]] = TASKS,
     **changes: Any,
@@ -33,14 +34,16 @@ def analysis_from(
     """The analysis of a study of tasks a and b, with c out of domain, in which each recipe has the ``scores``.
 
     A seed without a score has no trial. ``recipes``: others than those of `synthetic`; ``items``: whether they are at
-    hand; ``changes``: fields of the study.
+    hand; ``acc_norm``: whether that is measured too, as the same of all; ``changes``: fields of the study.
     """
     study = make_study(**{"in_domain": ("a", "b"), "out_of_domain": ("c",), "reference": "lora", **changes})
     named = RECIPES | {recipe.name: recipe for recipe in recipes}
     records = []
     for trial in make_trials(study, [named[name] for name in scores]):
         if (values := _values(trial, scores[trial.recipe.name])) is not None:
-            records.append(make_record(trial, study, values=values))
+            record = make_record(trial, study, values=values)
+            metrics = tuple(metric for metric in record.metrics if metric.primary or acc_norm)
+            records.append(record.model_copy(update={"metrics": metrics}))
     return analysis_from_records(root, study, records, items=items, tasks=tasks)
 
 

@@ -13,6 +13,7 @@ from mosld_bench.report.analysis import Verdict
 from mosld_bench.report.figures.size import draw
 from mosld_bench.report.labels import block_label, short_label
 from mosld_bench.report.rows import RowKey
+from mosld_bench.report.sections.answers.blocks import varied, where
 from mosld_bench.report.sections.results.main_table import main_rows, main_tables
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.trial import Condition, Domain
@@ -80,6 +81,8 @@ def test_rows_at_runner_up_rates_are_a_block_of_their_own(tmp_path: Path) -> Non
     assert [(recipe.name, recipe.learning_rate_scale) for recipe in analysis.recipes] == [("lora", 1.0), ("mosld", 1.0)]
     assert block_label(beside) == "Mixture, budget 60,000 parameters, runner-up learning rates"
     assert short_label(beside) == f"{short_label(MIXTURE)}, runner-up learning rates"
+    assert [where(analysis, block) for block in blocks] == ["chosen learning rates", "runner-up learning rates"]
+    assert varied(analysis) == "learning rates"
     assert analysis.unasked == analysis.superseded == 0
     table = main_rows(analysis)
     assert [row.setting for row in table] == ["mixture"] * 2 + ["mixture, runner-up rate"] * 2

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from mosld_bench.records.store import Sources, Store
+from mosld_bench.report import stats
 from mosld_bench.report.analysis import Analysis, Comparison, Verdict, analyse
 from mosld_bench.report.evidence import PROBABILITY
 from mosld_bench.report.stats import Basis
@@ -223,6 +224,9 @@ def test_the_golden_numbers_of_the_kept_study(kept: Analysis) -> None:
     assert {seeds: round(100 * (kept.detectable(block, seeds=seeds) or 0), 2) for seeds in (3, 5, 10)} == {
         3: 0.98, 5: 0.71, 10: 0.49,
     }  # fmt: skip
+    chances = {seeds: stats.power(0.01, noise, seeds=seeds, rows=5) for seeds in (2, 3, 5, 10)}
+    chances[1] = stats.power(0.01, noise, seeds=1, rows=5, freedom=8)  # borrowed
+    assert {seeds: round(100 * p) for seeds, p in chances.items()} == {1: 38, 2: 52, 3: 81, 5: 98, 10: 100}
     # All rows of three seeds are within one point of MoSLD, at once: the joint claim has the largest p.
     several = {name: c for name, c in comparisons.items() if c.difference.seeds == 3}
     assert {*several} == {"lora", "moe-lora", "mola", "mosl"}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,11 @@ from mosld_bench.report.analysis import Analysis, Comparison, Verdict
 from mosld_bench.report.compose import compose
 from mosld_bench.report.document import Answer
 from mosld_bench.report.evidence import PROBABILITY
+from mosld_bench.report.sections.answers.blocks import where
 from mosld_bench.report.sections.summary import summary
 from mosld_bench.report.verdicts import numbers
-from mosld_bench.spec.trial import Domain, Fit
+from mosld_bench.spec.budget import Budget
+from mosld_bench.spec.trial import Condition, Domain, Fit
 from tests.report.answering import analysis_from, answered, claims, opening
 from tests.report.reading import MIXTURE, TASKS, analysis_of, words
 from tests.support.synthetic import (
@@ -129,6 +133,10 @@ def test_other_measures_are_told_where_they_give_another_verdict(tmp_path: Path)
     assert answered(analysis_from(tmp_path / "agreeing", fewer))["Other measures."] == (
         "By the probability of the right option every verdict is that of accuracy."
     )
+    assert answered(analysis_from(tmp_path / "norm", fewer, acc_norm=True))["Other measures."] == (
+        "By acc_norm MoLA (0.0 points, 95 % 0.0 to 0.0) is equal to LoRA within 1 point. By the probability of the "
+        "right option every verdict is that of accuracy."
+    )
 
 
 @pytest.mark.parametrize("sized", [True, False])
@@ -191,6 +199,24 @@ def test_blocks_that_agree_are_said_to(tmp_path: Path) -> None:
         "Every method has the same verdict over all three blocks. Every difference to LoRA is shown to change by less "
         "than 1 point; the largest change is that of MoLA"
     )
+
+
+@pytest.mark.parametrize("name", Condition._fields)
+def test_blocks_are_called_by_whatever_they_differ_in(tmp_path: Path, name: str) -> None:
+    other: tuple[Any, str, str] = {
+        "setting": ("single", "single task", "settings"),
+        "budget": (Budget.parse("120000"), "120,000 parameters", "sizes"),
+        "model": ("HuggingFaceTB/SmolLM2-135M", "SmolLM2-135M", "models"),
+        "general": (500, "500 general items", "amounts of general data"),
+        "rate": ("runner_up", "runner-up learning rates", "learning rates"),
+    }[name]
+    analysis = analysis_from(tmp_path, {key: FIVE[key] for key in ("lora", "mola", "mosl")})
+    change: dict[str, Any] = {name: other[0]}
+    beside = [replace(row, condition=row.condition._replace(**change)) for row in analysis.rows]
+    both = replace(analysis, rows=(*analysis.rows, *beside))
+    assert where(both, beside[0].condition) == other[1]
+    assert f"Across {other[2]}." in answered(both)
+    assert where(analysis, MIXTURE) == ""
 
 
 def test_of_several_sizes_with_one_seed_each_models_are_spoken_of(tmp_path: Path) -> None:
@@ -258,7 +284,13 @@ def test_a_twin_of_the_reference_is_never_better(tmp_path: Path, seeds: int) -> 
         first = make_record(original, study, values=dict.fromkeys("abc", FIVE["lora"][trial.seed]))
         store.write(Outcome(record, items_of(first)))
     text = answered(analysis_of(tmp_path, study, trials))["In-domain."]
-    assert text == f"Twin has the {'mean ' if seeds > 1 else ''}score of LoRA on every item."
+    assert (
+        text
+        == {
+            1: "Twin has the score of LoRA on every item.",
+            3: "Twin (0.0 points, 95 % 0.0 to 0.0) is equal to LoRA within 1 point.",
+        }[seeds]
+    )
 
 
 def test_a_twin_among_others_is_equal_or_tied(tmp_path: Path) -> None:
@@ -278,6 +310,20 @@ def test_without_its_reference_rows_are_compared_with_the_best(tmp_path: Path) -
     )
     for c in analysis.against_best(MIXTURE):
         assert claims(text, [c.row.recipe.title], "MoLA")[c.row.recipe.title] == [c.verdict]
+
+
+def test_a_row_leads_only_where_every_other_is_told_to_be_worse(tmp_path: Path) -> None:
+    led = analysis_from(tmp_path / "led", FIVE)
+    assert {c.verdict for c in led.against_best(MIXTURE)} == {Verdict.WORSE}
+    assert "MoLA is better than every other row (Holm over all pairs)." in answered(led)["In-domain."]
+    close = FIVE | {"moe-lora": (0.7525,)}
+    analysis = analysis_from(tmp_path / "close", close)
+    verdicts = {c.row.recipe.name: c.verdict for c in analysis.against_best(MIXTURE)}
+    assert verdicts["moe-lora"] in {Verdict.OPEN, Verdict.EQUAL}
+    assert "every other row" not in opening(analysis)
+    without = {name: seeds for name, seeds in close.items() if name != "lora"}
+    text = answered(analysis_from(tmp_path / "without", without))["In-domain."]
+    assert "MoLA has the highest mean of the rows with the most seeds, 75.6 %." in text
 
 
 def test_a_reference_that_cannot_be_compared_is_said_to_be_none(tmp_path: Path) -> None:

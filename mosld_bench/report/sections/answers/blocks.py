@@ -43,6 +43,7 @@ def where(analysis: Analysis, condition: Condition, *, setting: bool = True) -> 
         "budget": condition.budget.label,
         "model": condition.model.rsplit("/", 1)[-1],
         "general": f"{condition.general:,} general items" if condition.general else "no general items",
+        "rate": f"{condition.rate.replace('_', '-')} learning rates",
     }
     return ", ".join(labels[name] for name in _varying(analysis) if setting or name != "setting")
 
@@ -57,7 +58,13 @@ def varied(analysis: Analysis) -> str:
     """What the blocks differ in: 'settings and sizes'."""
     ranks = {isinstance(block.budget, Rank) for block in compared_blocks(analysis)}
     budgets = "sizes and ranks" if len(ranks) > 1 else "ranks" if True in ranks else "sizes"
-    nouns = {"setting": "settings", "budget": budgets, "model": "models", "general": "amounts of general data"}
+    nouns = {
+        "setting": "settings",
+        "budget": budgets,
+        "model": "models",
+        "general": "amounts of general data",
+        "rate": "learning rates",
+    }
     return listed([nouns[name] for name in _varying(analysis)])
 
 

@@ -41,13 +41,18 @@ def _on_score(analysis: Analysis, block: Condition, of: Domain | str) -> Iterato
     on_task = "" if isinstance(of, Domain) else on_score(analysis, of)
     wording = Wording(other, where=on_task, rows="" if rows else "other method")
     yield from sentences(comparisons, wording)
-    if len(comparisons) > 1 and any(c.verdict is Verdict.BETTER for c in comparisons) and analysis.leads(block, of):
-        best = analysis.best(block, of)
-        yield f"{best.recipe.title} is better than every other row (Holm over all pairs)." if best else ""
+    if len(comparisons) > 1 and any(c.verdict is Verdict.BETTER for c in comparisons):
+        yield from _leading(analysis, block, of)
     if rows:
         has = "has" if len(rows) == 1 else "have"
         yield f"{listed([row.recipe.title for row in rows])} {has} no seed in common with {other}."
     yield from notes(comparisons, wording)
+
+
+def _leading(analysis: Analysis, block: Condition, of: Domain | str) -> Iterator[str]:
+    """That one row is better than all others, where tests over all pairs say so."""
+    if (best := analysis.best(block, of)) and analysis.leads(block, of):
+        yield f"{best.recipe.title} is better than every other row (Holm over all pairs)."
 
 
 def _why_against_best(analysis: Analysis, block: Condition, of: Domain | str, best: Row) -> Iterator[str]:
@@ -61,9 +66,15 @@ def _why_against_best(analysis: Analysis, block: Condition, of: Domain | str, be
         "corrected over all pairs since it was picked by looking."
     )
     yield (
-        f"{best.recipe.title} has the {scale.best_word} {'mean' if isinstance(of, Domain) else 'score'}, "
-        f"{scale.text(best.mean_sd(of)[0])}{scale.sign}."
+        f"{best.recipe.title} has the {scale.best_word} {'mean' if isinstance(of, Domain) else 'score'}"
+        f"{_fewer(analysis, block, of, best)}, {scale.text(best.mean_sd(of)[0])}{scale.sign}."
     )
+
+
+def _fewer(analysis: Analysis, block: Condition, of: Domain | str, best: Row) -> str:
+    """Where the best row is picked from those of the most seeds, that it is."""
+    fewer = any(len(row.by_seed(of)) < len(best.by_seed(of)) for row in analysis.scored(block, of))
+    return " of the rows with the most seeds" if fewer else ""
 
 
 def by_task(analysis: Analysis, block: Condition) -> Iterator[str]:
