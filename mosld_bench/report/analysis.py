@@ -300,18 +300,6 @@ class Analysis:
         known = [level for level in levels if level is not None]
         return sum(known) / len(known) if known and len(known) == len(levels) else None
 
-    def item_errors(self, domain: Domain) -> list[float]:
-        """Of every seed with the domain's mean, the standard error over items of that mean, if one model made it."""
-        rows = [row for row in self.rows if domain is Domain.IN or row.setting != "single"]
-        seeds = [seed for row in rows for seed in row.seeds if domain in seed.means]
-        errors = [stats.item_error([seed.errors.get(task) for task in self.tasks_in(domain)]) for seed in seeds]
-        return [error for error in errors if error is not None]
-
-    def without_item_error(self) -> list[str]:
-        """The metrics, as lm-eval names them, of tasks whose records have no standard error over items."""
-        without = {m.task for r in self.records for m in r.metrics if m.primary and m.stderr is None and m.items > 1}
-        return list(dict.fromkeys(self.metric_name(task) for task in self.task_names if task in without))
-
     # Comparisons within a block
 
     def scored(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:

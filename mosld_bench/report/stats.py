@@ -469,14 +469,6 @@ def deviation_factors(freedom: int) -> tuple[float, float]:
     return low, high
 
 
-def item_error(errors: Sequence[float | None]) -> float | None:
-    """Standard error of the mean of independent task scores from theirs; None if one is missing."""
-    known = [error for error in errors if error is not None and not math.isnan(error)]
-    if not known or len(known) < len(errors):
-        return None
-    return math.sqrt(sum(error**2 for error in known)) / len(known)
-
-
 def smooth(values: Sequence[float], window: int) -> list[float]:
     """Centred running mean over ``window`` values, fewer at the ends; as long as the input."""
     half, sums = window // 2, np.concatenate([[0.0], np.cumsum(values)])

@@ -47,12 +47,6 @@ def test_holm_by_hand() -> None:
     assert stats.holm([]) == []
 
 
-def test_item_error_of_a_mean() -> None:
-    assert stats.item_error([0.03, 0.04]) == pytest.approx(0.025)
-    assert stats.item_error([0.03, None]) is None
-    assert stats.item_error([]) is None
-
-
 def test_smoothing_keeps_length_and_mean() -> None:
     assert stats.smooth([1.0, 2.0, 3.0, 4.0], 3) == pytest.approx([1.5, 2.0, 3.0, 3.5])
     assert stats.smooth([], 3) == []
