@@ -23,7 +23,7 @@ PERPLEXITY = Scale(Range.NUMBER, higher_is_better=False, metric="perplexity")
 
 
 def row(title: str, seeds: int = 3) -> Row:
-    scores = tuple(SeedScores(seed, {}, {}, {Domain.IN: 0.5}, True) for seed in range(seeds))
+    scores = tuple(SeedScores(seed, {}, {Domain.IN: 0.5}, True) for seed in range(seeds))
     return Row(Recipe(name=title.lower(), title=title, method="peft"), MIXTURE, (), scores)
 
 
