@@ -1,4 +1,4 @@
-"""Hatch build hook: a wheel carries methods/, tasks/, the studies and the published tables under mosld_bench/_bundled/.
+"""Hatch build hook: a wheel carries methods/, tasks/, studies and published tables under mosld_bench/_bundled/.
 
 An editable install reads the live folders instead, so that nothing of it can go stale.
 """
@@ -17,7 +17,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg,misc]
             return
         root = Path(self.root)
         files = [p for folder in ("methods", "tasks") for p in (root / folder).rglob("*") if p.is_file()]
-        files += [*(root / "reports").glob("*/study.yaml"), *(root / "results" / "published").glob("*")]
+        files += [*(root / "reports").glob("*/*.yaml"), *(root / "results" / "published").glob("*")]
         for path in files:
             if "__pycache__" not in path.parts:
                 build_data["force_include"][str(path)] = f"mosld_bench/_bundled/{path.relative_to(root)}"

@@ -11,10 +11,15 @@ def listed(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"
 
 
+def spelled(count: int) -> str:
+    """'no', 'one', 'ten', '11'."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return words[count] if count < len(words) else str(count)
+
+
 def counted(count: int, noun: str) -> str:
     """'no seeds', 'one seed', 'ten seeds', '11 seeds'."""
-    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-    return f"{words[count] if count < len(words) else count} {noun}{'' if count == 1 else 's'}"
+    return f"{spelled(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def short_count(value: float) -> str:

@@ -1,8 +1,11 @@
-"""From a plan to a report: check the inputs, run what is missing, write each outcome, compile, say where it is."""
+"""From a plan to a report: check the inputs, run what is missing, write each outcome, compile, say where it is.
+
+`tune` goes the same way wave by wave, to the file of a search in place of a report.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +22,28 @@ from mosld_bench.records.published import Published
 from mosld_bench.records.record import Record
 from mosld_bench.records.slips import slips
 from mosld_bench.records.store import Store, check_writable
-from mosld_bench.run import Missing, Options, Plan, ProgressDisplay, check, check_items, make_executor, missing
+from mosld_bench.run import (
+    Missing,
+    Options,
+    Plan,
+    ProgressDisplay,
+    Search,
+    check,
+    check_items,
+    make_executor,
+    missing,
+)
+from mosld_bench.run.reuse import Weights
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
-from mosld_bench.spec.trial import Trial
+from mosld_bench.spec.trial import PlannedTrial, Trial
 from mosld_bench.spec.workspace import Workspace
 
 if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
     from mosld_bench.report import Analysis
 
-__all__ = ["Options", "find_overlaps", "printed_slips", "report", "run"]
+__all__ = ["Options", "find_overlaps", "printed_slips", "report", "run", "tune"]
 
 
 def run(plan: Plan, workspace: Workspace, console: Console, options: Options) -> int:
@@ -68,6 +82,88 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     if len(failed) < len(plan.planned):
         _report_and_print(plan, workspace, options, console)
     return 1 if failed else 0
+
+
+def tune(search: Search, workspace: Workspace, console: Console, options: Options) -> int:
+    """Search for the learning rates of a study, as far as there are no records, and write its tuning.yaml.
+
+    Returns the exit code: 1 where a trial failed, after which the same call goes on, or a recipe has no rate. Raises
+    BenchError, before anything starts, for what `run.check`, `run.missing` and `run.check_items` refuse.
+    """
+    plan, store = search.plan, Store(workspace.results)
+    folders = (workspace.tasks, *options.include_paths)
+    inputs = check(plan, folders, options)
+    if options.overwrite == "never":
+        missing(search.planned(search.start), store, overwrite="never", weights=inputs.weights)
+    driver = _SearchDriver(search, store, options, inputs.weights)
+    todo = driver.next_trials()
+    if todo:
+        with display.checking(console) as watch:
+            found = check_items(plan, todo, inputs, options, watch=watch, say=console.print)
+        for line in display.data_notes(found):
+            console.print(line, soft_wrap=True)
+        store.check_writable(plan.study.name)
+    check_writable(workspace.reports / search.study.name)
+    executor = make_executor(plan.study, folders, options, gpus=inputs.gpus)
+    failed: list[Record] = []
+    with ProgressDisplay(search.hours(todo), console) as progress, closing(executor):
+        if todo:
+            progress.say(driver.told())
+        for outcome in executor.run(todo, progress, most=len(plan.planned) * max(map(len, search.waves))):
+            store.write(outcome)
+            progress.finish(outcome.record)
+            failed += [outcome.record] if outcome.record.status == "failed" else []
+            if driver.ended(outcome.record) and not failed and (more := driver.next_trials()):
+                progress.say(driver.told())
+                progress.expect(search.hours(more))
+                todo += more  # the executor goes on with them
+    _print_failures(failed, store, console)
+    if failed:
+        console.print("The same command runs these again and goes on; until then there is nothing to choose from.")
+        return 1
+    tuning = search.tuning()
+    path = store.write_tuning(tuning, workspace.reports / search.study.name)
+    console.print(display.tuning_table(tuning, console.width))
+    for line in (*display.tuning_sentences(tuning, search), f"tuning: {path}"):
+        console.print(line, soft_wrap=True)
+    return 1 if search.without_rate() else 0
+
+
+class _SearchDriver:
+    """Has a search go on: from what is recorded to the trials that are to run, wave by wave."""
+
+    def __init__(self, search: Search, store: Store, options: Options, weights: Mapping[str, Weights]) -> None:
+        self._search, self._store, self._options, self._weights = search, store, options, weights
+        self._open: set[str] = set()  # trials of the wave that are running
+        self._ran: set[str] = set()
+
+    def next_trials(self) -> list[PlannedTrial]:
+        """The trials that have to run before the search can go on; none where it is over."""
+        while wave := self._search.wave():
+            new = [member for member in wave if member.trial.id not in self._ran]
+            absent = missing(new, self._store, overwrite=self._options.overwrite, weights=self._weights).planned
+            absent_ids = {trial.id for trial, _ in absent}
+            runs = {
+                trial.id: None if trial.id in absent_ids else self._search.run_of(member, self._store.record(trial))
+                for member in wave
+                for trial in [member.trial]
+            }
+            todo = [member for member in wave if runs[member.trial.id] is None]
+            if todo:
+                self._open = {trial.id for trial, _ in todo}
+                self._ran |= self._open
+                return self._search.of(todo).longest_first(todo)
+            self._search.settle({trial: run for trial, run in runs.items() if run is not None})
+        return []
+
+    def ended(self, record: Record) -> bool:
+        """Note that a trial ended. Whether it was the last one of its wave."""
+        self._open.discard(record.trial_id)
+        return not self._open
+
+    def told(self) -> str:
+        """What runs now, as a line."""
+        return display.wave_sentence(self._search.current, self._search.start, len(self._open))
 
 
 def report(
@@ -167,13 +263,15 @@ def _print_failures(failed: Sequence[Record], store: Store, console: Console) ->
 
 
 def _report_and_print(plan: Plan, workspace: Workspace, options: Options, console: Console) -> None:
-    """Compile the report, and print its main table, the slips of the paper's tables and where it is."""
-    from mosld_bench.report import main_rows, scoring_notes, write_report
+    """Compile the report, and print its main table, its answers, the slips of the paper's tables and where it is."""
+    from mosld_bench.report import answer_lines, main_notes, main_rows, write_report
 
     study = plan.study
     analysis = _analysis(study, workspace, options.include_paths, plan.trials)
     path = write_report(analysis, options.report_folder or workspace.reports / study.name)
     if study.trains:
-        console.print(display.results_table(main_rows(analysis), scoring_notes(analysis)))
+        console.print(display.results_table(main_rows(analysis), main_notes(analysis)))
+    for line in answer_lines(analysis):
+        console.print(line)
     for line in (*printed_slips(study, analysis.published), f"report: {path}"):
         console.print(line, soft_wrap=True)

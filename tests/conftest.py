@@ -115,9 +115,9 @@ def declarations(root: Path) -> Path:
     """``root`` as a workspace with the repository's recipes, tasks, published tables and studies, and no record."""
     for folder in ("methods", "tasks", "results/published"):
         shutil.copytree(REPOSITORY / folder, root / folder)
-    for study in REPOSITORY.glob("reports/*/study.yaml"):
-        (root / "reports" / study.parent.name).mkdir(parents=True)
-        shutil.copy(study, root / "reports" / study.parent.name)
+    for file in REPOSITORY.glob("reports/*/*.yaml"):  # with what a search has found for it
+        (root / "reports" / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, root / "reports" / file.parent.name)
     return root
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from mosld_bench.cli.compare import compare
 from mosld_bench.cli.console import print_in_any_encoding
 from mosld_bench.cli.fetch import fetch
 from mosld_bench.cli.methods import check_recipe, list_methods, show_recipe
@@ -20,6 +21,7 @@ from mosld_bench.cli.profile import profile
 from mosld_bench.cli.report import report
 from mosld_bench.cli.run import run
 from mosld_bench.cli.tasks import check_tasks, list_tasks, show_overlap, show_task
+from mosld_bench.cli.tune import tune
 from mosld_bench.errors import BenchError
 
 #: Errors of the system that are of a place and not of the code: no permission, no room, or something else there.
@@ -39,7 +41,15 @@ def _group(summary: str, commands: dict[str, Callable[..., None]], **options: An
 
 app = _group(
     "Compare parameter-efficient fine-tuning methods at equal trainable-parameter budgets.",
-    {"run": run, "plan": plan, "profile": profile, "report": report, "fetch": fetch},
+    {
+        "run": run,
+        "plan": plan,
+        "tune": tune,
+        "profile": profile,
+        "report": report,
+        "compare": compare,
+        "fetch": fetch,
+    },
     pretty_exceptions_enable=False,
     add_completion=False,
 )

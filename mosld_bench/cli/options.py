@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from mosld_bench.errors import BadFileError, BenchError
+from mosld_bench.errors import BadFileError, BenchError, UnknownNameError
 from mosld_bench.spec.yaml_reader import read_text
+
+if TYPE_CHECKING:
+    from mosld_bench.run.options import Options
 
 STUDY_HELP = "A study's name (a folder of reports/) or a study.yaml."
 
@@ -39,6 +42,9 @@ OutOfDomain = Annotated[str | None, typer.Option("--out-of-domain", help="Tasks 
 Model = Annotated[str | None, typer.Option(help="Base model: 'embedded', a hub id, or a folder.")]
 Limit = Annotated[int | None, typer.Option(help="Items a task to score, a fixed sample.")]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of the study's.")]
+Factors = Annotated[
+    str | None, typer.Option("--factors", help="Of a search, on the learning rate, by comma; default: 0.25,0.5,1,2,4.")
+]
 Name = Annotated[str | None, typer.Option("--name", help="A study's name of its own: results/NAME and reports/NAME.")]
 To = Annotated[Path | None, typer.Option("--to", help="Folder to write the report to; default: reports/STUDY.")]
 Assignments = Annotated[
@@ -91,9 +97,91 @@ class StudyOptions:
             raise BenchError(f"--set gives {', '.join(twice)} twice. Give it once.")
         return values | dict(assigned)
 
+    def words(self) -> list[str]:
+        """The options as words of a command line."""
+        words: list[str] = []
+        for field in fields(self):
+            given = getattr(self, field.name)
+            for value in given if isinstance(given, list) else [given]:
+                if value is not None:
+                    words += [f"--{field.name.rstrip('_').replace('_', '-')}", str(value)]
+        return words
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where and how trials run, as given: None is an option that was left out."""
+
+    gpus: Annotated[int | None, typer.Option(help="GPUs to use; default: all there are.")] = None
+    gpus_per_trial: Annotated[float | None, typer.Option(help="0.25 packs four trials on a GPU.")] = None
+    cpus: Annotated[int | None, typer.Option(help="CPU cores to use; default: all there are.")] = None
+    cpus_per_trial: Annotated[float | None, typer.Option(help="Cores a trial.")] = None
+    ray_address: Annotated[str | None, typer.Option(help="Join this Ray cluster ('auto' finds it).")] = None
+    executor: Annotated[str, typer.Option(help="ray, or inline: one after another in this process.")] = "ray"
+    data_root: DataRoot = None
+    model_root: ModelRoot = None
+    include_path: Include = None
+    plugin: Plugin = None
+    overwrite: Annotated[str, typer.Option(help="only-missing, always, or never.")] = "only-missing"
+
+    def check(self, *, starts: bool) -> None:
+        """Raises BenchError for a value that is none of those allowed, and for a cluster that does not answer.
+
+        ``starts``: whether trials are to run, so that the cluster is needed.
+        """
+        from mosld_bench.run.ray_places import check_address
+
+        _check_choice("--executor", self.executor, ("ray", "inline"))
+        _check_choice("--overwrite", self.overwrite, ("only-missing", "always", "never"))
+        _check_least("--gpus", self.gpus, 0)
+        _check_least("--cpus", self.cpus, 1)
+        if self.ray_address is not None and self.executor == "ray" and starts:
+            check_address(self.ray_address)  # before a plan is made of what may take minutes
+
+    def overrides(self) -> dict[str, Any]:
+        """Dotted key of a study -> its value, for `Study.load`."""
+        shares = {"gpus_per_trial": self.gpus_per_trial, "cpus_per_trial": self.cpus_per_trial}
+        return {f"resources.{key}": share for key, share in shares.items() if share is not None}
+
+    def options(self, **more: Any) -> Options:
+        """The options of a run; ``more``: those that are of one command alone."""
+        from mosld_bench.run.options import Options
+
+        return Options(
+            gpus=self.gpus,
+            cpus=self.cpus,
+            address=self.ray_address,
+            executor=self.executor,
+            data_root=self.data_root,
+            model_root=self.model_root,
+            include_paths=tuple(self.include_path or ()),
+            plugins=tuple(self.plugin or ()),
+            overwrite=self.overwrite,
+            **more,
+        )
+
+
+def _check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise UnknownNameError(f"value of {option}", value, allowed)
+
+
+def _check_least(option: str, number: int | None, least: int) -> None:
+    if number is not None and number < least:
+        raise BenchError(f"{option} takes {least} or more; given: {number}.")
+
 
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """The numbers of a text by comma. Raises BenchError, which names ``option``, where one is none."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        shown = text if len(text) < 100 else f"{text[:100]}…"
+        raise BenchError(f"{option} takes numbers by comma, such as 0.5,1,2; given: {shown!r}.") from None
 
 
 def _whole_numbers(option: str, text: str) -> list[int]:

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Mapping, Sequence
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mosld_bench.cli.console import console, say
-from mosld_bench.cli.options import Include, ModelRoot, Plugin, Root, StudyName, StudyOptions, load_plugins
+from mosld_bench.cli.options import (
+    Factors,
+    Include,
+    ModelRoot,
+    Plugin,
+    Root,
+    StudyName,
+    StudyOptions,
+    load_plugins,
+    numbers,
+)
+from mosld_bench.errors import BenchError
+from mosld_bench.spec.search import FACTORS, SEEDS
 from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import Condition
 from mosld_bench.spec.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mosld_bench.run.plan import Plan
+    from mosld_bench.report import Power
+    from mosld_bench.run import Plan, Search
+    from mosld_bench.spec.block import Block
 
 GPU_MEMORY_GB = 80.0  # of the GPU that a plan is made for
 GPUS = 8  # that the hours of a plan are spread over
@@ -30,23 +48,141 @@ def plan(
     plugin: Plugin = None,
     gpus: Annotated[int, typer.Option(help="GPUs that the hours are spread over.", min=1)] = GPUS,
     gpu_memory: Annotated[float, typer.Option(help="GB of one; what needs more is refused.", min=0)] = GPU_MEMORY_GB,
+    tune: Annotated[bool, typer.Option("--tune", help="Of the search that `tune` makes for the study.")] = False,
+    factors: Factors = None,
+    mde: Annotated[str | None, typer.Option(help="Points of difference to find: what they take in seeds.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Every trial, for programs.")] = False,
     root: Root = None,
 ) -> None:
-    """Price a study: trials, exact parameter counts, memory, estimated GPU-hours. Starts nothing, reads no data."""
-    overrides = study_options.overrides()
-    planned = planned_study(
-        study,
-        overrides,
-        workspace=Workspace.find(root),
-        plugins=plugin,
-        include_paths=include_path,
-        model_root=model_root,
-    )
-    if json:
-        print(jsonlib.dumps({"study": planned.study.model_dump(mode="json"), "trials": planned.rows()}, indent=1))
+    """Price a study: trials, exact parameter counts, memory, estimated GPU-hours, and which differences it will find.
+
+    Starts nothing, reads no data.
+    """
+    overrides, wished, workspace = study_options.overrides(), _points(mde), Workspace.find(root)
+    search = None
+    if tune:
+        if mde is not None:
+            raise BenchError("--mde is of the study, not of the search for its learning rates: leave out --tune.")
+        search = planned_search(
+            study,
+            overrides,
+            factors,
+            workspace=workspace,
+            plugins=plugin,
+            include_paths=include_path,
+            model_root=model_root,
+        )
+        planned = search.whole
+    elif factors is not None:
+        raise BenchError("--factors are of a search: give --tune with it.")
     else:
-        print_plan(planned, gpus=gpus, gpu_memory_gb=gpu_memory)
+        planned = planned_study(
+            study,
+            overrides,
+            workspace=workspace,
+            plugins=plugin,
+            include_paths=include_path,
+            model_root=model_root,
+        )
+    blocks, powers = ([], []) if search else _power(planned, workspace, include_path)
+    if json:
+        content = {
+            "study": planned.study.model_dump(mode="json"),
+            "trials": planned.rows(),
+            "power": [power.as_data(wished) for power in powers],
+        }
+        print(jsonlib.dumps(content, indent=1))
+        return
+    print_plan(planned, gpus=gpus, gpu_memory_gb=gpu_memory, search=search)
+    if search:
+        return
+    from mosld_bench import display
+
+    places = (
+        ("--root", [root]),
+        ("--model-root", [model_root]),
+        ("--include-path", include_path),
+        ("--plugin", plugin),
+    )
+    rest = [
+        word
+        for option, values in places
+        for value in values or ()
+        if value is not None
+        for word in (option, str(value))
+    ]
+    sentences = display.power_sentences(
+        blocks,
+        powers,
+        wished=wished,
+        hours=planned.hours(planned.planned),
+        command=_run_command(study, study_options, planned.study, rest),
+    )
+    for sentence in sentences:
+        say(sentence)
+
+
+def _points(text: str | None) -> float | None:
+    """The value of --mde. Raises BenchError for what is no number of points."""
+    if text is None:
+        return None
+    try:
+        points = float(text)
+    except ValueError:
+        points = math.nan
+    if not 0 < points <= 100:
+        shown = text if len(text) < 100 else f"{text[:100]}…"
+        raise BenchError(f"--mde takes points, above 0 and at most 100, such as 0.5; given: {shown!r}.")
+    return points
+
+
+def _power(plan: Plan, workspace: Workspace, include_paths: Sequence[Path] | None) -> tuple[list[Block], list[Power]]:
+    """The blocks of a plan, and what they find by the noise of records that there are."""
+    from mosld_bench.records.pilots import find_pilots
+    from mosld_bench.records.store import Store
+    from mosld_bench.spec.block import blocks_of
+    from mosld_bench.spec.task_files import TaskFiles
+
+    blocks, store = blocks_of(plan.study, plan.trials), Store(workspace.results)
+    pilots = find_pilots(plan.study, plan.trials, store) if blocks else []
+    if not pilots:
+        return blocks, []
+    from mosld_bench.report import study_power  # here, since it brings scipy
+
+    files = TaskFiles.scan((workspace.tasks, *(include_paths or ())))
+    definitions = {task: files.config(task) or {} for task in plan.study.tasks}
+    sizes = {task: size.test if size else None for task, size in plan.sizes.items()}
+    return blocks, study_power(plan.study, blocks, pilots, store, definitions=definitions, sizes=sizes)
+
+
+def _run_command(
+    name: str, options: StudyOptions, study: Study, rest: Sequence[str]
+) -> Callable[[Sequence[str], Sequence[int], Sequence[Condition]], str]:
+    """What gives the command that runs recipes with seeds under some conditions of a plan, as it was asked for."""
+    replaced = {"recipes", "seeds", "settings", "budgets", "parts"}
+
+    def command(recipes: Sequence[str], seeds: Sequence[int], conditions: Sequence[Condition]) -> str:
+        condition = conditions[0]
+        assigned: dict[str, Any] = {}
+        if len(study.models) > 1:
+            model = next(model for model in study.models if model.name == condition.model)
+            assigned["models"] = [{"name": model.folder or model.name, "revision": model.revision}]
+        if study.general:
+            assigned["general"] = {"task": study.general.task, "items": [condition.general]}
+        if any(part.rates != ("chosen",) for part in study.products()):
+            assigned["rates"] = [condition.rate]
+        kept = [text for text in options.set_ or () if text.partition("=")[0].strip() not in replaced | assigned.keys()]
+        changed = replace(
+            options,
+            methods=",".join(recipes),
+            seeds=",".join(map(str, seeds)),
+            settings=condition.setting,
+            budget=",".join(condition.budget for condition in conditions),
+            set_=[*kept, *(f"{key}={jsonlib.dumps(value)}" for key, value in assigned.items())],
+        )
+        return shlex.join(["mosld-bench", "run", name, *changed.words(), *rest])
+
+    return command
 
 
 def planned_study(
@@ -66,8 +202,46 @@ def planned_study(
     return make_plan(study, workspace, include_paths=tuple(include_paths or ()), model_root=model_root)
 
 
-def print_plan(plan: Plan, *, gpus: int = GPUS, gpu_memory_gb: float = GPU_MEMORY_GB) -> None:
-    """Print the table and the sentences of a plan. Measures a core where this machine has no GPU."""
+def planned_search(
+    name: str,
+    overrides: Mapping[str, Any],
+    factors: str | None,
+    *,
+    workspace: Workspace,
+    plugins: Sequence[str] | None,
+    include_paths: Sequence[Path] | None,
+    model_root: Path | None,
+) -> Search:
+    """The search for the learning rates of the study called ``name``, with ``overrides`` on top of its file.
+
+    Seeds among them are those of the search; ``factors`` as the option gives them. What an earlier search found is not
+    looked at.
+    """
+    from mosld_bench.run import make_search
+
+    seeds = overrides.get("seeds", SEEDS)
+    study = Study.load(
+        workspace.study_file(name),
+        {key: value for key, value in overrides.items() if key != "seeds"} | {"tuning": None},
+    )
+    load_plugins(plugins)
+    return make_search(
+        study,
+        workspace,
+        factors=FACTORS if factors is None else numbers("--factors", factors),
+        seeds=seeds,
+        include_paths=tuple(include_paths or ()),
+        model_root=model_root,
+    )
+
+
+def print_plan(
+    plan: Plan, *, gpus: int = GPUS, gpu_memory_gb: float = GPU_MEMORY_GB, search: Search | None = None
+) -> None:
+    """Print the table and the sentences of a plan. Measures a core where this machine has no GPU.
+
+    ``search``: the one that it is the whole grid of.
+    """
     import torch
 
     from mosld_bench import display
@@ -75,5 +249,6 @@ def print_plan(plan: Plan, *, gpus: int = GPUS, gpu_memory_gb: float = GPU_MEMOR
 
     console.print(display.plan_table(plan, console.width))
     rate = None if torch.cuda.is_available() else core_rate
-    for sentence in display.plan_sentences(plan, gpus, gpu_memory_gb * 1e9, rate):
+    sentences = display.plan_sentences(plan, gpus, gpu_memory_gb * 1e9, rate)
+    for sentence in sentences + (display.search_sentences(search) if search else []):
         say(sentence)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mosld_bench.cli.console import say
 from mosld_bench.cli.options import Include, Root, StudyName, StudyOptions, To
+from mosld_bench.errors import BenchError
 from mosld_bench.format import counted
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Trial
@@ -44,7 +45,11 @@ def say_whose_place(
     whole = Study.load(file)
     if whole == declared or whole.name != declared.name:  # known without a plan, which reads all local data
         return
-    if {trial.id for trial in whole.plan(workspace, include_paths)} != {trial.id for trial in trials}:
+    try:
+        planned = {trial.id for trial in whole.plan(workspace, include_paths)}
+    except BenchError:  # as where only the options make the rates of a search fit, and there is no report of the whole
+        return
+    if planned != {trial.id for trial in trials}:
         say(
             f"It is of {counted(len(trials), 'trial')} that the options ask for, and stands where that of the whole "
             f"study does: --to DIR or --name NAME keeps them apart."

@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from traceback import walk_tb
@@ -135,6 +136,13 @@ def decode_once(task: Any) -> None:
 
 def _rows(docs: Callable[[], Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
     return list(docs())
+
+
+def scored_on(task: Any, docs: Sequence[dict[str, Any]]) -> Any:
+    """A copy of ``task`` that scores ``docs`` in place of the documents of its test split; ``task`` stays as it is."""
+    other = copy(task)
+    other.has_test_docs, other.test_docs = lambda: True, lambda: docs
+    return other
 
 
 def draw_examples_by_item(task: Any) -> None:

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from mosld_bench.cost.memory import Memory, Shape, memory_of
 from mosld_bench.spec.task_files import TaskFiles
-from mosld_bench.spec.trial import VALIDATIONS, Fit, Trial
+from mosld_bench.spec.trial import VALIDATIONS, Fit, TrainSpec, Trial
 from mosld_bench.spec.yaml_file import Strict, parse
 
 #: Assumed FLOP/s by train.dtype: bfloat16 on a GPU of the A100-80GB class at a third of its peak, float32 at three
@@ -146,9 +146,9 @@ def _train_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> tuple[f
             return None, None
         length = min(size.tokens, spec.max_length)
         drawn = min(size.train, spec.task_items or size.train)
-        held = round(spec.validation_fraction * drawn)
-        items, tokens = items + drawn - held, tokens + (drawn - held) * length
-        held_tokens += min(held, spec.validation_items) * length
+        trained = drawn - round(spec.validation_fraction * drawn)
+        items, tokens = items + trained, tokens + trained * length
+        held_tokens += _held_out(size, spec) * length
     if trial.general:
         size = sizes.get(trial.general.task)
         if size is None:
@@ -161,14 +161,23 @@ def _train_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> tuple[f
     return steps * spec.batch_size * tokens / items, min(VALIDATIONS, steps) * held_tokens
 
 
+def _held_out(size: TaskSize, spec: TrainSpec) -> int:
+    """Items of a task that the validation loss is taken over."""
+    held = round(spec.validation_fraction * min(size.train, spec.task_items or size.train))
+    return held if spec.validation_items is None else min(held, spec.validation_items)
+
+
 def _score_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> float | None:
-    """Tokens of the forward passes that score the test items; None where a size is unknown."""
-    total = 0.0
+    """Tokens of the forward passes that score the test items, or the held-out ones; None where a size is unknown."""
+    total, spec = 0.0, trial.train
     for task in trial.scored_on:
         size = sizes.get(task)
         if size is None:
             return None
-        total += min(size.test, trial.evaluate.limit or size.test) * size.tokens * (1 + OPTION_TOKEN_SHARE)
+        items = min(size.test, trial.evaluate.limit or size.test)
+        if trial.evaluate.split == "validation" and spec is not None:
+            items = _held_out(size, spec)
+        total += items * size.tokens * (1 + OPTION_TOKEN_SHARE)
     return total
 
 

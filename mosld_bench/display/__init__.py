@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from mosld_bench.display.comparison import comparison_table, items_table
 from mosld_bench.display.methods import methods_table, recipes_table
 from mosld_bench.display.plan import plan_sentences, plan_table
+from mosld_bench.display.power import power_sentences
 from mosld_bench.display.profile import profile_sentences, profile_table
 from mosld_bench.display.results import results_table
+from mosld_bench.display.search import search_sentences, tuning_sentences, tuning_table, wave_sentence
 from mosld_bench.display.tasks import (
     checked_sentences,
     checked_table,
@@ -21,16 +24,23 @@ __all__ = [
     "checked_sentences",
     "checked_table",
     "checking",
+    "comparison_table",
     "data_notes",
     "example_text",
+    "items_table",
     "methods_table",
     "overlap_sentence",
     "overlap_table",
     "plan_sentences",
     "plan_table",
+    "power_sentences",
     "profile_sentences",
     "profile_table",
     "recipes_table",
     "results_table",
+    "search_sentences",
     "tasks_table",
+    "tuning_sentences",
+    "tuning_table",
+    "wave_sentence",
 ]

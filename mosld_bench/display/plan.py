@@ -9,8 +9,10 @@ from rich.table import Table
 
 from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price
+from mosld_bench.format import listed
 from mosld_bench.run.plan import Plan
 from mosld_bench.spec.trial import Condition, PlannedTrial
+from mosld_bench.spec.tuning import RateSource
 
 _WIDE = 130  # characters, which hold every column
 _LONG = 1000  # hours, which nobody waits for on a machine without a GPU
@@ -32,7 +34,7 @@ def plan_table(plan: Plan, width: int = 160) -> Table:
         padding=(0, 1, 0, 0) if narrow else (0, 1),
     )
     for name in columns:
-        left = name in {"recipe", "setting", "budget", "model", "general"}
+        left = name in {"recipe", "setting", "budget", "model", "general", "rates"}
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(row[name] for name in columns))
@@ -44,6 +46,7 @@ def _rows(plan: Plan) -> Iterator[dict[str, str]]:
     cells: dict[tuple[str, Condition], list[tuple[PlannedTrial, Price | None]]] = {}
     for planned, price in zip(plan.planned, plan.prices, strict=True):
         cells.setdefault((planned.trial.recipe.name, planned.trial.condition), []).append((planned, price))
+    asked = {part.rates for part in plan.study.products()}
     for (recipe, condition), members in cells.items():
         fit = members[0][0].fit
         prices = [price for _, price in members if price]
@@ -54,6 +57,7 @@ def _rows(plan: Plan) -> Iterator[dict[str, str]]:
             "budget": condition.budget,
             "model": condition.model.rsplit("/", 1)[-1] if len(plan.study.models) > 1 else "",
             "general": f"{condition.general:,}" if plan.study.general else "",
+            "rates": condition.rate.replace("_", "-") if any(rates != ("chosen",) for rates in asked) else "",
             "trials": str(len(members)),
             "target": f"{fit.target:,}" if fit.target is not None else "",
             "trainable": f"{fit.trainable:,}",
@@ -84,12 +88,25 @@ def plan_sentences(
         rates = ", ".join(f"{rate / 1e12:.0f} TFLOP/s in {dtype}" for dtype, rate in estimate.SUSTAINED_FLOPS.items())
         left_out = f" ({total.unknown} trials on tasks of unknown size left out)" if total.unknown else ""
         sentences.append(
-            f"An estimate, not a measurement: {_hours(total.gpu_hours)} GPU-hours{left_out}, "
-            f"{_hours(total.wall_hours or 0)} hours on {gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
+            f"An estimate, not a measurement: {hours_text(total.gpu_hours)} GPU-hours{left_out}, "
+            f"{hours_text(total.wall_hours or 0)} hours on {gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
         )
         sentences += _without_gpu(plan, prices, core_rate) if core_rate else []
+    sentences += _rates(plan)
     sentences.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB of a GPU.")
     return sentences + [f"Refused: {reason}" for reason in plan.refusals(gpu_bytes)]
+
+
+def _rates(plan: Plan) -> Iterator[str]:
+    """Where the learning rates are from; silent where every recipe trains at its own."""
+    study = plan.study
+    recipes: dict[RateSource, list[str]] = {}
+    for name in dict.fromkeys(trial.recipe.name for trial in plan.trials if trial.train_on):
+        recipes.setdefault(study.rate_source(name), []).append(name)
+    if set(recipes) - {RateSource.RECIPE}:
+        told = [f"{source.label} for {listed(names)}" for source, names in recipes.items()]
+        search = f" ({study.tuning.results}, digest {study.tuning.digest})" if study.tuning else ""
+        yield f"Factors on the learning rate: {'; '.join(told)}{search}."
 
 
 def _without_gpu(plan: Plan, prices: Sequence[Price], core_rate: Callable[[str], float]) -> list[str]:
@@ -105,12 +122,12 @@ def _without_gpu(plan: Plan, prices: Sequence[Price], core_rate: Callable[[str],
     if hours > _LONG:
         return []
     return [
-        f"Without a GPU, on this machine: about {_hours(hours)} hours with {side_by_side} trials at a time, if a trial "
-        f"reaches {estimate.REACHED_SHARE[dtype]:.0%} of the {rate / 1e9:.0f} GFLOP/s at which a core multiplies "
+        f"Without a GPU, on this machine: about {hours_text(hours)} hours with {side_by_side} trials at a time, if a "
+        f"trial reaches {estimate.REACHED_SHARE[dtype]:.0%} of the {rate / 1e9:.0f} GFLOP/s at which a core multiplies "
         f"matrices."
     ]
 
 
-def _hours(hours: float) -> str:
+def hours_text(hours: float) -> str:
     """Two significant digits below ten hours, whole hours above."""
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

@@ -29,6 +29,10 @@ class ResultScore(Protocol):
     def sd(self) -> float | None:
         """Standard deviation over seeds; None where there is none."""
 
+    @property
+    def mark(self) -> str:
+        """What tests say of it; empty where they say nothing."""
+
 
 class ResultRow(Protocol):
     """What the table shows of a row of a report, as `report.MainRow` has it."""
@@ -59,10 +63,14 @@ class ResultRow(Protocol):
 
 
 def results_table(rows: Iterable[ResultRow], notes: Sequence[str] = ()) -> Table:
-    """One line a row: scores as their scales print them, and how they spread over seeds; ``notes`` below the table."""
+    """One line a row: scores as their scales print them, how they spread over seeds, and the marks of tests.
+
+    ``notes``, which say what the marks mean, stand below the table.
+    """
     rows = list(rows)
     scores = rows[0].scores if rows else ()
     shares = all(score.scale == SHARE for score in scores)
+    marks = [max(len(row.scores[i].mark) for row in rows) for i in range(len(scores))]  # so that digits stay in line
     table = Table(
         title="mean scores in per cent, mean ± standard deviation over seeds"
         if shares
@@ -78,6 +86,9 @@ def results_table(rows: Iterable[ResultRow], notes: Sequence[str] = ()) -> Table
     table.add_column("seeds", justify="right", no_wrap=True)
     for row in rows:
         size = "–" if row.trainable is None else f"{row.trainable:,}"
-        texts = [score.scale.mean_text(score.mean, score.sd) for score in row.scores]
+        texts = [
+            score.scale.mean_text(score.mean, score.sd) + score.mark.ljust(width)
+            for score, width in zip(row.scores, marks, strict=True)
+        ]
         table.add_row(row.recipe, row.setting, row.budget, size, *texts, str(row.seeds))
     return table

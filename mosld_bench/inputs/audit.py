@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mosld_bench.errors import DataError
 from mosld_bench.inputs.encoding import Request, UncutError, encode_pairs, problems, unknown
-from mosld_bench.inputs.items import draw, passages, sample, training_docs
+from mosld_bench.inputs.items import draw, held_out, passages, sample, training_docs
 from mosld_bench.inputs.nothing import printed_nothing
 from mosld_bench.inputs.rendering import BadItemError, own_text, requests, training_example
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
     from mosld_bench.spec.trial import Trial
 
-Role = Literal["trained", "scored", "shown", "unused"]
+Role = Literal["trained", "scored", "held_out", "shown", "unused"]
 #: Told of every few items: the task, the split, how many items are done and how many there are.
 Watcher = Callable[[str, str, int, int], None]
 
@@ -45,14 +45,16 @@ _NAMED = 3  # items that a problem names
 class Use:
     """Items of a task in a role: trained on, scored, shown as solved examples in prompts, or used by no study.
 
-    ``items``: at most so many, drawn with ``seed``; all for None. ``window``: tokens of prompt and answer together that
-    are kept of a longer text.
+    Those that are held out of training are scored before any test item is. ``items``: at most so many, drawn with
+    ``seed``; all for None. ``share``: of them, those that are held out. ``window``: tokens of prompt and answer
+    together that are kept of a longer text.
     """
 
     task: str
     role: Role
     items: int | None = None
     seed: int = 0
+    share: float = 0.0
     window: int | None = None
 
 
@@ -130,7 +132,16 @@ def uses_of(trials: Sequence[Trial]) -> list[Use]:
                 task=task, role="trained", items=spec.task_items, seed=spec.split_seed, window=spec.max_length
             )
         for task in trial.scored_on:
-            uses[task, "scored"] = Use(task=task, role="scored", items=scored.limit, seed=scored.sample_seed)
+            if scored.split == "validation":
+                uses[task, "held_out"] = Use(
+                    task=task,
+                    role="held_out",
+                    items=spec.task_items,
+                    seed=spec.split_seed,
+                    share=spec.validation_fraction,
+                )
+            else:
+                uses[task, "scored"] = Use(task=task, role="scored", items=scored.limit, seed=scored.sample_seed)
             uses[task, "shown"] = Use(task=task, role="shown")
         if trial.general:
             before = general.get(trial.general.task)
@@ -218,6 +229,9 @@ class _Items:
             passages(task, [0])  # the column that a split goes by is there
             drawn = draw(task, use.items, use.seed)
             return cls(split, use.role, docs, range(len(docs)) if drawn is None else drawn)
+        if use.role == "held_out":
+            indices = held_out(task, use.items, fraction=use.share, seed=use.seed)
+            return cls(split, use.role, training_docs(task), indices)
         if use.role == "scored":
             return cls(split, use.role, task.eval_docs, sample(task, use.items, use.seed))
         if use.role == "unused":
@@ -237,6 +251,8 @@ def _split_name(task: Any, role: Role) -> str:
     config = task.config
     if role == "trained":
         return str(config.training_split or "training items")
+    if role == "held_out":
+        return f"{config.training_split or 'training items'} (held out)"
     if role == "unused":
         return str(config.validation_split)
     if role == "shown":
@@ -348,13 +364,13 @@ class _Look:
         self._note_repetition(index, doc, pairs)
         if len(self._prompts) < 2:
             self._prompts.add(pairs[0][0])
-        if self.items.role == "scored" and self.task.OUTPUT_TYPE == "multiple_choice":
+        if self.items.role in {"scored", "held_out"} and self.task.OUTPUT_TYPE == "multiple_choice":
             self._note_equal_options(index, doc, pairs)
             self._note_gold(doc)
         return _Rendered(index, doc, pairs)
 
     def _pairs(self, doc: dict[str, Any]) -> list[tuple[str, str]]:
-        if self.items.role in {"scored", "unused"}:
+        if self.items.role in {"scored", "held_out", "unused"}:
             return requests(self.task, doc)
         if self.items.role == "shown":
             return [("", own_text(self.task, doc))]
@@ -400,7 +416,7 @@ class _Look:
             )
 
     def _note_gold(self, doc: dict[str, Any]) -> None:
-        if self.items.role != "scored" or self.task.config.doc_to_choice is None:
+        if self.items.role not in {"scored", "held_out"} or self.task.config.doc_to_choice is None:
             return
         try:
             gold = (self.task.doc_to_text if self.task.multiple_input else self.task.doc_to_target)(doc)

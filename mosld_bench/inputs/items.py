@@ -142,6 +142,22 @@ def split(count: int, task: str, *, fraction: float, seed: int, groups: Sequence
     )
 
 
+def divided(task: Any, count: int | None, *, fraction: float, seed: int) -> Split:
+    """How the training items of an lm-eval ``task`` are split, as indices into those that `draw` draws of them."""
+    drawn = draw(task, count, seed)
+    size = len(training_docs(task)) if drawn is None else len(drawn)
+    return split(size, task.config.task, fraction=fraction, seed=seed, groups=passages(task, drawn))
+
+
+def held_out(task: Any, count: int | None, *, fraction: float, seed: int, most: int | None = None) -> list[int]:
+    """Indices into the training split of the items that a validation loss is taken over, in their order there.
+
+    ``most``: that many of them, as `TrainSpec.validation_items` says; all for None.
+    """
+    drawn, validation = draw(task, count, seed), divided(task, count, fraction=fraction, seed=seed).validation[:most]
+    return sorted(validation if drawn is None else (drawn[index] for index in validation))
+
+
 def encode(
     task: Any, tokenizer: PreTrainedTokenizerBase, spec: TrainSpec, count: int | None, length: int | None = None
 ) -> list[Encoded]:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 def load(results: Path, study: str | None = None) -> pd.DataFrame:
     """One tidy row per trial, task and metric; what is missing is missing, there are no sentinel numbers.
 
-    One pass: every ``record.json`` is opened once, and nothing beside it is. A trial that only counted parameters has
-    one row without task and metric. Columns of the trial are repeated in each of its rows; ``record`` is the Record.
+    One pass: every ``record.json`` is opened once, and nothing beside it is. A trial that only counted parameters, or
+    that a search has stopped, has one row without task and metric; what else a search has scored is not of test items,
+    as ``split`` says. Columns of the trial are repeated in each of its rows; ``record`` is the Record.
 
     Raises BadFileError for a file that is no record.
     """
@@ -49,6 +50,9 @@ def _rows(record: Record) -> list[dict[str, Any]]:
         "seed": trial.seed,
         "model": trial.model.name,
         "general_items": trial.general.items if trial.general else 0,
+        "learning_rate_scale": trial.recipe.learning_rate_scale,
+        "rate": trial.rate,
+        "split": trial.evaluate.split,
         "train_seconds": train.seconds if train else None,
         "tokens_per_second": train.tokens_per_second if train else None,
         "eval_seconds": record.eval_info.seconds if record.eval_info else None,

@@ -32,7 +32,7 @@ _PACKAGES = (
 _ROOT = Path(__file__).parents[2]
 
 #: What numbers come from, as git's path specifications.
-_SOURCES = ("mosld_bench", "methods", "tasks", "pyproject.toml", ":(glob)reports/*/study.yaml")
+_SOURCES = ("mosld_bench", "methods", "tasks", "pyproject.toml", ":(glob)reports/*/*.yaml")
 
 
 class CodeState(TypedDict):

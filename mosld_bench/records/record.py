@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 #: Fields that records of earlier versions lack. They are in a file where they say something: old ones stay as they are.
-_LATER = frozenset({"cut_items", "generated_with_cache", "tied", "unscored"})
+_LATER = frozenset({"cut_items", "diverged", "generated_with_cache", "judged", "tied", "unscored"})
 
 
 class _Grown(Strict):
@@ -79,6 +79,15 @@ class Point:
     seconds: float = Field(description="wall seconds since training began, validation included")
 
 
+class Judgement(Strict):
+    """A decision of a search: whether a run goes on, by its validation loss against those of other learning rates."""
+
+    step: int = Field(description="optimiser steps taken")
+    loss: float = Field(description="validation loss of the run, nats a token")
+    rivals: tuple[float, ...] = Field(description="those of the runs that it was held against, after as many steps")
+    goes_on: bool = Field(description="what was decided")
+
+
 class TrainInfo(_Grown):
     """What training took. Times are wall seconds."""
 
@@ -98,9 +107,21 @@ class TrainInfo(_Grown):
     tokens_per_second: float = Field(description="tokens / seconds")
     learning_rate: float = Field(description="peak, the recipe's learning_rate_scale applied")
     final_validation_loss: float | None = Field(
-        description="mean answer loss of the held-out items at the end, nats a token; none without such items"
+        description="mean answer loss of the held-out items at the end, nats a token; none without such items, and of "
+        "a run that a search has stopped"
     )
     curve: tuple[Point, ...] = Field(description="the training curve, in the order of steps")
+    judged: tuple[Judgement, ...] = Field(
+        (), description="of a run of a search, the decisions on it; left out where there are none"
+    )
+    diverged: str | None = Field(
+        None, description="of a run of a search that ended since a loss was no number, which and when; else left out"
+    )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a search ended the training before its last step."""
+        return self.diverged is not None or any(not judgement.goes_on for judgement in self.judged)
 
 
 class EvalInfo(_Grown):
@@ -125,12 +146,14 @@ class EvalInfo(_Grown):
 
 
 class Record(Strict):
-    """A finished or failed trial, with all that a report needs."""
+    """A finished, stopped or failed trial, with all that a report needs."""
 
     schema_version: Literal[1] = Field(1, description="of this format")
     trial: Trial = Field(description="what was asked")
     trial_id: str = Field(description="of the trial, as its folder is named")
-    status: Literal["finished", "failed"] = Field(description="finished in a record.json, failed in a failure.json")
+    status: Literal["finished", "stopped", "failed"] = Field(
+        description="finished in a record.json, or stopped there by a search; failed in a failure.json"
+    )
     size: Fit | None = Field(None, description="the recipe's size; none where the trial failed")
     train_info: TrainInfo | None = Field(None, description="none where nothing was trained")
     eval_info: EvalInfo | None = Field(None, description="none where nothing was scored")

@@ -113,15 +113,15 @@ class Scale:
             return 3
         return 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
 
-    def text(self, value: float | None, *, sign: bool = False, like: float | None = None) -> str:
+    def text(self, value: float | None, *, sign: bool = False, like: float | None = None, more: int = 0) -> str:
         """A value as it is printed: 0.685 of a share is '68.5', of a correlation '0.685'; ``sign``: '+68.5'.
 
-        ``like``: with the decimals of that value, as a standard deviation has those of its mean. A true minus, no
-        signed zero, and – for None.
+        ``like``: with the decimals of that value, as a standard deviation has those of its mean; ``more``: and so many
+        more. A true minus, no signed zero, and – for None.
         """
         if value is None:
             return MISSING
-        decimals, printed = self.decimals(value if like is None else like), self.factor * value
+        decimals, printed = self.decimals(value if like is None else like) + more, self.factor * value
         if abs(printed) >= 1e9:  # an overflowing perplexity, of which only the magnitude tells something
             return f"{printed:{'+' if sign else ''}.3g}".replace("-", "−")
         text = f"{printed:{'+' if sign else ''}{',' if self.range is Range.NUMBER else ''}.{decimals}f}"
@@ -129,12 +129,12 @@ class Scale:
             return f"{0:.{decimals}f}"
         return text.replace("-", "−")
 
-    def interval(self, low: float | None, high: float | None, between: str = " to ") -> str:
-        """An interval of differences with their signs; – where an end is None."""
+    def interval(self, low: float | None, high: float | None, between: str = " to ", *, more: int = 0) -> str:
+        """An interval of differences with their signs; – where an end is None. ``more``: see `text`."""
         if low is None or high is None:
             return MISSING
-        widest = max(low, high, key=abs)
-        return f"{self.text(low, sign=True, like=widest)}{between}{self.text(high, sign=True, like=widest)}"
+        like = max(low, high, key=abs)
+        return between.join(self.text(end, sign=True, like=like, more=more) for end in (low, high))
 
     def spread(self, mean: float, sd: float | None) -> str:
         """'± 1.2' with the decimals of the mean; empty where there is no standard deviation."""

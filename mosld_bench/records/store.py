@@ -14,6 +14,7 @@ import gc
 import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -24,13 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from mosld_bench.errors import BadFileError, BenchError
+from mosld_bench.errors import BadFileError, BenchError, first_line
 from mosld_bench.records.items import read_items
 from mosld_bench.records.overlap import Overlap, Overlaps
 from mosld_bench.records.profile import Profile
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Outcome, Record
 from mosld_bench.spec.trial import PlannedTrial, Trial
+from mosld_bench.spec.tuning import TUNING_FILE, Tuning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +96,8 @@ class Store:
     def write(self, outcome: Outcome) -> Path:
         """Write everything aside, rename ``record.json`` last. Returns the trial's folder.
 
-        A finished record replaces what was there; a failed one leaves ``failure.json`` and touches nothing else.
+        A finished or stopped record replaces what was there; a failed one leaves ``failure.json`` and touches nothing
+        else.
         """
         folder = self.folder(outcome.record.trial)
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +105,9 @@ class Store:
         if outcome.record.status == "failed":
             replace_file(folder / "failure.json", text)
             return folder
-        if outcome.items is not None:
+        if outcome.items is None:
+            self._items_file(outcome.record.trial).unlink(missing_ok=True)  # of the record before
+        else:
             replace_file(
                 self._items_file(outcome.record.trial), outcome.items.to_parquet(index=False, compression="zstd")
             )
@@ -144,7 +149,7 @@ class Store:
         """
         for path in sorted(self.results.glob(f"*/{glob.escape(planned.trial.id)}/record.json")):
             with suppress(BadFileError):
-                record = _read_record(path)
+                record = read_record(path)
                 size = record.size
                 if record.trial.study != planned.trial.study and size and _is_size(planned, size.target, size.params):
                     yield record
@@ -167,7 +172,27 @@ class Store:
         Raises BadFileError for a file that is no record.
         """
         for path in sorted(self.results.glob(f"{glob.escape(study) if study else '*'}/*/record.json")):
-            yield _read_record(path)
+            yield read_record(path)
+
+    def trial_ids(self) -> dict[str, list[str]]:
+        """Study -> ids of its finished trials, as their folders are named; no file is read."""
+        ids: dict[str, list[str]] = {}
+        for path in sorted(self.results.glob("*/*/record.json")):
+            ids.setdefault(path.parts[-3], []).append(path.parts[-2])
+        return ids
+
+    def trial(self, study: str, trial_id: str) -> Trial:
+        """What a record was asked for; the numbers behind it, most of the file, are not looked at.
+
+        Raises BadFileError for a file that is no record, and OSError where there is no file.
+        """
+        path = self.results / study / trial_id / "record.json"
+        try:
+            text = path.read_text(encoding="utf-8")
+            key = re.search(r'"trial":\s*', text)
+            return Trial.model_validate(json.JSONDecoder().raw_decode(text, key.end() if key else 0)[0])
+        except ValueError as error:
+            raise _no_record(path, first_line(error)) from error
 
     def items(self, trial: Trial) -> pd.DataFrame | None:
         """The outcome of every item of the trial, as `read_items` gives it; None where there is no file.
@@ -177,6 +202,14 @@ class Store:
         path = self._items_file(trial)
         return read_items(path) if path.exists() else None
 
+    def record(self, trial: Trial) -> Record | None:
+        """The record of a trial that finished or was stopped; None where there is none.
+
+        Raises BadFileError for a file that is no record.
+        """
+        path = self.folder(trial) / "record.json"
+        return read_record(path) if path.exists() else None
+
     def failures(self, study: str) -> dict[str, str]:
         """Trial id -> the last line of its error, of every trial that failed when it was last run.
 
@@ -184,7 +217,7 @@ class Store:
         """
         errors = {}
         for path in sorted(self.results.glob(f"{glob.escape(study)}/*/failure.json")):
-            error = _read_record(path).error or ""
+            error = read_record(path).error or ""
             errors[path.parent.name] = (error.strip().splitlines() or ["no error was noted"])[-1]
         return errors
 
@@ -210,6 +243,12 @@ class Store:
         entries = [entry.model_dump(mode="json") for entry in [*others, overlaps][-_MOST_OVERLAPS:]]
         text = json.dumps(entries if len(entries) > 1 else entries[0], indent=1, ensure_ascii=False)
         self._write(self._overlap_file(study), f"{text}\n".encode())
+
+    def write_tuning(self, tuning: Tuning, folder: Path) -> Path:
+        """Write what a search found to ``folder``, whole or not at all. Returns the file."""
+        path = folder / TUNING_FILE
+        self._write(path, tuning.text().encode())
+        return path
 
     def profile(self, study: str) -> Profile | None:
         """The study's profile; None where none was made. Raises BadFileError for a file that holds none."""
@@ -309,7 +348,7 @@ def _no_record(path: Path, reason: str) -> BadFileError:
     )
 
 
-def _read_record(path: Path) -> Record:
+def read_record(path: Path) -> Record:
     """The record in a file. Raises BadFileError, with the first problem, where there is none."""
     try:
         return Record.model_validate_json(path.read_bytes())

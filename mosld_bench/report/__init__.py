@@ -1,7 +1,8 @@
 """The answer: a pure function of a study and its records.
 
 `build_report` writes the PDF, tables and figures of a study. It is `analyse` and `write_report` one after the other;
-between the two, `main_rows` gives the numbers of the table of results and `scoring_notes` what is to be said of them.
+between the two, `main_rows` gives the numbers of the table of results, `main_notes` what is to be said of them, and
+`answer_lines` what they answer.
 Importing the package loads neither pandas nor matplotlib nor typst.
 """
 
@@ -14,18 +15,27 @@ from mosld_bench._lazy import door
 if TYPE_CHECKING:
     from mosld_bench.report.analysis import Analysis, analyse
     from mosld_bench.report.build import build_report, write_report
-    from mosld_bench.report.sections.results import MainRow, main_rows, scoring_notes
+    from mosld_bench.report.power import Power, study_power
+    from mosld_bench.report.sections.results import MainRow, main_notes, main_rows
+    from mosld_bench.report.sections.summary import answer_lines
 
 _MODULES = {
     "Analysis": "analysis",
     "analyse": "analysis",
     "build_report": "build",
     "write_report": "build",
+    "Power": "power",
+    "study_power": "power",
     "MainRow": "sections.results",
+    "main_notes": "sections.results",
     "main_rows": "sections.results",
-    "scoring_notes": "sections.results",
+    "answer_lines": "sections.summary",
 }
-__all__ = ["Analysis", "MainRow", "analyse", "build_report", "main_rows", "scoring_notes", "write_report"]
+__all__ = [  # noqa: RUF022 - as they build on each other
+    "Analysis", "analyse", "build_report", "write_report",
+    "MainRow", "main_rows", "main_notes", "answer_lines",
+    "Power", "study_power",
+]  # fmt: skip
 
 
 __getattr__ = door(__name__, _MODULES)

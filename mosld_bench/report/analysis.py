@@ -7,9 +7,11 @@ how they are printed, is asked of their `Scale`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import combinations
 from typing import Any
 
 from mosld_bench.format import one_line
@@ -111,6 +113,9 @@ class Analysis:
     scales: Scales = field(default_factory=Scales)
     outdated: frozenset[str] = frozenset()
     evidence: Evidence = field(kw_only=True)
+    _families: dict[tuple[Any, ...], list[Comparison]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     # What there is
 
@@ -140,8 +145,9 @@ class Analysis:
 
     @property
     def recipes(self) -> list[Recipe]:
-        """In the order of the rows, each once: the order gives a recipe its marker and colour."""
-        return list({row.recipe.name: row.recipe for row in self.rows}.values())
+        """In the order of the rows, each once, at its chosen learning rate: the order gives its marker and colour."""
+        chosen = {row.recipe.name: row.recipe for row in self.rows if row.condition.rate == "chosen"}
+        return list(({row.recipe.name: row.recipe for row in self.rows} | chosen).values())
 
     @property
     def reference(self) -> str:
@@ -179,6 +185,10 @@ class Analysis:
 
     # Tasks and metrics
 
+    def domain(self, task: str) -> Domain:
+        """The domain of one of the study's tasks."""
+        return next(domain for domain in Domain if task in self.tasks_in(domain))
+
     def title(self, task: str) -> str:
         """The task's name as tables print it."""
         return one_line(str(self._metadata(task).get("title") or task))
@@ -194,6 +204,11 @@ class Analysis:
     def scored_by(self, task: str) -> str:
         """What of an option is scored, ``text`` or ``letter``, where the definition says so; else empty."""
         return str(self._metadata(task).get("scoring") or "")
+
+    def test_items(self, task: str) -> int | None:
+        """How many test items the task's data has, where its definition says so."""
+        size = self._metadata(task).get("size")
+        return size.get("test") if isinstance(size, Mapping) else None
 
     def _metadata(self, task: str) -> Mapping[str, Any]:
         metadata = self.tasks.get(task, {}).get("metadata")
@@ -285,18 +300,6 @@ class Analysis:
         known = [level for level in levels if level is not None]
         return sum(known) / len(known) if known and len(known) == len(levels) else None
 
-    def item_errors(self, domain: Domain) -> list[float]:
-        """Of every seed with the domain's mean, the standard error over items of that mean, if one model made it."""
-        rows = [row for row in self.rows if domain is Domain.IN or row.setting != "single"]
-        seeds = [seed for row in rows for seed in row.seeds if domain in seed.means]
-        errors = [stats.item_error([seed.errors.get(task) for task in self.tasks_in(domain)]) for seed in seeds]
-        return [error for error in errors if error is not None]
-
-    def without_item_error(self) -> list[str]:
-        """The metrics, as lm-eval names them, of tasks whose records have no standard error over items."""
-        without = {m.task for r in self.records for m in r.metrics if m.primary and m.stderr is None and m.items > 1}
-        return list(dict.fromkeys(self.metric_name(task) for task in self.task_names if task in without))
-
     # Comparisons within a block
 
     def scored(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:
@@ -317,21 +320,32 @@ class Analysis:
         return [row for row in rows if len(row.by_seed(of)) == most]
 
     def best(self, condition: Condition, of: Domain | str = Domain.IN) -> Row | None:
-        """The best in-domain mean of a block's contenders, or another score; None where there is none."""
-        return self.scale(of).best(self.contenders(condition, of), lambda row: row.mean_sd(of)[0] or 0.0)
+        """The best in-domain mean of a block's contenders, or another score; None where there is none.
+
+        A row of fewer seeds takes its place only where a test tells that it is the better one.
+        """
+        first = self._first(self.contenders(condition, of), of)
+        ahead = [c.row for c in self._against(first, condition, of) if c.verdict is Verdict.BETTER] if first else []
+        return self._first(ahead, of) or first
+
+    def _first(self, rows: Sequence[Row], of: Domain | str) -> Row | None:
+        return self.scale(of).best(rows, lambda row: row.mean_sd(of)[0] or 0.0)
 
     def against_best(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Comparison]:
         """Every other row of a block minus the best one.
 
-        Holm's family is all pairs of rows: which is the best was seen and not asked, and any pair might have come up.
+        Holm's family is all pairs of rows, of a task those on all tasks of its domain: which is the best was seen and
+        not asked, and any pair might have come up.
         """
         best = self.best(condition, of)
-        if best is None:
-            return []
+        return self._against(best, condition, of) if best else []
+
+    def _against(self, best: Row, condition: Condition, of: Domain | str) -> list[Comparison]:
         pool = self.pool(condition)
         pairs = [(row, other) for i, other in enumerate(pool) for row in pool[i + 1 :]]
         oriented = [(other, row) if row.key == best.key else (row, other) for row, other in pairs]
-        return [c for c in self._compared(oriented, [of], pool) if c.other.key == best.key]
+        ofs = (of,) if isinstance(of, Domain) else self.tasks_in(self.domain(of))
+        return [c for c in self._compared(oriented, ofs, pool) if c.other.key == best.key and c.of == of]
 
     def tied(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:
         """The other rows of a block that a test does not separate from its best."""
@@ -348,7 +362,7 @@ class Analysis:
     def leads(self, condition: Condition, of: Domain | str = Domain.IN) -> bool:
         """Whether the best row of a block is separated from all others, so that it may be called the best."""
         others = self.against_best(condition, of)
-        return bool(others) and all(c.separated for c in others) and not self.untested(condition, of)
+        return bool(others) and all(c.verdict is Verdict.WORSE for c in others) and not self.untested(condition, of)
 
     def reference_row(self, condition: Condition) -> Row | None:
         """The study's reference in a block; None where it has none, or at native sizes."""
@@ -363,8 +377,7 @@ class Analysis:
         block; of a task, the rows and tasks of its domain (`by_task`).
         """
         if not isinstance(of, Domain):
-            domain = next(domain for domain in Domain if of in self.tasks_in(domain))
-            return [c for c in self.by_task(condition, domain, metric) if c.of == of]
+            return [c for c in self.by_task(condition, self.domain(of), metric) if c.of == of]
         return self._against_reference(condition, [of], metric)
 
     def by_task(self, condition: Condition, domain: Domain, metric: str | None = None) -> list[Comparison]:
@@ -389,13 +402,16 @@ class Analysis:
         metric: str | None = None,
     ) -> list[Comparison]:
         """The pairs of rows on each of ``ofs``, where they have a seed in common: one family of tests."""
-        found = [
-            (row, other, of, estimate)
-            for of in ofs
-            for row, other in pairs
-            if (estimate := self.evidence.difference(row, other, of, pool, metric)) is not None
-        ]
-        return self._family(found, metric)
+        key = *((row.key, other.key) for row, other in pairs), *((isinstance(of, Domain), of) for of in ofs), metric
+        if key not in self._families:
+            found = [
+                (row, other, of, estimate)
+                for of in ofs
+                for row, other in pairs
+                if (estimate := self.evidence.difference(row, other, of, pool, metric)) is not None
+            ]
+            self._families[key] = self._family(found, metric)
+        return self._families[key]
 
     def against_base(
         self, condition: Condition, of: Domain | str = Domain.IN, metric: str | None = None
@@ -418,6 +434,25 @@ class Analysis:
             if row.setting == "mixture" and other is not None:
                 estimate = self.evidence.between_settings(row, other, of)
                 found += [(row, other, of, estimate)] if estimate is not None else []
+        return self._family(found, None)
+
+    def changes(self, of: Domain | str = Domain.IN) -> list[Comparison]:
+        """How far the difference of a row to the reference moves from one block to another: one family of tests.
+
+        Of every two blocks that differ in one thing: setting, size or rank, model, or general data. ``row`` is that of
+        the later block, ``other`` the same recipe in the earlier one.
+        """
+        blocks = [
+            (condition, {c.row.recipe.name: c for c in self.against_reference(condition, of)})
+            for condition, _ in self.blocks()
+        ]
+        found = [
+            (later[recipe].row, earlier[recipe].row, of, _change(later[recipe].difference, earlier[recipe].difference))
+            for (first, earlier), (second, later) in combinations(blocks, 2)
+            if sum(a != b for a, b in zip(first, second, strict=True)) == 1
+            for recipe in earlier
+            if recipe in later
+        ]
         return self._family(found, None)
 
     def _family(
@@ -444,14 +479,35 @@ class Analysis:
         """What two rows of a block differ by through seeds and items; None where its seeds do not tell."""
         return self.evidence.pair_noise(self.pool(condition), of)
 
-    def detectable(self, condition: Condition, of: Domain | str = Domain.IN, seeds: int | None = None) -> float | None:
+    def detectable(
+        self, condition: Condition, of: Domain | str = Domain.IN, seeds: int | None = None, share: float = 1.0
+    ) -> float | None:
         """The smallest true difference that the block's rows, with their ``seeds``, find with a chance of 80 %.
 
-        By default the seeds of the rows that have the most. None where the noise of seeds is not known.
+        By default the seeds of the rows that have the most; ``share``: with so many times the items. None where the
+        noise of seeds is not known.
         """
         noise, rows = self.pair_noise(condition, of), len(self.contenders(condition, of))
         most = max((len(row.by_seed(of)) for row in self.pool(condition)), default=0)
-        return stats.detectable_effect(noise, seeds=seeds or most, rows=rows) if noise else None
+        return stats.detectable_effect(noise.on(share), seeds=seeds or most, rows=rows) if noise else None
+
+
+def _change(later: stats.Estimate, earlier: stats.Estimate) -> stats.Estimate:
+    """``later`` minus ``earlier`` as if they were independent, on the degrees of freedom of Welch (1947).
+
+    Blocks share items and seeds, so that the interval is rather too wide than too narrow. It speaks of models only
+    where one of the two does, and has no error where one has none.
+    """
+    weakest_first = stats.Basis.MODELS, stats.Basis.BORROWED, stats.Basis.OWN, stats.Basis.POOLED
+    basis = next(basis for basis in weakest_first if basis in {later.basis, earlier.basis})
+    mean, seeds = later.mean - earlier.mean, min(later.seeds, earlier.seeds)
+    of_items = later.of_items and earlier.of_items
+    if later.error is None or later.freedom is None or earlier.error is None or earlier.freedom is None:
+        return stats.Estimate(mean, None, None, seeds, basis, of_items)
+    variance = later.error**2 + earlier.error**2
+    parts = later.error**4 / later.freedom + earlier.error**4 / earlier.freedom
+    freedom = variance**2 / parts if parts else math.inf
+    return stats.Estimate(mean, math.sqrt(variance), freedom, seeds, basis, of_items)
 
 
 def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis:

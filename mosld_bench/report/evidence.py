@@ -50,6 +50,7 @@ class Evidence:
     _read: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
     _of_rows: dict[tuple[RowKey, str, str | None], dict[int, Answers]] = field(default_factory=dict)
     _of_pairs: dict[tuple[Any, ...], list[tuple[stats.ItemNoise, int]]] = field(default_factory=dict)
+    _differences: dict[tuple[Any, ...], stats.Estimate | None] = field(default_factory=dict)
 
     # What a row scored
 
@@ -121,8 +122,15 @@ class Evidence:
         self, row: Row, other: Row, of: Domain | str, pool: Sequence[Row], metric: str | None = None
     ) -> stats.Estimate | None:
         """``row`` minus ``other``, two rows of the block ``pool``; None where they have no seed in common."""
-        scores = [self.by_seed(member, of, metric) for member in pool]
-        table = _table(scores)
+        key = row.key, other.key, *(member.key for member in pool), isinstance(of, Domain), of, metric
+        if key not in self._differences:
+            self._differences[key] = self._difference(row, other, of, pool, metric)
+        return self._differences[key]
+
+    def _difference(
+        self, row: Row, other: Row, of: Domain | str, pool: Sequence[Row], metric: str | None
+    ) -> stats.Estimate | None:
+        table = self._scores(pool, of, metric)
         ours, theirs = self.by_seed(row, of, metric), self.by_seed(other, of, metric)
         seeds = sorted(ours.keys() & theirs.keys())
         if not seeds:
@@ -135,7 +143,7 @@ class Evidence:
             [ours[seed] - theirs[seed] for seed in seeds],
             self._aligned(row, of, seeds, metric, minus=other),
             stats.seed_noise(table),
-            within=self._within(pool, of, metric) if len(seeds) == 1 else None,
+            within=_within(self._pairs(pool, of, metric)) if len(seeds) == 1 else None,
             noisy=noisy,
         )
 
@@ -160,14 +168,28 @@ class Evidence:
             return None
         return stats.alone([ours[s] - theirs[s] for s in seeds], self._aligned(row, of, seeds, metric, minus=other))
 
-    def mean(self, row: Row, of: Domain | str, pool: Sequence[Row], metric: str | None = None) -> stats.Estimate | None:
-        """A row's own mean; None without a score."""
+    def mean(
+        self,
+        row: Row,
+        of: Domain | str,
+        pool: Sequence[Row],
+        metric: str | None = None,
+        *,
+        other_items: bool = True,
+    ) -> stats.Estimate | None:
+        """A row's own mean; None without a score. ``other_items``: whether it stands for other items than these."""
         ours = self.by_seed(row, of, metric)
         if not ours:
             return None
         seeds = sorted(ours)
-        items = self._aligned(row, of, seeds, metric)
+        items = self._aligned(row, of, seeds, metric) if other_items else None
         return self._alone([ours[seed] for seed in seeds], items, of, pool, metric)
+
+    def item_noise(self, row: Row, of: Domain | str, metric: str | None = None) -> stats.ItemNoise | None:
+        """What the choice of items moves a row's own mean by; None where its items are not at hand."""
+        seeds = sorted(self.by_seed(row, of, metric))
+        items = self._aligned(row, of, seeds, metric) if seeds else None
+        return stats.item_noise(items) if items else None
 
     def _alone(
         self,
@@ -178,23 +200,37 @@ class Evidence:
         metric: str | None,
     ) -> stats.Estimate:
         """What does not cancel the common effect of seeds; a single seed borrows from the rows of ``pool``."""
-        table = _table([self.by_seed(member, of, metric) for member in pool])
-        within = self._within(pool, of, metric) if len(by_seed) == 1 else None
+        table = self._scores(pool, of, metric)
+        within = _within(self._each(pool, of, metric)) if len(by_seed) == 1 else None
         return stats.alone(by_seed, items, borrowed=stats.spread_of_rows(table), within=within)
+
+    def seed_noise(self, pool: Sequence[Row], of: Domain | str, metric: str | None = None) -> stats.SeedNoise | None:
+        """MS and ν of the rows of a block; None where its seeds do not tell."""
+        noise = stats.seed_noise(self._scores(pool, of, metric))
+        return noise if noise is not None and noise.known else None
 
     def pair_noise(self, pool: Sequence[Row], of: Domain | str, metric: str | None = None) -> stats.PairNoise | None:
         """What two rows of the block differ by through seeds and items; None where its seeds do not tell."""
-        noise = stats.seed_noise(_table([self.by_seed(member, of, metric) for member in pool]))
-        if noise is None or not noise.known:
+        noise = self.seed_noise(pool, of, metric)
+        if noise is None:
             return None
         pairs = self._pairs(pool, of, metric)
         seeds = max((count for _, count in pairs), default=1)
         return stats.pair_noise(noise, [items for items, count in pairs if count == seeds], seeds)
 
-    def _within(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> float | None:
-        """Mean of S·VE over the pairs of rows with two seeds or more; None without one."""
-        known = [count * items.within for items, count in self._pairs(pool, of, metric) if items.within is not None]
-        return float(np.mean(known)) if known else None
+    def _each(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> list[tuple[stats.ItemNoise, int]]:
+        """Of every row with two seeds or more, the noise of items in its mean, and these seeds."""
+        found = []
+        for row in pool:
+            seeds = sorted(self.by_seed(row, of, metric))
+            items = self._aligned(row, of, seeds, metric) if len(seeds) > 1 else None
+            if items and (noise := stats.item_noise(items)):
+                found.append((noise, len(seeds)))
+        return found
+
+    def _scores(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> stats.Floats:
+        """The rows' scores as rows × seeds, NaN where a row lacks a seed."""
+        return _table([self.by_seed(member, of, metric) for member in pool])
 
     def _pairs(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> list[tuple[stats.ItemNoise, int]]:
         """Of every two rows with two common seeds or more, the noise of items in their difference, and these seeds."""
@@ -229,6 +265,12 @@ class Evidence:
         return tasks or None
 
 
+def _within(noise: Iterable[tuple[stats.ItemNoise, int]]) -> float | None:
+    """Mean of S·VE over what has two seeds or more; None without any."""
+    known = [seeds * items.within for items, seeds in noise if items.within is not None]
+    return float(np.mean(known)) if known else None
+
+
 def _table(rows: Iterable[Mapping[int, float]]) -> stats.Floats:
     """Scores as rows × seeds, NaN where a row lacks a seed."""
     scores = list(rows)
@@ -240,17 +282,20 @@ def _mean(models: Sequence[Answers]) -> Answers:
     """The mean over models, item by item."""
     if len(models) == 1:
         return models[0]
-    stacked = _stacked(models)
-    return Answers(models[0].docs, stacked.values.mean(axis=0), models[0].groups)
+    stacked, common = _stacked(models), _common(models)
+    docs = models[0].docs if common is None else common
+    return Answers(docs, stacked.values.mean(axis=0), stacked.groups)
 
 
 def _stacked(answers: Sequence[Answers]) -> stats.TaskItems:
-    """One line of values each, over the items that all of them have."""
+    """One line of values each, over the items that all of them have; clusters are told by the first that has any."""
     common = _common(answers)
-    first = answers[0]
     values = np.stack([a.values if common is None else a.values[np.isin(a.docs, common)] for a in answers])
-    groups = first.groups if first.groups is None or common is None else first.groups[np.isin(first.docs, common)]
-    return stats.TaskItems(values, None if groups is None else np.unique(groups.astype(str), return_inverse=True)[1])
+    grouped = next((a for a in answers if a.groups is not None), None)
+    if grouped is None or grouped.groups is None:
+        return stats.TaskItems(values)
+    groups = grouped.groups if common is None else grouped.groups[np.isin(grouped.docs, common)]
+    return stats.TaskItems(values, np.unique(groups.astype(str), return_inverse=True)[1])
 
 
 def _minus(ours: Sequence[Answers], theirs: Sequence[Answers]) -> stats.TaskItems:

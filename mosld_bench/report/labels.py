@@ -33,6 +33,11 @@ def p_value(p: float | None) -> str:
     return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def margin_label(points: float) -> str:
+    """A margin in points: '1 point', '0.5 points'."""
+    return f"{points:g} point{'' if points == 1 else 's'}"
+
+
 def parameter_label(value: Any) -> str:
     """A recipe's parameter: whole numbers of a list by hyphens (2-4-6-8), other lists by commas; – for None."""
     if isinstance(value, list | tuple):
@@ -51,9 +56,13 @@ def setting_label(setting: str) -> str:
 
 
 def suffix(condition: Condition) -> str:
-    """The end of a label, with a comma before it: model and general items, where a study has several; else empty."""
+    """The end of a label, with a comma before it: what a study has several of, or is not usual; else empty.
+
+    Model, general items, and that rows are at the learning rates that came second in a search.
+    """
     model = f", {condition.model.rsplit('/', 1)[-1]}" if condition.model else ""
-    return model + (f", {condition.general:,} general items" if condition.general else "")
+    general = f", {condition.general:,} general items" if condition.general else ""
+    return model + general + (", runner-up learning rates" if condition.rate == "runner_up" else "")
 
 
 def short_label(condition: Condition) -> str:

@@ -2,8 +2,9 @@
 
 A printed score is compared with our row of the same recipe, setting and rank (or, for a method without a rank, at its
 native size), never with a row of equal size. The interval is that of the gap: Student's t with the spread over our
-seeds, taken for the paper's three seeds too, since it prints none; where the two test sets differ in size, the normal
-interval of two binomial samples is added in squares. Scores are fractions (0 to 1).
+seeds (one seed borrows that of the rows of its block), taken for the paper's three seeds too, since it prints none.
+Where the two test sets differ in size, the choice of items is added: of ours as our items tell it, of the paper's, and
+of ours where items are not at hand, as a binomial sample has it. Scores are fractions (0 to 1).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from mosld_bench.spec.budget import Native, Rank
 from mosld_bench.spec.trial import Domain
 
 _PAPER_SEEDS = 3  # of every printed mean
-_NORMAL_95 = 1.96  # standard errors that the 95 % interval of a normal distribution spans to each side
 
 
 class Verdict(StrEnum):
@@ -40,7 +40,7 @@ class ComparedScore:
     """A printed score beside ours; the fields are the columns of ``reproduction.csv``.
 
     ``ours`` and ``sd`` are over our ``seeds``, ``gap`` is ours minus the paper's, ``low`` to ``high`` its 95 %
-    interval; each is None where it cannot be known.
+    interval, and ``basis`` where its noise of seeds comes from (`stats.Basis`); each is None where it cannot be known.
     """
 
     table: str
@@ -56,6 +56,7 @@ class ComparedScore:
     gap: float | None
     low: float | None
     high: float | None
+    basis: str | None
     verdict: Verdict
 
 
@@ -107,6 +108,7 @@ def _row(analysis: Analysis, protocol: Protocol, printed: PrintedScore) -> Row |
         and _at_rank(row, printed.rank or RANK)
         and row.condition.model in ("", model)
         and row.condition.general == 0
+        and row.condition.rate == "chosen"
     )
     return next(rows, None)
 
@@ -134,7 +136,9 @@ class _Comparison:
         values = list(self.row.by_seed(self.of).values())
         mean, sd = stats.mean_sd(values)
         gap = None if mean is None else mean - self.level
-        half = None if sd is None else self._half_width(sd, len(values))
+        block = [row for row in self.analysis.trained if row.condition == self.row.condition]
+        own = self.analysis.evidence.mean(self.row, self.of, block, other_items=False)
+        half = None if own is None else self._half_width(own)
         return ComparedScore(
             table=table,
             recipe=self.printed.recipe,
@@ -149,22 +153,28 @@ class _Comparison:
             gap=gap,
             low=None if gap is None or half is None else gap - half,
             high=None if gap is None or half is None else gap + half,
+            basis=None if own is None or half is None else own.basis.value,
             verdict=self._verdict(gap, half),
         )
 
-    def _half_width(self, sd: float, seeds: int) -> float:
-        """Half the 95 % interval of the gap; ``sd`` is that of our seeds."""
-        of_seeds = stats.t_half_width(sd * math.sqrt(1 / seeds + 1 / _PAPER_SEEDS), seeds - 1)
+    def _half_width(self, own: stats.Estimate) -> float | None:
+        """Half the 95 % interval of the gap; ``own`` is our mean, with the error of its seeds. None without one."""
+        if own.error is None or own.freedom is None:
+            return None
+        of_seeds = own.error**2 * (1 + own.seeds / _PAPER_SEEDS)
         tasks = self.analysis.tasks_in(self.of) if isinstance(self.of, Domain) else (self.of,)
-        variance = sum(map(self._item_variance, tasks)) / len(tasks) ** 2
-        return math.hypot(of_seeds, _NORMAL_95 * math.sqrt(variance))
+        variance = of_seeds + sum(map(self._item_variance, tasks)) / len(tasks) ** 2
+        return stats.t_half_width(math.sqrt(variance), own.freedom * (variance / of_seeds) ** 2)
 
     def _item_variance(self, task: str) -> float:
         """Variance of the gap that comes from other test items; none where the paper's test set is ours."""
         paper, ours = self.protocol.tasks.get(self.analysis.benchmark(task)), self.analysis.metric(task)
         if paper is None or ours is None or paper.scored == ours.items:
             return 0.0
-        return self.level * (1 - self.level) * (1 / paper.scored + 1 / ours.items)
+        binomial = self.level * (1 - self.level)
+        noise = self.analysis.evidence.item_noise(self.row, task)
+        of_ours = binomial / ours.items if noise is None else max(0.0, noise.variance - (noise.within or 0.0))
+        return binomial / paper.scored + of_ours
 
     def _verdict(self, gap: float | None, half: float | None) -> Verdict:
         """Of a gap and half the width of its interval."""

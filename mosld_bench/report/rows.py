@@ -22,14 +22,12 @@ from mosld_bench.spec.trial import Condition, Domain, Trial
 class SeedScores:
     """What one seed scored: by one model, or in the setting ``single`` by one model a task.
 
-    ``scores`` and ``errors`` (standard errors over items) are by task, ``means`` over the tasks of a domain; what
-    cannot be known is left out, an error that a metric does not give is None. ``complete``: whether every in-domain
-    task has a score.
+    ``scores`` are by task, ``means`` over the tasks of a domain; what cannot be known is left out. ``complete``:
+    whether every in-domain task has a score.
     """
 
     seed: int
     scores: Mapping[str, float]
-    errors: Mapping[str, float | None]
     means: Mapping[Domain, float]
     complete: bool
 
@@ -118,11 +116,13 @@ def make_rows(study: Study, trials: Sequence[Trial], records: Sequence[Record], 
     for record in records:
         grouped.setdefault(RowKey(record.trial.recipe.name, record.trial.condition), []).append(record)
     several = len({condition.model for _, condition in grouped}) > 1
-    recipes = {record.trial.recipe.name: record.trial.recipe for record in records}
-    recipes |= {trial.recipe.name: trial.recipe for trial in trials}
+    recipes = {
+        RowKey(trial.recipe.name, trial.condition): trial.recipe
+        for trial in (*(record.trial for record in records), *trials)
+    }
     rows = [
         Row(
-            recipes[recipe],
+            recipes[RowKey(recipe, condition)],
             condition if several else condition._replace(model=""),
             tuple(members),
             tuple(seed_scores(study, condition.setting, members, scales)),
@@ -153,10 +153,9 @@ def seed_scores(
         expected = dict.fromkeys(study.in_domain, 1) | dict.fromkeys(study.out_of_domain, models)
         complete = {task: values[task] for task, n in expected.items() if len(values.get(task, ())) == n}
         scores = {task: sum(value.value for value in of_task) / len(of_task) for task, of_task in complete.items()}
-        errors = {task: of_task[0].stderr for task, of_task in complete.items()}
         means = {domain: mean for domain, names in averaged.items() if (mean := _mean(scores, names)) is not None}
         answered = bool(study.in_domain) and all(task in scores for task in study.in_domain)
-        yield SeedScores(seed, scores, errors, means, answered)
+        yield SeedScores(seed, scores, means, answered)
 
 
 def _mean(scores: Mapping[str, float], tasks: Sequence[str]) -> float | None:

@@ -48,14 +48,16 @@ def select(study: Study, trials: Sequence[Trial], sources: Sources) -> Selection
     """
     planned = {trial.id: place for place, trial in enumerate(trials)}
     protocols = {trial.protocol for trial in trials}
-    definitions = {trial.recipe.name: _definition(trial.recipe) for trial in trials}
+    definitions: dict[str, set[str]] = {}  # several where a recipe is planned at several learning rates
+    for trial in trials:
+        definitions.setdefault(trial.recipe.name, set()).add(_definition(trial.recipe))
     of_plan = sorted((r for r in sources.records if r.trial_id in planned), key=lambda r: planned[r.trial_id])
     records = _of_latest_size(of_plan)
     if not records:
         raise BenchError(_nothing_to_report(study, len(sources.records)))
     others = [r for r in sources.records if r.trial_id not in planned and r.trial.protocol in protocols]
-    former = [r for r in others if _definition(r.trial.recipe) != definitions.get(r.trial.recipe.name)]
-    former = [r for r in former if r.trial.recipe.name in definitions]
+    former = [r for r in others if r.trial.recipe.name in definitions]
+    former = [r for r in former if _definition(r.trial.recipe) not in definitions[r.trial.recipe.name]]
     present = {record.trial_id for record in records}
     missing = tuple(trial for trial in trials if trial.id not in present)
     return Selection(

@@ -35,8 +35,8 @@ Integers = npt.NDArray[np.int64]
 
 LEVEL = 0.05  # of every test; intervals are of 95 %
 POWER = 0.8  # with which a detectable effect is found
+MOST_SEEDS = 1000  # that are looked through for a wished effect
 _LEAST_FREEDOM = 2  # of the seeds' noise, below which it is not estimated
-_MOST_SEEDS = 1000  # that are looked through for a wished effect
 _NO_NOISE = 1e-15  # a variance below is the rounding of equal numbers
 
 
@@ -249,20 +249,30 @@ def difference(
 
     ``by_seed``: D_s, one value a common seed. ``items``: d by task, None where the items are not known; the interval
     then leaves out their choice. ``noise``: that of the block. ``noisy``: whether one of the two rows scatters more
-    than the others (`noisier`), so that the pair's own variance takes the place of VS, with S - 1 degrees of freedom.
+    than the others (`noisier`), so that the pair's own variance takes the place of VS, with S - 1 degrees of freedom,
+    unless its differences are equal by chance.
     A single seed borrows VS = 2 MS, with X = max(0, VI - ``within``), ``within`` being the mean of S·VE over the pairs
-    that have seeds. Where the block's noise is not known the interval is of the items alone.
+    that have seeds. Where the block's noise is not known the interval is of the items alone, unless the two rows answer
+    alike at every seed: their difference is 0, without error.
     """
     values = np.asarray(by_seed, dtype=np.float64)
     seeds = len(values)
     if noise is None or not noise.known:
+        if noise is not None and noise.freedom >= _LEAST_FREEDOM and seeds > 1 and _alike(items):
+            return Estimate(0.0, 0.0, float(noise.freedom), seeds, Basis.POOLED, True)
         return _of_models(values, items)
-    if noisy and seeds > 1:
-        of_seeds, freedom, basis = float(np.var(values, ddof=1)) / seeds, float(seeds - 1), Basis.OWN
+    own = float(np.var(values, ddof=1)) if noisy and seeds > 1 else 0.0
+    if own > _NO_NOISE:
+        of_seeds, freedom, basis = own / seeds, float(seeds - 1), Basis.OWN
     else:
         of_seeds, freedom = 2 * noise.mean_square / seeds, float(noise.freedom)
         basis = Basis.POOLED if seeds > 1 else Basis.BORROWED
     return _combined(values, of_seeds, freedom, basis, item_noise(items or ()), within)
+
+
+def _alike(items: Sequence[TaskItems] | None) -> bool:
+    """Whether no item tells the two rows apart."""
+    return bool(items) and not any(values.any() for values, _ in items or ())
 
 
 def alone(
@@ -343,14 +353,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    from statsmodels.stats.multitest import multipletests  # here, since it takes a second to import
-
-    known = [(i, p) for i, p in enumerate(p_values) if p is not None]
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
-    if known:
-        corrected = multipletests([p for _, p in known], method="holm")[1]
-        for (i, _), p in zip(known, corrected, strict=True):
-            adjusted[i] = float(p)
+    least = 0.0  # what the smaller ones came to
+    for rank, (p, i) in enumerate(known):
+        adjusted[i] = least = max(least, min(1.0, (len(known) - rank) * p))
     return adjusted
 
 
@@ -383,7 +390,11 @@ class PairNoise:
 
 def pair_noise(noise: SeedNoise, pairs: Sequence[ItemNoise], seeds: int) -> PairNoise:
     """The noise of a block's pairs: that of its seeds, and what the items of its ``pairs`` at ``seeds`` seeds add."""
-    known = [(pair.variance, pair.within, pair.freedom) for pair in pairs if pair.within is not None]
+    known = [  # but of two rows that answer alike, which have no noise and no degrees of freedom
+        (pair.variance, pair.within, pair.freedom)
+        for pair in pairs
+        if pair.within is not None and pair.freedom < math.inf
+    ]
     if not known:
         return PairNoise(noise.mean_square)
     across, within, freedom = map(float, np.mean(known, axis=0))
@@ -433,27 +444,29 @@ def detectable_effect(noise: PairNoise, *, seeds: int, rows: int, freedom: float
     return float(brentq(lacking, 0.0, 100 * error, xtol=1e-6 * error))
 
 
-def seeds_for(effect: float, noise: PairNoise, *, rows: int) -> int | None:
-    """The fewest seeds a row with which ``effect`` is detectable; None where a thousand are not enough."""
+def seeds_for(effect: float, noise: PairNoise, *, rows: int, further: int = 0) -> int | None:
+    """The fewest seeds a row with which ``effect`` is detectable; None where a thousand are not enough.
+
+    ``further``: degrees of freedom of MS that rows of fewer seeds add.
+    """
 
     def enough(seeds: int) -> bool:
-        return power(effect, noise, seeds=seeds, rows=rows) >= POWER
+        return power(effect, noise, seeds=seeds, rows=rows, freedom=(rows - 1) * (seeds - 1) + further) >= POWER
 
-    if not enough(_MOST_SEEDS):
+    if not enough(MOST_SEEDS):
         return None
-    low, high = 1, _MOST_SEEDS  # not enough, enough: power grows with the seeds
+    low, high = 1, MOST_SEEDS  # not enough, enough: power grows with the seeds
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 
-def item_error(errors: Sequence[float | None]) -> float | None:
-    """Standard error of the mean of independent task scores from theirs; None if one is missing."""
-    known = [error for error in errors if error is not None and not math.isnan(error)]
-    if not known or len(known) < len(errors):
-        return None
-    return math.sqrt(sum(error**2 for error in known)) / len(known)
+def deviation_factors(freedom: int) -> tuple[float, float]:
+    """What a standard deviation on ``freedom`` degrees is multiplied by for the ends of its 95 % interval (by χ²)."""
+    ends = (float(distributions.chi2.ppf(share, freedom)) for share in (1 - LEVEL / 2, LEVEL / 2))
+    low, high = (math.sqrt(freedom / end) for end in ends)
+    return low, high
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
@@ -461,3 +474,95 @@ def smooth(values: Sequence[float], window: int) -> list[float]:
     half, sums = window // 2, np.concatenate([[0.0], np.cumsum(values)])
     edges = ((max(0, i - half), min(len(values), i + half + 1)) for i in range(len(values)))
     return [float((sums[high] - sums[low]) / (high - low)) for low, high in edges]
+
+
+# Rows that share no block
+
+
+class Sample(NamedTuple):
+    """What one side of a comparison scored, of two that share no block: other studies, machines or conditions.
+
+    ``by_seed``: a mean over tasks a seed. ``items``: its scores by task, their lines as in ``by_seed``; None where they
+    are not known. ``fixed``: whether no seed moves it, as an untrained model. A single seed takes its variance from
+    ``borrowed`` (`spread_of_rows`) and its VE from ``within``, the mean of S·VE over the rows that have several.
+    """
+
+    by_seed: Sequence[float]
+    items: Sequence[TaskItems] | None = None
+    fixed: bool = False
+    borrowed: SeedNoise | None = None
+    within: float | None = None
+
+
+def between(ours: Sample, theirs: Sample, *, same_seeds: bool, same_items: Sequence[bool] = ()) -> Estimate:
+    """One side minus another, for rows of no common block, whose noise of seeds cannot be pooled.
+
+    ``same_seeds``: whether line s of one side is of the seed of line s of the other, and is compared with it.
+    ``same_items``: of every task, whether the columns are of the same items. With a and b for the two sides, A and B
+    for their means by seed, and the sums over tasks and clusters of `item_noise`:
+
+        VS = s²(A_s - B_s) / S on S - 1 degrees of freedom with the same seeds, else s²(A)/S_A + s²(B)/S_B on
+             VS² / Σ (s²/S)² / (S - 1) (Welch 1938, Satterthwaite 1946)
+        VI = of a task with the same items that of ā·i - b̄·i, else the sum of those of ā·i and of b̄·i
+        VE = with the same seeds and items that of a[s,i] - b[s,i], else the sum of those of a and of b
+        X, V and their degrees of freedom as in the module's docstring
+
+    With the same seeds and items this is `alone` of the differences. Where the variance of a side's seeds is not known
+    the interval is of the items alone.
+    """
+    a, b = (np.asarray(side.by_seed, dtype=np.float64) for side in (ours, theirs))
+    known = ours.items is not None and theirs.items is not None
+    tasks = list(zip(ours.items or (), theirs.items or (), strict=True)) if known else []
+    if same_seeds and all(same_items):
+        return alone([*(a - b)], [TaskItems(x.values - y.values, x.groups) for x, y in tasks] or None)
+    sides = [side for side in (ours, theirs) if not side.fixed]
+    parts = [_spread(a - b, None)] if same_seeds else [_spread(side.by_seed, side.borrowed) for side in sides]
+    mean, seeds = float(a.mean() - b.mean()), min((len(side.by_seed) for side in sides), default=1)
+    items = _noise_of_two([_task_noise(x, y, same_seeds, same) for (x, y), same in zip(tasks, same_items, strict=True)])
+    of_seeds = [part for part in parts if part is not None]
+    if not parts or len(of_seeds) < len(parts):
+        if items is None:
+            return Estimate(mean, None, None, seeds, Basis.MODELS, False)
+        return Estimate(mean, math.sqrt(items.variance), items.freedom, seeds, Basis.MODELS, True)
+    borrowed = [side.within or 0.0 for side in sides if len(side.by_seed) == 1]
+    excess = max(0.0, items.variance - (items.within or 0.0) - sum(borrowed)) if items else 0.0
+    variance = sum(value for value, _ in of_seeds) + excess
+    terms = [value**2 / freedom for value, freedom in of_seeds] + ([excess**2 / items.freedom] if items else [])
+    basis = Basis.BORROWED if not same_seeds and any(_spread(s.by_seed, None) is None for s in sides) else Basis.OWN
+    return Estimate(mean, math.sqrt(variance), variance**2 / sum(terms), seeds, basis, items is not None)
+
+
+def _spread(by_seed: Sequence[float] | Floats, borrowed: SeedNoise | None) -> tuple[float, float] | None:
+    """s²/S and its degrees of freedom, from the seeds or else from what is borrowed; None without either."""
+    seeds = len(by_seed)
+    if seeds > 1 and (spread := float(np.var(by_seed, ddof=1))) > _NO_NOISE:
+        return spread / seeds, seeds - 1.0
+    if borrowed is not None and borrowed.mean_square > _NO_NOISE:
+        return borrowed.mean_square / seeds, float(borrowed.freedom)
+    return None
+
+
+def _task_noise(ours: TaskItems, theirs: TaskItems, same_seeds: bool, same_items: bool) -> list[ItemNoise | None]:
+    """The noise of a task's items in a difference: one entry where they are the same, else one a side."""
+    alone_each = [item_noise([ours]), item_noise([theirs])]
+    if not same_items:
+        return alone_each
+    if same_seeds:
+        return [item_noise([TaskItems(ours.values - theirs.values, ours.groups)])]
+    means = ours.values.mean(axis=0) - theirs.values.mean(axis=0)
+    together = item_noise([TaskItems(means[np.newaxis], ours.groups)])
+    within = sum((noise.within or 0.0) for noise in alone_each if noise is not None)
+    return [together and replace(together, within=within)]
+
+
+def _noise_of_two(tasks: Sequence[Sequence[ItemNoise | None]]) -> ItemNoise | None:
+    """The parts of `_task_noise` in one, of a mean over the tasks; None where there is none, or one is not known."""
+    parts = [part for task in tasks for part in task if part is not None]
+    if not tasks or len(parts) < sum(map(len, tasks)):
+        return None
+    share = 1 / len(tasks) ** 2
+    variance = share * sum(part.variance for part in parts)
+    squares = sum((share * part.variance) ** 2 / part.freedom for part in parts)
+    return ItemNoise(
+        variance, variance**2 / squares if squares > 0 else math.inf, share * sum(part.within or 0.0 for part in parts)
+    )

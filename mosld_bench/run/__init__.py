@@ -11,6 +11,7 @@ from mosld_bench.run.options import Options
 from mosld_bench.run.plan import Plan, make_plan
 from mosld_bench.run.progress import ProgressDisplay
 from mosld_bench.run.reuse import Missing, missing
+from mosld_bench.run.search import Search, make_search
 
 __all__ = [
     "Executor",
@@ -20,9 +21,11 @@ __all__ = [
     "Plan",
     "ProgressDisplay",
     "RunWatcher",
+    "Search",
     "check",
     "check_items",
     "make_executor",
     "make_plan",
+    "make_search",
     "missing",
 ]

@@ -36,10 +36,12 @@ class RunWatcher(Protocol):
 class Executor(Protocol):
     """Runs trials. To be closed after use, whether or not all outcomes were taken."""
 
-    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher) -> Iterator[Outcome]:
+    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher, *, most: int = 0) -> Iterator[Outcome]:
         """Outcomes of ``planned`` as trials end, each once. Workers, if any, are started and fed before this returns.
 
-        A trial that fails has an outcome as well. Raises ResourceError where devices that were asked for are missing.
+        A list may grow while the outcomes are taken, until the last of them is; then ``most`` says how many trials may
+        wait at a time. A trial that fails has an outcome as well. Raises ResourceError where devices that were asked
+        for are missing.
         """
 
     def close(self) -> None:
@@ -72,7 +74,7 @@ class InlineExecutor:
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
 
-    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher) -> Iterator[Outcome]:
+    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher, *, most: int = 0) -> Iterator[Outcome]:
         """See `Executor.run`; a trial starts when its outcome is asked for."""
         if not planned:
             return
@@ -149,16 +151,24 @@ class _Dispatcher:
 
     def __init__(self, pool: WorkerPool, planned: Sequence[PlannedTrial], watcher: RunWatcher) -> None:
         self._pool, self._watcher = pool, watcher
-        self._waiting = deque(Attempt(member, 1) for member in planned)
+        self._planned, self._begun = planned, 0
+        self._again: deque[Attempt] = deque()  # behind the others
         self._idle = [pool.start() for _ in range(pool.size)]
         self._busy: dict[int, Attempt] = {}
 
     def feed(self) -> None:
         """Give every idle worker a trial, as long as there are any."""
-        while self._waiting and self._idle:
-            worker, attempt = self._idle.pop(), self._waiting.popleft()
+        while self._idle and (attempt := self._next()):
+            worker = self._idle.pop()
             self._busy[worker] = attempt
             self._pool.submit(worker, attempt.planned)
+
+    def _next(self) -> Attempt | None:
+        """The trial that waits longest; None where none does."""
+        if self._begun < len(self._planned):
+            self._begun += 1
+            return Attempt(self._planned[self._begun - 1], 1)
+        return self._again.popleft() if self._again else None
 
     def outcomes(self) -> Iterator[Outcome]:
         """The outcomes as trials end, until none is left."""
@@ -168,6 +178,7 @@ class _Dispatcher:
                 self.feed()  # before the outcome is yielded: the worker trains on while the driver writes
                 if outcome is not None:
                     yield outcome
+                    self.feed()  # with what was planned meanwhile
             self._show_progress()
 
     def _ended(self, worker: int, attempt: Attempt, result: Outcome | WorkerDeath) -> Outcome | None:
@@ -181,7 +192,7 @@ class _Dispatcher:
         self._idle.append(self._replace(worker))
         if attempt.number < TRIES:
             self._watcher.say(f"{trial.id}: its worker died ({result.kind}); trying once more")
-            self._waiting.append(Attempt(attempt.planned, attempt.number + 1))
+            self._again.append(Attempt(attempt.planned, attempt.number + 1))
             return None
         return failed(trial, f"The worker died {TRIES} times: {result.message}", {})
 

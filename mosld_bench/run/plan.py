@@ -94,7 +94,8 @@ class Plan:
             row = {
                 "id": trial.id, "recipe": trial.recipe.name, "setting": trial.setting, "train_on": trial.train_on,
                 "budget": trial.budget, "model": trial.model.name, "seed": trial.seed, "protocol": trial.protocol,
-                "general_items": trial.condition.general, **fit.model_dump(),
+                "general_items": trial.condition.general, "rate": trial.rate,
+                "learning_rate_scale": trial.recipe.learning_rate_scale, **fit.model_dump(),
                 "memory_bytes": price.memory.total if price else None, "gpu_hours": price.hours if price else None,
             }  # fmt: skip
             rows.append(row)

@@ -48,8 +48,10 @@ class ProgressDisplay:
         self.done = self.failed = 0
         self._started = time.monotonic()
         estimates = [estimate for estimate in hours.values() if estimate]
-        mean = fmean(estimates) if estimates else 1.0
-        self._left = {trial: estimate or mean for trial, estimate in hours.items()}  # GPU-hours of what is not done
+        self._mean = fmean(estimates) if estimates else 1.0
+        self._left = {
+            trial: estimate or self._mean for trial, estimate in hours.items()
+        }  # GPU-hours of what is not done
         self._done_hours = self._done_seconds = 0.0  # of the trials that are done: estimated, and measured
         self._workers = 0  # the most that were seen to run side by side
         self._running: dict[str, Running] = {}
@@ -67,6 +69,11 @@ class ProgressDisplay:
     ) -> None:
         if self._live:
             self._live.stop()
+
+    def expect(self, hours: Mapping[str, float]) -> None:
+        """Note that more trials are to come, with the GPU-hours that they are estimated to take."""
+        self.total += len(hours)
+        self._left |= {trial: estimate or self._mean for trial, estimate in hours.items()}
 
     def say(self, line: str) -> None:
         """Print a line above the table."""
@@ -91,7 +98,7 @@ class ProgressDisplay:
         failed = record.status == "failed"
         self.done += 1
         self.failed += failed
-        if not failed:  # a failure tells nothing of the pace
+        if record.status == "finished":  # what ended early tells nothing of the pace
             self._done_hours, self._done_seconds = self._done_hours + hours, self._done_seconds + seconds
         result = _result(record)
         self._last_done.append(Done(record.trial_id, result, seconds))
@@ -130,15 +137,19 @@ def _result(record: Record) -> str:
     if record.status == "failed":
         last = (record.error or "").strip().splitlines()[-1:]
         return f"FAILED: {last[0] if last else 'unknown'}"
-    mean = _in_domain_mean(record)
+    info, mean = record.train_info, in_domain_mean(record)
+    if record.status == "stopped" and info:
+        loss = f"its validation loss {info.judged[-1].loss:.3f} is in the worse half" if info.judged else ""
+        return f"stopped after {info.steps} steps: {info.diverged or loss}"
     absent = [
         f"no {metric.metric.removesuffix(',none')} of {metric.task}" for metric in record.unscored if metric.primary
     ]
-    return "; ".join(["finished" if mean is None else f"in-domain {mean}", *absent])
+    told = f"in-domain {mean[0].text(mean[1])}{mean[0].sign.strip()}" if mean else "finished"
+    return "; ".join([told, *absent])
 
 
-def _in_domain_mean(record: Record) -> str | None:
-    """Mean of the primary metrics over the trial's in-domain tasks as it is printed: 68.5%.
+def in_domain_mean(record: Record) -> tuple[Scale, float] | None:
+    """Mean of the primary metrics over the trial's in-domain tasks, lm-eval's numbers, with their scale.
 
     None where it was scored on none, where one came to no number, and where they are on unlike scales.
     """
@@ -148,4 +159,4 @@ def _in_domain_mean(record: Record) -> str | None:
     if len(scales) != 1 or absent:
         return None
     (scale,) = scales
-    return scale.text(sum(metric.value for metric in metrics) / len(metrics)) + scale.sign.strip()
+    return scale, sum(metric.value for metric in metrics) / len(metrics)

@@ -19,6 +19,7 @@ from mosld_bench.spec.trial import (
     TrainSpec,
     Trial,
 )
+from mosld_bench.spec.tuning import RateSource, Tuning, read_tuning
 from mosld_bench.spec.workspace import Workspace
 
 __all__ = [  # noqa: RUF022 - as they build on each other
@@ -27,6 +28,7 @@ __all__ = [  # noqa: RUF022 - as they build on each other
     "Study", "Selection", "GeneralSweep",
     "ModelSpec", "TrainSpec", "EvaluateSpec", "GeneralData", "Resources", "Setting",
     "Trial", "Condition", "Domain", "Fit", "PlannedTrial",
+    "Tuning", "RateSource", "read_tuning",
     "Coordinates",
     "TaskFiles", "Workspace",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.spec.budget import NATIVE, Budget, Rank
 from mosld_bench.spec.model_folder import content_digest
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.trial import GeneralData, ModelSpec, Setting, Trial, digest
+from mosld_bench.spec.trial import GeneralData, ModelSpec, Rate, Setting, Trial, digest
 
 if TYPE_CHECKING:
     from mosld_bench.spec.study import Study
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 PROTOCOL_VERSION = 2
 
 
-def trials_of(study: Study, recipes: Sequence[Recipe], digests: Mapping[str, str]) -> Iterator[Trial]:
+def trials_of(
+    study: Study, recipes: Sequence[Recipe], digests: Mapping[str, str], rate: Rate = "chosen"
+) -> Iterator[Trial]:
     """The trials of ``recipes`` under the study's settings. ``digests``: that of every task, see `TaskFiles.digest`.
 
-    A recipe of one size comes back at every budget, and one that does not train with every amount of general data:
-    `distinct` drops the repetitions.
+    ``rate``: which of their learning rates the recipes have. A recipe of one size comes back at every budget, and one
+    that does not train at every rate and with every amount of general data: `distinct` drops the repetitions.
     """
-    for spec in study.models:
-        model = spec.model_copy(update={"revision": spec.revision or _weights_digest(spec)})
+    for model in map(identified, study.models):
         shared = _shared(study, model, digests)
         amounts = study.general.amounts() if study.general else [None]
         for general, budget, asked, recipe in product(amounts, study.budgets, study.settings, recipes):
@@ -56,7 +57,18 @@ def trials_of(study: Study, recipes: Sequence[Recipe], digests: Mapping[str, str
                         evaluate=study.evaluate,
                         general=mixed_in,
                         protocol=protocol,
+                        rate=rate if trains else "chosen",
                     )
+
+
+def identified(spec: ModelSpec) -> ModelSpec:
+    """The model with what tells it apart from others of its name, see `ModelSpec.revision`."""
+    return spec.model_copy(update={"revision": spec.revision or _weights_digest(spec)})
+
+
+def protocol_of(study: Study, model: ModelSpec, digests: Mapping[str, str]) -> str:
+    """`Trial.protocol` of the study's trials of a model that is `identified`, without general data."""
+    return digest(_shared(study, model, digests))
 
 
 def distinct(trials: Iterable[Trial]) -> list[Trial]:

@@ -1,4 +1,4 @@
-"""Which trials a study asks for: recipes by settings by budgets by seeds, and how much general data."""
+"""Which trials a study asks for: recipes by settings by budgets by seeds by rates, and how much general data."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import Field, field_validator
 
 from mosld_bench.errors import BudgetError
 from mosld_bench.spec.budget import NATIVE, Budget
-from mosld_bench.spec.trial import GeneralData
+from mosld_bench.spec.trial import GeneralData, Rate
 from mosld_bench.spec.yaml_file import Strict
 
 
 class Selection(Strict):
-    """Recipes by settings by budgets by seeds: every combination is asked for. A single value may stand for a list."""
+    """Recipes by settings by budgets by seeds by rates: every combination. A single value may stand for a list."""
 
     recipes: tuple[str, ...] = Field(("all",), description="names of recipes, or all for those of the group main")
     settings: tuple[Literal["mixture", "single"], ...] = Field(
@@ -27,7 +27,11 @@ class Selection(Strict):
         description="0 to 4294967295: the sign of a seed would change some draws and not others",
     )
 
-    @field_validator("recipes", "settings", "seeds", "budgets", mode="before")
+    rates: tuple[Rate, ...] = Field(
+        ("chosen",), min_length=1, description="of the learning rates that the study's search has found"
+    )
+
+    @field_validator("recipes", "settings", "seeds", "budgets", "rates", mode="before")
     @classmethod
     def _accept_single_value(cls, value: Any) -> Any:
         return as_list(value)
@@ -41,7 +45,7 @@ class Selection(Strict):
         except BudgetError as error:
             raise ValueError(str(error)) from None
 
-    @field_validator("settings", "seeds", "budgets")
+    @field_validator("settings", "seeds", "budgets", "rates")
     @classmethod
     def _refuse_repetitions(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         return without_repetitions(value)
@@ -61,14 +65,15 @@ class GeneralSweep(Strict):
 def narrowed(parts: Any, asked: Mapping[str, Any]) -> Any:
     """The ``parts`` of a study.yaml as the options ``asked`` leave them; None where ``asked`` gives parts itself.
 
-    Seeds, settings and budgets that are asked for take the place of a part's own. Of the recipes a part keeps those
-    that are asked for, and is left out where it has none of them; recipes that are in no part make one of their own.
+    Seeds, settings, budgets and rates that are asked for take the place of a part's own. Of the recipes a part keeps
+    those that are asked for, and is left out where it has none of them; recipes that are in no part make one of their
+    own.
     """
     if "parts" in asked:
         return None
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         return parts  # for the schema to refuse
-    taken = {key: asked[key] for key in ("settings", "budgets", "seeds") if key in asked}
+    taken = {key: asked[key] for key in ("settings", "budgets", "seeds", "rates") if key in asked}
     parts = [{key: taken.get(key, value) for key, value in part.items()} for part in parts]
     names = as_list(asked.get("recipes", "all"))
     if not isinstance(names, list) or "all" in names:

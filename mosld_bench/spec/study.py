@@ -11,16 +11,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mosld_bench.errors import BadFileError, DataError, UnknownNameError
+from mosld_bench.errors import BadFileError, BenchError, DataError, UnknownNameError
 from mosld_bench.spec.expand import distinct, trials_of
 from mosld_bench.spec.model_folder import located
 from mosld_bench.spec.names import problem_of_study, problem_of_task
 from mosld_bench.spec.recipe import Recipe, load_recipes, select
+from mosld_bench.spec.search import check_fits, check_recipe
 from mosld_bench.spec.selection import GeneralSweep, Selection, as_list, narrowed, without_repetitions
 from mosld_bench.spec.task_files import TaskFiles
-from mosld_bench.spec.trial import EvaluateSpec, ModelSpec, Resources, TrainSpec, Trial
+from mosld_bench.spec.trial import EvaluateSpec, ModelSpec, Rate, Resources, TrainSpec, Trial
+from mosld_bench.spec.tuning import RateSource, Tuning, read_tuning
 from mosld_bench.spec.workspace import Workspace
-from mosld_bench.spec.yaml_file import layered, parse, read_including
+from mosld_bench.spec.yaml_file import layered, parse, read_including, read_yaml
 
 #: Key -> the key that goes out of an included file, or of the file itself, where the first is given on top of it.
 _REPLACES = {
@@ -48,8 +50,11 @@ class Study(Selection):
         0.01, gt=0, lt=1, description="how far a recipe's size may be from its budget, as a share of the budget"
     )
     train: TrainSpec | None = Field(None, description="none for a study that only counts parameters")
+    tuning: Tuning | None = Field(
+        None, description="file of a search for learning rates, whose factors take the place of the recipes' own"
+    )
     learning_rate_scales: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        {}, description="recipe -> factor on train.learning_rate, in place of the recipe's: tuned for this model"
+        {}, description="recipe -> factor on train.learning_rate written by hand, in place of a found one and its own"
     )
     evaluate: EvaluateSpec = EvaluateSpec()
     resources: Resources = Resources()
@@ -112,6 +117,15 @@ class Study(Selection):
             raise ValueError("give train and in_domain, or neither where parameters are only counted")
         return self
 
+    @model_validator(mode="after")
+    def _require_what_is_held_out(self) -> Study:
+        if self.evaluate.split == "validation" and (self.out_of_domain or not self.holds_out):
+            raise ValueError(
+                "evaluate.split: validation scores what is held out of the in-domain tasks; it takes no out_of_domain, "
+                "and a train.validation_fraction and train.validation_items above 0"
+            )
+        return self
+
     @classmethod
     def load(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> Study:
         """Read a study.yaml, with ``overrides`` (dotted key -> value) on top; its folder gives the study its name.
@@ -120,6 +134,9 @@ class Study(Selection):
         includes it take the place of the parts. A model that is named by a path gets the folder there, see
         `model_folder.located`.
 
+        A file of ``tuning`` is looked for from the folder on of the file that names it, and one that is given on top
+        from the working directory on.
+
         Raises BadFileError with every problem of the file, each with its key, and ModelError for a path without a
         model.
         """
@@ -127,8 +144,13 @@ class Study(Selection):
         changes = {tuple(key.split(".")): value for key, value in (overrides or {}).items()}
         parts = narrowed(content.get("parts"), overrides or {})
         content = layered(content, changes, _REPLACES) | ({"parts": parts} if parts else {})
+        if isinstance(content.get("tuning"), str):
+            folder = Path() if "tuning" in (overrides or {}) else _folder_of("tuning", path)
+            content["tuning"] = read_tuning(folder / content["tuning"]).model_dump()
         where = f"{path}, with {', '.join(overrides)} given by options," if overrides else path
         study = parse(cls, where, {"name": path.resolve().parent.name, **content})
+        if study.tuning:
+            study.tuning.check(where)
         models = tuple(map(located, study.models))
         names = [model.name for model in models]
         if len(set(names)) != len(names):
@@ -141,6 +163,11 @@ class Study(Selection):
     def trains(self) -> bool:
         """Whether its trials train and score; a study that does not counts parameters, and reads no weights."""
         return self.train is not None
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether items are held out of training, and looked at: for a validation loss, and for a search."""
+        return self.train is not None and self.train.validation_fraction > 0 and self.train.validation_items != 0
 
     @property
     def model_names(self) -> str:
@@ -157,15 +184,24 @@ class Study(Selection):
 
         Raises UnknownNameError for a recipe, DataError for a task without a training split in a training role.
         """
-        recipes = self._recipes(workspace.methods)
+        recipes = load_recipes(workspace.methods)
         parts = [(part, select(recipes, part.recipes)) for part in self.products()]
         if self.reference not in {*recipes, Study.model_fields["reference"].default}:
             raise UnknownNameError("recipe", self.reference, recipes, "It is named as the study's reference.")
+        for name in self.learning_rate_scales:
+            if name not in recipes:
+                raise UnknownNameError("recipe", name, recipes, "It is named in the study's learning_rate_scales.")
         first = parts[0][1]
         if self.trains and self.frozen_base and "base" in recipes and recipes["base"] not in first:
             first.insert(0, recipes["base"])
         digests = self._task_digests(TaskFiles.scan((workspace.tasks, *include_paths)))
-        return distinct(trial for part, chosen in parts for trial in trials_of(part, chosen, digests))
+        check_fits(self, digests)
+        return distinct(
+            trial
+            for part, chosen in parts
+            for rate in part.rates
+            for trial in trials_of(part, [self.at_rate(recipe, rate) for recipe in chosen], digests, rate)
+        )
 
     def products(self) -> list[Study]:
         """The parts as studies without parts, each one product; the study itself where it has no parts."""
@@ -176,14 +212,31 @@ class Study(Selection):
         """Every trial of ``recipes``, each once, given the digest of every task. Parts are not looked at."""
         return distinct(trials_of(self, recipes, digests))
 
-    def _recipes(self, folder: Path) -> dict[str, Recipe]:
-        """The recipes of a folder, with this study's learning rates."""
-        recipes = load_recipes(folder)
-        for name, scale in self.learning_rate_scales.items():
-            if name not in recipes:
-                raise UnknownNameError("recipe", name, recipes, "It is named in the study's learning_rate_scales.")
-            recipes[name] = recipes[name].model_copy(update={"learning_rate_scale": scale})
-        return recipes
+    def rate_source(self, recipe: str) -> RateSource:
+        """Who says at which learning rate the recipe of that name trains; what is written by hand comes first."""
+        if recipe in self.learning_rate_scales:
+            return RateSource.HAND
+        return RateSource.SEARCH if self.tuning and recipe in self.tuning.recipes else RateSource.RECIPE
+
+    def at_rate(self, recipe: Recipe, rate: Rate = "chosen") -> Recipe:
+        """The recipe at its learning rate in this study. Raises BenchError for one that the study does not have.
+
+        It has no runner-up of a recipe whose factor is no search's; one that is not trained needs none.
+        """
+        source = self.rate_source(recipe.name)
+        scale: float | None = recipe.learning_rate_scale
+        if source is RateSource.HAND:
+            scale = self.learning_rate_scales[recipe.name]
+        elif source is RateSource.SEARCH and self.tuning:
+            check_recipe(self.tuning, recipe)
+            scale = self.tuning.recipes[recipe.name].factor(rate)
+        if scale is None or (rate != "chosen" and source is not RateSource.SEARCH and recipe.method != "base"):
+            reason = "the search found no second factor" if scale is None else f"its factor is {source.label}"
+            raise BenchError(
+                f"rates: runner_up asks for the next best learning rate of {recipe.name!r}, but {reason}. `mosld-bench "
+                f"tune` finds it; or name recipes that have one in a part of the study with these rates."
+            )
+        return recipe.model_copy(update={"learning_rate_scale": scale})
 
     def _task_digests(self, files: TaskFiles) -> dict[str, str]:
         """Task -> digest of all that defines it. Raises DataError for a task that cannot play its part."""
@@ -194,3 +247,9 @@ class Study(Selection):
             if task not in self.out_of_domain:
                 files.check_trainable(task)
         return {task: files.digest(task) for task in self.tasks}
+
+
+def _folder_of(key: str, path: Path) -> Path:
+    """The folder of the file that gives a study the value of ``key``: the one at ``path``, or the one it includes."""
+    own = read_yaml(path)
+    return path.parent if key in own or "include" not in own else (path.parent / own["include"]).parent

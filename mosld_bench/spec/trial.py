@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from mosld_bench.spec.budget import Budget
 from mosld_bench.spec.names import path_part
@@ -16,6 +16,12 @@ from mosld_bench.spec.yaml_file import Strict
 
 #: How often a trial takes the validation loss at most, the end included.
 VALIDATIONS = 5
+
+#: Validations at which a search may stop a training, twice as late each time: after 1, 2 and 4 fifths of the steps.
+RUNGS = (1, 2, 4)
+
+#: Which of a recipe's learning rates a trial trains at, where a search has found them: the best, or the next best one.
+Rate = Literal["chosen", "runner_up"]
 
 #: mixture: trained on all in-domain tasks together; single: on one of them; frozen: not trained, scored; counted:
 #: neither trained nor scored, only its parameters are counted.
@@ -90,7 +96,9 @@ class TrainSpec(Strict):
         False, description="whether the backward pass computes layers again instead of keeping what they made"
     )
     validation_fraction: float = Field(0.1, ge=0, lt=1, description="of every training split, never trained on")
-    validation_items: int = Field(200, ge=0, description="most items a task that the validation loss is taken over")
+    validation_items: int | None = Field(
+        200, ge=0, description="most items a task that the validation loss is taken over; none for all held-out ones"
+    )
     split_seed: int = Field(0, description="draws the held-out items and every fixed sample of training items")
 
     @model_validator(mode="after")
@@ -100,11 +108,35 @@ class TrainSpec(Strict):
         return self
 
 
-class EvaluateSpec(Strict):
+class _Grown(Strict):
+    """Something to which fields were added, which old files lack: those are written where they are not at a default."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = content(self)
+        default = {name: type(self).model_fields[name].default for name in self.later}
+        return {key: value for key, value in fields.items() if key not in default or value != default[key]}
+
+
+class EvaluateSpec(_Grown):
     """How every trial is scored."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"split"})
 
     limit: int | None = Field(None, gt=0, description="items a task: a sample fixed by sample_seed; none for all")
     sample_seed: int = Field(0, description="draws the items where there is a limit")
+    split: Literal["test", "validation"] = Field(
+        "test",
+        description="validation: the in-domain tasks are scored on the items of the validation loss, no test item",
+    )
+
+    @model_validator(mode="after")
+    def _require_whole_validation(self) -> EvaluateSpec:
+        if self.split == "validation" and self.limit is not None:
+            raise ValueError("limit is of test items; of the split validation train.validation_items says how many")
+        return self
 
 
 class Resources(Strict):
@@ -140,9 +172,14 @@ class Condition(NamedTuple):
     #: Items of general data that are mixed in.
     general: int = 0
 
+    #: Which of its learning rates every recipe trains at.
+    rate: Rate = "chosen"
 
-class Trial(Strict):
+
+class Trial(_Grown):
     """One recipe in one setting at one budget with one seed: all that changes its numbers, as plain data."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"rate"})
 
     study: str = Field(description="the study that the record lies under; part of no identity")
     recipe: Recipe
@@ -165,6 +202,15 @@ class Trial(Strict):
     evaluate: EvaluateSpec
     general: GeneralData | None = Field(None, description="items mixed into the training items and never scored")
     protocol: str = Field(description="digest of what all trials of a model share; only equals are compared")
+    rate: Rate = Field(
+        "chosen", description="which learning rate of the study's search it trains at, the best or the next best one"
+    )
+    rivals: tuple[tuple[float, ...], ...] | None = Field(
+        None,
+        exclude=True,
+        description="of a trial of a search, by rung, the validation losses that it is held against (`spec.search`); "
+        "part of no identity",
+    )
 
     @property
     def id(self) -> str:
@@ -183,7 +229,8 @@ class Trial(Strict):
     @property
     def condition(self) -> Condition:
         """The block of a table that its row stands in."""
-        return Condition(self.setting, self.budget, self.model.name, self.general.items if self.general else 0)
+        general = self.general.items if self.general else 0
+        return Condition(self.setting, self.budget, self.model.name, general, self.rate)
 
     @property
     def scored_on(self) -> tuple[str, ...]:

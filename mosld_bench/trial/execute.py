@@ -85,22 +85,26 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
             train_info = _train(adapted, method, items, trial=trial, spec=spec, fit=fit,
                                 pad=base.pad, watch=watch)  # fmt: skip
             base.check(name, "training")
-        _cast(adapted, spec.dtype)
-        steps = train_info.steps if train_info else 0
-        watch(Progress(trial.id, "scoring", steps, steps))
-        trim(config.device)
-        evaluation = _score(adapted.model, base.tokenizer, trial, session)
+        stopped, evaluation = train_info is not None and train_info.stopped, None
+        if not stopped:  # what a search has given up is scored on nothing
+            _cast(adapted, spec.dtype)
+            steps = train_info.steps if train_info else 0
+            watch(Progress(trial.id, "scoring", steps, steps))
+            trim(config.device)
+            evaluation = _score(adapted.model, base.tokenizer, trial, session)
     record = Record(
         trial=trial,
         trial_id=trial.id,
-        status="finished",
+        status="stopped" if stopped else "finished",
         size=fit,
         train_info=train_info,
-        eval_info=evaluation.info,
-        metrics=tuple(evaluation.metrics),
+        eval_info=evaluation.info if evaluation else None,
+        metrics=tuple(evaluation.metrics) if evaluation else (),
         peak_memory_bytes=memory.peak,
         meta_info=stopwatch.meta_info(config) | code | _loading(trial, session, loading_seconds),
     )
+    if evaluation is None:
+        return Outcome(record)
     return Outcome(record, evaluation.items, _saved(adapted.model) if config.save_adapter and trial.train_on else None)
 
 
@@ -165,6 +169,7 @@ def _train(
         seed=trial.seed,
         pad=pad,
         optimizer=trial.recipe.optimizer,
+        rivals=trial.rivals,
         progress=lambda step, steps, loss: watch(Progress(trial.id, "training", step, steps, loss)),
     )
     if checkpointed:
@@ -181,11 +186,11 @@ def _cast(adapted: AttachedModel, dtype: str) -> None:
 
 
 def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session) -> Evaluation:
-    """Score the model on the trial's tasks."""
+    """Score the model on the trial's tasks: on their test items, or on those of the validation loss."""
     from mosld_bench.trial.packed_lm import PackedLM
     from mosld_bench.trial.scoring import evaluate
 
-    resources = session.config.resources
+    resources, validation = session.config.resources, trial.evaluate.split == "validation"
     lm = PackedLM(
         model,
         tokenizer,
@@ -195,7 +200,7 @@ def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session) -> 
     )
     return evaluate(
         lm,
-        {task: session.tasks.get(task) for task in trial.scored_on},
+        {task: session.scored(task, trial.train if validation else None) for task in trial.scored_on},
         {task: Domain.IN if task in trial.in_domain else Domain.OUT for task in trial.scored_on},
         limit=trial.evaluate.limit,
         sample_seed=trial.evaluate.sample_seed,

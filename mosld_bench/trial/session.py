@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from mosld_bench.compat.lm_eval import scored_on
 from mosld_bench.errors import BenchError, DataError
 from mosld_bench.inputs.encoding import Request, pad_token
-from mosld_bench.inputs.items import Encoded, draw, encode, passages, split
+from mosld_bench.inputs.items import Encoded, divided, encode, held_out, passages, training_docs
 from mosld_bench.methods import registry
 from mosld_bench.records.provenance import code_state
 from mosld_bench.spec.trial import GeneralData, ModelSpec, Resources, TrainSpec
@@ -114,6 +115,7 @@ class Session:
         )
         self._models: dict[str, LoadedModel] = {}
         self._examples: dict[_ItemsKey, TrainingItems] = {}
+        self._held_out: dict[tuple[str, TrainSpec], Any] = {}
         self._general: dict[_ItemsKey, list[Encoded]] = {}
         self._requests: dict[str, dict[tuple[str, str], Request]] = {}
 
@@ -190,15 +192,37 @@ class Session:
     def _split(self, name: str, spec: TrainSpec, tokenizer: Any, length: int) -> TrainingItems:
         task = self.tasks.get(name)
         items = encode(task, tokenizer, spec, spec.task_items, length)
-        groups = passages(task, draw(task, spec.task_items, spec.split_seed))
-        indices = split(len(items), name, fraction=spec.validation_fraction, seed=spec.split_seed, groups=groups)
+        indices = divided(task, spec.task_items, fraction=spec.validation_fraction, seed=spec.split_seed)
         if not indices.train:
             raise DataError(
                 f"Of the {len(items)} training items of the task {name!r} all are held out for validation "
                 f"(train.validation_fraction {spec.validation_fraction:g}"
-                f"{', items of one passage together' if groups else ''}). Lower it, or give more items."
+                f"{', items of one passage together' if passages(task, [0]) else ''}). Lower it, or give more items."
             )
         return TrainingItems([items[i] for i in indices.train], [items[i] for i in indices.validation])
+
+    def scored(self, name: str, validation: TrainSpec | None = None) -> Any:
+        """The lm-eval task as it is scored: on its test items, or on those that ``validation`` holds out of training.
+
+        Raises DataError where it holds out none.
+        """
+        if validation is None:
+            return self.tasks.get(name)
+        if (name, validation) not in self._held_out:
+            self._held_out[name, validation] = self._on_held_out(self.tasks.get(name), validation)
+        return self._held_out[name, validation]
+
+    def _on_held_out(self, task: Any, spec: TrainSpec) -> Any:
+        indices = held_out(
+            task, spec.task_items, fraction=spec.validation_fraction, seed=spec.split_seed, most=spec.validation_items
+        )
+        if not indices:
+            raise DataError(
+                f"No training item of the task {task.config.task!r} is held out (train.validation_fraction "
+                f"{spec.validation_fraction:g}), so that there is none to score it on. Raise it, or leave the task out."
+            )
+        docs = training_docs(task)
+        return scored_on(task, [docs[index] for index in indices])
 
     def general(self, data: GeneralData, spec: TrainSpec, tokenizer: Any, length: int | None = None) -> list[Encoded]:
         """The items of general data that a trial mixes in; a smaller amount is a part of a larger one."""

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from mosld_bench.errors import UnknownNameError
 from mosld_bench.inputs.items import Encoded
 from mosld_bench.methods.base import Method
-from mosld_bench.records.record import Point, TrainInfo
+from mosld_bench.records.record import Judgement, Point, TrainInfo
 from mosld_bench.spec.recipe import OPTIMIZERS
-from mosld_bench.spec.trial import VALIDATIONS, TrainSpec
+from mosld_bench.spec.search import goes_on
+from mosld_bench.spec.trial import RUNGS, VALIDATIONS, TrainSpec
 from mosld_bench.trial.batching import cut
 from mosld_bench.trial.logits import logits_at, padded
 
@@ -43,16 +44,19 @@ def train(
     seed: int,
     pad: int,
     optimizer: str = "adamw",
+    rivals: Sequence[Sequence[float]] | None = None,
     progress: StepWatcher = lambda step, steps, loss: None,
 ) -> TrainInfo:
     """Train ``model`` in place on ``examples``, with the validation loss taken over ``validation``.
 
     ``learning_rate`` is the peak, the recipe's scale applied; ``seed`` fixes the order of the examples; ``pad`` is the
     token id that fills a batch. ``optimizer``: ``adamw``, or ``adafactor``, whose steps are ``learning_rate`` times the
-    spread of each matrix and whose state is a row and a column of it. ``progress`` is called at every point of the
-    curve.
+    spread of each matrix and whose state is a row and a column of it. ``rivals``: of a run of a search, by rung, the
+    validation losses that it must keep up with (`spec.search`); it ends early where it does not, or where a loss is no
+    number. ``progress`` is called at every point of the curve.
 
-    Raises FloatingPointError where a loss is no number, and UnknownNameError for another optimizer.
+    Raises FloatingPointError where a loss is no number in what is no search, and UnknownNameError for another
+    optimizer.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     steps = spec.steps or math.ceil((spec.epochs or 0) * len(examples) / spec.batch_size)
@@ -60,6 +64,7 @@ def train(
     order = batch_order(len(examples), spec.batch_size, seed)
     held_out = _HeldOut(validation, spec, steps)
     log = _Log(steps, learning_rate, progress)
+    judge, diverged = _Judge(rivals), None
 
     model.train()
     for step in range(1, steps + 1):
@@ -68,12 +73,20 @@ def train(
             group["lr"] = learning_rate * schedule(step, steps, spec)
         result = optimizer_step(model, method, batch, spec=spec, optimizer=stepper, pad=pad, step=step, steps=steps)
         validation_loss = held_out.loss(model, pad) if held_out.due(step) else None
-        log.add(step, batch, result, validation_loss=validation_loss, learning_rate=stepper.param_groups[0]["lr"])
+        try:
+            log.add(step, batch, result, validation_loss=validation_loss, learning_rate=stepper.param_groups[0]["lr"])
+        except FloatingPointError as error:
+            if rivals is None:
+                raise
+            diverged = str(error)
+            break
+        if validation_loss is not None and step < steps and not judge.goes_on(step, validation_loss):
+            break
     seconds = log.elapsed() - held_out.seconds
     items = Counter(example.task for example in examples)
     return TrainInfo(
-        steps=steps,
-        examples=steps * spec.batch_size,
+        steps=step,
+        examples=step * spec.batch_size,
         exposures={task: log.seen[task] / items[task] for task in items},
         train_items=dict(items),
         cut_items=dict(Counter(example.task for example in examples if example.cut)),
@@ -83,8 +96,10 @@ def train(
         seconds=seconds,
         tokens_per_second=log.tokens / seconds,
         learning_rate=learning_rate,
-        final_validation_loss=log.curve[-1].validation_loss,
+        final_validation_loss=log.curve[-1].validation_loss if step == steps and not diverged else None,
         curve=tuple(log.curve),
+        judged=tuple(judge.judged),
+        diverged=diverged,
     )
 
 
@@ -222,6 +237,24 @@ class _HeldOut:
         model.train()
         self.seconds += time.perf_counter() - started
         return total / sum(example.answer for micro in self.pieces for example in micro)
+
+
+class _Judge:
+    """Decides at every rung whether a run goes on; one without ``rivals`` always does."""
+
+    def __init__(self, rivals: Sequence[Sequence[float]] | None) -> None:
+        self._rivals = dict(zip(RUNGS, rivals or (), strict=False))
+        self._validations = 0
+        self.judged: list[Judgement] = []
+
+    def goes_on(self, step: int, loss: float) -> bool:
+        """Whether it does after another validation, with this ``loss``; noted where it is held against others."""
+        self._validations += 1
+        rivals = self._rivals.get(self._validations, ())
+        decision = goes_on(loss, rivals)
+        if rivals:
+            self.judged.append(Judgement(step=step, loss=loss, rivals=tuple(rivals), goes_on=decision))
+        return decision
 
 
 class _Log:

@@ -15,17 +15,24 @@ from mosld_bench.cli.options import StudyOptions, expanded
 from tests.cli.conftest import Command
 
 STUDY = ["methods", "budget", "seeds", "settings", "tasks", "out-of-domain", "model", "limit", "steps", "name", "set"]
+RUN = [
+    "gpus", "gpus-per-trial", "cpus", "cpus-per-trial", "ray-address", "executor", "data-root", "model-root",
+    "include-path", "plugin", "overwrite",
+]  # fmt: skip
 OPTIONS = {
-    "run": [
-        *STUDY, "gpus", "gpus-per-trial", "cpus", "cpus-per-trial", "ray-address", "executor", "data-root",
-        "model-root", "include-path", "plugin", "save-adapters", "overwrite", "to", "dry-run", "root",
+    "run": [*STUDY, *RUN, "save-adapters", "to", "dry-run", "root"],
+    "plan": [
+        *STUDY, "model-root", "include-path", "plugin", "gpus", "gpu-memory", "tune", "factors", "mde", "json", "root",
     ],
-    "plan": [*STUDY, "model-root", "include-path", "plugin", "gpus", "gpu-memory", "json", "root"],
+    "tune": [*STUDY, *RUN, "factors", "dry-run", "root"],
     "profile": [
         "methods", "budget", "model", "set", "random-weights", "dtype", "device", "prompt-tokens", "new-tokens",
         "batch", "streams", "rounds", "json", "model-root", "include-path", "plugin", "root",
     ],
     "report": [*STUDY, "to", "include-path", "root"],
+    "compare": [
+        "study", "budget", "setting", "metric", "task", "margin", "items", "json", "include-path", "root",
+    ],
     "fetch": ["model", "to", "include-path", "root"],
     "methods ls": ["plugin", "root"],
     "methods show": ["root"],
@@ -48,8 +55,8 @@ def test_help_lists_the_commands(command: Command) -> None:
     listed = [
         re.findall(r"^│ ([a-z]+) ", command(*words, "--help").out, re.M) for words in ([], ["methods"], ["tasks"])
     ]
-    assert listed[0] == ["run", "plan", "profile", "report", "fetch", "methods", "tasks"]
-    assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[5:]
+    assert listed[0] == ["run", "plan", "tune", "profile", "report", "compare", "fetch", "methods", "tasks"]
+    assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[7:]
 
 
 def parsed(*words: str) -> StudyOptions:
@@ -92,6 +99,12 @@ CHANGES: list[tuple[list[str], dict[str, Any]]] = [
 @pytest.mark.parametrize(("words", "changed"), CHANGES)
 def test_an_option_changes_its_key_and_no_other(words: list[str], changed: dict[str, Any]) -> None:
     assert parsed(*words).overrides() == changed
+
+
+@pytest.mark.parametrize("words", [words for words, _ in CHANGES])
+def test_options_as_words_are_the_same_options(words: list[str]) -> None:
+    options = parsed(*words)
+    assert parsed(*options.words()) == options
 
 
 def test_every_option_of_a_study_is_tried() -> None:
@@ -137,6 +150,11 @@ WRONG = {
     "plan --model ./gone": "There is no model folder ./gone.",
     "run --ray-address nowhere --methods lora": "--ray-address takes HOST:PORT",
     "report --methods mosldd": "no recipe named 'mosldd'. Did you mean 'mosld'",
+    "plan --mde 0": "--mde takes points, above 0 and at most 100, such as 0.5; given: '0'.",
+    "plan --mde -1": "--mde takes points, above 0 and at most 100, such as 0.5; given: '-1'.",
+    "plan --mde 200": "--mde takes points, above 0 and at most 100, such as 0.5; given: '200'.",
+    "plan --mde half": "--mde takes points, above 0 and at most 100, such as 0.5; given: 'half'.",
+    "plan --mde nan": "--mde takes points, above 0 and at most 100, such as 0.5; given: 'nan'.",
     "plan paperr": "no study named 'paperr'. Did you mean 'paper'",
     "plan --plugin nope_nope": "The plug-in 'nope_nope' cannot be imported",
     "plan --root nowhere": "--root",

@@ -50,6 +50,18 @@ def test_templates_are_compiled_once() -> None:
         assert (after.misses - before.misses, after.hits - before.hits) == (1, 1)
 
 
+def test_a_copy_of_a_task_scores_other_documents(task: Any) -> None:
+    with assumed("lm-eval", "a task's eval_docs are its test_docs() where has_test_docs(), also of a shallow copy"):
+        docs = [task.training_docs()[index] for index in (4, 1)]
+        other = compat.scored_on(task, docs)
+        assert other.eval_docs == docs
+        assert [doc for _, doc in other.doc_iterator(samples=[0, 1])] == docs
+        assert len(task.eval_docs) == 6
+        other.build_all_requests(rank=0, world_size=1)
+        assert [request.doc for request in other.instances][::3] == docs
+        assert not hasattr(task, "_instances"), "the requests are those of the copy"
+
+
 def test_the_definition_of_a_task_with_its_includes(manager: Any, folder: Path) -> None:
     with assumed("lm-eval", "TaskManager.task_index[name].yaml_path is a task's file, which load_yaml reads whole"):
         assert {"copy", "more"} <= set(manager.all_subtasks)

@@ -109,6 +109,17 @@ def test_items_of_a_task_can_be_capped() -> None:
     assert got == pytest.approx(-(-10 * 180 // 64) * 64 * (100 + 256) / 2)  # a tenth of each 100 is held out
 
 
+def test_a_run_of_a_search_scores_all_that_is_held_out_and_no_test_item() -> None:
+    plain = trial("lora", validation_items=None)
+    spec, split = plain.train, EvaluateSpec(split="validation")
+    got = price(plain.model_copy(update={"evaluate": split, "out_of_domain": ()}), *fitted("lora", SEVEN), SIZES)
+    assert spec is not None
+    assert got.score_tokens == pytest.approx(1.25 * (1_000 * 100 + 500 * 300))  # a tenth of 10,000 and of 5,000 items
+    assert got.validation_tokens == VALIDATIONS * (1_000 * 100 + 500 * 256)
+    few = trial("lora", validation_items=50).model_copy(update={"evaluate": split, "out_of_domain": ()})
+    assert price(few, *fitted("lora", SEVEN), SIZES).score_tokens == 1.25 * 50 * (100 + 300)
+
+
 def test_flops_by_hand() -> None:
     """Full fine-tuning is 6 N a token, and 8 N with checkpointing; an adapter 4 N and 2 for each of its own."""
     full, kept = Hours.of(priced("full", gradient_checkpointing=False)), Hours.of(priced("full"))

@@ -13,6 +13,7 @@ import pytest
 from mosld_bench.errors import DataError
 from mosld_bench.inputs.audit import Checked, Problem, Use, Vocabulary, audit, refuse, uses_of, whole
 from mosld_bench.inputs.audit_cache import AuditCache
+from mosld_bench.inputs.items import held_out
 from mosld_bench.inputs.rendering import training_example
 from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.spec.recipe import Recipe
@@ -256,6 +257,29 @@ def test_the_uses_of_trials() -> None:
     assert uses["c", "scored"].items == 5
     frozen = uses_of(make_trials(study, recipes[:1]))
     assert {use.role for use in frozen} == {"scored", "shown"}
+
+
+def test_of_a_search_held_out_items_are_looked_at_as_scored_ones_and_no_test_item_is(tmp_path: Path) -> None:
+    """A training item that is scored has its options looked at, which training does not read."""
+    study = make_study(
+        in_domain=("asked",), out_of_domain=(), evaluate=EvaluateSpec(split="validation"), frozen_base=False,
+        train=TrainSpec(steps=1, validation_fraction=0.2, validation_items=None),
+    )  # fmt: skip
+    (trial, *_) = make_trials(study, [Recipe(name="full", title="Full", method="full")])
+    uses = uses_of([trial])
+    assert [use.role for use in uses] == ["trained", "held_out", "shown"]
+    splits = {"train": rows("train"), "test": rows("test")}
+    for row in splits["test"][1:]:
+        row["answer"] = 9
+    loader = define(tmp_path, CHOICE, splits)
+    clean = {checked.role: checked for checked in audit(loader, uses)}
+    assert not any(checked.refused for checked in clean.values()), "but of the test items"
+    assert (clean["trained"].items, clean["held_out"].items) == (30, 6)
+    assert clean["held_out"].split == "train (held out)"
+    held = held_out(loader.get("asked"), None, fraction=0.2, seed=0)
+    splits["train"][held[3]]["options"] = ["ann 0", "ann 0", "eve 0"]
+    found = {checked.role: checked for checked in audit(define(tmp_path, CHOICE, splits), uses)}
+    assert [problem.items for problem in found["held_out"].notes] == [(f"item {held[3]} (id train{held[3]})",)]
 
 
 def test_what_was_found_is_kept_until_something_changes(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from mosld_bench.errors import BadFileError, BenchError
 from mosld_bench.records import store as store_module
 from mosld_bench.records.frame import load
 from mosld_bench.records.overlap import Overlap, Overlaps
-from mosld_bench.records.record import Outcome, Record
+from mosld_bench.records.record import Judgement, Outcome, Record
 from mosld_bench.records.store import Store, replace_file
 from mosld_bench.spec.trial import Fit, PlannedTrial, Trial
 from tests.conftest import REPOSITORY
@@ -60,6 +60,20 @@ def test_a_finished_trial_leaves_its_record_its_items_and_its_adapter(tmp_path: 
     # A new record takes the place of all of it; what it does not bring and nobody asked for again goes.
     store.write(Outcome(record, items([1.0, 1.0])))
     assert names_in(folder) == ["items.parquet", "record.json"]
+
+
+def test_a_stopped_trial_has_a_record_and_no_items(tmp_path: Path) -> None:
+    """Nothing is left of a record before it that had some."""
+    record, store = finished(), Store(tmp_path)
+    assert store.record(TRIAL) is None
+    store.write(Outcome(record, items([0.0, 1.0])))
+    assert store.record(TRIAL) == record
+    assert record.train_info is not None
+    info = record.train_info.model_copy(update={"judged": (Judgement(step=4, loss=2.0, rivals=(1.0,), goes_on=False),)})
+    stopped = record.model_copy(update={"status": "stopped", "metrics": (), "train_info": info})
+    folder = store.write(Outcome(stopped))
+    assert names_in(folder) == ["record.json"]
+    assert store.record(TRIAL) == stopped
 
 
 def test_the_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,6 +270,7 @@ def test_the_frame_has_a_row_a_metric_and_one_for_a_trial_without(tmp_path: Path
     ]
     assert set(rows["role"]) == {"in_domain", "out_of_domain"}
     assert rows["trainable_parameters"].nunique() == 1
+    assert set(zip(rows["split"], rows["rate"], rows["learning_rate_scale"], strict=True)) == {("test", "chosen", 1.0)}
     (row,) = frame[frame["setting"] == "counted"].to_dict("records")
     assert pd.isna(row["task"])
     assert pd.isna(row["train_seconds"])

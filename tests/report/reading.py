@@ -15,6 +15,7 @@ from mosld_bench.report.analysis import Analysis, analyse
 from mosld_bench.report.compose import compose
 from mosld_bench.report.document import Document, Section
 from mosld_bench.report.figures import draw_all
+from mosld_bench.report.sections.results import further_results, results
 from mosld_bench.report.table import Table
 from mosld_bench.spec.budget import Budget
 from mosld_bench.spec.study import Study
@@ -65,6 +66,12 @@ def tables_of(section: Section | None) -> dict[str, Table]:
     """Name -> table of a section."""
     assert section is not None
     return {block.name: block for block in section.blocks if isinstance(block, Table)}
+
+
+def tables_of_results(analysis: Analysis) -> dict[str, Table]:
+    """Name -> table of the results, those in the appendix too."""
+    further = further_results(analysis)
+    return tables_of(results(analysis)) | (tables_of(further) if further else {})
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

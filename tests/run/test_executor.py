@@ -114,6 +114,22 @@ def test_a_worker_has_its_next_trial_before_the_outcome_of_the_last_is_yielded()
         assert [member.trial.id for member in pool.running.values()] == IDS[number + 1 : number + 2]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_list_may_grow_until_its_last_outcome_is_taken(size: int) -> None:
+    """As a search goes on: what is next follows from the outcomes before. Workers are kept for it."""
+    pool, planned, seen = Pool(["finished"] * 4, size=size), PLANNED[:2], []
+    for outcome in dispatch(planned, pool, Watcher()):
+        seen.append(outcome.record.trial_id)
+        if len(seen) == 2:
+            planned += PLANNED[2:]
+    assert seen == IDS
+    assert pool.started == size
+    pool, planned = Pool(["finished"] * 4, size=size), PLANNED[:1]
+    for number, _ in enumerate(dispatch(planned, pool, Watcher()), start=1):
+        planned += PLANNED[number : number + 1]
+    assert [trial for _, trial in pool.submitted] == IDS
+
+
 def test_more_workers_than_trials_stay_idle() -> None:
     pool = Pool(["finished"] * 4, size=9)
     assert len(outcomes_of(pool)) == len(pool.submitted) == 4

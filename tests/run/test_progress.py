@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from mosld_bench.records.record import Record, Unscored
+from mosld_bench.records.record import Judgement, Record, Unscored
 from mosld_bench.run import ProgressDisplay, progress
 from mosld_bench.spec.trial import Domain, Trial
 from mosld_bench.trial.execute import failed
@@ -55,6 +55,32 @@ def test_time_left_goes_by_what_trials_are_estimated_to_take(monkeypatch: pytest
     clock.now = 9000.0
     assert display.time_left() == "0:00:00"  # the long one is late
     assert f"[3/4] {UNPRICED.id}  FAILED: Oops: early" in output.getvalue()
+
+
+def test_trials_that_are_planned_later_are_waited_for_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, output = Clock(monkeypatch), io.StringIO()
+    display = ProgressDisplay({FIRST.id: 1.0}, Console(file=output, width=200))
+    display.show(Progress(FIRST.id, "training"))
+    clock.now = 1000.0
+    display.finish(record_of(FIRST, 1000))
+    assert display.time_left() == "0:00:00"
+    display.expect({SECOND.id: 2.0, UNPRICED.id: 0.0})  # without an estimate as much as the first ones on average
+    assert display.time_left() == "0:50:00"
+    display.finish(record_of(SECOND, 2000))
+    assert f"[2/3] {SECOND.id}" in output.getvalue()
+
+
+def test_what_a_search_has_stopped_is_told_with_its_reason() -> None:
+    record = make_record(FIRST, STUDY)
+    assert record.train_info is not None
+    lost = Judgement(step=40, loss=1.23456, rivals=(1.0, 1.1, 1.2), goes_on=False)
+    info = record.train_info.model_copy(update={"steps": 40, "judged": (lost,)})
+    stopped = record.model_copy(update={"status": "stopped", "metrics": (), "train_info": info})
+    told = "stopped after 40 steps: its validation loss 1.235 is in the worse half"
+    assert progress._result(stopped) == told
+    info = info.model_copy(update={"judged": (), "diverged": "The loss became nan at step 40 of 200."})
+    diverged = progress._result(stopped.model_copy(update={"train_info": info}))
+    assert diverged == "stopped after 40 steps: The loss became nan at step 40 of 200."
 
 
 def test_without_a_terminal_every_phase_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

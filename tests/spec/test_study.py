@@ -169,7 +169,7 @@ def test_a_study_over_ranks_models_and_amounts_of_general_data(tiny: Path) -> No
     )
     trials = study.plan(workspace)
     assert len({trial.id for trial in trials}) == len(trials)
-    conditions = [(trial.recipe.name, trial.condition) for trial in trials if trial.model.name == "a/one"]
+    conditions = [(trial.recipe.name, trial.condition[:4]) for trial in trials if trial.model.name == "a/one"]
     # A recipe without a rank is run once as it is, not once a rank; the frozen base takes no general data.
     assert conditions == [
         ("base", ("frozen", "native", "a/one", 0)),

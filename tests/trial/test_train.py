@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -21,7 +21,7 @@ from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method
 from mosld_bench.methods.live import checkpoint_layers
 from mosld_bench.records.record import TrainInfo
-from mosld_bench.spec.trial import VALIDATIONS, TrainSpec
+from mosld_bench.spec.trial import RUNGS, VALIDATIONS, TrainSpec
 from mosld_bench.trial.packed_scoring import score_plain
 from mosld_bench.trial.train import (
     answer_loss,
@@ -57,7 +57,9 @@ class Trained(NamedTuple):
         return [point.loss for point in self.info.curve]
 
 
-def trained(micro_tokens: int, recipe: str = "lora", **spec: Any) -> Trained:
+def trained(
+    micro_tokens: int, recipe: str = "lora", *, rivals: Sequence[Sequence[float]] | None = None, **spec: Any
+) -> Trained:
     """A model of two layers trained on :func:`encoded` items; ``spec``: fields of TrainSpec that differ."""
     params: dict[str, Any] = {
         "lora": {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]},
@@ -77,6 +79,7 @@ def trained(micro_tokens: int, recipe: str = "lora", **spec: Any) -> Trained:
         learning_rate=1e-2,
         seed=3,
         pad=0,
+        rivals=rivals,
     )
     return Trained(model, info)
 
@@ -144,6 +147,71 @@ def test_cuts_keep_every_example_and_the_token_budget(lengths: list[int], tokens
 def test_long_examples_do_not_pad_short_ones() -> None:
     batch = [Encoded("t", [1] * length, 1) for length in (300, 20, 22, 21, 290)]
     assert [[len(e.ids) for e in piece] for piece in micro_batches(batch, 1000)] == [[300, 290], [22, 21, 20]]
+
+
+HOPELESS, EASY = (0.1, 0.2, 0.3), (90.0, 91.0, 92.0)  # losses that no run here is below, and that every run is below
+
+
+def validation_losses(info: TrainInfo) -> list[float]:
+    return [point.validation_loss for point in info.curve if point.validation_loss is not None]
+
+
+@pytest.mark.parametrize(
+    ("rivals", "steps", "judged"),
+    [
+        ((EASY, EASY, EASY), 10, [True, True, True]),
+        ((HOPELESS, EASY, EASY), 2, [False]),
+        ((EASY, HOPELESS, EASY), 4, [True, False]),
+        ((EASY, EASY, HOPELESS), 8, [True, True, False]),
+        ((HOPELESS[:2], (), EASY), 10, [True, True]),  # two stop nobody, and none is no decision
+        ((), 10, []),
+    ],
+)
+def test_a_run_of_a_search_ends_at_the_rung_where_it_is_in_the_worse_half(
+    rivals: tuple[tuple[float, ...], ...], steps: int, judged: list[bool]
+) -> None:
+    """Ten steps, five validations, rungs after the first, second and fourth. Up to its end it is the same training."""
+    whole, info = trained(10_000, steps=10).info, trained(10_000, steps=10, rivals=rivals).info
+    assert (info.steps, info.examples, info.stopped) == (steps, 8 * steps, steps < 10)
+    assert [point.loss for point in info.curve] == [point.loss for point in whole.curve][: len(info.curve)]
+    losses = validation_losses(whole)
+    assert validation_losses(info) == losses[: steps // 2]
+    assert info.final_validation_loss == (losses[-1] if steps == 10 else None)
+    assert [judgement.goes_on for judgement in info.judged] == judged
+    held = [(rung, others) for rung, others in zip(RUNGS, rivals, strict=False) if others][: len(judged)]
+    for (rung, others), judgement in zip(held, info.judged, strict=True):
+        assert (judgement.step, judgement.loss, judgement.rivals) == (2 * rung, losses[rung - 1], others)
+    assert (whole.judged, whole.stopped) == ((), False)
+
+
+def test_the_last_validation_stops_nobody() -> None:
+    """Of four steps the fourth rung is the end."""
+    info = trained(10_000, steps=4, rivals=(EASY, EASY, HOPELESS)).info
+    assert (info.steps, info.stopped, len(info.judged)) == (4, False, 2)
+    assert info.final_validation_loss is not None
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_run_of_a_search_that_diverges_ends_and_says_when(step: int) -> None:
+    method = registry.get("full")
+    model = method.attach(build(config(layers=1)), {})
+    head, calls = model.get_parameter("lm_head.weight"), [0]
+
+    def break_at(gradient: torch.Tensor) -> torch.Tensor:
+        calls[0] += 1
+        return gradient * (float("nan") if calls[0] == step else 1.0)
+
+    head.register_hook(break_at)  # type: ignore[no-untyped-call]
+    options = TrainSpec(steps=10, gradient_clip=None)
+    info = train(
+        model, method, examples=encoded(), validation=encoded(6, seed=1), spec=options, learning_rate=1e-2, seed=0,
+        pad=0, rivals=(),
+    )  # fmt: skip
+    assert info.stopped
+    assert info.steps == 2
+    assert "loss became nan at step 2 of 10" in (info.diverged or "")
+    assert info.final_validation_loss is None
+    assert validation_losses(info) == []
 
 
 def test_schedules() -> None:

@@ -24,6 +24,7 @@ import yaml
 from mosld_bench import __version__
 from mosld_bench.cli.app import app
 from mosld_bench.spec.recipe import Recipe
+from mosld_bench.spec.selection import Selection
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import EvaluateSpec, Resources, TrainSpec
@@ -258,9 +259,9 @@ def test_the_keys_of_a_study_are_all_told() -> None:
     assert sorted(_names(page, "key")) == sorted({*Study.model_fields, "include", "model"})
     assert sorted(_names(page, "key of `train`")) == sorted(TrainSpec.model_fields)
     table = _table(page, "key")
-    assert set(_spans(table["evaluate",])) == set(EvaluateSpec.model_fields)
+    assert set(_spans(table["evaluate",])) == {*EvaluateSpec.model_fields, "test", "validation"}
     assert set(_spans(table["resources",])) == set(Resources.model_fields)
-    assert set(_spans(table["parts",])) == {"recipes", "settings", "budgets", "seeds"}
+    assert set(_spans(table["parts",])) == set(Selection.model_fields)
 
 
 def test_the_study_of_the_page_is_planned(tmp_path: Path) -> None:

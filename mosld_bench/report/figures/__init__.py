@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mosld_bench.report.analysis import Analysis
-from mosld_bench.report.figures import difference, relative_time, settings, size, sweep, tasks, training
+from mosld_bench.report.figures import difference, learning_rates, relative_time, settings, size, sweep, tasks, training
 from mosld_bench.report.figures.panels import not_drawn
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import report_style
@@ -29,13 +29,13 @@ FIGURES: dict[str, Callable[[Analysis], Plot | str | None]] = {
 
 
 def draw_all(analysis: Analysis) -> list[Plot | str]:
-    """The figures that the study asks for, in its order, and that of its profile; or the sentences in their place.
+    """The figures that the study asks for, in its order, or the sentences in their place; and those of what is there.
 
-    A study that trains nothing has the profile's alone.
+    That is its search and its profile; a study that trains nothing has the latter alone.
     """
     with report_style():
         asked = [FIGURES[name](analysis) for name in analysis.study.figures] if analysis.study.trains else []
-        drawn = [*asked, relative_time.draw(analysis)]
+        drawn = [*asked, learning_rates.draw(analysis), relative_time.draw(analysis)]
     return [_with_what_is_not_drawn(analysis, figure) for figure in drawn if figure is not None]
 
 

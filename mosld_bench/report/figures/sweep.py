@@ -71,11 +71,14 @@ class _Stop(NamedTuple):
 
 
 def _curves(analysis: Analysis, sweep: Sweep) -> list[list[_Stop]]:
-    """The rows with an in-domain mean, those that differ in the swept value alone together, by value."""
+    """The rows with an in-domain mean, those that differ in the swept value alone together, by value.
+
+    At the chosen learning rates: the others would be a second curve of every recipe.
+    """
     curves: dict[str, list[_Stop]] = {}
     for row in analysis.trained:
         value = sweep.value(row)
-        if value is not None and row.score is not None:
+        if value is not None and row.score is not None and row.condition.rate == "chosen":
             params = {key: param for key, param in row.recipe.params.items() if key not in sweep.params}
             recipe = {**row.recipe.identity, "name": "", "params": params}
             condition = row.condition._replace(**sweep.condition)

@@ -20,13 +20,17 @@ from mosld_bench.report.sections.profile import profile_section
 from mosld_bench.report.sections.protocol import protocol
 from mosld_bench.report.sections.provenance import provenance
 from mosld_bench.report.sections.reproduction import reproduction
-from mosld_bench.report.sections.results import results
+from mosld_bench.report.sections.results import further_results, method_of_tests, results
+from mosld_bench.report.sections.tuning import tuning_section
 
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     results,
+    tuning_section,
     reproduction,
     cost,
     profile_section,
+    further_results,
+    method_of_tests,
     methods,
     deviations,
     protocol,

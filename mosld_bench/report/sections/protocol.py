@@ -246,7 +246,7 @@ def _equal(analysis: Analysis) -> list[_Point]:
 
 def _unequal(analysis: Analysis) -> list[_Point]:
     """What differs between rows beside the method: learning rates, sizes, adapted modules."""
-    recipes = [row.recipe for row in analysis.trained]
+    recipes = [recipe for recipe in analysis.recipes if recipe.method != "base"]
     scaled = dict.fromkeys(
         f"{recipe.title} (× {recipe.learning_rate_scale:g})" for recipe in recipes if recipe.learning_rate_scale != 1
     )

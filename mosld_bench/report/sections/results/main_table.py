@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -12,28 +12,29 @@ from mosld_bench.format import listed
 from mosld_bench.records.scale import SHARE, Scale
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.labels import MISSING, block_label, count, percent, row_title
-from mosld_bench.report.rows import Row
+from mosld_bench.report.rows import Row, RowKey
+from mosld_bench.report.sections.results.marks import TIED, Standing, marks_in, standings, verdict_legend
+from mosld_bench.report.sections.results.pages import in_pages
 from mosld_bench.report.table import Cell, Column, Line, Table, score_cell
 from mosld_bench.spec.trial import Condition, Domain
 
-_APART = "among the rows with the most seeds; blocks of equal size and of equal rank are ranked apart."
-_TIED = " †: not separated from that row by a paired test over seeds (Holm-adjusted p ≥ 0.05)."
 _MOST_TASKS = 10  # that one table has beside the means
 _TASKS_A_TABLE = 12  # where they go to tables of their own
 _MOST_NAMED = 4  # trials that a note names
-_LONGEST = 34  # rows that fit the largest float of the report
 
 
 class MainScore(NamedTuple):
     """One column of a row: the mean of a domain or, where that has none, a task; its scale; the score over seeds.
 
-    ``mean`` and ``sd``, the standard deviation, are None where there is none.
+    ``mean`` and ``sd``, the standard deviation, are None where there is none. ``mark``: what tests say of it
+    (`Standing.mark`).
     """
 
     title: str
     scale: Scale
     mean: float | None
     sd: float | None
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,54 @@ class MainRow:
 
 def main_rows(analysis: Analysis) -> list[MainRow]:
     """The rows of the report in their order."""
+    stands = _all_standings(analysis)
     return [
         MainRow(
             recipe=row.recipe.name,
-            setting=row.setting,
+            setting=row.setting if row.condition.rate == "chosen" else f"{row.setting}, runner-up rate",
             budget=row.budget,
             trainable=row.trainable,
             seeds=row.n,
             scores=tuple(
-                MainScore(_terminal_title(analysis, of), analysis.scale(of), *row.mean_sd(of))
+                MainScore(
+                    _terminal_title(analysis, of),
+                    analysis.scale(of),
+                    *row.mean_sd(of),
+                    _standing(stands, row, of).mark,
+                )
                 for of in analysis.compared()
             ),
         )
         for row in analysis.rows
     ]
+
+
+def main_notes(analysis: Analysis) -> list[str]:
+    """What is to be said of the rows for a terminal: the marks, and `scoring_notes`."""
+    marks = "".join(score.mark for row in main_rows(analysis) for score in row.scores)
+    legend = f"{_tied_legend(marks)}{verdict_legend(analysis, marks)}".strip()
+    return [*filter(None, [legend]), *scoring_notes(analysis)]
+
+
+#: Of every row on every domain with a mean, or on its tasks where it has none (`_column`); others say nothing.
+_Standings = Mapping[tuple[RowKey, str], Standing]
+
+
+def _all_standings(analysis: Analysis) -> _Standings:
+    found: dict[tuple[RowKey, str], Standing] = {}
+    for condition, _ in analysis.blocks():
+        for of in analysis.compared():
+            found |= {(key, _column(of)): standing for key, standing in standings(analysis, condition, of).items()}
+    return found
+
+
+def _standing(stands: _Standings, row: Row, of: Domain | str) -> Standing:
+    return stands.get((row.key, _column(of)), Standing())
+
+
+def _column(of: Domain | str) -> str:
+    """The column of the CSV that has the mean of a domain, or the score on a task."""
+    return f"{of}_mean" if isinstance(of, Domain) else of
 
 
 def _terminal_title(analysis: Analysis, of: Domain | str) -> str:
@@ -76,44 +111,51 @@ def _terminal_title(analysis: Analysis, of: Domain | str) -> str:
     return "\n".join(lines)
 
 
-def _unit(analysis: Analysis) -> str:
-    """' (%)' where all scores are shares; else which are something else, and which way is better."""
+def _unit(analysis: Analysis, tasks: Sequence[str]) -> str:
+    """' (%)' where all scores are shares; else which of ``tasks`` are something else, and which way is better."""
     if analysis.shares:
         return " (%)"
     texts: dict[str, list[str]] = {}
-    for task in analysis.task_names:
+    for task in tasks:
         scale = analysis.scale(task)
         if analysis.scales.of(task) is not None:
             what = analysis.metric_name(task) if scale != SHARE else "a share in per cent"
             texts.setdefault(f"{what}{'' if scale.higher_is_better else ', lower is better'}", []).append(task)
-    return f" ({'; '.join(f'{listed([analysis.title(t) for t in of])}: {text}' for text, of in texts.items())})"
+    told = [f"{listed([analysis.title(task) for task in of])}: {text}" for text, of in texts.items()]
+    return f" ({'; '.join(told)})" if told else ""
 
 
-def _caption(analysis: Analysis) -> str:
-    """What the main table shows, and what is bold in it."""
-    unlike = [domain for domain in analysis.domains if analysis.unlike(domain)]
-    means = "" if unlike == analysis.domains else "of the mean" if unlike else "of the two means"
-    spread = f"; {means} also one sample standard deviation over seeds" if means else ""
-    text = f"{_unit(analysis)}, mean over seeds{spread}. n: seeds."
-    if not analysis.unlike(Domain.IN):
-        return f"{text} Bold: {analysis.scale(Domain.IN).best_word} in-domain mean of its block, {_APART}"
-    tasks = "" if len(analysis.task_names) <= _MOST_TASKS else ", in the tables by task"
-    return f"{text} Bold{tasks}: best of its block on an in-domain task, {_APART}"
+def _caption(analysis: Analysis, tasks: Sequence[str], lines: Sequence[Line], *, by_task: bool = False) -> str:
+    """What the table of these lines shows, and what bold and the marks in it mean; ``tasks``: those it is about."""
+    cells = [cell for line in lines for cell in line.cells]
+    text = f"{analysis.measure.capitalize()}{' by task' if by_task else ''}{_unit(analysis, tasks)}, mean over seeds"
+    text += "" if by_task else " (n)"
+    if any(cell.sd for cell in cells):
+        text += (
+            "; ± one standard deviation over seeds, part of which moves all rows alike and cancels in their differences"
+        )
+    if any(cell.bold for cell in cells):
+        text += ". Bold: the best of its block, told apart from all its other rows"
+    marks = marks_in(lines)
+    return f"{text}.{_tied_legend(marks)}{verdict_legend(analysis, marks)}"
+
+
+def _tied_legend(marks: str) -> str:
+    return f" {TIED}: not told apart from the best of its block, corrected for all pairs." if TIED in marks else ""
 
 
 def main_tables(analysis: Analysis) -> list[Table]:
     """The table of results; where the tasks are more than ten, their scores go to tables of their own."""
-    names, frame = analysis.task_names, _frame(analysis)
-    tied = any(analysis.tied(condition) for condition, _ in analysis.blocks())
-    caption = f"{analysis.measure.capitalize()}{_caption(analysis)}{_TIED if tied else ''}"
+    names, stands = analysis.task_names, _all_standings(analysis)
+    frame = _frame(analysis, stands)
     if len(names) <= _MOST_TASKS:
-        return _Layout(analysis, names, means=True).tables("main", caption, frame)
-    tables = _Layout(analysis, (), means=True).tables("main", caption, frame)
+        return _Layout(analysis, stands, names, means=True).tables("main", frame)
+    tables = _Layout(analysis, stands, (), means=True).tables("main", frame)
     keys = ["recipe", "setting", "budget", *condition_numbers(analysis, analysis.rows[0].condition)]
-    caption = f"{analysis.measure.capitalize()} by task{_unit(analysis)}, mean over seeds."
     for i, start in enumerate(range(0, len(names), _TASKS_A_TABLE), start=1):
         part = names[start : start + _TASKS_A_TABLE]
-        tables += _Layout(analysis, part, means=False).tables(f"tasks-{i}", caption, frame[[*keys, *part]])
+        told = [name for task in part for name in _standing_columns(task) if name in frame]
+        tables += _Layout(analysis, stands, part, means=False).tables(f"tasks-{i}", frame[[*keys, *part, *told]])
     return tables
 
 
@@ -122,20 +164,18 @@ class _Layout:
     """What the columns of a table are: the scores of ``tasks``; with ``means``, the size and the two means too."""
 
     analysis: Analysis
+    standings: _Standings
     tasks: Sequence[str]
     means: bool
 
-    def tables(self, name: str, caption: str, frame: pd.DataFrame) -> list[Table]:
+    def tables(self, name: str, frame: pd.DataFrame) -> list[Table]:
         """One table, or several of whole blocks where it would be longer than a page."""
-        pages, columns = self._pages(), self._columns()
-        first = Table(name, caption, columns, tuple(pages[0]), frame, wide=len(columns) > 5)
-        tables = [first]
-        for i, page in enumerate(pages[1:], start=1):
-            caption = "Continued from the table before."
-            tables.append(replace(first, name=f"{name}-continued-{i}", caption=caption, rows=tuple(page), frame=None))
-        if self.means:
-            tables[-1] = replace(tables[-1], notes=_notes(self.analysis))
-        return tables
+        blocks, columns = self._blocks(), self._columns()
+        averaged = [task for domain in self.analysis.averaged() for task in self.analysis.tasks_in(domain)]
+        lines = [line for of_block in blocks for line in of_block]
+        caption = _caption(self.analysis, self.tasks or averaged, lines, by_task=not self.means)
+        notes = _notes(self.analysis) if self.means else ()
+        return in_pages(Table(name, caption, columns, (), frame, notes, wide=len(columns) > 5), blocks)
 
     def _averaged(self, domain: Domain) -> bool:
         """Whether the domain has a column for its mean."""
@@ -153,15 +193,12 @@ class _Layout:
             columns += [Column("Mean", group=domain.label)] if self._averaged(domain) else []
         return tuple(columns)
 
-    def _pages(self) -> list[list[Line]]:
+    def _blocks(self) -> list[list[Line]]:
         """Chance, the untrained models, and every block under its heading."""
-        pages = [[self._chance(), *map(self._line, self.analysis.frozen)]]
+        blocks = [[self._chance(), *map(self._line, self.analysis.frozen)]]
         for condition, rows in self.analysis.blocks():
-            lines = [Line.heading(block_label(condition), ruled=True), *self._block(condition, rows)]
-            if len(pages[-1]) + len(lines) > _LONGEST:
-                pages.append([])
-            pages[-1] += lines
-        return pages
+            blocks.append([Line.heading(block_label(condition), ruled=True), *map(self._line, rows)])
+        return blocks
 
     def _chance(self) -> Line:
         cells = [Cell("Chance"), *([Cell(""), Cell("")] if self.means else [])]
@@ -171,39 +208,28 @@ class _Layout:
                 cells.append(Cell(percent(self.analysis.chance(self.analysis.tasks_in(domain)))))
         return Line(tuple(cells))
 
-    def _block(self, condition: Condition, rows: Sequence[Row]) -> list[Line]:
-        """The rows of a block; of the means, the best is bold and those that are tied with it are marked."""
-        if self.analysis.unlike(Domain.IN):
-            tasks = set(self._tasks_in(Domain.IN))
-            leading = [task for task in tasks if self.analysis.leads(condition, task)]
-            best_on = {task: {best.key} for task in leading if (best := self.analysis.best(condition, task))}
-            return [self._line(row, best_on={t for t in tasks if row.key in best_on.get(t, ())}) for row in rows]
-        if not self.means:
-            return [self._line(row) for row in rows]
-        best = self.analysis.best(condition)
-        tied = {row.key for row in self.analysis.tied(condition)}
-        return [
-            self._line(row, best=best is not None and row.key == best.key, mark="†" if row.key in tied else "")
-            for row in rows
-        ]
-
-    def _line(self, row: Row, *, best: bool = False, mark: str = "", best_on: Collection[str] = ()) -> Line:
-        cells = [Cell(row_title(row.recipe.title, row.condition), bold=best)]
+    def _line(self, row: Row) -> Line:
+        """A row; its name is bold where it leads in-domain."""
+        leads = self.means and _standing(self.standings, row, Domain.IN).leads
+        cells = [Cell(row_title(row.recipe.title, row.condition), bold=leads)]
         if self.means:
             cells += [Cell(str(row.n)), Cell(count(row.trainable))]
         for domain in self.analysis.domains:
-            cells += [
-                score_cell(self.analysis.scale(task), row.mean_sd(task)[0], bold=task in best_on)
-                for task in self._tasks_in(domain)
-            ]
+            cells += [self._score(row, task, None) for task in self._tasks_in(domain)]
             if self._averaged(domain):
-                inside, scale = domain is Domain.IN, self.analysis.scale(domain)
-                cells.append(score_cell(scale, *row.mean_sd(domain), bold=best and inside, mark=mark if inside else ""))
+                cells.append(self._score(row, domain, row.mean_sd(domain)[1]))
         return Line(tuple(cells))
+
+    def _score(self, row: Row, of: Domain | str, sd: float | None) -> Cell:
+        standing = _standing(self.standings, row, of)
+        scale = self.analysis.scale(of)
+        return score_cell(scale, row.mean_sd(of)[0], sd, bold=standing.leads, mark=standing.mark)
 
 
 def _notes(analysis: Analysis) -> tuple[str, ...]:
     notes = []
+    if analysis.study.evaluate.split == "validation":
+        notes.append("Scored on items that are held out of training, and on no test item.")
     if limit := analysis.study.evaluate.limit:
         notes.append(f"Scored on a fixed sample of at most {limit:,} test items a task.")
     if analysis.missing:
@@ -219,9 +245,15 @@ def _notes(analysis: Analysis) -> tuple[str, ...]:
             "Single task: each in-domain score is that of the model trained on this task alone; "
             "out-of-domain scores are averaged over these models."
         )
-    if any(row.n == 1 for row in analysis.trained):
-        notes.append("A row with n = 1 has no standard deviation and cannot be tested.")
+    if any(row.n == 1 and row.ranked and _noise_known(analysis, row) for row in analysis.trained):
+        notes.append("A row with n = 1 is tested with the seed noise of the rows of its block that have more.")
     return (*notes, *scoring_notes(analysis))
+
+
+def _noise_known(analysis: Analysis, row: Row) -> bool:
+    """Whether the seeds of the row's block tell what it is compared with noise of."""
+    pool = analysis.pool(row.condition)
+    return any(analysis.evidence.seed_noise(pool, of) for of in analysis.compared())
 
 
 def scoring_notes(analysis: Analysis) -> list[str]:
@@ -265,12 +297,19 @@ def ties(analysis: Analysis, least_share: float = 0.0) -> Iterator[str]:
 
 
 def condition_numbers(analysis: Analysis, condition: Condition) -> dict[str, Any]:
-    """The columns of a CSV that tell blocks apart where a study has several models or amounts of general data."""
+    """The columns of a CSV that tell blocks apart, where there are several models, amounts of general data or rates."""
     model = {"model": condition.model} if len(analysis.study.models) > 1 else {}
-    return model | ({"general_items": condition.general} if analysis.study.general else {})
+    general = {"general_items": condition.general} if analysis.study.general else {}
+    several = any(row.condition.rate != "chosen" for row in analysis.rows)
+    return model | general | ({"rate": condition.rate} if several else {})
 
 
-def _frame(analysis: Analysis) -> pd.DataFrame:
+def _standing_columns(of: Domain | str) -> tuple[str, str]:
+    """The columns of the CSV that have what marks say: beside the reference, and beside the best of the block."""
+    return f"{_column(of)}_verdict", f"{_column(of)}_tied"
+
+
+def _frame(analysis: Analysis, stands: _Standings) -> pd.DataFrame:
     """The whole table as numbers, every task in a column of its own."""
     numbers = []
     for row in analysis.rows:
@@ -279,7 +318,11 @@ def _frame(analysis: Analysis) -> pd.DataFrame:
         for domain in Domain:
             line[f"{domain}_mean"], line[f"{domain}_sd"] = row.mean_sd(domain)
         line["seeds"] = row.n
-        numbers.append(line | {task: row.mean_sd(task)[0] for task in analysis.task_names})
+        line |= {task: row.mean_sd(task)[0] for task in analysis.task_names}
+        for of in dict.fromkeys([*Domain, *analysis.compared()]):
+            standing = _standing(stands, row, of)
+            line |= zip(_standing_columns(of), (standing.verdict or None, standing.tied), strict=True)
+        numbers.append(line)
     means = [f"{domain}_{part}" for domain in Domain for part in ("mean", "sd")]
     types = dict.fromkeys([*means, *analysis.task_names], "float64")
     return pd.DataFrame(numbers).astype({**types, "trainable_parameters": "Int64", "seeds": "Int64"})

@@ -6,73 +6,115 @@ from collections.abc import Sequence
 
 from mosld_bench.format import listed
 from mosld_bench.records.scale import Scale
-from mosld_bench.report import stats
-from mosld_bench.report.analysis import Analysis
+from mosld_bench.report.analysis import Analysis, Verdict
 from mosld_bench.report.document import Run, Section, bullets, paragraph, section
-from mosld_bench.report.labels import block_label
+from mosld_bench.report.labels import block_label, margin_label
 from mosld_bench.report.rows import Row
-from mosld_bench.report.sections.results.differences import differences_table
+from mosld_bench.report.sections.results.differences import (
+    base_tables,
+    differences_tables,
+    settings_tables,
+    task_tables,
+)
 from mosld_bench.report.sections.results.main_table import main_tables
-from mosld_bench.report.sections.results.other_metrics import other_metrics_table
-from mosld_bench.spec.trial import Domain
+from mosld_bench.report.sections.results.method import TITLE as METHOD
+from mosld_bench.report.sections.results.other_metrics import other_metrics_tables
+from mosld_bench.report.table import Table
+from mosld_bench.spec.trial import Condition, Domain
 
 RISE = 0.05  # of the validation loss above its lowest: more than it moves by from one validation to the next
 
 
 def results(analysis: Analysis) -> Section | None:
-    """The main table, how to read it, and the differences to the study's reference; None without training."""
+    """The tables of scores and of differences, and how to read them; None without training."""
     if not analysis.study.trains:
         return None
-    differences = differences_table(analysis)
+    differences = [*differences_tables(analysis), *([] if _has_means(analysis) else task_tables(analysis))]
     length = _length_of_training(analysis)
     return section(
         "Results",
         paragraph(
-            Run("main", "ref"),
-            " gives every row",
-            ", and " if differences else "",
-            Run("differences" if differences else "", "ref"),
-            f" the differences to {analysis.reference}." if differences else ".",
+            Run("main", "ref"), " gives every row", *_has(differences, f" the differences to {analysis.reference}"), "."
         ),
         bullets(_block_sentences(analysis)),
         *main_tables(analysis),
-        differences
-        or paragraph(
+        *differences,
+        None
+        if differences
+        else paragraph(
             f"No block holds {analysis.reference} beside another row with a common seed, so no differences are given."
         ),
         paragraph(Run("What the tests cover. ", "bold"), _coverage(analysis)),
         paragraph(Run("Length of training. ", "bold"), length) if length else None,
-        other_metrics_table(analysis),
     )
 
 
+def further_results(analysis: Analysis) -> Section | None:
+    """Differences by task, to the untrained model and between settings, and other metrics; None without any."""
+    if not analysis.study.trains:
+        return None
+    tables = {
+        f"the differences to {analysis.reference} by task": task_tables(analysis) if _has_means(analysis) else [],
+        "the gains on the untrained model": base_tables(analysis),
+        "the mixture minus single tasks": settings_tables(analysis),
+        "other metrics": other_metrics_tables(analysis),
+    }
+    told = [part for subject, of_subject in tables.items() for part in _has(of_subject, f" has {subject}")]
+    if not told:
+        return None
+    blocks = [table for of_subject in tables.values() for table in of_subject]
+    return section("Further results", paragraph(*told[1:], "."), *blocks, appendix=True)
+
+
+def _has_means(analysis: Analysis) -> bool:
+    """Whether rows are compared on their in-domain means, so that those by task are further differences."""
+    return any(analysis.against_reference(condition) for condition, _ in analysis.blocks())
+
+
+def _has(tables: Sequence[Table], subject: str) -> list[str | Run]:
+    """', Table 5 has the differences to LoRA'; nothing without a table."""
+    return [", ", Run(tables[0].name, "ref"), subject] if tables else []
+
+
 def _block_sentences(analysis: Analysis) -> list[str]:
-    """Of every block with two scored rows, the range of its means and what is not separated from the best."""
+    """Of every block with two scored rows, the range of its means and what tests say of its rows."""
     sentences = []
     for condition, _ in analysis.blocks():
-        best, scored = analysis.best(condition), analysis.scored(condition)
-        if best is None or len(scored) < 2:
+        scored = [row for row in analysis.scored(condition) if row.ranked]
+        if len(scored) < 2:
             continue
         scale = analysis.scale(Domain.IN)
         ordered = sorted(scored, key=lambda row: scale.rank(row.score or 0.0))
-        untested = len(analysis.untested(condition))
-        tested = len(scored) - 1 - untested
-        text = (
-            f"not separated from {best.recipe.title}: {len(analysis.tied(condition))} of the {tested} tested"
-            if tested
-            else "no two rows have two seeds in common, so nothing is tested"
-        )
         sentences.append(
             f"{block_label(condition)}: in-domain means run from {_score(scale, ordered[0])} to "
-            f"{_score(scale, ordered[-1])}{'' if scale.higher_is_better else ', lower being better'}; "
-            f"{text}{f', {untested} not tested' if tested and untested else ''}.{_at_chance(analysis, scored)}"
+            f"{_score(scale, ordered[-1])}{'' if scale.higher_is_better else ', lower being better'}. "
+            f"{_told(analysis, condition)}{_at_chance(analysis, scored)}"
         )
     if not sentences and analysis.unlike(Domain.IN):
         return [
-            "The in-domain tasks are scored on unlike scales, so no mean is taken over them: no rows are ranked, and "
-            f"what is best on a task is bold in the table.{_at_chance(analysis, analysis.trained)}"
+            "The in-domain tasks are scored on unlike scales, so no mean is taken over them: rows are compared task by "
+            f"task.{_at_chance(analysis, analysis.trained)}"
         ]
     return sentences or ["No block has two rows of equal size or rank with all their in-domain tasks."]
+
+
+def _told(analysis: Analysis, condition: Condition) -> str:
+    """The rows of a block by what tests say of them beside the reference, or where that is missing, the best."""
+    comparisons = analysis.against_reference(condition)
+    other = analysis.reference
+    if not comparisons and (best := analysis.best(condition)):
+        comparisons, other = analysis.against_best(condition), best.recipe.title
+    if all(c.verdict is Verdict.UNTESTED for c in comparisons):
+        return "Nothing is said of methods, for want of seeds."
+    words = {
+        Verdict.BETTER: "better",
+        Verdict.WORSE: "worse",
+        Verdict.EQUAL: f"equal within {margin_label(analysis.study.margin)}",
+        Verdict.OPEN: "neither told apart nor shown equal",
+        Verdict.UNTESTED: "not tested",
+    }
+    rows = {verdict: [c.row.recipe.title for c in comparisons if c.verdict is verdict] for verdict in words}
+    return f"Beside {other}: {'; '.join(f'{words[v]}: {listed(titles)}' for v, titles in rows.items() if titles)}."
 
 
 def _score(scale: Scale, row: Row) -> str:
@@ -92,34 +134,23 @@ def _at_chance(analysis: Analysis, rows: Sequence[Row]) -> str:
 
 
 def _coverage(analysis: Analysis) -> str:
-    """What the tests cover and what not, and the standard errors over items."""
-    scale = analysis.scale(Domain.IN)
-    means = "scores on a task" if analysis.unlike(Domain.IN) else "in-domain means"
-    text = (
-        f"The unit of the tests is the seed: rows are compared by the differences of their {means} "
-        f"at equal seeds (Student's t, two-sided, Holm-corrected within a block, level {stats.LEVEL:g}). "
-        "This covers what varies with the seed; it does not cover the choice of test items or of tasks, "
-        "and few seeds have little power, so that “not separated” does not mean “equal”."
+    """What the tests answer and what not."""
+    blocks = [condition for condition, _ in analysis.blocks()]
+    compared = [
+        c for of in analysis.compared() for condition in blocks for c in analysis.against_reference(condition, of)
+    ]
+    if any(c.difference.of_methods for c in compared):
+        judged = (
+            "A difference is judged by how it varies over the seeds and over the items that two rows have in common."
+        )
+    else:
+        judged = (
+            "For want of seeds a difference is one of the models that were trained, judged by how it varies over items."
+        )
+    return (
+        f"{judged} The choice of tasks, of the base model and of learning rates is not in it. Intervals are of 95 %, "
+        f"each by itself; p is Holm's. “{METHOD}” has the method in exact words."
     )
-    if not analysis.unlike(Domain.IN):
-        text += (
-            f" The {scale.best_word} row was picked by looking, which makes tests against it lean towards a difference."
-        )
-    ranges = []
-    for domain in analysis.averaged():
-        if errors := analysis.item_errors(domain):
-            scale = analysis.scale(domain)
-            low, high = scale.text(min(errors)), scale.text(max(errors))
-            points = low if low == high else f"{low} to {high}"
-            ranges.append(f"{points}{scale.points} for one {domain.label.lower()} mean")
-    if ranges:
-        text += (
-            f" The standard error over items is {listed(ranges)}; rows are scored on the same items, so part of it "
-            "cancels in their differences."
-        )
-    if without := analysis.without_item_error():
-        text += f" lm-eval gives no standard error over items of {listed(without)}, so no mean with it has one."
-    return text
 
 
 def _length_of_training(analysis: Analysis) -> str:

@@ -1,0 +1,55 @@
+"""The questions of a study, which follow from what it varies, in the order in which the report answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mosld_bench.report.analysis import Analysis
+from mosld_bench.report.document import Answer, answer
+from mosld_bench.report.sections.answers.across import across, between_settings
+from mosld_bench.report.sections.answers.blocks import main_block, nothing_to_compare, varied, where
+from mosld_bench.report.sections.answers.power import power
+from mosld_bench.report.sections.answers.within import ablations, by_task, gains, methods, other_measures
+from mosld_bench.report.verdicts import Note
+from mosld_bench.spec.trial import Domain
+
+
+def answers(analysis: Analysis) -> list[Answer]:
+    """The answers of a study that trains; a question to which there is nothing to say has none.
+
+    A `Note`, such as which rows have a single seed, stands in the first answer that rests on it.
+    """
+    noted: set[str] = set()
+    found = []
+    for question, sentences in _answers(analysis):
+        texts = []
+        for sentence in sentences:
+            if sentence not in noted:
+                texts.append(sentence)
+            if isinstance(sentence, Note):
+                noted.add(sentence)
+        if texts:
+            found.append(answer(question, " ".join(texts)))
+    return found
+
+
+def _answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
+    """Questions, each with the sentences that answer it."""
+    block = main_block(analysis)
+    if block is None:
+        yield "Comparison.", [nothing_to_compare(analysis)]
+    else:
+        at = f" ({where(analysis, block)})" if where(analysis, block) else ""
+        for domain in analysis.domains:
+            remarks = [where(analysis, block)] if domain is Domain.IN else []
+            remarks += [] if analysis.scale(domain).higher_is_better else ["lower is better"]
+            remark = ", ".join(filter(None, remarks))
+            yield f"{domain.label}{f' ({remark})' if remark else ''}.", list(methods(analysis, block, domain))
+        yield "By task.", list(by_task(analysis, block))
+        yield "Ablations.", list(ablations(analysis))
+        yield "Other measures.", list(other_measures(analysis, block))
+    yield "Gain over the frozen base.", list(gains(analysis, block))
+    yield "Mixture against single tasks.", list(between_settings(analysis))
+    yield f"Across {varied(analysis)}.", list(across(analysis))
+    if block is not None:
+        yield f"What the study can find{at}.", list(power(analysis, block))
