@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pypdf import PdfReader
+from pypdf import PageObject, PdfReader
 
 from mosld_bench.records.record import Record
 from mosld_bench.records.store import Store
@@ -83,6 +84,65 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def pages_of(pdf: Path) -> list[str]:
     """The text of each page, with single spaces."""
     return [" ".join(page.extract_text().split()) for page in PdfReader(pdf).pages]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a page shows in one place, in points from its lower left corner; ``text`` is empty for what is drawn."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+    text: str = ""
+    size: float = 0.0  # of the type
+
+
+MIDDLE = 298  # of a page's width: between its columns
+_BOTTOM, _TOP = 57, 785  # of the type area
+_BACKGROUND_SIZE = 100  # type from which on it is the word DRAFT behind the text
+
+
+def marks_of(page: PageObject) -> list[Mark]:
+    """Texts and drawn paths within the type area, in the order of the document."""
+    marks: list[Mark] = []
+    path: list[tuple[float, float]] = []
+
+    def place(m: list[float], x: float, y: float) -> tuple[float, float]:
+        return m[0] * x + m[2] * y + m[4], m[1] * x + m[3] * y + m[5]
+
+    def text(words: str, cm: list[float], tm: list[float], font: object, size: float) -> None:
+        x, y = place(cm, tm[4], tm[5])
+        height = size * max(abs(cm[0]), abs(cm[1]), abs(cm[3]))
+        if words.strip() and height < _BACKGROUND_SIZE:
+            marks.append(Mark(x, x + 0.45 * height * len(words.strip()), y - 2, y + height, words, height))
+
+    def operand(operator: bytes, operands: list[Any], cm: list[float], tm: list[float]) -> None:
+        if operator in {b"m", b"l"}:
+            path.append(place(cm, float(operands[0]), float(operands[1])))
+        elif operator == b"re":
+            x, y, width, height = map(float, operands)
+            path.extend((place(cm, x, y), place(cm, x + width, y + height)))
+        elif operator in {b"S", b"s", b"f", b"f*", b"B", b"b", b"n"}:
+            if path and operator != b"n":
+                across, up = [x for x, _ in path], [y for _, y in path]
+                marks.append(Mark(min(across), max(across), min(up), max(up)))
+            path.clear()
+
+    page.extract_text(visitor_text=text, visitor_operand_before=operand)
+    return [mark for mark in marks if mark.high > _BOTTOM and mark.low < _TOP]
+
+
+def filled(marks: Sequence[Mark], gap: float = 45) -> float:
+    """The share of a page's two columns that is text, tables and figures, with spaces of up to ``gap`` points."""
+    covered = 0.0
+    for left, right in ((49, MIDDLE - 12), (MIDDLE + 12, 547)):
+        end = _BOTTOM - gap
+        here = [mark for mark in marks if mark.right > left and mark.left < right]
+        for low, high in sorted((max(mark.low, _BOTTOM), min(mark.high, _TOP)) for mark in here):
+            covered += max(0.0, high - (max(low, _BOTTOM) if low > end + gap else max(end, _BOTTOM)))
+            end = max(end, high)
+    return covered / (2 * (_TOP - _BOTTOM))
 
 
 def uneven_study(root: Path) -> tuple[Study, list[Trial]]:
