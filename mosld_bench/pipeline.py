@@ -109,7 +109,7 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
     with ProgressDisplay(search.hours(todo), console) as progress, closing(executor):
         if todo:
             progress.say(driver.told())
-        for outcome in executor.run(todo, progress):
+        for outcome in executor.run(todo, progress, most=len(plan.planned) * max(map(len, search.waves))):
             store.write(outcome)
             progress.finish(outcome.record)
             failed += [outcome.record] if outcome.record.status == "failed" else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -130,7 +131,7 @@ def comparison_table(title: str, sections: Iterable[tuple[str, Sequence[Compared
                 scale.text(line.difference, sign=True, more=1),
                 scale.interval(line.low, line.high, more=1),
                 _p(line.p),
-                *((_p(line.adjusted), MISSING if line.freedom is None else f"{line.freedom:,.1f}") if wide else ()),
+                *((_p(line.adjusted), _number(line.freedom)) if wide else ()),
                 *((line.noise,) if wide else ()),
                 line.words,
             )
@@ -169,6 +170,10 @@ def items_table(items: Sequence[tuple[str, ComparedItem]], width: int = 160) -> 
 
 def _p(p: float | None) -> str:
     return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None or math.isinf(value) else f"{value:,.1f}"
 
 
 def _answers(predictions: Sequence[str | None]) -> str:

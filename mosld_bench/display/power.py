@@ -194,7 +194,10 @@ def _found(powers: Sequence[BlockPower]) -> str:
         if fewer := _all(power.detectable_with_fewer(seeds) for power in powers):
             text += f" Rows of {counted(seeds, 'seed')} ({', '.join(recipes)}): from {_short(powers, fewer)}."
     if at_best := [_of(power) for power in powers if power.of_items_alone and _more(power.items, power)]:
-        text += f" That is at best {listed(at_best)}: more items are scored, and the records show no other noise."
+        text += (
+            f" {listed(at_best).capitalize()} that is at best: more items are scored, and the records show no noise "
+            f"but that of items."
+        )
     if block.trial.out_of_domain and Domain.OUT not in {power.domain for power in powers}:
         text += " No records tell the noise out-of-domain."
     return text
@@ -249,9 +252,11 @@ def _taken(
     seeds, by_items = power.seeds_for(effect), _with_all_items(power, effect)
     if seeds is None:
         limit = f", since {_items(power.items)} set a limit of {_effect(power, power.floor)}" if power.floor else ""
+        if power.all_items == power.items:
+            by_items = "All items are scored already; more tasks would help."
         return [f"{subject} is out of reach of any number of seeds{limit}. {by_items}".rstrip()]
     if seeds <= block.seeds:
-        return [f"{subject} takes {counted(seeds, 'seed')}; {counted(block.seeds, 'seed')} are planned."]
+        return [f"{subject} takes {counted(seeds, 'seed')}, {'fewer than' if seeds < block.seeds else 'as'} planned."]
     added = _price([trial for member in members for trial in member.added(seeds)], hours)
     conditions = [member.condition for member in members]
     run = [f"  {command(block.compared, block.seeds_up_to(seeds), conditions)}"] if seeds <= _LADDER[-1] else []
@@ -259,11 +264,9 @@ def _taken(
 
 
 def _with_all_items(power: BlockPower, effect: float) -> str:
-    """What a wished effect takes where every item is scored; empty where it is not known how many there are."""
-    if power.all_items is None:
+    """What a wished effect takes where every item is scored; empty where that is planned, or their number not known."""
+    if power.all_items is None or power.all_items == power.items:
         return ""
-    if power.all_items == power.items:
-        return "All items are scored already; more tasks would help." if power.floor else ""
     seeds = power.seeds_for(effect, all_items=True)
     at_best = " at best" if power.of_items_alone and _more(power.all_items, power) else ""
     takes = f"it takes {counted(seeds, 'seed')}{at_best}, all run anew" if seeds else "it is out of reach as well"

@@ -70,6 +70,7 @@ def results_table(rows: Iterable[ResultRow], notes: Sequence[str] = ()) -> Table
     rows = list(rows)
     scores = rows[0].scores if rows else ()
     shares = all(score.scale == SHARE for score in scores)
+    marks = [max(len(row.scores[i].mark) for row in rows) for i in range(len(scores))]  # so that digits stay in line
     table = Table(
         title="mean scores in per cent, mean ± standard deviation over seeds"
         if shares
@@ -85,6 +86,9 @@ def results_table(rows: Iterable[ResultRow], notes: Sequence[str] = ()) -> Table
     table.add_column("seeds", justify="right", no_wrap=True)
     for row in rows:
         size = "–" if row.trainable is None else f"{row.trainable:,}"
-        texts = [f"{score.scale.mean_text(score.mean, score.sd)} {score.mark}".rstrip() for score in row.scores]
+        texts = [
+            score.scale.mean_text(score.mean, score.sd) + score.mark.ljust(width)
+            for score, width in zip(row.scores, marks, strict=True)
+        ]
         table.add_row(row.recipe, row.setting, row.budget, size, *texts, str(row.seeds))
     return table

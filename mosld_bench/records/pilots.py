@@ -17,7 +17,7 @@ from mosld_bench.errors import BenchError
 from mosld_bench.records.record import Record
 from mosld_bench.records.store import Store
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import Condition, Trial, canonical
+from mosld_bench.spec.trial import Condition, EvaluateSpec, TrainSpec, Trial, canonical
 
 _LEAST_FREEDOM = 2  # degrees of freedom, below which seeds tell nothing of their noise
 _ID = re.compile(r"(.+)-s[0-9]+-[0-9a-f]{8}")  # of a trial, and in it what its seeds have in common (`Trial.id`)
@@ -55,12 +55,14 @@ class Pilot:
         if there.model != planned.model:
             same_name = there.model.name == planned.model.name
             differing["model"] = f"revision {there.model.revision}" if same_name else there.model.name
-        for part in ("train", "evaluate"):
-            ours, theirs = (getattr(trial, part).model_dump() for trial in (planned, there))
-            own = {key for key in theirs if theirs[key] != ours[key]} - {"limit"}
-            own -= {key for key in ("steps", "epochs") if theirs.get(key) is None}  # the other one tells
-            differing |= {f"{part}.{key}": _word(theirs[key]) for key in theirs if key in own}
-        names = {"general": "general.items"}
+        for part, kind in (("train", TrainSpec), ("evaluate", EvaluateSpec)):
+            ours, theirs = getattr(planned, part), getattr(there, part)
+            for key in kind.model_fields:
+                value, asked = getattr(theirs, key), getattr(ours, key)
+                told_by_the_other = value is None and key in {"steps", "epochs"}
+                if value != asked and key != "limit" and not told_by_the_other:
+                    differing[f"{part}.{key}"] = _word(value)
+        names = {"general": "general.items", "rate": "rates"}
         for key, value, asked in zip(Condition._fields, there.condition, planned.condition, strict=True):
             if key != "model" and value != asked:
                 differing[names.get(key, key)] = _word(value)
@@ -77,11 +79,11 @@ class Pilot:
 
     def records(self, store: Store) -> list[Record]:
         """Its records; those that cannot be read are left out."""
-        records = []
+        records: list[Record] = []
         for trial in self.trials:
             with suppress(BenchError, OSError):
-                records.append(store.record(trial))
-        return [record for record in records if record is not None]
+                records += [record] if (record := store.record(trial)) else []
+        return records
 
 
 def find_pilots(study: Study, trials: Sequence[Trial], store: Store) -> list[Pilot]:

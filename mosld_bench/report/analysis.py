@@ -113,6 +113,9 @@ class Analysis:
     scales: Scales = field(default_factory=Scales)
     outdated: frozenset[str] = frozenset()
     evidence: Evidence = field(kw_only=True)
+    _families: dict[tuple[Any, ...], list[Comparison]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     # What there is
 
@@ -411,13 +414,16 @@ class Analysis:
         metric: str | None = None,
     ) -> list[Comparison]:
         """The pairs of rows on each of ``ofs``, where they have a seed in common: one family of tests."""
-        found = [
-            (row, other, of, estimate)
-            for of in ofs
-            for row, other in pairs
-            if (estimate := self.evidence.difference(row, other, of, pool, metric)) is not None
-        ]
-        return self._family(found, metric)
+        key = *((row.key, other.key) for row, other in pairs), *((isinstance(of, Domain), of) for of in ofs), metric
+        if key not in self._families:
+            found = [
+                (row, other, of, estimate)
+                for of in ofs
+                for row, other in pairs
+                if (estimate := self.evidence.difference(row, other, of, pool, metric)) is not None
+            ]
+            self._families[key] = self._family(found, metric)
+        return self._families[key]
 
     def against_base(
         self, condition: Condition, of: Domain | str = Domain.IN, metric: str | None = None

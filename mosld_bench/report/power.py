@@ -223,8 +223,9 @@ class _Reading:
 
     def _size(self, task: str, scored: int) -> int | None:
         """How many items a task has: as it says, or all that the pilot scored where no limit left any out."""
-        limit = self.pilot.trials[0].evaluate.limit
-        return self.sizes.get(task) or (scored if limit is None or scored < limit else None)
+        there = self.pilot.trials[0].evaluate
+        scored_all = there.split == "test" and (there.limit is None or scored < there.limit)
+        return self.sizes.get(task) or (scored if scored_all else None)
 
     def _planned(self, size: int | None, scored: int) -> int:
         """Items of a task of ``size`` that the study is to score; as in the pilot where that is not known."""

@@ -51,7 +51,7 @@ def all_of(count: int, noun: str) -> str:
 class Wording:
     """How the comparisons of one question are worded.
 
-    ``other``: what rows are compared with, ``model``: a trained model of it, by default 'that of' it. ``where``: on
+    ``other``: what rows are compared with, ``model``: a trained model of it, by default the other's. ``where``: on
     what, unless that is said already. ``rows``: a noun for a row; empty where not all rows are compared. ``few``: rows
     of one verdict that have their numbers each; of more the range is told. ``gains``: over an untrained model.
     ``name``: what a row is called.
@@ -161,7 +161,7 @@ def _of_models(rows: Sequence[Comparison], wording: Wording) -> list[str]:
         each = _range(apart, wording, over="over items ")
         if len(apart) <= wording.few:
             each = listed([_of_model(c, wording, full=not i) for i, c in enumerate(apart)])
-        other = wording.model or f"that of {wording.other}"
+        other = wording.model or f"{wording.other}'s"
         texts.append(wording.at(f"the trained models differ on these items from {other} by {each}."))
         if all(c.difference.low is None for c in apart):
             texts.append(Note("Their items are not at hand, so there is no interval."))

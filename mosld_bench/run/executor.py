@@ -36,11 +36,12 @@ class RunWatcher(Protocol):
 class Executor(Protocol):
     """Runs trials. To be closed after use, whether or not all outcomes were taken."""
 
-    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher) -> Iterator[Outcome]:
+    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher, *, most: int = 0) -> Iterator[Outcome]:
         """Outcomes of ``planned`` as trials end, each once. Workers, if any, are started and fed before this returns.
 
-        A list may grow while the outcomes are taken, until the last of them is. A trial that fails has an outcome as
-        well. Raises ResourceError where devices that were asked for are missing.
+        A list may grow while the outcomes are taken, until the last of them is; then ``most`` says how many trials may
+        wait at a time. A trial that fails has an outcome as well. Raises ResourceError where devices that were asked
+        for are missing.
         """
 
     def close(self) -> None:
@@ -73,7 +74,7 @@ class InlineExecutor:
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
 
-    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher) -> Iterator[Outcome]:
+    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher, *, most: int = 0) -> Iterator[Outcome]:
         """See `Executor.run`; a trial starts when its outcome is asked for."""
         if not planned:
             return

@@ -41,7 +41,7 @@ class RayExecutor:
         self._ray: Any = None
         self._temp: TempFolder | None = None
 
-    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher) -> Iterator[Outcome]:
+    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher, *, most: int = 0) -> Iterator[Outcome]:
         """See `Executor.run`. Nothing is started where there is nothing to run."""
         if not planned:
             return iter(())
@@ -53,7 +53,7 @@ class RayExecutor:
         gpus, cpus = self._start() if self._address is None else self._join(self._address)
         if threading.current_thread() is threading.main_thread():  # Ray has set a handler that aborts the process
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # the end of a cluster's job is an interruption
-        pool = RayPool(ray, self._config, gpus=gpus, cpus=cpus, trials=len(planned))
+        pool = RayPool(ray, self._config, gpus=gpus, cpus=cpus, trials=max(most, len(planned)))
         return dispatch(planned, pool, watcher)
 
     def close(self) -> None:

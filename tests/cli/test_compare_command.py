@@ -495,7 +495,8 @@ def test_the_page_names_the_keys_of_the_json(compared: Compared) -> None:
     section = page.split("\n## Two of them compared\n")[1].split("\n## ")[0]
     table = re.findall(r"^\| (`[^|]+`) \|", section, re.M)
     assert [key for cell in table for key in re.findall("`([^`]+)`", cell)] == list(result["pairs"][0]["scores"][0])
-    for key in (*result, *result["pairs"][0], "field", "effect"):
+    pair, item = result["pairs"][0], result["items"][0]
+    for key in (*result, *result["a"], *pair, *pair["a"], "field", "effect", *item):
         assert f"`{key}`" in section, key
     assert names_under("## items.parquet"), "the page's other tables stay what they are"
 

@@ -56,7 +56,7 @@ def test_help_lists_the_commands(command: Command) -> None:
         re.findall(r"^│ ([a-z]+) ", command(*words, "--help").out, re.M) for words in ([], ["methods"], ["tasks"])
     ]
     assert listed[0] == ["run", "plan", "tune", "profile", "report", "compare", "fetch", "methods", "tasks"]
-    assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[6:]
+    assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[7:]
 
 
 def parsed(*words: str) -> StudyOptions:

@@ -136,7 +136,7 @@ def test_a_study_of_ones_own_from_no_record_to_its_own(tiny: Path, command: Comm
     noise, found = lines()
     assert "is known from records of this study: two rows of three seeds, 400 items a task. By its 2 degrees" in noise
     assert re.search(r"with one seed a row no .*; with three seeds and 400 items a task, .* from [\d.]+ points", found)
-    assert "takes three seeds; three seeds are planned." in lines("--seeds", "0,1,2", "--mde", "90")[-1]
+    assert "takes three seeds, as planned." in lines("--seeds", "0,1,2", "--mde", "90")[-1]
     inside, outside = json.loads(command("plan", "tiny", "--mde", "90", "--json", "--root", str(tiny)).out)["power"]
     assert (inside["of"], inside["recipes"], inside["detectable"]) == ("in_domain", ["lora", "mosld"], None)
     assert inside["wished"] == {"effect": 0.9, "seeds": 3, "added_trials": 4}

@@ -81,6 +81,9 @@ def test_general_data_and_other_items_are_named(tmp_path: Path) -> None:
         update={"general": GeneralData(task="openorca", items=40), "evaluate": EvaluateSpec(sample_seed=5)}
     )
     assert Pilot((there,), True, True).differences(trial) == {"evaluate.sample_seed": "5", "general.items": "40"}
+    searched = trial.model_copy(update={"evaluate": EvaluateSpec(split="validation"), "rate": "runner_up"})
+    assert Pilot((searched,), True, True).differences(trial) == {"evaluate.split": "validation", "rates": "runner_up"}
+    assert Pilot((trial,), True, True).differences(searched) == {"evaluate.split": "test", "rates": "chosen"}
     limited = trial.model_copy(update={"train": TrainSpec(steps=200, learning_rate=5e-3, task_items=100)})
     assert Pilot((trial,), True, True).differences(limited) == {"train.task_items": "none"}
 
@@ -151,7 +154,7 @@ def test_a_trial_is_read_as_its_record_has_it(tmp_path: Path) -> None:
     trials = record_study(tmp_path, "mine")
     assert store.trial_ids() == {"mine": sorted(trial.id for trial in trials)}
     for trial in trials:
-        assert store.trial("mine", trial.id) == trial == store.record("mine", trial.id).trial
+        assert store.trial("mine", trial.id) == trial
 
 
 def test_damaged_records_are_left_out(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def claims(text: str, rows: Iterable[str], other: str) -> dict[str, list[Verdict
     for clause in re.split(r"[;.] |\.$", text):
         if (verdict := _verdict(clause)) is None or "every other row" in clause:
             continue
-        subject = clause.replace(f"that of {other}", "").replace(f"than {other}", "").replace(f"from {other}", "")
+        subject = clause.replace(f"{other}'s", "").replace(f"than {other}", "").replace(f"from {other}", "")
         whole = re.match(r"(In-domain |Out of domain |On \S+ )?(all|both|none|neither)\b", clause, re.IGNORECASE)
         for row in found:
             if whole or (row != other and re.search(rf"(?<![\w-]){re.escape(row)}(?![\w-])", subject)):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mosld_bench.report import stats
+from mosld_bench.report.analysis import Verdict
 from mosld_bench.report.figures.size import draw
 from mosld_bench.report.labels import block_label, short_label
 from mosld_bench.report.rows import RowKey
@@ -13,7 +17,7 @@ from mosld_bench.report.sections.results.main_table import main_rows, main_table
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.trial import Condition, Domain
 from tests.report.reading import MIXTURE, analysis_of, analysis_with, records_of_two_metrics, uneven_analysis
-from tests.support.synthetic import RECIPES, make_record, make_study, make_trials, write_records
+from tests.support.synthetic import RECIPES, make_record, make_records, make_study, make_trials, write_records
 
 
 def test_means_by_hand(tmp_path: Path) -> None:
@@ -115,13 +119,47 @@ def test_best_and_tied(tmp_path: Path) -> None:
     assert analysis.untested(MIXTURE) == []
 
 
-def test_a_row_of_one_seed_is_neither_best_nor_tested(tmp_path: Path) -> None:
-    analysis = uneven_analysis(tmp_path)
-    best = analysis.best(MIXTURE)
-    assert best is not None
-    assert best.recipe.name == "mosld"
-    assert [row.recipe.name for row in analysis.tied(MIXTURE)] == ["mola"]
-    assert [row.recipe.name for row in analysis.untested(MIXTURE)] == ["moe-lora", "hydralora"]
+@pytest.mark.parametrize(("score", "best", "tied"), [(0.708, "mosld", ["moe-lora"]), (0.75, "moe-lora", [])])
+def test_a_row_of_fewer_seeds_is_the_best_only_where_a_test_tells_so(
+    score: float, best: str, tied: list[str], tmp_path: Path
+) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=())
+    scores = {
+        "lora": (0.60, 0.62, 0.605),
+        "moe-lora": (score,),
+        "mola": (0.65, 0.66, 0.66),
+        "mosld": (0.70, 0.71, 0.71),
+    }
+    trials = [t for t in make_trials(study, [RECIPES[n] for n in scores]) if t.seed < len(scores[t.recipe.name])]
+    records = [make_record(t, study, values={"a": scores[t.recipe.name][t.seed]}) for t in trials]
+    analysis = analysis_with(tmp_path, study, records)
+    row = analysis.best(MIXTURE)
+    assert row is not None
+    assert row.recipe.name == best
+    assert [row.recipe.name for row in analysis.tied(MIXTURE)] == tied
+    assert analysis.leads(MIXTURE) == (not tied)
+    assert analysis.untested(MIXTURE) == []
+
+
+def test_the_best_on_a_task_is_corrected_for_all_pairs_and_tasks_of_its_domain(tmp_path: Path) -> None:
+    study, trials = make_records(
+        tmp_path, ("lora", "mola", "mosl", "mosld"), in_domain=("a", "b"), out_of_domain=("c",)
+    )
+    analysis = analysis_of(tmp_path, study, trials)
+    pool = analysis.pool(MIXTURE)
+    family = [
+        (task, row.key, other.key, analysis.evidence.difference(row, other, task, pool))
+        for task in ("a", "b")
+        for row, other in combinations(pool, 2)
+    ]
+    known = {(task, frozenset((row, other))): e.p for task, row, other, e in family if e is not None}
+    adjusted = dict(zip(known, stats.holm(list(known.values())), strict=True))
+    assert len(adjusted) == 12
+    for task in ("a", "b"):
+        against = analysis.against_best(MIXTURE, task)
+        assert len(against) == 3
+        for c in against:
+            assert c.adjusted == pytest.approx(adjusted[task, frozenset((c.row.key, c.other.key))])
 
 
 def test_rows_without_a_common_seed_are_not_tested(tmp_path: Path) -> None:
@@ -141,6 +179,67 @@ def test_a_block_that_is_not_there_has_no_best_row(tmp_path: Path) -> None:
     assert analysis.against_best(elsewhere) == []
     assert analysis.tied(elsewhere) == []
     assert analysis.untested(elsewhere) == []
+
+
+def test_a_change_between_blocks_is_the_difference_of_two_differences(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=(), reference="lora", budgets=("r2", "r4", "r8"))
+    levels = {"lora": (0.60, 0.61, 0.63), "mola": (0.66, 0.66, 0.70), "mosl": (0.62, 0.60, 0.64)}
+    gained = {"r2": 0.0, "r4": 0.01, "r8": 0.05}  # of MoLA alone
+    records = []
+    for trial in make_trials(study, [RECIPES[name] for name in levels]):
+        extra = gained[trial.budget] if trial.recipe.name == "mola" else 0.0
+        records.append(make_record(trial, study, values={"a": levels[trial.recipe.name][trial.seed] + extra}))
+    analysis = analysis_with(tmp_path, study, records)
+    differences = {
+        (c.row.recipe.name, condition.budget): c.difference
+        for condition, _ in analysis.blocks()
+        for c in analysis.against_reference(condition)
+    }
+    changes = analysis.changes()
+    assert [(c.row.recipe.name, c.other.budget, c.row.budget) for c in changes] == [
+        (name, *pair) for pair in (("r2", "r4"), ("r2", "r8"), ("r4", "r8")) for name in ("mola", "mosl")
+    ]
+    for change in changes:
+        later, earlier = (differences[change.row.recipe.name, row.budget] for row in (change.row, change.other))
+        assert later.error is not None
+        assert earlier.error is not None
+        assert later.freedom == earlier.freedom
+        expected = gained[change.row.budget] - gained[change.other.budget] if change.row.recipe.name == "mola" else 0
+        assert change.difference.mean == pytest.approx(expected)
+        assert change.difference.error == pytest.approx((later.error**2 + earlier.error**2) ** 0.5)
+        assert change.difference.freedom == pytest.approx(2 * (later.freedom or 0))  # Welch, of equal errors
+    assert [c.adjusted for c in changes] == stats.holm([c.difference.p for c in changes])
+
+
+def test_a_change_speaks_of_methods_only_where_both_differences_do(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=(), reference="lora", budgets=("r2", "r4"))
+    trials = make_trials(study, [RECIPES[name] for name in ("lora", "mola", "mosl")])
+    kept = [trial for trial in trials if trial.budget == "r2" or trial.seed == 0]
+    analysis = analysis_with(tmp_path, study, [make_record(trial, study) for trial in kept])
+    assert {c.verdict for c in analysis.changes()} == {Verdict.UNTESTED}
+    assert {c.difference.half_width for c in analysis.changes()} == {None}  # no items, and one seed
+
+
+def test_more_items_find_smaller_differences(tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, ("lora", "mola", "mosl"), items=True)
+    analysis = analysis_of(tmp_path, study, trials)
+    noise = analysis.pair_noise(MIXTURE)
+    assert noise is not None
+    assert analysis.detectable(MIXTURE, share=4.0) == stats.detectable_effect(noise.on(4.0), seeds=3, rows=3)
+    once, fourfold = analysis.detectable(MIXTURE), analysis.detectable(MIXTURE, share=4.0)
+    assert once is not None
+    assert fourfold is not None
+    assert fourfold < once
+
+
+def test_the_test_items_of_a_task_are_those_that_its_definition_states(tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, ("lora",), in_domain=("a", "b"), out_of_domain=(), seeds=(0,))
+    tasks: dict[str, dict[str, Any]] = {
+        "a": {"metadata": {"size": {"train": 10, "test": 600}}},
+        "b": {"metadata": {"title": "B"}},
+    }
+    analysis = analysis_of(tmp_path, study, trials, tasks)
+    assert [analysis.test_items(task) for task in "ab"] == [600, None]
 
 
 def test_other_metrics_by_hand(tmp_path: Path) -> None:

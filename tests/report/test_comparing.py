@@ -76,7 +76,7 @@ def test_whole_folders_meet_row_by_row(tmp_path: Path) -> None:
 
 
 def test_every_field_of_a_protocol_is_told_with_what_it_means() -> None:
-    (ours,) = make_trials(make_study(seeds=(0,)), [RECIPES["lora"]])
+    (ours,) = make_trials(make_study(seeds=(0,), evaluate=EvaluateSpec(limit=1)), [RECIPES["lora"]])
     theirs = ours.model_copy(
         update={
             "model": ModelSpec(name="other", revision="fedcba987654"),
@@ -85,7 +85,7 @@ def test_every_field_of_a_protocol_is_told_with_what_it_means() -> None:
                 weight_decay=1, gradient_clip=None, task_items=1, max_length=9, micro_tokens=1, dtype="bfloat16",
                 gradient_checkpointing=True, validation_fraction=0, validation_items=0, split_seed=1,
             ),
-            "evaluate": EvaluateSpec(limit=1, sample_seed=1),
+            "evaluate": EvaluateSpec(sample_seed=1, split="validation"),
             "task_digests": dict.fromkeys(ours.task_digests, "ffffffff"),
             "general": GeneralData(task="openorca", items=1),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mosld_bench import display
 from mosld_bench.records.pilots import find_pilots
 from mosld_bench.records.record import Outcome, Record
 from mosld_bench.records.scale import SHARE, Range
@@ -39,6 +41,14 @@ def kept(name: str, overrides: Mapping[str, Any] | None = None, sizes: Mapping[s
     workspace = Workspace(REPOSITORY, REPOSITORY)
     study = Study.load(workspace.study_file(name), overrides)
     return power_of(REPOSITORY, study, study.plan(workspace), sizes)
+
+
+def sentences(powers: Sequence[Power], wished: float | None = None) -> list[str]:
+    """What `plan` prints of them, without the commands."""
+    blocks = list({id(power.block): power.block for power in powers}.values())
+    hours = {trial.id: 0.5 for block in blocks for trials in block.rows.values() for trial in trials}
+    lines = display.power_sentences(blocks, powers, wished=wished, hours=hours, command=lambda *asked: "a command")
+    return [line for line in lines if line != "  a command"]
 
 
 def test_smollm2_finds_what_its_records_say() -> None:
@@ -125,6 +135,7 @@ def test_without_items_the_numbers_alone_tell(tmp_path: Path) -> None:
     write(tmp_path, study, items=False)
     inside, outside = power_of(tmp_path, study, plan(study))
     assert not inside.noise.has_items
+    assert "The choice of items is left out" in sentences([inside])[0]
     assert inside.detectable(3) is not None
     assert outside.detectable(3) is not None
     halved = make_study(recipes=NAMES, evaluate=EvaluateSpec(limit=200))
@@ -146,6 +157,16 @@ def test_a_domain_without_a_mean_is_judged_task_by_task(tmp_path: Path) -> None:
     wished = [power.as_data(1.0)["wished"] for power in (perplexity, accuracy)]
     assert wished[0] == {"effect": None, "seeds": None, "added_trials": None}
     assert wished[1]["effect"] == 0.01
+    _, found, of_perplexity, *_ = sentences([perplexity, accuracy, outside], wished=1)
+    number = r"[\d.]+"
+    assert re.search(
+        rf"from {number} on everyday, {number} points on science and {number} points out-of-domain, with five seeds "
+        rf"from {number}, {number} and {number}",
+        found,
+    )
+    assert of_perplexity == (
+        "A difference of 1 point on everyday (mixture 60000) cannot be asked for: its metric is not counted in points."
+    )
 
 
 def test_items_set_a_limit_that_no_seeds_go_below(tmp_path: Path) -> None:
@@ -162,6 +183,16 @@ def test_items_set_a_limit_that_no_seeds_go_below(tmp_path: Path) -> None:
     assert power.seeds_for(0.95 * power.floor, all_items=True) is not None
     assert power.on_all_items is not None
     assert power.on_all_items.excess == pytest.approx(power.on_items.excess / 10)
+    told = sentences([power], wished=95 * power.floor)[-1]
+    assert (
+        f"is out of reach of any number of seeds, since 400 items set a limit of {100 * power.floor:.2f} points."
+        in told
+    )
+    assert re.search("With all items, 4,000 items, it takes [a-z0-9]+ seeds?, all run anew.$", told)
+    (every,) = power_of(tmp_path, study, plan(study), {"everyday": 400})
+    assert sentences([every], wished=95 * power.floor)[-1].endswith(
+        "All items are scored already; more tasks would help."
+    )
 
 
 def _write_own_items(root: Path, trial: Trial, study: Study) -> None:
@@ -181,6 +212,7 @@ def test_other_tasks_out_of_domain_leave_the_domain_out(tmp_path: Path) -> None:
     study = make_study(recipes=NAMES)
     (power,) = power_of(tmp_path, study, plan(study))
     assert (power.of, power.pilot.study) == (Domain.IN, "other")
+    assert sentences([power])[-1].endswith("No records tell the noise out-of-domain.")
     write(tmp_path, make_study(recipes=NAMES, name="further", budgets=("120000",)))
     assert [(p.of, p.pilot.study) for p in power_of(tmp_path, study, plan(study))] == [
         (Domain.IN, "other"), (Domain.OUT, "further"),

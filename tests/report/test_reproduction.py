@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from mosld_bench.report.table import Table
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import ModelSpec, Trial
 from tests.conftest import REPOSITORY
-from tests.support.synthetic import RECIPES, make_record, make_study, make_trials
+from tests.support.synthetic import RECIPES, items_of, make_record, make_study, make_trials
 
 PAPER = Published.load(REPOSITORY / "results" / "published")
 LLAMA = ModelSpec(name="NousResearch/Llama-2-7b-hf")
@@ -90,15 +91,67 @@ def test_the_gap_is_taken_at_the_papers_rank_and_never_at_equal_size(tmp_path: P
     assert {score.seeds for score in scores.values()} == {3}
 
 
+def items_of_gap(level: float, tasks: Sequence[str]) -> float:
+    """Variance of a mean over tasks by the choice of items, of the paper's test sets and of our 400 items."""
+    shares = (1 / PAPER.protocol.tasks[task].scored + 1 / 400 for task in tasks)
+    return sum(level * (1 - level) * share for share in shares) / len(tasks) ** 2
+
+
+def half_width(of_seeds: float, of_items: float) -> float:
+    """Half the 95 % interval, the variance of seeds being on two degrees of freedom."""
+    total = of_seeds + of_items
+    return float(t.ppf(0.975, 2 * (total / of_seeds) ** 2)) * math.sqrt(total)
+
+
 def test_the_interval_holds_seeds_of_both_sides_and_items_where_the_test_sets_differ(tmp_path: Path) -> None:
     scores = of_the_mixture(make_analysis(tmp_path, make_paper_study(), {"lora": 0.0, "mosld": -0.1}))
-    mctest = scores["lora", "mctest"]
-    level = 0.5567  # 147 items in the paper, 400 here
-    items = 1.96 * math.sqrt(level * (1 - level) * (1 / 147 + 1 / 400))
-    half = math.hypot(t.ppf(0.975, 2) * 0.01 * math.sqrt(2 / 3), items)
-    assert (mctest.low, mctest.high) == pytest.approx((-half, half), abs=1e-9)
+    for task in ("mctest", "race"):
+        score = scores["lora", task]
+        assert score.gap is not None
+        half = half_width(0.01**2 * 2 / 3, items_of_gap(score.published, [task]))
+        assert (score.low, score.high) == pytest.approx((score.gap - half, score.gap + half), abs=1e-9)
+        assert (score.basis, score.seeds) == ("own", 3)
     assert scores["lora", "race"].verdict == "agrees"
     assert scores["mosld", "average"].verdict == "below"
+
+
+def test_one_seed_borrows_the_spread_of_the_rows_that_have_more(tmp_path: Path) -> None:
+    study = make_paper_study()
+    trials = [
+        t for t in make_trials(study, [RECIPES["lora"], RECIPES["mosld"]]) if t.recipe.name == "lora" or not t.seed
+    ]
+    for trial in trials:
+        values = {task: LORA[task] + SPREAD[trial.seed] for task in SIX}
+        Store(tmp_path).write(Outcome(make_record(trial, study, values=values)))
+    scores = of_the_mixture(analysed(tmp_path, study, trials))
+    mosld = scores["mosld", "average"]
+    assert (mosld.seeds, mosld.sd, mosld.basis) == (1, None, "borrowed")
+    assert mosld.gap is not None
+    half = half_width(0.01**2 * 4 / 3, items_of_gap(mosld.published, SIX))
+    assert mosld.low == pytest.approx(mosld.gap - half, abs=1e-9)
+
+
+def test_items_at_hand_tell_what_their_choice_does(tmp_path: Path) -> None:
+    """As they go together by passage, and not as a binomial sample."""
+    study, halves = make_paper_study(budgets=("r8",)), []
+    for passages in (None, 20):
+        root = tmp_path / str(passages)
+        trials = make_trials(study, [RECIPES["lora"], RECIPES["mosld"]])
+        for trial in trials:
+            record = make_record(
+                trial, study, values={task: round((LORA[task] + SPREAD[trial.seed]) * 400) / 400 for task in SIX}
+            )
+            items = items_of(record, passages=passages)
+            # The right ones of a passage stand together.
+            items = items.assign(
+                **{c: items.groupby("task")[c].transform(lambda v: sorted(v)) for c in ("score", "acc,none")}
+            )
+            Store(root).write(Outcome(record, items))
+        mctest = of_the_mixture(analysed(root, study, trials))["lora", "mctest"]
+        assert mctest.high is not None
+        assert mctest.low is not None
+        halves.append((mctest.high - mctest.low) / 2)
+    assert halves[1] > 2 * halves[0]
 
 
 def test_a_printed_average_that_is_a_slip_is_taken_from_its_scores(tmp_path: Path) -> None:

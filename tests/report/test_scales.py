@@ -6,9 +6,10 @@ import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import NamedTuple
 
+import pandas as pd
 import pytest
 
 from mosld_bench.errors import BadFileError
@@ -18,9 +19,9 @@ from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures import draw_all
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.sections.results import results, scoring_notes
-from mosld_bench.report.sections.summary import summary
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Domain, Trial
+from tests.report.answering import answered, claims, opening
 from tests.report.reading import MIXTURE, analysis_with, document_of, pages_of, read_csv, tables_of, words
 from tests.support.synthetic import RECIPES, make_record, make_study, make_trials
 
@@ -90,7 +91,7 @@ def drawn(root: Path, draw: random.Random, kinds: Mapping[str, Kind], inside: in
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_best_bold_and_differences_by_a_plain_computation(seed: int, tmp_path: Path) -> None:
+def test_means_marks_and_differences_by_a_plain_computation(seed: int, tmp_path: Path) -> None:
     draw = random.Random(seed)
     chosen = [draw.choice(KINDS)] * 3 if seed % 3 == 0 else draw.sample(KINDS, 3)
     kinds = dict(zip("abc", chosen, strict=True))
@@ -102,61 +103,65 @@ def test_best_bold_and_differences_by_a_plain_computation(seed: int, tmp_path: P
         """By seed, of a task or the mean over several."""
         return [fmean(values[recipe, s, task] for task in of) for s in analysis.study.seeds]
 
+    def best(of: str) -> str:
+        level = {name: fmean(scores(name, of)) for name in recipes}
+        return (max if kinds[of[0]].higher else min)(recipes, key=level.__getitem__)
+
     for domain, of in ((Domain.IN, "ab"), (Domain.OUT, "c")):
         like = len({kinds[task].alike for task in of}) == 1
         assert analysis.unlike(domain) is not like
         for row in analysis.rows:
             mean = fmean(scores(row.recipe.name, of)) if like else None
             assert row.mean_sd(domain)[0] == (None if mean is None else pytest.approx(mean))
-    pick = {task: max if kind.higher else min for task, kind in kinds.items()}
     like = kinds["a"].alike == kinds["b"].alike
     tables = tables_of(results(analysis))
     main = tables["main"]
-    heads = [column.title for column in main.columns]
+    heads = [f"{column.title} {column.group}".strip() for column in main.columns]
     lines = [line for line in main.rows if len(line.cells) == len(heads) and line.cells[0].text in titles]
-    bold = {
-        (head, titles[line.cells[0].text])
-        for line in lines
-        for head, cell in zip(heads, line.cells, strict=True)
-        if cell.bold and head != "Method"
-    }
+    places = {"Mean In-domain": "ab"} if like else {"a In-domain": "a", "b In-domain": "b"}
+    for head, of in places.items():
+        column = {titles[line.cells[0].text]: line.cells[heads.index(head)] for line in lines}
+        bold = [name for name, cell in column.items() if cell.bold]
+        marked = {name for name, cell in column.items() if "†" in cell.mark}
+        assert bold in ([], [best(of)])
+        assert best(of) in {*bold, *marked}, "it leads, or is tied"
+        assert not bold or not marked
+    assert all(not line.cells[heads.index("c Out-of-domain")].mark for line in lines), "only its mean is marked"
     if like:
-        best = pick["a"](recipes, key=lambda name: fmean(scores(name, "ab")))
-        assert bold == {("Mean", best)}
         first = analysis.best(MIXTURE)
         assert first is not None
-        assert first.recipe.name == best
+        assert first.recipe.name == best("ab")
         worst = (min if kinds["a"].higher else max)(recipes, key=lambda name: fmean(scores(name, "ab")))
         text = words(results(analysis))
         ends = re.search(r"in-domain means run from \S+(?: %)? \(([^)]+)\) to \S+(?: %)? \(([^)]+)\)", text)
         assert ends is not None
-        assert [titles[end] for end in ends.groups()] == [worst, best]
+        assert [titles[end] for end in ends.groups()] == [worst, best("ab")]
     else:
-        for task in "ab":
-            level = {name: fmean(scores(name, task)) for name in recipes}
-            best = pick[task](recipes, key=level.__getitem__)
-            assert {name for head, name in bold if head == task} == {best}
-        assert {head for head, _ in bold} == {"a", "b"}
         assert analysis.best(MIXTURE) is None
         assert analysis.against_reference(MIXTURE) == []
-    for head, place in ((head, heads.index(head)) for head in "abc"):
-        kind = kinds[head]
+    for task in "abc":
+        place = next(i for i, head in enumerate(heads) if head.startswith(f"{task} "))
         for line in lines:
-            value = fmean(scores(titles[line.cells[0].text], head))
+            value = fmean(scores(titles[line.cells[0].text], task))
             printed = float(line.cells[place].text.replace("−", "-").replace(",", ""))
-            assert printed == pytest.approx(100 * value if kind.alike == "share" else value, abs=0.051)
-    frame = tables["differences"].frame
-    assert frame is not None
-    expected = [Domain.IN.value] if like else ["a", "b"]
-    assert set(frame["mean_of"]) == {*expected, Domain.OUT.value}
-    for delta in frame.to_dict("records"):
-        of = {"in_domain": "ab", "out_of_domain": "c"}.get(delta["mean_of"], delta["mean_of"])
-        ours, theirs = scores(delta["recipe"], of), scores("lora", of)
-        deltas = [a - b for a, b in zip(ours, theirs, strict=True)]
+            assert printed == pytest.approx(100 * value if kinds[task].alike == "share" else value, abs=0.051)
+    means, tasks = tables["differences"].frame, tables["differences-by-task"].frame
+    assert means is not None
+    assert tasks is not None
+    assert set(means["of"]) == ({Domain.IN.value, Domain.OUT.value} if like else {Domain.OUT.value})
+    assert set(tasks["of"]) == {"a", "b", "c"}
+    for delta in (*means.to_dict("records"), *tasks.to_dict("records")):
+        of = {"in_domain": "ab", "out_of_domain": "c"}.get(delta["of"], delta["of"])
+        deltas = [a - b for a, b in zip(scores(delta["recipe"], of), scores("lora", of), strict=True)]
         assert delta["difference"] == pytest.approx(fmean(deltas))
-        assert delta.get("higher_is_better", True) is kinds[of[0]].higher
+        higher = delta.get("higher_is_better", True)
+        assert higher is kinds[of[0]].higher
         assert (delta["low"] + delta["high"]) / 2 == pytest.approx(fmean(deltas))
-        assert delta["high"] - delta["low"] == pytest.approx(2 * 4.302653 * stdev(deltas) / 3**0.5, rel=1e-5)
+        assert not delta["of_items"]
+        if delta["p_holm"] < 0.05:
+            assert delta["verdict"] == ("better" if (delta["difference"] > 0) is higher else "worse")
+        else:
+            assert delta["verdict"] in {"equal", "open"}
 
 
 MIXED = dict(
@@ -170,16 +175,19 @@ MIXED = dict(
 
 def test_a_report_over_five_kinds_of_metrics(tmp_path: Path) -> None:
     analysis, _ = drawn(tmp_path, random.Random(5), MIXED, inside=5)
-    text = " ".join(summary(analysis))
+    text = answered(analysis)["In-domain."]
     assert "unlike scales (acc, perplexity, brier_score, mcc and chrf), so no mean is taken" in text
-    assert re.search(r"\S+ on perplexity_task \([\d,.]+ ± [\d,.]+ \(n = 3\); lower is better\)", text)
-    assert re.search(r"\S+ on accuracy_task \([\d.]+ ± [\d.]+ % \(n = 3\)\)", text)
+    for c in analysis.by_task(MIXTURE, Domain.IN):
+        lower = "" if c.scale.higher_is_better else " (lower is better)"
+        (part,) = re.findall(rf"On {c.of}{re.escape(lower)} (.*?)\.(?: |$)", text)
+        assert claims(part, [c.row.recipe.title], "LoRA")[c.row.recipe.title] == [c.verdict], part
     assert "highest in-domain" not in words(document_of(analysis))
     pdf = write_report(analysis, tmp_path / "out")
     pages = " ".join(pages_of(pdf))
     assert "No in-domain mean is taken" in pages
     assert "Nothing is drawn against size" in pages
-    assert "Differences are not drawn" in pages
+    assert set(pd.read_csv(tmp_path / "out" / "tables" / "differences-by-task.csv")["of"]) == set(MIXED)
+    assert not (tmp_path / "out" / "tables" / "differences.csv").exists(), "no domain has a mean"
     assert "Scores by task are not drawn" in pages
     tasks = {line["task"]: line for line in read_csv(tmp_path / "out" / "tables" / "tasks.csv")}
     assert {task: (line["scale"], line["higher_is_better"]) for task, line in tasks.items()} == {
@@ -201,22 +209,27 @@ def test_where_lower_is_better_every_figure_and_sentence_says_so(tmp_path: Path)
     level = {"lora": 20.0, "mola": 12.0, "mosld": 9.0}
     records = []
     for trial in make_trials(study, [RECIPES[name] for name in level]):
-        values = dict.fromkeys(trial.scored_on, level[trial.recipe.name] + trial.seed / 10)
+        noise = 0.01 * (trial.recipe.name == "lora") * trial.seed
+        values = dict.fromkeys(trial.scored_on, level[trial.recipe.name] + trial.seed / 10 + noise)
         records.append(record_of(trial, study, dict.fromkeys("abc", kind), values))
     analysis = analysis_with(tmp_path, study, records, {})
     text = words(document_of(analysis))
-    best = "MoSLD has the lowest in-domain mean (lower is better), 9.100 ± 0.100 (n = 3), 11.00 below LoRA on every"
-    assert best in text
-    assert "Bold: lowest in-domain mean" in text
-    assert "in-domain means run from 20.10 (LoRA) to 9.100 (MoSLD), lower being better" in text
+    assert "In-domain (mixture, lower is better)." in answered(analysis)
+    assert (
+        "in-domain means run from 20.11 (LoRA) to 9.100 (MoSLD), lower being better. Beside LoRA: better: MoLA" in text
+    )
     assert "so that a negative difference is" in text
+    main = tables_of(results(analysis))["main"]
+    leading = [line.cells[0].text for line in main.rows if line.cells[0].bold]
+    assert leading == ["MoSLD", "MoSLD"], "in each setting"
+    assert "↑ better." in main.caption
     assert "highest" not in text
     assert "(%)" not in text
     assert not re.search(r"\d points|in points|\(points\)", text)
     figures = {name: plot.figure for name, plot in figures_of(analysis).items()}
     size, difference = figures["size"].axes[0].get_ylabel(), figures["difference"].get_supxlabel()
     assert size == "Mean score (lower is better)"
-    assert difference == "In-domain mean minus that of LoRA; left is better"
+    assert difference == "Minus LoRA; left is better"
 
 
 def figures_of(analysis: Analysis) -> dict[str, Plot]:
@@ -246,7 +259,7 @@ def test_a_metric_that_came_to_no_number_is_a_gap_that_is_told(tmp_path: Path) -
     assert rows["mosld"].by_seed("b") == {0: 0.25, 1: 0.25}
     note = "No score on b: exact_match,strict-match came to no number in MoSLD (seed 2) (it comes to inf); their other"
     assert note in words(document_of(analysis))
-    assert note in " ".join(summary(analysis))
+    assert note in opening(analysis)
 
 
 def test_ties_between_options_are_counted_and_told(tmp_path: Path) -> None:

@@ -6,15 +6,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mosld_bench.records.overlap import Overlap
-from mosld_bench.records.record import Point
+from mosld_bench.records.record import Outcome, Point
+from mosld_bench.records.store import Store
 from mosld_bench.report.sections import contamination
 from mosld_bench.report.sections.methods import methods
 from mosld_bench.report.sections.protocol import protocol
 from mosld_bench.report.sections.provenance import provenance
-from mosld_bench.report.sections.results import results
+from mosld_bench.report.sections.results import method_of_tests, results
 from mosld_bench.spec.recipe import Recipe
 from tests.report.conftest import FullReport
 from tests.report.reading import (
@@ -27,6 +29,7 @@ from tests.report.reading import (
 )
 from tests.support.synthetic import (
     RECIPES,
+    items_of,
     make_failure,
     make_record,
     make_records,
@@ -59,7 +62,7 @@ def test_the_protocol_tells_when_rows_have_unequal_seeds(few: bool, tmp_path: Pa
 
 
 def test_a_report_says_what_its_means_hide(tmp_path: Path) -> None:
-    """A task without a row above chance, a metric that turns the order, a loss that had risen, prompts and sizes."""
+    """A task without a row above chance, a loss that had risen, prompts and sizes."""
     study = make_study(in_domain=("a", "b"), out_of_domain=("c",), seeds=(0, 1), settings=("mixture", "single"))
     records = []
     for trial in make_trials(study, [RECIPES["lora"], RECIPES["mola"]]):
@@ -82,9 +85,6 @@ def test_a_report_says_what_its_means_hide(tmp_path: Path) -> None:
     analysis = analysis_with(tmp_path, study, records, tasks)
     text = words(results(analysis))
     assert text.count("No row is above chance on A.") == 1  # in the mixture; alone all rows are
-    turned = "LoRA and not MoLA"
-    assert f"Highest in-domain under acc_norm, of the rows with the most seeds: {turned} (mixture, 60,000" in text
-    assert f"and {turned} (single task, 60,000 parameters)." in text
     assert "more than 5 % above its lowest in 1 of 12 trials (B alone: MoLA)." in text
     text = words(protocol(analysis))
     assert "Solved examples in a prompt: none (A and C) and 5 (B)." in text
@@ -93,30 +93,102 @@ def test_a_report_says_what_its_means_hide(tmp_path: Path) -> None:
 
 
 def test_rows_of_few_seeds_are_told_in_text_and_captions(tmp_path: Path) -> None:
-    text = words(document_of(uneven_analysis(tmp_path)))
-    assert "run from 50.0 % (HydraLoRA) to 75.0 % (MoE-LoRA); not separated from MoSLD: 1 of the 2 tested, 2" in text
+    analysis = uneven_analysis(tmp_path)
+    text = words(document_of(analysis))
+    assert "means run from 50.0 % (HydraLoRA) to 75.0 % (MoE-LoRA). Beside LoRA: better: MoE-LoRA, MoLA and" in text
+    assert "A row with n = 1 is tested with the seed noise of the rows of its block that have more." in text
     assert "a point without a bar is one seed" in text
-    assert "Highest in-domain under" not in text  # acc_norm is the same for all
-    assert "A marker without a bar has one common seed, and so no interval." in text
+    assert "‡: with the seed noise of other rows, for want of its own." in text
+    assert "All intervals are without the choice of items, which are not at hand." in text
+    assert "cannot be tested" not in text
 
 
 def test_a_study_of_one_seed_claims_no_test(tmp_path: Path) -> None:
     study, trials = make_records(
         tmp_path, ("lora", "mola", "mosld"), seeds=(0,), settings=("mixture", "single"), evaluate={"limit": 400}
     )
-    text = words(document_of(analysis_of(tmp_path, study, trials)))
+    analysis = analysis_of(tmp_path, study, trials)
+    text = words(document_of(analysis))
     for sentence in (
-        "One seed separates nothing",
-        "no two rows have two seeds in common, so nothing is tested.",
+        "Nothing is said of methods, for want of seeds.",
         "Every point is one seed, so there are no bars.",
-        "There is one common seed only, and so no interval.",
-        "points: on one common seed, which gives no interval and no test.",
-        "on the one common seed, without intervals",
+        "in points. There is neither an interval nor a test, for want of seeds and of items.",
+        "For want of seeds a difference is one of the models that were trained",
         "Scored on a fixed sample of at most 400 test items a task.",
     ):
         assert sentence in text, sentence
-    assert "†" not in text
-    assert re.search(r"The standard error over items is \d\.\d( to \d\.\d)? points for one in-domain mean and", text)
+    assert not set("†↑↓≈‡§¶*") & set(words(results(analysis)))
+
+
+def test_a_study_of_one_seed_has_intervals_of_its_models_where_items_are_at_hand(tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, ("base", "lora", "mola", "mosld"), seeds=(0,), items=True)
+    section = results(analysis_of(tmp_path, study, trials))
+    for name in ("differences", "differences-to-base", "differences-by-task", "other-metrics"):
+        table = tables_of(section)[name]
+        assert "All intervals are of these trained models, on other items; their seeds say nothing of" in table.caption
+        assert not {cell.mark for line in table.rows for cell in line.cells} - {""}
+        assert "verdict" not in {column.title for column in table.columns}
+        assert table.frame is not None
+        lines = table.frame.dropna(subset="basis")
+        assert set(lines["basis"]) == {"models"}
+        assert set(lines["verdict"]) == {"untested"}
+        compared = lines["low"].notna()
+        assert compared.all() or name == "other-metrics"  # acc_norm is the same for all items
+        assert lines["p_equal"].isna().all()
+
+
+def test_without_the_reference_rows_are_told_beside_the_best(tmp_path: Path) -> None:
+    study, trials = make_records(tmp_path, ("lora", "mola", "mosld"), reference="full")
+    section = results(analysis_of(tmp_path, study, trials))
+    text = words(section)
+    assert "No block holds full beside another row with a common seed, so no differences are given." in text
+    assert re.search(r"Beside (LoRA|MoLA|MoSLD): ", text)
+    assert "Beside full" not in text
+    assert not {name for name in tables_of(section) if name.startswith("differences") and name != "differences-to-base"}
+
+
+def test_ablations_are_told_beside_the_method_that_they_change(tmp_path: Path) -> None:
+    """Under another reference; the margin is the study's own."""
+    study = make_study(in_domain=("a",), out_of_domain=(), reference="mosld", margin=0.5)
+    names = {"mosld": (0.70, 0.71, 0.705), "mosl": (0.701, 0.709, 0.705), "mola": (0.65, 0.662, 0.656)}
+    trials = make_trials(study, [RECIPES[name] for name in names])
+    records = [make_record(t, study, values={"a": names[t.recipe.name][t.seed]}) for t in trials]
+    text = words(results(analysis_with(tmp_path, study, records)))
+    assert "Beside MoSLD: worse: MoLA; equal within 0.5 points: MoSL." in text
+    assert "Beside MoSLD: ↓ worse, ≈ equal within 0.5 points." in text
+    assert "Equal: shown to differ by less than 0.5 points (two one-sided tests at 0.05)." in text
+
+
+def test_the_method_of_the_tests_is_told_with_the_noise_that_it_found(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=())
+    names = {"lora": (0.70, 0.71, 0.705), "mosl": (0.701, 0.709, 0.705), "mola": (0.65, 0.662, 0.653)}
+    trials = make_trials(study, [RECIPES[name] for name in names])
+    records = [make_record(t, study, values={"a": names[t.recipe.name][t.seed]}) for t in trials]
+    section = method_of_tests(analysis_with(tmp_path, study, records))
+    assert section is not None
+    assert section.appendix
+    noise = tables_of(section)["noise"]
+    assert noise.frame is not None
+    (line,) = noise.frame.to_dict("records")
+    table = np.array(list(names.values()))
+    rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+    assert line["freedom"] == 4
+    assert line["mean_square"] == pytest.approx(float((rest**2).sum()) / 4)
+    assert [cell.text for cell in noise.rows[1].cells[:3]] == ["In-domain", f"{1e4 * line['mean_square']:.3g}", "4"]
+    text = words(section)
+    assert "Every item stands by itself." in text
+    assert "less than 1 point" in text
+
+
+def test_passages_count_together_where_items_name_them(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a", "b"), out_of_domain=())
+    store, trials = Store(tmp_path / "results"), make_trials(study, [RECIPES["lora"], RECIPES["mosld"]])
+    for trial in trials:
+        record = make_record(trial, study)
+        items = items_of(record, passages=4)
+        store.write(Outcome(record, items.assign(group=items["group"].where(items["task"] == "a", None))))
+    text = words(method_of_tests(analysis_of(tmp_path, study, trials, {})))
+    assert "Items of one passage count together (passages: 100 of a), every other item by itself." in text
 
 
 def test_a_failed_trial_is_told_with_its_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,23 @@ def test_the_end_of_a_clusters_job_is_an_interruption(tiny: Path) -> None:
     assert long.returncode == 130
     assert err.strip() == "mosld-bench: interrupted; finished trials are kept, the same command runs the rest."
     assert "report:" not in out
+
+
+def test_a_search_on_two_workers_comes_to_what_one_comes_to(tiny: Path) -> None:
+    """Which worker is faster decides nothing; one that was broken off with one trial to go has two workers after it."""
+    words = ("tune", "tiny", "--methods", "lora", "--root", str(tiny))
+    found, results = tiny / "reports" / "tiny" / "tuning.yaml", tiny / "results" / "tiny-tuning"
+    alone = bench(*words, "--executor", "inline")
+    assert alone.returncode == 0, alone.stderr
+    text = found.read_text()
+    (middle,) = re.findall(r'"trial": "(lora-mixture-\S+)", "factor": 1\.0, "seed": 1000', text)
+    lost = re.findall(r'"trial": "(lora-mixture-\S+)", "factor": (?:0\.25|4\.0)', text)
+    for trial in [middle, *lost]:
+        shutil.rmtree(results / trial)
+    found.unlink()
+    together = bench(*words, "--cpus", "2")
+    assert together.returncode == 0, together.stderr
+    assert found.read_text() == text
 
 
 def test_ray_gives_the_same_numbers_and_survives_a_dead_worker(tiny: Path) -> None:

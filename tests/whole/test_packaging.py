@@ -131,8 +131,8 @@ def test_every_command_of_the_readme_runs(command: str, tmp_path: Path, cache: P
     elif words[0] == "tune":
         words += ["--methods", "lora", "--steps", "2", "--executor", "inline"]
     elif words[0] == "compare":
-        for study in ("smollm2", "smollm2-budget"):
-            (root / "results" / study).symlink_to(REPOSITORY / "results" / study)
+        for recorded in ("smollm2", "smollm2-budget"):
+            (root / "results" / recorded).symlink_to(REPOSITORY / "results" / recorded)
     elif words[0] == "profile":
         words += ["--methods", "lora", "--rounds", "1", "--prompt-tokens", "8", "--new-tokens", "2", "--batch", "1"]
     elif words[0] == "report":

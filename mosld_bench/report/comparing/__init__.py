@@ -8,17 +8,10 @@ Nothing is run, and nothing but records and items is read: of a study those that
 
 from __future__ import annotations
 
-from mosld_bench.report.comparing.result import (
-    Result,
-    ScoreLine,
-    as_json,
-    compare,
-    item_title,
-    sections,
-    sentences,
-    title,
-)
+from mosld_bench.report.comparing.export import as_json
+from mosld_bench.report.comparing.result import Result, compare
 from mosld_bench.report.comparing.sides import Side, SideReader
+from mosld_bench.report.comparing.wording import ScoreLine, item_title, sections, sentences, title
 
 __all__ = [
     "Result",

@@ -68,8 +68,8 @@ class Member:
             row = self.source.analysis.under(metric, self.row)
             each = [row.by_seed(task) for task in tasks]
             if metric == PROBABILITY:
-                answers = [self.answers(task, metric) for task in tasks]
-                each = [{seed: float(one.values.mean()) for seed, one in of_task.items()} for of_task in answers]
+                items = [self.answers(task, metric) for task in tasks]
+                each = [{seed: float(answers.values.mean()) for seed, answers in of_task.items()} for of_task in items]
             seeds = sorted(set.intersection(*map(set, each))) if each else []
             self._scores[key] = {seed: float(np.mean([of_task[seed] for of_task in each])) for seed in seeds}
         return self._scores[key]
@@ -80,13 +80,13 @@ class Member:
 
     def matrix(self, task: str, metric: str | None, seeds: Sequence[int], docs: Collection[int]) -> stats.TaskItems:
         """The scores on the items ``docs`` of a task: seeds × items."""
-        answers = [self.answers(task, metric)[seed] for seed in seeds]
+        by_seed = [self.answers(task, metric)[seed] for seed in seeds]
         wanted = np.array(sorted(docs), dtype=np.int64)
-        values = np.stack([one.values[np.isin(one.docs, wanted)] for one in answers])
-        groups = answers[0].groups
+        values = np.stack([answers.values[np.isin(answers.docs, wanted)] for answers in by_seed])
+        groups = by_seed[0].groups
         if groups is None:
             return stats.TaskItems(values)
-        own = groups[np.isin(answers[0].docs, wanted)].astype(str)
+        own = groups[np.isin(by_seed[0].docs, wanted)].astype(str)
         return stats.TaskItems(values, np.unique(own, return_inverse=True)[1])
 
     def block(self) -> list[Member]:

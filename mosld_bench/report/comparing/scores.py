@@ -7,8 +7,9 @@ both have, and takes the seeds or items of each side for themselves where they h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,19 +25,21 @@ from mosld_bench.spec.trial import Domain
 class Score:
     """Two rows on the mean of a domain or on a task: ``ours`` and ``theirs`` are the means that the difference is of.
 
-    ``metric`` is lm-eval's name or `PROBABILITY`; of a mean over tasks with several primary metrics it is None.
-    ``our_seeds`` and ``their_seeds`` are those that count. ``detectable``: the true difference that is found with a
-    chance of 80 %; None where it is not known.
+    ``domain``: of the task, None where it is of another one in the other study. ``metric``: lm-eval's name, or
+    `PROBABILITY`; None of a mean over tasks with several primary metrics.
+    ``our_seeds`` and ``their_seeds`` are those that count; ``same_seeds``: whether one is compared with itself.
+    ``detectable``: the true difference that is found with a chance of 80 %; None where it is not known.
     """
 
     comparison: Comparison
     title: str
+    domain: Domain | None
     metric: str | None
-    primary: bool
     ours: float
     theirs: float
     our_seeds: tuple[int, ...]
     their_seeds: tuple[int, ...]
+    same_seeds: bool
     items: tuple[TaskOverlap, ...]
     detectable: float | None = None
 
@@ -44,6 +47,11 @@ class Score:
     def of(self) -> Domain | str:
         """The domain, or the task."""
         return self.comparison.of
+
+    @property
+    def primary(self) -> bool:
+        """Whether it is under the metric that the tables show."""
+        return self.comparison.metric is None
 
     @property
     def difference(self) -> stats.Estimate:
@@ -56,12 +64,6 @@ class Score:
         return self.comparison.scale
 
     @property
-    def same_seeds(self) -> bool:
-        """Whether a seed of one side is compared with the same seed of the other."""
-        trained = not (self.comparison.row.frozen or self.comparison.other.frozen)
-        return trained and self.our_seeds == self.their_seeds
-
-    @property
     def identical(self) -> bool:
         """Whether the two have the same score on every item."""
         return self.difference.of_items and self.difference.mean == 0 and self.difference.error == 0
@@ -72,18 +74,13 @@ class Score:
         return self.comparison.verdict
 
 
-@dataclass(frozen=True)
-class _Estimated:
-    """A score before it is corrected within its family; the fields of `Score`."""
+class _Found(NamedTuple):
+    """A difference, the two means that it is of, and the seeds that these are over; fields of `Score`."""
 
-    pair: Pair
-    of: Domain | str
-    domain: Domain | None
-    metric: str | None
-    scale: Scale
     difference: stats.Estimate
-    values: tuple[float, float]
-    seeds: tuple[tuple[int, ...], tuple[int, ...]]
+    values: Sequence[float]
+    seeds: Sequence[Sequence[int]]
+    same_seeds: bool
 
 
 def metrics_of(pair: Pair) -> list[str | None]:
@@ -94,7 +91,7 @@ def metrics_of(pair: Pair) -> list[str | None]:
     return [None, *sorted(names), PROBABILITY]
 
 
-def score(
+def scores_of(
     pairs: Sequence[Pair], margin: float, *, metrics: Sequence[str | None] = (), tasks: Sequence[str] = ()
 ) -> list[list[Score]]:
     """The scores of every pair: metric by metric, the mean of a domain before its tasks.
@@ -103,52 +100,55 @@ def score(
     all, and then the means too. Holm's families are those of the report: under one metric and in one block, all pairs
     on the mean of a domain, and all pairs on its tasks.
     """
-    found = [[*_estimates(pair, metrics, tasks)] for pair in pairs]
-    families: dict[tuple[object, ...], list[_Estimated]] = {}
-    for one in (one for of_pair in found for one in of_pair):
-        ours, theirs = (member.row for member in one.pair.members)
-        block = (theirs if ours.frozen else ours).condition
-        families.setdefault((block, one.metric, one.domain, isinstance(one.of, Domain)), []).append(one)
+    found = [[*_scores(pair, margin, metrics, tasks)] for pair in pairs]
+    families: dict[tuple[object, ...], list[Score]] = {}
+    for score in (score for of_pair in found for score in of_pair):
+        row, other = score.comparison.row, score.comparison.other
+        block = (other if row.frozen else row).condition
+        key = block, score.comparison.metric, score.domain, isinstance(score.of, Domain)
+        families.setdefault(key, []).append(score)
     adjusted: dict[int, float | None] = {}
     for family in families.values():
-        adjusted |= zip(map(id, family), stats.holm([one.difference.p for one in family]), strict=True)
-    return [[_score(one, adjusted[id(one)], margin) for one in of_pair] for of_pair in found]
+        adjusted |= zip(map(id, family), stats.holm([score.difference.p for score in family]), strict=True)
+    return [
+        [replace(score, comparison=replace(score.comparison, adjusted=adjusted[id(score)])) for score in of_pair]
+        for of_pair in found
+    ]
 
 
-def _score(one: _Estimated, adjusted: float | None, margin: float) -> Score:
-    pair, tasks = one.pair, one.pair.tasks(one.of)
-    primary = {pair.primary(task) for task in tasks}
-    points = one.scale.margin(margin)
-    return Score(
-        Comparison(pair.ours.row, pair.theirs.row, one.of, one.metric, one.difference, adjusted, points, one.scale),
-        title=one.of.label if isinstance(one.of, Domain) else pair.title(one.of),
-        metric=one.metric or (primary.pop() if len(primary) == 1 else None),
-        primary=one.metric is None,
-        ours=one.values[0],
-        theirs=one.values[1],
-        our_seeds=one.seeds[0],
-        their_seeds=one.seeds[1],
-        items=tuple(pair.overlap(task) for task in tasks),
-        detectable=_detectable(one),
-    )
-
-
-def _detectable(one: _Estimated) -> float | None:
-    """Of the primary mean of a domain, where the noise of a block's seeds is pooled."""
-    if one.metric is not None or not isinstance(one.of, Domain) or one.difference.basis is not stats.Basis.POOLED:
-        return None
-    return one.pair.ours.source.analysis.detectable(one.pair.ours.row.condition, one.of, one.difference.seeds)
-
-
-def _estimates(pair: Pair, metrics: Sequence[str | None], only: Sequence[str]) -> Iterable[_Estimated]:
+def _scores(pair: Pair, margin: float, metrics: Sequence[str | None], only: Sequence[str]) -> Iterator[Score]:
+    """The scores of a pair, each as if it were the only one of its family."""
     for metric in metrics or metrics_of(pair):
         for domain, tasks in pair.domains().items():
             mean = [domain] if domain is not None and tasks and not only else []
             for of in [*mean, *(task for task in tasks if not only or task in only)]:
                 scale = _scale(pair, pair.tasks(of), metric)
-                estimated = _estimate(pair, of, metric) if scale is not None else None
-                if scale is not None and estimated is not None:
-                    yield _Estimated(pair, of, domain, metric, scale, *estimated)
+                found = _find(pair, of, metric) if scale is not None else None
+                if scale is not None and found is not None:
+                    yield _score(pair, domain, of, metric, found, scale, margin)
+
+
+def _score(
+    pair: Pair, domain: Domain | None, of: Domain | str, metric: str | None, found: _Found, scale: Scale, margin: float
+) -> Score:
+    row, other, difference = pair.ours.row, pair.theirs.row, found.difference
+    primary = {pair.primary(task) for task in pair.tasks(of)}
+    detectable = None
+    if metric is None and isinstance(of, Domain) and difference.basis is stats.Basis.POOLED:
+        detectable = pair.ours.source.analysis.detectable(row.condition, of, difference.seeds)
+    return Score(
+        Comparison(row, other, of, metric, difference, difference.p, scale.margin(margin), scale),
+        title=of.label if isinstance(of, Domain) else pair.title(of),
+        domain=domain,
+        metric=metric or (primary.pop() if len(primary) == 1 else None),
+        ours=found.values[0],
+        theirs=found.values[1],
+        our_seeds=tuple(found.seeds[0]),
+        their_seeds=tuple(found.seeds[1]),
+        same_seeds=found.same_seeds,
+        items=tuple(pair.overlap(task) for task in pair.tasks(of)),
+        detectable=detectable,
+    )
 
 
 def _scale(pair: Pair, tasks: Sequence[str], metric: str | None) -> Scale | None:
@@ -161,24 +161,21 @@ def _scale(pair: Pair, tasks: Sequence[str], metric: str | None) -> Scale | None
     return ours if ours == theirs else None
 
 
-_Found = tuple[stats.Estimate, tuple[float, float], tuple[tuple[int, ...], tuple[int, ...]]]
-
-
-def _estimate(pair: Pair, of: Domain | str, metric: str | None) -> _Found | None:
-    """The difference, the two means that it is of, and the seeds that these are over; None without a score of both."""
+def _find(pair: Pair, of: Domain | str, metric: str | None) -> _Found | None:
+    """The difference of the two; None without a score of both."""
     tasks, (ours, theirs) = pair.tasks(of), (member.row for member in pair.members)
     by_seed = [member.by_seed(tasks, metric) for member in pair.members]
     if not all(by_seed):
         return None
     common = set.intersection(*map(set, by_seed))
     if pair.one_source and ours.condition == theirs.condition and ours.ranked and common:
-        return _of_block(pair, of, metric, tuple(sorted(common)))
+        return _of_block(pair, of, metric, sorted(common))
     if pair.one_source and ours.frozen != theirs.frozen:
         return _against_base(pair, of, metric)
     return _between(pair, tasks, metric)
 
 
-def _of_block(pair: Pair, of: Domain | str, metric: str | None, seeds: tuple[int, ...]) -> _Found | None:
+def _of_block(pair: Pair, of: Domain | str, metric: str | None, seeds: Sequence[int]) -> _Found | None:
     """As the report compares two rows of a block: the noise of seeds is that of all its rows."""
     analysis = pair.ours.source.analysis
     pool = analysis.pool(pair.ours.row.condition, metric)
@@ -189,7 +186,7 @@ def _of_block(pair: Pair, of: Domain | str, metric: str | None, seeds: tuple[int
         return None
     scores = [analysis.evidence.by_seed(row, of, metric) for row in (ours, theirs)]
     means = [float(np.mean([of_row[seed] for seed in seeds])) for of_row in scores]
-    return estimate, (means[0], means[1]), (seeds, seeds)
+    return _Found(estimate, means, (seeds, seeds), True)
 
 
 def _against_base(pair: Pair, of: Domain | str, metric: str | None) -> _Found | None:
@@ -197,13 +194,13 @@ def _against_base(pair: Pair, of: Domain | str, metric: str | None) -> _Found | 
     analysis, first = pair.ours.source.analysis, pair.ours.row.frozen
     ours, theirs = (analysis.under(metric, member.row) for member in pair.members)
     row, base = (theirs, ours) if first else (ours, theirs)
-    block = [analysis.under(metric, one) for one in analysis.trained if one.condition == row.condition]
+    block = [analysis.under(metric, trained) for trained in analysis.trained if trained.condition == row.condition]
     estimate = analysis.evidence.against_base(row, base, of, block, metric)
     if estimate is None:
         return None
-    scores = [analysis.evidence.by_seed(one, of, metric) for one in (ours, theirs)]
+    scores = [analysis.evidence.by_seed(scored, of, metric) for scored in (ours, theirs)]
     means, seeds = [float(np.mean([*of_row.values()])) for of_row in scores], [tuple(sorted(s)) for s in scores]
-    return replace(estimate, mean=means[0] - means[1]), (means[0], means[1]), (seeds[0], seeds[1])
+    return _Found(replace(estimate, mean=means[0] - means[1]), means, seeds, False)
 
 
 def _between(pair: Pair, tasks: Sequence[str], metric: str | None) -> _Found | None:
@@ -218,29 +215,28 @@ def _between(pair: Pair, tasks: Sequence[str], metric: str | None) -> _Found | N
     same_seeds = len(common) > 1 or (bool(common) and not told)
     seeds = [common, common] if same_seeds else seeds
     overlaps = [pair.overlap(task) for task in tasks]
-    known = all(one.common is not None for one in overlaps)
+    known = all(overlap.common is not None for overlap in overlaps)
     known = known and all(m.has_items(tasks, metric, of_side) for m, of_side in zip(members, seeds, strict=True))
     samples = []
     for member, of_side, scores, noise in zip(members, seeds, by_seed, borrowed, strict=True):
         items = None
         means = [scores[seed] for seed in of_side]
         if known:
-            docs = [pair.common(one.task) if one.paired else member.keys(one.task) for one in overlaps]
+            docs = [pair.common(o.task) if o.paired else member.keys(o.task) for o in overlaps]
             items = [member.matrix(t, metric, of_side, d or ()) for t, d in zip(tasks, docs, strict=True)]
             means = [float(mean) for mean in np.mean([task.values.mean(axis=1) for task in items], axis=0)]
         within = _within(member, tasks, metric) if noise and known else None
         samples.append(stats.Sample(means, items, member.row.frozen, noise, within))
-    same_items = [one.paired for one in overlaps] if known else []
+    same_items = [overlap.paired for overlap in overlaps] if known else []
     estimate = stats.between(samples[0], samples[1], same_seeds=same_seeds, same_items=same_items)
-    levels = [float(np.mean(sample.by_seed)) for sample in samples]
-    return estimate, (levels[0], levels[1]), (tuple(seeds[0]), tuple(seeds[1]))
+    return _Found(estimate, [float(np.mean(sample.by_seed)) for sample in samples], seeds, same_seeds)
 
 
 def _borrowed(member: Member, tasks: Sequence[str], metric: str | None) -> stats.SeedNoise | None:
     """What a seed moves the rows of the block of a row with one seed; None for others, and where none has several."""
     if member.row.frozen or len(member.by_seed(tasks, metric)) > 1:
         return None
-    rows = [one.by_seed(tasks, metric) for one in member.block()]
+    rows = [other.by_seed(tasks, metric) for other in member.block()]
     seeds = sorted({seed for row in rows for seed in row})
     return stats.spread_of_rows([[row.get(seed, np.nan) for seed in seeds] for row in rows])
 
@@ -248,9 +244,9 @@ def _borrowed(member: Member, tasks: Sequence[str], metric: str | None) -> stats
 def _within(member: Member, tasks: Sequence[str], metric: str | None) -> float | None:
     """The mean of S·VE over the rows of a block that have several seeds, with all items."""
     found = []
-    for one in member.block():
-        seeds = sorted(one.by_seed(tasks, metric))
-        if len(seeds) > 1 and one.has_items(tasks, metric, seeds):
-            noise = stats.item_noise([one.matrix(task, metric, seeds, one.keys(task) or ()) for task in tasks])
+    for other in member.block():
+        seeds = sorted(other.by_seed(tasks, metric))
+        if len(seeds) > 1 and other.has_items(tasks, metric, seeds):
+            noise = stats.item_noise([other.matrix(task, metric, seeds, other.keys(task) or ()) for task in tasks])
             found += [len(seeds) * noise.within] if noise and noise.within is not None else []
     return float(np.mean(found)) if found else None

@@ -170,10 +170,11 @@ def matched(ours: Side, theirs: Side) -> tuple[list[Pair], list[str]]:
     """
     whole = bool({Kind.STUDY, Kind.FOLDER} & {ours.kind, theirs.kind})
     if whole and Kind.RECIPE in {ours.kind, theirs.kind}:
-        one, other = (ours, theirs) if ours.kind is Kind.RECIPE else (theirs, ours)
-        recipe = one.name.partition("@")[0]
+        of_recipe, other = (ours, theirs) if ours.kind is Kind.RECIPE else (theirs, ours)
+        recipe = of_recipe.name.partition("@")[0]
         raise BenchError(
-            f"{one.name} is a recipe, and {other.name} a whole {other.kind}: {recipe}@{other.name} is the recipe there."
+            f"{of_recipe.name} is a recipe, and {other.name} a whole {other.kind}: {recipe}@{other.name} is the recipe "
+            "there."
         )
     rows = [(row, other) for row in ours.rows for other in theirs.rows if _meet(row, other, ours, theirs, whole)]
     if not rows and len(ours.rows) == len(theirs.rows) == 1:

@@ -65,17 +65,15 @@ def read_study(file: Path, workspace: Workspace, include_paths: tuple[Path, ...]
     with no_garbage_collection():
         records = tuple(store.records(study.name))
     if not {record.trial_id for record in records} & {trial.id for trial in trials}:
-        others = (
-            f" {counted(len(records), 'record').capitalize()} of other conditions "
-            f"{'is' if len(records) == 1 else 'are'} there: {workspace.results / study.name} names that folder, which "
-            "is read without a plan."
-        )
+        advice = f"run `mosld-bench run {study.name}` first."
+        if records:
+            advice += (
+                f" {counted(len(records), 'record').capitalize()} of other conditions in "
+                f"{workspace.results / study.name}: as a folder it is read without a plan."
+            )
         recorded = sorted({path.parents[1].name for path in workspace.results.glob("*/*/record.json")} - {study.name})
-        raise BenchError(
-            f"There is no finished trial of the study {study.name!r} as its file asks for it; run "
-            f"`mosld-bench run {study.name}` first.{others if records else ''} Other studies with records: "
-            f"{listed(recorded)}."
-        )
+        advice += f" Other studies with records: {listed(recorded)}." if recorded else ""
+        raise BenchError(f"There is no finished trial of the study {study.name!r} as its file asks for it; {advice}")
     tasks = _definitions(study.tasks, workspace, include_paths)
     sources = Sources(records=records, tasks=tasks, items=_read_once(store.items))
     return Source(f"the study {study.name}", analyse(study, trials, sources))

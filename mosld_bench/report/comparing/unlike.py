@@ -77,12 +77,11 @@ def _unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Unlike]:
 
 def _protocol(trial: Trial) -> dict[str, Any]:
     """Dotted field -> value, of what trials have in common where they are compared."""
-    train = trial.train.model_dump(mode="json") if trial.train else {}
     return {
         "model.name": trial.model.name,
         "model.revision": trial.model.revision,
-        **{f"train.{key}": value for key, value in train.items()},
-        **{f"evaluate.{key}": value for key, value in trial.evaluate.model_dump(mode="json").items()},
+        **{f"train.{key}": value for key, value in trial.train or ()},
+        **{f"evaluate.{key}": value for key, value in trial.evaluate},
         **{f"tasks.{task}": trial.task_digests.get(task) for task in trial.scored_on},
         "general.task": trial.general.task if trial.general else None,
     }

@@ -111,7 +111,7 @@ def _of_models(analysis: Analysis, untested: Sequence[Comparison], blocks: int) 
         ends = dict.fromkeys(scale.text(end, sign=True) for end in (min(means), max(means)))
         each.append(f"{' to '.join(ends)}{scale.points} ({title})")
     yield (
-        f"Over {blocks_text(analysis, blocks)} the trained models differ on these items from that of "
-        f"{analysis.reference} by {listed(each)}; whether that changes is not tested."
+        f"Over {blocks_text(analysis, blocks)} the trained models differ on these items from "
+        f"{analysis.reference}'s by {listed(each)}; whether that changes is not tested."
     )
     yield seeds_note(untested)

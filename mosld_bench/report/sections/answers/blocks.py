@@ -49,8 +49,8 @@ def where(analysis: Analysis, condition: Condition, *, setting: bool = True) -> 
 
 def blocks_text(analysis: Analysis, count: int) -> str:
     """'all four sizes', or 'both blocks' where they differ in more than one thing."""
-    nouns = varied(analysis) if len(_varying(analysis)) == 1 else "blocks"
-    return all_of(count, nouns.removesuffix("s"))
+    nouns = varied(analysis)
+    return all_of(count, "block" if " " in nouns else nouns.removesuffix("s"))
 
 
 def varied(analysis: Analysis) -> str:

@@ -49,7 +49,7 @@ def _answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
         yield "Ablations.", list(ablations(analysis))
         yield "Other measures.", list(other_measures(analysis, block))
     yield "Gain over the frozen base.", list(gains(analysis, block))
-    yield "On the mixture, against task by task.", list(between_settings(analysis))
+    yield "Mixture against single tasks.", list(between_settings(analysis))
     yield f"Across {varied(analysis)}.", list(across(analysis))
     if block is not None:
         yield f"What the study can find{at}.", list(power(analysis, block))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,7 @@ from mosld_bench.report.stats import Estimate
 from mosld_bench.report.table import Cell, Column, Line, Table
 from mosld_bench.spec.trial import Condition, Domain
 
-_TASKS_A_TABLE = 8
+_TASKS_A_TABLE = 9
 NO_INTERVALS = ". There is neither an interval nor a test, for want of seeds and of items."
 
 
@@ -130,8 +131,9 @@ def task_tables(analysis: Analysis) -> list[Table]:
         c for block, _ in analysis.blocks() for domain in analysis.domains for c in analysis.by_task(block, domain)
     ]
     tables: list[Table] = []
-    for start in range(0, len(tasks), _TASKS_A_TABLE):
-        part = tasks[start : start + _TASKS_A_TABLE]
+    evenly = math.ceil(len(tasks) / math.ceil(len(tasks) / _TASKS_A_TABLE)) if tasks else 1
+    for start in range(0, len(tasks), evenly):
+        part = tasks[start : start + evenly]
         if of_part := [c for c in comparisons if c.of in part]:
             name = f"differences-by-task{f'-{len(tables) + 1}' if tables else ''}"
             tables += _task_tables(analysis, name, part, of_part, None if tables else comparison_frame(comparisons))
@@ -222,6 +224,7 @@ def comparison_numbers(comparison: Comparison) -> dict[str, Any]:
         "budget": row.budget,
         "model": row.condition.model or None,
         "general_items": row.condition.general,
+        "rate": row.condition.rate,
         "reference": other.recipe.name,
         "reference_setting": other.setting,
         "of": str(comparison.of),

@@ -111,23 +111,24 @@ def _terminal_title(analysis: Analysis, of: Domain | str) -> str:
     return "\n".join(lines)
 
 
-def _unit(analysis: Analysis) -> str:
-    """' (%)' where all scores are shares; else which are something else, and which way is better."""
+def _unit(analysis: Analysis, tasks: Sequence[str]) -> str:
+    """' (%)' where all scores are shares; else which of ``tasks`` are something else, and which way is better."""
     if analysis.shares:
         return " (%)"
     texts: dict[str, list[str]] = {}
-    for task in analysis.task_names:
+    for task in tasks:
         scale = analysis.scale(task)
         if analysis.scales.of(task) is not None:
             what = analysis.metric_name(task) if scale != SHARE else "a share in per cent"
             texts.setdefault(f"{what}{'' if scale.higher_is_better else ', lower is better'}", []).append(task)
-    return f" ({'; '.join(f'{listed([analysis.title(t) for t in of])}: {text}' for text, of in texts.items())})"
+    told = [f"{listed([analysis.title(task) for task in of])}: {text}" for text, of in texts.items()]
+    return f" ({'; '.join(told)})" if told else ""
 
 
-def _caption(analysis: Analysis, lines: Sequence[Line], *, by_task: bool = False) -> str:
-    """What the table of these lines shows, and what bold and the marks in it mean."""
+def _caption(analysis: Analysis, tasks: Sequence[str], lines: Sequence[Line], *, by_task: bool = False) -> str:
+    """What the table of these lines shows, and what bold and the marks in it mean; ``tasks``: those it is about."""
     cells = [cell for line in lines for cell in line.cells]
-    text = f"{analysis.measure.capitalize()}{' by task' if by_task else ''}{_unit(analysis)}, mean over seeds"
+    text = f"{analysis.measure.capitalize()}{' by task' if by_task else ''}{_unit(analysis, tasks)}, mean over seeds"
     text += "" if by_task else " (n)"
     if any(cell.sd for cell in cells):
         text += (
@@ -140,7 +141,7 @@ def _caption(analysis: Analysis, lines: Sequence[Line], *, by_task: bool = False
 
 
 def _tied_legend(marks: str) -> str:
-    return f" {TIED}: not told apart from the best of its block." if TIED in marks else ""
+    return f" {TIED}: not told apart from the best of its block, corrected for all pairs." if TIED in marks else ""
 
 
 def main_tables(analysis: Analysis) -> list[Table]:
@@ -170,7 +171,9 @@ class _Layout:
     def tables(self, name: str, frame: pd.DataFrame) -> list[Table]:
         """One table, or several of whole blocks where it would be longer than a page."""
         blocks, columns = self._blocks(), self._columns()
-        caption = _caption(self.analysis, [line for lines in blocks for line in lines], by_task=not self.means)
+        averaged = [task for domain in self.analysis.averaged() for task in self.analysis.tasks_in(domain)]
+        lines = [line for of_block in blocks for line in of_block]
+        caption = _caption(self.analysis, self.tasks or averaged, lines, by_task=not self.means)
         notes = _notes(self.analysis) if self.means else ()
         return in_pages(Table(name, caption, columns, (), frame, notes, wide=len(columns) > 5), blocks)
 

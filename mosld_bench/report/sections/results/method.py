@@ -99,6 +99,7 @@ def _noise_table(analysis: Analysis) -> Table | None:
                     "budget": condition.budget,
                     "model": condition.model or None,
                     "general_items": condition.general,
+                    "rate": condition.rate,
                     "of": str(of),
                     "mean_square": noise.mean_square,
                     "freedom": noise.freedom,
