@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import commands
+from tests.support.commands import python
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -144,7 +144,7 @@ def bench(
     """
     env = {**os.environ, **env}
     if not fresh:
-        return commands.run(words, cwd=cwd, env=env, timeout=timeout)
+        return python("-m", "mosld_bench", *words, cwd=cwd, env=env, timeout=timeout)
     return subprocess.run(
         [sys.executable, "-m", "mosld_bench", *words],
         capture_output=True, text=True, cwd=cwd, timeout=timeout, env=env,
