@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -12,11 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commands import python
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy models: a second thread costs more than it gives
 REPOSITORY = Path(__file__).parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: it need not be looked through whenever garbage is collected, after every trial."""
+    gc.freeze()
 
 
 @pytest.fixture
@@ -127,9 +135,17 @@ def tracked(*folders: str) -> list[str]:
     return subprocess.run(listing, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
 
 
-def bench(*words: str, cwd: Path | None = None, timeout: int = 240, **env: str) -> subprocess.CompletedProcess[str]:
-    """What ``mosld-bench words`` did, in a process of its own with ``env`` added to this one's; seconds of time-out."""
+def bench(
+    *words: str, cwd: Path | None = None, timeout: int = 240, fresh: bool = False, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """What ``mosld-bench words`` did, in a process of its own with ``env`` added to this one's; seconds of time-out.
+
+    A ``fresh`` process is as a shell starts it; another has the libraries from its start (`tests.support.commands`).
+    """
+    env = {**os.environ, **env}
+    if not fresh:
+        return python("-m", "mosld_bench", *words, cwd=cwd, env=env, timeout=timeout)
     return subprocess.run(
         [sys.executable, "-m", "mosld_bench", *words],
-        capture_output=True, text=True, cwd=cwd, timeout=timeout, env={**os.environ, **env},
+        capture_output=True, text=True, cwd=cwd, timeout=timeout, env=env,
     )  # fmt: skip

@@ -76,6 +76,7 @@ def test_a_benchmark_runs_and_prints_what_it_compared(
 ) -> None:
     monkeypatch.setattr(layer, "SIZES", ((16, torch.float32),))
     monkeypatch.setattr(layer, "REPEATS", 1)
+    monkeypatch.setattr(layer, "TOKENS", 64)
     monkeypatch.setattr(torch, "compile", lambda module, **options: module)
     speed.main(["layer", "--rounds", "2", "--json"])
     rows = json.loads(capsys.readouterr().out)

@@ -49,7 +49,7 @@ def test_what_an_encoding_lacks_has_a_plain_form() -> None:
 
 @pytest.mark.parametrize("words", [("--help",), ("methods", "ls"), ("tasks", "ls")])
 def test_a_command_on_an_output_of_ascii(words: tuple[str, ...]) -> None:
-    done = bench(*words, PYTHONIOENCODING="ascii", HF_HUB_OFFLINE="1")
+    done = bench(*words, fresh=True, PYTHONIOENCODING="ascii", HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii()
     assert "Traceback" not in done.stderr

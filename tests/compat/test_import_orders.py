@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from itertools import permutations
 from pathlib import Path
 
@@ -21,11 +22,13 @@ STEPS = {
     "c": "from mosld_bench import MixtureConfig",
     "t": "import transformers.modeling_utils, transformers.integrations.peft",
     "r": "import importlib, peft; importlib.reload(peft)",
+    "x": "from mosld_bench.tuners.mixture import MixtureConfig",
+    "y": "from mosld_bench.tuners.mixlora import MixLoraConfig",
 }
 KNOWN = "from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as known; known['LORA_MIXTURE'], known['MIXLORA']"
 
-#: Runs each order of argv in a child of this process, in which all is loaded that PEFT loads besides itself: an order
-#: takes a moment then, and begins without PEFT and without us. Prints the orders that fail.
+#: Runs each order of argv in a child of this process, in which all is loaded that PEFT loads besides itself and what
+#: the first argument names: an order takes a moment then, and begins without them. Prints the orders that fail.
 IN_CHILDREN = """
 import importlib, os, sys, traceback
 
@@ -45,15 +48,15 @@ def child(work):
 
 def others():
     import peft
-    return " ".join(name for name in sys.modules if name.partition(".")[0] not in ("peft", "mosld_bench", "__main__"))
+    return " ".join(name for name in sys.modules if name.partition(".")[0] not in (*absent, "__main__"))
 
+absent, steps, *orders = sys.argv[1:]
+absent, steps = eval(absent), eval(steps)
 import torch
 for name in child(others).split():
     importlib.import_module(name)
-steps, *orders = sys.argv[1:]
-steps = eval(steps)
 for order in orders:
-    assert not any(name.partition(".")[0] in ("peft", "mosld_bench") for name in sys.modules)
+    assert not {name.partition(".")[0] for name in sys.modules} & {*absent}
     def work():
         for step in order:
             exec(steps[step], {})
@@ -63,24 +66,27 @@ for order in orders:
 """
 
 
-FEW = ["mlp", "mpl", "lmp", "lpm", "pml", "plm", "c", "lc", "mlc", "pc", "mlprc", "lpmr", "mll"]
-ALL = ["".join(order) for order in permutations("mlpc")]
+ORDERS = [
+    "mlp", "mpl", "lmp", "lpm", "pml", "plm", "c", "x", "y", "lc", "mlc", "pc", "mlprc", "lpmr", "mll",
+    *map("".join, permutations("mlpc")),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("orders", [FEW, pytest.param(ALL, marks=pytest.mark.slow)], ids=["few", "all"])
-def test_every_order_of_imports(orders: list[str]) -> None:
-    """Looked for and not imported, imported before and after, loaded by a name of ours, loaded again."""
-    script = [sys.executable, "-W", "ignore", "-c", IN_CHILDREN, repr(STEPS | {"k": KNOWN})]
+def check(orders: Iterable[str], *absent: str) -> None:
+    """Each of ``orders`` ends in that PEFT knows our tuners, where the modules ``absent`` are not loaded before."""
+    script = [sys.executable, "-W", "ignore", "-c", IN_CHILDREN, repr(absent), repr(STEPS | {"k": KNOWN})]
     done = subprocess.run([*script, *(f"{order}k" for order in orders)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
+def test_every_order_of_imports() -> None:
+    """Looked for and not imported, imported before and after, loaded by a name of ours, loaded again."""
+    check(ORDERS, "mosld_bench", "peft")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ["".join(order) for order in permutations("mtp")])
-def test_every_order_with_transformers(order: str) -> None:
-    code = "\n".join([*(STEPS[step] for step in order), KNOWN])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_every_order_with_transformers() -> None:
+    check(map("".join, permutations("mtp")), "mosld_bench", "peft", "transformers")
 
 
 @pytest.mark.filterwarnings("ignore:Could not find a config file")

@@ -42,6 +42,7 @@ def test_the_end_of_a_clusters_job_is_an_interruption(tiny: Path) -> None:
     assert "report:" not in out
 
 
+@pytest.mark.slow
 def test_a_search_on_two_workers_comes_to_what_one_comes_to(tiny: Path) -> None:
     """Which worker is faster decides nothing; one that was broken off with one trial to go has two workers after it."""
     words = ("tune", "tiny", "--methods", "lora", "--root", str(tiny))
@@ -94,6 +95,7 @@ def test_ray_gives_the_same_numbers_and_survives_a_dead_worker(tiny: Path) -> No
     assert list(main.columns) == [
         "recipe", "setting", "budget", "trainable_parameters", "in_domain_mean", "in_domain_sd",
         "out_of_domain_mean", "out_of_domain_sd", "seeds", "copy", "count", "other",
+        "in_domain_mean_verdict", "in_domain_mean_tied", "out_of_domain_mean_verdict", "out_of_domain_mean_tied",
     ]  # fmt: skip
     assert list(main["recipe"]) == ["base", "lora", "dies"]
     assert main.set_index("recipe").loc["lora", "copy"] == pytest.approx(frame.loc["lora", "copy"])

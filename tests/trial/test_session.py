@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,14 +122,22 @@ def every_pair(names: Sequence[str]) -> Iterator[str]:
     yield names[0]
 
 
-def assert_independent(names: Sequence[str], model: ModelSpec, part: slice = slice(None)) -> None:
+Alone = Callable[[str], list[Tensor] | str]
+
+
+@pytest.fixture(scope="module")
+def alone(model: ModelSpec) -> Alone:
+    """What the run of a name comes to in a session of its own."""
+    return cache(lambda name: outcome(ALL[name], model, session()))
+
+
+def assert_independent(names: Sequence[str], model: ModelSpec, alone: Alone, part: slice = slice(None)) -> None:
     """Each of ``names`` comes to the same in a fresh process as after each other one; ``part`` of these pairs."""
-    alone = {name: outcome(ALL[name], model, session()) for name in names}
     failing = {kind.__name__ for kind in FAILING}
-    assert {name for name, found in alone.items() if isinstance(found, str)} == failing & set(names)
+    assert {name for name in names if isinstance(alone(name), str)} == failing & set(names)
     shared, before = session(), None
     for name in list(every_pair(names))[part]:
-        assert same(outcome(ALL[name], model, shared), alone[name]), f"{name} after {before}"
+        assert same(outcome(ALL[name], model, shared), alone(name)), f"{name} after {before}"
         before = name
 
 
@@ -142,15 +151,19 @@ def test_a_sequence_has_every_pair_once() -> None:
     ["lora", "mosld", "olora", "WritesBehindTorch"],
     ["full", "prefix-tuning", "ChangesConfig", "SeedsGenerators", "LeavesHook"],
 ])  # fmt: skip
-def test_what_a_method_comes_to_does_not_depend_on_what_ran_before(among: list[str], model: ModelSpec) -> None:
-    assert_independent(among, model)
+def test_what_a_method_comes_to_does_not_depend_on_what_ran_before(
+    among: list[str], model: ModelSpec, alone: Alone
+) -> None:
+    assert_independent(among, model, alone)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("quarter", range(4))
-def test_what_any_method_comes_to_does_not_depend_on_which_ran_before(quarter: int, model: ModelSpec) -> None:
+def test_what_any_method_comes_to_does_not_depend_on_which_ran_before(
+    quarter: int, model: ModelSpec, alone: Alone
+) -> None:
     pairs = len(ALL) ** 2
-    assert_independent(list(ALL), model, slice(quarter * pairs // 4, (quarter + 1) * pairs // 4 + 1))
+    assert_independent(list(ALL), model, alone, slice(quarter * pairs // 4, (quarter + 1) * pairs // 4 + 1))
 
 
 @pytest.mark.parametrize("intruder", FORBIDDEN, ids=lambda kind: kind.__name__)

@@ -59,7 +59,7 @@ def test_a_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     done = bench("run", "embedded", "--methods", "lora", "--seeds", "0", "--steps", "2", "--limit", "4", "--executor",
-                 "inline", cwd=folder, PYTHONPATH=str(site))  # fmt: skip
+                 "inline", cwd=folder, fresh=True, PYTHONPATH=str(site))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert {path.name for path in folder.iterdir()} == {"results", "reports"}
     assert (folder / "reports" / "embedded" / "report.pdf").stat().st_size > 10_000
@@ -88,7 +88,8 @@ def commands(*pages: str) -> list[str]:
     return list(dict.fromkeys(part for part in parts if part.startswith("mosld-bench")))
 
 
-QUICK = ["--seeds", "0", "--steps", "2", "--limit", "4", "--executor", "inline"]
+SHORT = ["--steps", "2", "--set", "train.validation_items=2"]
+QUICK = [*SHORT, "--seeds", "0", "--limit", "4", "--executor", "inline"]
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def _every_command() -> list[Any]:
 
 @pytest.mark.parametrize("command", _every_command())
 def test_every_command_of_the_readme_runs(command: str, tmp_path: Path, cache: Path) -> None:
-    """As written; a training command with its length cut, or as a plan where it needs what this machine lacks."""
+    """As written; a training command cut in length, or as a plan where it needs what this machine lacks."""
     words = command.split()[1:]
     root = declarations(tmp_path / "root")
     if words[0] == "run" and (words[1] in {"smollm2", "paper"} or "--gpus" in words):
@@ -127,9 +128,9 @@ def test_every_command_of_the_readme_runs(command: str, tmp_path: Path, cache: P
     elif words[:2] == ["run", "parameters"]:
         pass  # takes seconds as it is
     elif words[0] == "run":
-        words += QUICK
+        words += QUICK if "--methods" in words else [*QUICK, "--methods", "lora"]  # all of them run in one command
     elif words[0] == "tune":
-        words += ["--methods", "lora", "--steps", "2", "--executor", "inline"]
+        words += [*SHORT, "--methods", "lora", "--executor", "inline"]
     elif words[0] == "compare":
         for recorded in ("smollm2", "smollm2-budget"):
             (root / "results" / recorded).symlink_to(REPOSITORY / "results" / recorded)
@@ -180,7 +181,7 @@ def test_what_is_fetched_runs_without_a_network(tmp_path: Path) -> None:
     assert there.returncode == 0, there.stderr
     done = bench(
         "run", "paper", "--model-root", "mirror", "--data-root", "mirror", "--methods", "lora", "--settings",
-        "mixture", "--budget", "r8", "--set", "train.validation_items=2", "--gpus", "0", *QUICK, cwd=root,
+        "mixture", "--budget", "r8", "--gpus", "0", *QUICK, cwd=root,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout
     records = [json.loads(path.read_text()) for path in (root / "results" / "paper").glob("*/record.json")]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 import mosld_bench
+from tests.support.commands import python
 
 EVERYTHING = """
 import importlib, pkgutil
@@ -31,13 +29,13 @@ for name in mosld_bench.__all__:
     assert value is locals()[name], name
     assert value.__name__ == name, (name, value)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_star_import_brings_the_public_names() -> None:
     code = f"from mosld_bench import *\nassert set(dir()) >= {set(mosld_bench.__all__)!r}\nassert callable(execute)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = python("-c", code)
     assert done.returncode == 0, done.stderr
 
 

@@ -9,8 +9,6 @@ import ast
 import importlib
 import json
 import re
-import subprocess
-import sys
 import tomllib
 from dataclasses import fields
 from functools import cache
@@ -30,6 +28,7 @@ from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import EvaluateSpec, Resources, TrainSpec
 from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, declarations, tracked
+from tests.support.commands import python
 from tests.whole.test_packaging import commands
 
 FILES = tracked()
@@ -197,9 +196,7 @@ def test_the_import_rule_is_the_contract() -> None:
 
 def test_the_example_for_programs_runs() -> None:
     (code,) = _blocks("mosld_bench/README.md", "python")
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nassert len(frame)"], cwd=REPOSITORY, capture_output=True, text=True
-    )
+    done = python("-c", f"{code}\nassert len(frame)", cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
 
 
@@ -297,6 +294,14 @@ def test_the_modules_that_the_changelog_names_as_new_are_there() -> None:
 def test_the_markers_are_all_told() -> None:
     markers = tomllib.loads(_text("pyproject.toml"))["tool"]["pytest"]["ini_options"]["markers"]
     assert sorted(_names("CONTRIBUTING.md", "marker")) == sorted(marker.split(":")[0] for marker in markers)
+
+
+def test_every_marker_has_a_test() -> None:
+    """So that none of the commands of CI that name one chooses nothing."""
+    markers = tomllib.loads(_text("pyproject.toml"))["tool"]["pytest"]["ini_options"]["markers"]
+    tests = " ".join(_text(path) for path in FILES if re.fullmatch(r"tests/.*/test_\w+\.py", path))
+    for marker in markers:
+        assert f"pytest.mark.{marker.split(':')[0]}" in tests
 
 
 def test_the_citation_is_of_this_version() -> None:

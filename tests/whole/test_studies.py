@@ -38,7 +38,14 @@ SMALL: dict[str, Any] = {
 }
 #: Study -> overrides of its own, beside these.
 OVERRIDES: dict[str, dict[str, Any]] = {
-    "paper": {"in_domain": ["arc_easy_letters", "race_letters"]},
+    "paper": {  # every recipe on the mixture, and two of them in all other cells too
+        "in_domain": ["arc_easy_letters", "race_letters"],
+        "parts": [{"recipes": ["all"], "settings": ["mixture"], "budgets": ["r8"]}, {"recipes": ["lora", "mosld"]}],
+    },
+    "smollm2": {"parts": [{"recipes": ["all"]}, {"recipes": ["mosld"], "settings": ["single"]}]},
+    "diverse": {"recipes": ["lora", "mosld"]},
+    "rank": {"recipes": ["lora", "mosld"]},
+    "location": {"in_domain": ["arc_easy_letters", "race_letters"]},
     "general-data": {"general": {"task": "openorca", "items": [0, 4, 8]}, "in_domain": ["arc_easy_letters"]},
     "scaling": {"recipes": ["lora", "mixlora", "mosld"], "in_domain": ["openbookqa_letters"]},
     "budget": {"recipes": ["lora", "mosld"]},
