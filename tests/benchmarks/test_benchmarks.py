@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mosld_bench.tuners.mixture import MixtureLayer
-from tests.benchmarks import layer, speed
+from tests.benchmarks import layer, real, speed
 from tests.benchmarks.memory import peak
 from tests.benchmarks.side_by_side import alone, faster, in_turns, share
 
@@ -75,6 +75,7 @@ def test_a_benchmark_runs_and_prints_what_it_compared(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(layer, "SIZES", ((16, torch.float32),))
+    monkeypatch.setattr(real, "threads", torch.get_num_threads)  # what it sets would stay set for all later tests
     monkeypatch.setattr(layer, "REPEATS", 1)
     monkeypatch.setattr(layer, "TOKENS", 64)
     monkeypatch.setattr(torch, "compile", lambda module, **options: module)

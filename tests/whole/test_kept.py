@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mosld_bench.report.labels import percent
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, declarations, tracked
 
 TRACKED = tracked("results", "reports")
@@ -64,6 +67,18 @@ def test_the_table_of_a_page_is_that_of_the_report(study: str, page: str, column
         assert trainable == f"{int(row['trainable_parameters'] or 0):,}", line
         assert seeds in ([], [row["seeds"]]), line
         assert (inside, outside) == (_shown(row, "in_domain"), _shown(row, "out_of_domain")), line
+
+
+def test_the_report_of_the_main_command_is_of_every_method_with_three_seeds() -> None:
+    """CI runs that command with one seed."""
+    workspace = Workspace(REPOSITORY, REPOSITORY)
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for trial in Study.load(workspace.study_file("embedded"), {"recipes": ["all"]}).plan(workspace):
+        seeds[trial.recipe.name].add(trial.seed)
+    assert {len(of_recipe) for recipe, of_recipe in seeds.items() if recipe != "base"} == {3}
+    with (REPOSITORY / "reports" / "embedded" / "tables" / "main.csv").open(encoding="utf-8") as file:
+        rows = {row["recipe"]: int(row["seeds"]) for row in csv.DictReader(file)}
+    assert rows == {recipe: len(of_recipe) for recipe, of_recipe in seeds.items()}
 
 
 def _shown(row: dict[str, str], domain: str) -> str:

@@ -297,7 +297,6 @@ def test_the_markers_are_all_told() -> None:
 
 
 def test_every_marker_has_a_test() -> None:
-    """So that none of the commands of CI that name one chooses nothing."""
     markers = tomllib.loads(_text("pyproject.toml"))["tool"]["pytest"]["ini_options"]["markers"]
     tests = " ".join(_text(path) for path in FILES if re.fullmatch(r"tests/.*/test_\w+\.py", path))
     for marker in markers:
