@@ -19,7 +19,7 @@ from mosld_bench.report.sections.protocol import protocol
 from mosld_bench.report.sections.provenance import provenance
 from mosld_bench.report.sections.results import method_of_tests, results
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.trial import TrainSpec
+from mosld_bench.spec.trial import Fit, TrainSpec
 from tests.report.conftest import FullReport
 from tests.report.reading import (
     analysis_of,
@@ -325,7 +325,9 @@ def test_the_protocol_is_told_point_by_point(tmp_path: Path) -> None:
 
 def test_of_a_study_without_training_the_protocol_has_its_model_alone(tmp_path: Path) -> None:
     study = make_study(train=None, in_domain=(), out_of_domain=(), budgets=("r8",), frozen_base=False)
-    records = [make_record(trial, study) for trial in make_trials(study, [RECIPES["lora"]])]
+    size = Fit(target=None, trainable=20, total=200, residual=None, params={})
+    trials = make_trials(study, [RECIPES["lora"]])
+    records = [Record(trial=trial, trial_id=trial.id, status="finished", size=size) for trial in trials]
     analysis = analysis_with(tmp_path, study, records)
     rows = tables_of(protocol(analysis))["protocol"].rows
     assert [[cell.text for cell in line.cells] for line in rows] == [["Model", "embedded (revision 0123456789ab)"]]
