@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mosld_bench.records.overlap import Overlap
-from mosld_bench.records.record import Outcome, Point
+from mosld_bench.records.record import Outcome, Point, Record
 from mosld_bench.records.store import Store
 from mosld_bench.report.sections import contamination
 from mosld_bench.report.sections.cost import budget_audit
