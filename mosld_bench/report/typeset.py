@@ -45,7 +45,7 @@ def typeset(document: Document, plots: Sequence[Plot], target: Path, *, date: da
             size, known = body_size(lambda size, known: _trial(source, options, size, known))
             options |= {"sys_inputs": _inputs(size, known), "timestamp": int(date.timestamp())}
             typst.compile(source, sheet, **options)
-        except typst.TypstError as error:
+        except RuntimeError as error:  # typst.TypstError is one, and a query raises no more than that
             raise BenchError(f"typst cannot set the report of study {document.study}: {error}") from error
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(sheet, target)

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from mosld_bench.records.overlap import Overlap
-from mosld_bench.records.record import Outcome, Point
+from mosld_bench.records.record import Outcome, Point, Record
 from mosld_bench.records.store import Store
 from mosld_bench.report.sections import contamination
-from mosld_bench.report.sections.methods import methods
+from mosld_bench.report.sections.cost import budget_audit
+from mosld_bench.report.sections.methods import deviations, methods
 from mosld_bench.report.sections.protocol import protocol
 from mosld_bench.report.sections.provenance import provenance
 from mosld_bench.report.sections.results import method_of_tests, results
 from mosld_bench.spec.recipe import Recipe
+from mosld_bench.spec.trial import Fit, TrainSpec
 from tests.report.conftest import FullReport
 from tests.report.reading import (
     analysis_of,
@@ -243,6 +245,93 @@ def test_coordinates_tell_apart_what_differs(
     assert table.frame is not None
     row = table.frame.set_index("recipe").loc["bare"]
     assert (row["Balance"], row["Dropout"]) == (balance, dropout)
+
+
+def test_every_recipe_is_told_with_what_it_trains_and_its_deviations_are_listed(tmp_path: Path) -> None:
+    """Its text, modules and what sets its size, its factor and the number of deviations; what two share, once."""
+    shared = "Both depart from the paper in this."
+    mosl = RECIPES["mosl"].model_copy(update={"deviations": (shared,)})
+    mosld = RECIPES["mosld"].model_copy(update={"deviations": (shared, "It alone departs in that.")})
+    study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0,))
+    recipes = [RECIPES["base"], RECIPES["full"], RECIPES["prefix-tuning"], mosl, mosld]
+    analysis = analysis_with(tmp_path, study, [make_record(trial, study) for trial in make_trials(study, recipes)])
+    table = tables_of(methods(analysis))["recipes"]
+    assert [[cell.text for cell in line.cells] for line in table.rows] == [
+        ["Full fine-tuning"],
+        ["Every weight of the base model is trained.", "0.1", "–"],
+        ["Prefix-tuning [arXiv 2101.00190]"],
+        [
+            "Trained keys and values are put before those of the input, in every layer. Sized by num virtual tokens.",
+            "2",
+            "–",
+        ],
+        ["MoSL [arXiv 2412.08946]"],
+        ["MoLA with one down-projection shared by the experts. In q_proj, v_proj. Sized by r.", "1", "1"],
+        ["MoSLD [arXiv 2412.08946]"],
+        [
+            "MoSL with dropout on the weights of the shared down-projection. In q_proj, v_proj. Sized by r.",
+            "1",
+            "2",
+        ],
+    ]
+    table = tables_of(deviations(analysis))["deviations"]
+    assert [[cell.text for cell in line.cells] for line in table.rows] == [
+        ["MoSL and MoSLD"],
+        ["1", shared],
+        ["MoSLD"],
+        ["2", "It alone departs in that."],
+    ]
+    assert table.frame is not None
+    assert table.frame.to_dict("list") == {
+        "recipe": ["mosl", "mosld", "mosld"],
+        "deviation": [shared, shared, "It alone departs in that."],
+    }
+    bare = analysis_with(tmp_path / "bare", study, [make_record(t, study) for t in make_trials(study, recipes[:2])])
+    assert deviations(bare) is None
+
+
+def test_the_protocol_is_told_point_by_point(tmp_path: Path) -> None:
+    train = TrainSpec(
+        steps=1200, batch_size=32, learning_rate=5e-3, warmup_steps=40, warmup_limit=0.1, schedule="cosine",
+        weight_decay=0.01, gradient_clip=None, max_length=96, micro_tokens=4096, task_items=300,
+        validation_fraction=0.2,
+    )  # fmt: skip
+    study, trials = make_records(tmp_path, ("full", "lora", "mosld"), seeds=(3, 4), train=train)
+    rows = tables_of(protocol(analysis_of(tmp_path, study, trials)))["protocol"].rows
+    points = [(line.cells[0].text, line.cells[-1].text) for line in rows]
+    for point in (
+        ("Model", "embedded (revision 0123456789ab)"),
+        ("Length", "1,200 steps"),
+        ("Batch", "32 examples"),
+        ("Optimiser", "AdamW"),
+        ("Peak rate", "0.005, times the recipe's factor"),
+        ("Schedule", "cosine after 40 warm-up steps (at most 10 % of all)"),
+        ("Weight decay", "0.01"),
+        ("Gradients", "not clipped"),
+        ("Example", "at most 96 tokens"),
+        ("Micro-batch", "at most 4,096 tokens"),
+        ("Precision", "float32"),
+        ("Held out", "20 % of each training split, never trained on, for the validation loss"),
+        ("Training items", "at most 300 of each split, a fixed sample"),
+        ("Seeds", "3, 4"),
+        ("Scoring", "the primary metric of each task, as lm-eval defines it, on all items of the task"),
+        ("Size", "not matched, and left out of all comparisons: Full fine-tuning"),
+    ):
+        assert point in points
+    headings = [line.cells[0].text for line in rows if len(line.cells) == 1]
+    assert headings == ["Equal for all rows of a block", "Not equal"]
+    assert all(text for _, text in points)
+
+
+def test_of_a_study_without_training_the_protocol_has_its_model_alone(tmp_path: Path) -> None:
+    study = make_study(train=None, in_domain=(), out_of_domain=(), budgets=("r8",), frozen_base=False)
+    size = Fit(target=None, trainable=20, total=200, residual=None, params={})
+    trials = make_trials(study, [RECIPES["lora"]])
+    records = [Record(trial=trial, trial_id=trial.id, status="finished", size=size) for trial in trials]
+    analysis = analysis_with(tmp_path, study, records)
+    rows = tables_of(protocol(analysis))["protocol"].rows
+    assert [[cell.text for cell in line.cells] for line in rows] == [["Model", "embedded (revision 0123456789ab)"]]
+    assert budget_audit(analysis) is None, "its sizes stand in the main part"
 
 
 def test_provenance_ends_with_the_commands_that_make_it_again(tmp_path: Path) -> None:

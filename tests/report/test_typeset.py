@@ -7,10 +7,12 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypdf import PdfReader
 
+from mosld_bench.errors import BenchError
 from mosld_bench.report.document import CODE_CHARACTERS, Code, Document, Run, paragraph, section, shell_lines
 from mosld_bench.report.table import Column, Line, Table
 from mosld_bench.report.typeset import SIZES, Plan, Sheet, body_size, polished, settled, typeset
@@ -113,6 +115,14 @@ def test_a_command_is_broken_at_its_spaces_alone() -> None:
         "  'rates={full: '\\",
         "'0.5, mola: 2}'",
     ]
+
+
+def test_a_document_that_typst_cannot_set_is_told(tmp_path: Path) -> None:
+    parts = (section("A", paragraph("See ", Run("nothing-of-that-name", "ref"))),)
+    document = Document("T", "lost", "", (), (), None, parts)
+    with pytest.raises(BenchError, match=r"cannot set the report of study lost: .*nothing-of-that-name"):
+        typeset(document, [], tmp_path / "t.pdf", date=datetime(2026, 1, 1, tzinfo=UTC))
+    assert not (tmp_path / "t.pdf").exists()
 
 
 def test_what_is_copied_out_of_the_pdf_is_the_command(tmp_path: Path) -> None:
