@@ -12,7 +12,7 @@ from mosld_bench.format import counted
 from mosld_bench.records.profile import Entry, Phase
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.plot import Plot
-from mosld_bench.report.figures.style import COLUMN_INCHES, RULE_COLOUR, RULE_POINTS, recipe_styles, rows_axis
+from mosld_bench.report.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, recipe_styles, rows_axis
 from mosld_bench.report.sections.profile import TITLE, against
 from mosld_bench.spec.recipe import Recipe
 
@@ -35,7 +35,7 @@ def draw(analysis: Analysis) -> Plot | None:
     panels = [_Panel("prompt", "Prompt", "× base"), _Panel("decode", "Decoding", "× base")]
     if reference := profile.entry(profile.reference):
         panels.append(_Panel("train", "Training", f"× {reference.recipe.title}"))
-    figure = Figure(figsize=(COLUMN_INCHES, 0.165 * len(compared) + 0.7), layout="constrained")
+    figure = Figure(figsize=(PAGE_INCHES, 0.165 * len(compared) + 0.7), layout="constrained")
     styles = recipe_styles(_palette(analysis, entries))
     for axes, panel in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         for y, entry in enumerate(compared):
@@ -54,7 +54,7 @@ def draw(analysis: Analysis) -> Plot | None:
         f"a round, and its range; {profile.model.name}, {profile.dtype}, {profile.device_label}. Left is faster. "
         "The axes do not begin at zero."
     )
-    return Plot("relative-time", "the time that a method takes", caption, figure, section=TITLE)
+    return Plot("relative-time", "the time that a method takes", caption, figure, wide=True, section=TITLE)
 
 
 def _palette(analysis: Analysis, entries: Sequence[Entry]) -> list[Recipe]:

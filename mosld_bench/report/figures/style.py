@@ -19,7 +19,6 @@ from matplotlib.ticker import Formatter, MaxNLocator
 from mosld_bench.records.scale import Scale
 from mosld_bench.spec.recipe import Recipe
 
-COLUMN_INCHES = 3.33  # width of a column of the report
 PAGE_INCHES = 6.93  # width of its type area, two columns
 
 FONT = "STIXGeneral"  # comes with matplotlib; the report sets the same text in its own face
