@@ -12,7 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from mosld_bench.errors import BadFileError
@@ -159,12 +158,12 @@ class Tuning(Strict):
         recipes = content.pop("recipes")
         lines = [
             f"# Written by `mosld-bench tune {self.study}`; the study takes it in by the key `tuning: {TUNING_FILE}`.",
-            yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True).rstrip(),
+            *(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()),
             "recipes:",
         ]
         for name, found in recipes.items():
             runs = found.pop("runs")
-            lines.append(f"  {name}:")
+            lines.append(f"  {json.dumps(name, ensure_ascii=False)}:")
             lines += [f"    {key}: {json.dumps(value)}" for key, value in found.items()]
             lines.append("    runs:")
             lines += [f"      - {json.dumps(run, ensure_ascii=False)}" for run in runs]

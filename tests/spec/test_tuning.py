@@ -100,6 +100,15 @@ def test_a_file_comes_back_as_it_was_and_has_a_line_a_run(tiny: Path) -> None:
     assert tuning_of(tiny).text() == text
 
 
+@pytest.mark.parametrize(
+    "digits", ["05549969", "12345e67", "00000000", "1e5", "0x123456", "null", "1_000", "no", "2026-01-01"]
+)
+def test_text_that_reads_like_another_value_comes_back_as_text(digits: str, tiny: Path) -> None:
+    """One digest in a hundred has no letter, or no other than an e."""
+    tuning = tuning_of(tiny, protocol=digits, in_domain={digits: digits}, results=digits)
+    assert read_tuning(write(tiny, tuning)) == tuning
+
+
 def test_what_counts_are_the_factors_that_finished_with_every_seed(tiny: Path) -> None:
     tuning = tuning_of(tiny)
     lora, mosld = tuning.recipes["lora"], tuning.recipes["mosld"]
