@@ -553,7 +553,7 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path, command: Command) -> No
     assert f"lora@{here} is a recipe, and {other} a whole folder of records" in refused(
         command, f"lora@{here}", str(other)
     )
-    tasks = made(tmp_path / "tasks", in_domain=("one", "two"), out_of_domain=())
+    tasks = made(tmp_path / "other tasks", in_domain=("one", "two"), out_of_domain=())
     assert "were scored on no task in common" in refused(command, f"lora@{here}", f"lora@{tasks}")
     assert "The study 'parameters' counts parameters" in refused(command, "parameters", str(here))
     assert "only count parameters" in refused(command, str(REPOSITORY / "results" / "parameters"), str(here))
