@@ -82,15 +82,16 @@ def test_the_learning_rate_rises_in_a_line_and_falls_in_half_a_cosine() -> None:
 
 
 @pytest.mark.slow
-def test_pre_training_again_gives_the_same_model_and_learns(tmp_path: Path) -> None:
-    """Beyond the warm-up, with documents as many as a step of the shipped model has."""
+def test_pre_training_again_gives_the_same_model_and_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the warm-up, here a short one, with documents as many as a step of the shipped model has."""
+    monkeypatch.setattr(pretrain, "WARMUP_STEPS", 20)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        losses = [pretrain.pretrain(tmp_path / name, steps=120) for name in ("first", "second")]
+        losses = [pretrain.pretrain(tmp_path / name, steps=60) for name in ("first", "second")]
     finally:
         torch.set_num_threads(threads)
     first, second = (json.loads((tmp_path / name / "provenance.json").read_text()) for name in ("first", "second"))
     assert first["sha256"] == second["sha256"]
     assert (first["tokens"], first["parameters"]) == (second["tokens"], PARAMETERS)
-    assert losses[0] == losses[1] < 4  # the mean of steps 21 to 120; a guess among 909 words costs 6.8
+    assert losses[0] == losses[1] < 4.5  # the mean of all steps, 3.9; a guess among 909 words costs 6.8
