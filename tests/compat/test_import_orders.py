@@ -91,7 +91,11 @@ def test_every_order_with_transformers() -> None:
 
 @pytest.mark.filterwarnings("ignore:Could not find a config file")
 def test_an_adapter_of_ours_loads_in_the_natural_order(tmp_path: Path) -> None:
-    """Import us, make a model, and then ask PEFT: transformers has looked for PEFT by then. Four threads at once."""
+    """Import us, make a model, and then ask PEFT: transformers has looked for PEFT by then. Four threads at once.
+
+    Each imports PEFT itself: Python lets a thread that imports only `peft.mapping` have that module before another
+    thread is done with `peft`, when PEFT's own tuners may be missing in it too.
+    """
     torch.manual_seed(0)
     base = build(config())
     base.save_pretrained(tmp_path / "model")
@@ -105,6 +109,7 @@ model = AutoModelForCausalLM.from_pretrained("model")
 assert "peft" not in sys.modules
 found = []
 def load():
+    import peft
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING as known
     found.append("LORA_MIXTURE" in known)
 threads = [threading.Thread(target=load) for _ in range(4)]
