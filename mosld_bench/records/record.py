@@ -175,8 +175,10 @@ class Outcome:
     """A record with what lies beside it; travels from a worker to the driver, which alone writes (`Store.write`).
 
     ``items``: a row an item that was scored. ``adapter``: file name -> content, as PEFT's save_pretrained writes it.
+    ``router``: what the routers did, with the columns of `records.router.COLUMNS`; None of a trial without any.
     """
 
     record: Record
     items: pd.DataFrame | None = None
     adapter: dict[str, bytes] | None = None
+    router: pd.DataFrame | None = None

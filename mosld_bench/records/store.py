@@ -2,6 +2,7 @@
 
 results/STUDY/TRIAL/record.json      the numbers, the trial, the provenance; there only when the trial finished
 results/STUDY/TRIAL/items.parquet    per-item outcomes
+results/STUDY/TRIAL/router.parquet   what its routers did, where it has any
 results/STUDY/TRIAL/adapter/         if asked for, what PEFT's save_pretrained writes
 results/STUDY/TRIAL/failure.json     the record of a failure, where the trial failed when it was last run
 results/STUDY/overlap.json           what evaluation sets share with training sets
@@ -31,6 +32,7 @@ from mosld_bench.records.overlap import Overlap, Overlaps
 from mosld_bench.records.profile import Profile
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Outcome, Record
+from mosld_bench.records.router import read_router
 from mosld_bench.spec.trial import PlannedTrial, Trial
 from mosld_bench.spec.tuning import TUNING_FILE, Tuning
 
@@ -48,6 +50,11 @@ def no_items(trial: Trial) -> pd.DataFrame | None:
     return None
 
 
+def no_router(trial: Trial) -> pd.DataFrame | None:
+    """What the routers of a trial did where that is not at hand."""
+    return None
+
+
 @dataclass(frozen=True)
 class Sources:
     """All that a report is made of beside the study and its plan.
@@ -55,7 +62,7 @@ class Sources:
     ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error;
     ``other_overlaps``: whether overlaps are noted, but of other tasks or items than the study has now. ``outdated``:
     ids of trials whose record other code of its method made than is here now. ``items``: reads the items of a trial
-    (`records/items.py`); None where there are none.
+    (`records/items.py`), ``router`` what its routers did (`records/router.py`); None where there is none.
     """
 
     records: tuple[Record, ...] = ()
@@ -67,6 +74,7 @@ class Sources:
     published: Published | None = None
     outdated: frozenset[str] = frozenset()
     items: Callable[[Trial], pd.DataFrame | None] = no_items
+    router: Callable[[Trial], pd.DataFrame | None] = no_router
 
 
 class Store:
@@ -90,6 +98,9 @@ class Store:
     def _items_file(self, trial: Trial) -> Path:
         return self.folder(trial) / "items.parquet"
 
+    def _router_file(self, trial: Trial) -> Path:
+        return self.folder(trial) / "router.parquet"
+
     def _overlap_file(self, study: str) -> Path:
         return self.results / study / "overlap.json"
 
@@ -105,12 +116,12 @@ class Store:
         if outcome.record.status == "failed":
             replace_file(folder / "failure.json", text)
             return folder
-        if outcome.items is None:
-            self._items_file(outcome.record.trial).unlink(missing_ok=True)  # of the record before
-        else:
-            replace_file(
-                self._items_file(outcome.record.trial), outcome.items.to_parquet(index=False, compression="zstd")
-            )
+        trial = outcome.record.trial
+        for path, frame in ((self._items_file(trial), outcome.items), (self._router_file(trial), outcome.router)):
+            if frame is None:
+                path.unlink(missing_ok=True)  # of the record before
+            else:
+                replace_file(path, frame.to_parquet(index=False, compression="zstd"))
         shutil.rmtree(folder / "adapter", ignore_errors=True)  # of the record before
         for name, content in (outcome.adapter or {}).items():
             (folder / "adapter").mkdir(exist_ok=True)
@@ -201,6 +212,14 @@ class Store:
         """
         path = self._items_file(trial)
         return read_items(path) if path.exists() else None
+
+    def router(self, trial: Trial) -> pd.DataFrame | None:
+        """What the routers of the trial did, as `read_router` gives it; None where there is no file.
+
+        Raises BadFileError for a file of other content.
+        """
+        path = self._router_file(trial)
+        return read_router(path) if path.exists() else None
 
     def record(self, trial: Trial) -> Record | None:
         """The record of a trial that finished or was stopped; None where there is none.
@@ -298,6 +317,7 @@ class Store:
             profile=self.profile(study.name),
             published=published,
             items=self.items,
+            router=self.router,
         )
 
     def check_writable(self, study: str) -> None:
