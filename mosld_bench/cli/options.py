@@ -33,7 +33,10 @@ Plugin = Annotated[list[str] | None, typer.Option(help="Python module that regis
 DataRoot = Annotated[Path | None, typer.Option(help="Mirror of data sets: DIR/ORGANISATION/DATASET.")]
 ModelRoot = Annotated[Path | None, typer.Option(help="Folder of models: DIR/ORGANISATION/MODEL.")]
 
-Recipes = Annotated[str | None, typer.Option("--methods", help="Recipes, by comma; 'all' is every main one.")]
+Recipes = Annotated[
+    str | None,
+    typer.Option("--methods", help="Recipes or groups of them, by comma: all, controls, since, peft, everything."),
+]
 Budgets = Annotated[str | None, typer.Option(help="Trainable parameters, by comma: 250k, 0.5%, lora-r8, native.")]
 Seeds = Annotated[str | None, typer.Option(help="Seeds, by comma.")]
 Settings = Annotated[str | None, typer.Option("--settings", help="mixture, single, or both by comma.")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price, TaskSize
 from mosld_bench.cost.memory import Shape, UnknownShapeError
-from mosld_bench.errors import UnknownNameError
+from mosld_bench.errors import BudgetError, UnknownNameError
 from mosld_bench.methods import registry
 from mosld_bench.records.published import TABLES
 from mosld_bench.spec.recipe import load_recipes
@@ -113,7 +113,8 @@ def make_plan(
     """Plan ``study`` and solve every budget, each once. Reads configurations, no weights and no data.
 
     Raises UnknownNameError for a recipe, task or published table that is not there, ModelError for a model without a
-    configuration, BudgetError for a budget that a recipe cannot meet, and BadFileError for a malformed file.
+    configuration, BudgetError for budgets that recipes cannot meet, with all of them, and BadFileError for a malformed
+    file.
     """
     from mosld_bench.inputs.models import load_config
     from mosld_bench.methods import Counts, fit_budget
@@ -130,18 +131,25 @@ def make_plan(
     configs = {model.name: load_config(model, model_root) for model in study.models}
     counts = {name: Counts(config) for name, config in configs.items()}
     fits: dict[tuple[str, str, str], Fit] = {}
+    unmet: dict[tuple[str, str, str], BudgetError] = {}
     planned: list[PlannedTrial] = []
     for trial in study.plan(workspace, include_paths):
         model = trial.model.name
         key = (trial.recipe.name, trial.budget, model)
-        if key not in fits:
-            fits[key] = fit_budget(
-                trial.recipe,
-                configs[model],
-                trial.budget,
-                tolerance=trial.tolerance,
-                recipes=recipes,
-                counts=counts[model],
-            )
-        planned.append(PlannedTrial(trial, fits[key]))
+        if key not in fits and key not in unmet:
+            try:
+                fits[key] = fit_budget(
+                    trial.recipe,
+                    configs[model],
+                    trial.budget,
+                    tolerance=trial.tolerance,
+                    recipes=recipes,
+                    counts=counts[model],
+                )
+            except BudgetError as error:
+                unmet[key] = error
+        if key in fits:
+            planned.append(PlannedTrial(trial, fits[key]))
+    if unmet:
+        raise BudgetError("\n".join(dict.fromkeys(map(str, unmet.values()))))
     return Plan(study, planned, configs, estimate.task_sizes(files, study.tasks))

@@ -17,7 +17,7 @@ from mosld_bench.records.record import Record
 from mosld_bench.run.plan import Plan, make_plan
 from mosld_bench.run.progress import in_domain_mean
 from mosld_bench.spec.budget import Budget
-from mosld_bench.spec.recipe import load_recipes, select
+from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.search import (
     FACTORS,
     SEEDS,
@@ -239,14 +239,9 @@ def make_search(
     Raises BenchError for a study that cannot be searched as it is, and what `make_plan` raises.
     """
     start = checked_factors(factors)
-    budget = _checked(study, seeds)
-    recipes = load_recipes(workspace.methods)
-    trained = {
-        recipe.name: recipe
-        for part in study.products()
-        for recipe in select(recipes, part.recipes)
-        if recipe.method != "base"
-    }
+    parts = study.chosen(load_recipes(workspace.methods))
+    budget = _checked(study, [part for part, _ in parts], seeds)
+    trained = {recipe.name: recipe for _, chosen in parts for recipe in chosen if recipe.method != "base"}
     by_hand = [name for name in trained if study.rate_source(name) is RateSource.HAND]
     if by_hand:
         raise BenchError(
@@ -265,8 +260,8 @@ def make_search(
     return Search(study, plan, start)
 
 
-def _checked(study: Study, seeds: Sequence[int]) -> Budget:
-    """The one budget of a study. Raises BenchError for what a search cannot be made of, each with what to do."""
+def _checked(study: Study, parts: Sequence[Study], seeds: Sequence[int]) -> Budget:
+    """The one budget of a study's ``parts``. Raises BenchError for what no search can be made of, and what to do."""
     name = study.name
     if not study.trains:
         raise BenchError(f"The study {name!r} only counts parameters: it has no learning rate to search for.")
@@ -275,7 +270,6 @@ def _checked(study: Study, seeds: Sequence[int]) -> Budget:
             f"The study {name!r} holds no item out of training, and a search must not look at test items. Set "
             f"train.validation_fraction and train.validation_items above 0."
         )
-    parts = study.products()
     settings = {setting for part in parts for setting in part.settings}
     if "mixture" not in settings:
         raise BenchError(

@@ -103,7 +103,9 @@ def _setting(study: Study, recipe: Recipe, asked: Setting) -> Setting:
 
 def _applies(budget: Budget, recipe: Recipe) -> bool:
     """Whether a budget applies: some recipes have one size, and what has no rank cannot be set to one."""
-    return recipe.method not in {"base", "full"} and not (isinstance(budget, Rank) and "r" not in recipe.params)
+    if recipe.fixed_size or recipe.method in {"base", "full"}:
+        return False
+    return not (isinstance(budget, Rank) and "r" not in recipe.params)
 
 
 def _weights_digest(spec: ModelSpec) -> str | None:

@@ -25,6 +25,19 @@ Optimizer = Literal["adamw", "adafactor"]
 #: Every optimiser that a recipe may name.
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 
+#: main: the paper's methods; ablation: one setting of them changed; controls: what routing, learning A and the choice
+#: of layers are worth; since: methods that came after; peft: those of PEFT beside LoRA.
+Group = Literal["main", "ablation", "controls", "since", "peft"]
+
+GROUPS: tuple[Group, ...] = get_args(Group)
+
+#: Words that select recipes by their group: `all` those of the paper, `everything` every one.
+SELECTORS: dict[str, tuple[Group, ...]] = {
+    "all": ("main",),
+    "everything": GROUPS,
+    **{group: (group,) for group in GROUPS},
+}
+
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -69,11 +82,14 @@ class Recipe(Strict):
     method: str = Field(description="a registered method, or module:Class")
     paper: str = Field("", description="where the method is from")
     about: str = Field("", description="one or two sentences for the report's method section")
-    group: Literal["main", "ablation"] = Field("main", description="`--methods all` selects main")
+    group: Group = Field("main", description="`--methods all` selects main, a group's name that group")
     order: int = Field(100, description="place among the rows of a table; equals go by name")
     params: dict[str, Any] = Field({}, description="the method's own settings, such as rank, experts and dropout")
     knob: str | None = Field(None, description="the field that the budget turns, where the method leaves it open")
     learning_rate_scale: float = Field(1.0, gt=0, description="multiplies the study's learning rate")
+    fixed_size: bool = Field(
+        False, description="whether it has its native size under every budget, apart from the rows of equal size"
+    )
     optimizer: Optimizer = Field("adamw", description="adafactor keeps next to no state")
     deviations: Annotated[tuple[str, ...], BeforeValidator(_sentences)] = Field(
         (), description="where the recipe differs from its paper, and why"
@@ -86,6 +102,8 @@ class Recipe(Strict):
             raise ValueError(
                 f"a recipe is named by its file: a-z, 0-9 and ._-, a letter or digit first, up to {MAX_NAME} characters"
             )
+        if value in SELECTORS:
+            raise ValueError(f"a recipe is named by its file, and {value!r} selects recipes by their group")
         return value
 
     @field_validator("params")
@@ -131,13 +149,18 @@ def load_recipes(folder: Path) -> dict[str, Recipe]:
 
 
 def select(recipes: Mapping[str, Recipe], wanted: Sequence[str]) -> list[Recipe]:
-    """``all`` is every recipe of the group main; otherwise names, in the order given. Raises UnknownNameError."""
+    """The recipes of names and of the words of `SELECTORS`, in the order given, each once. Raises UnknownNameError."""
     chosen: dict[str, Recipe] = {}
     for name in wanted:
-        if name == "all":
-            chosen |= {recipe.name: recipe for recipe in recipes.values() if recipe.group == "main"}
+        if name in SELECTORS:
+            chosen |= {recipe.name: recipe for recipe in recipes.values() if recipe.group in SELECTORS[name]}
         elif name in recipes:
             chosen[name] = recipes[name]
         else:
-            raise UnknownNameError("recipe", name, recipes, "Recipes are the YAML files in methods/.")
+            raise UnknownNameError(
+                "recipe",
+                name,
+                recipes,
+                f"Recipes are the YAML files in methods/; {', '.join(SELECTORS)} select several by their group.",
+            )
     return list(chosen.values())

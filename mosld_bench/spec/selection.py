@@ -16,7 +16,9 @@ from mosld_bench.spec.yaml_file import Strict
 class Selection(Strict):
     """Recipes by settings by budgets by seeds by rates: every combination. A single value may stand for a list."""
 
-    recipes: tuple[str, ...] = Field(("all",), description="names of recipes, or all for those of the group main")
+    recipes: tuple[str, ...] = Field(
+        ("all",), description="names of recipes, or of groups: all (main), controls, since, peft, everything"
+    )
     settings: tuple[Literal["mixture", "single"], ...] = Field(
         ("mixture",), description="mixture trains on all in-domain tasks together, single on one of them a trial"
     )
@@ -65,25 +67,15 @@ class GeneralSweep(Strict):
 def narrowed(parts: Any, asked: Mapping[str, Any]) -> Any:
     """The ``parts`` of a study.yaml as the options ``asked`` leave them; None where ``asked`` gives parts itself.
 
-    Seeds, settings, budgets and rates that are asked for take the place of a part's own. Of the recipes a part keeps
-    those that are asked for, and is left out where it has none of them; recipes that are in no part make one of their
-    own.
+    Seeds, settings, budgets and rates that are asked for take the place of a part's own. Recipes are narrowed by
+    `Study.chosen`, which knows them.
     """
     if "parts" in asked:
         return None
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         return parts  # for the schema to refuse
     taken = {key: asked[key] for key in ("settings", "budgets", "seeds", "rates") if key in asked}
-    parts = [{key: taken.get(key, value) for key, value in part.items()} for part in parts]
-    names = as_list(asked.get("recipes", "all"))
-    if not isinstance(names, list) or "all" in names:
-        return parts
-    kept = []
-    for part in parts:
-        own = as_list(part.get("recipes", "all"))  # without any it has the study's, in whose place the names come
-        kept.append({**part, "recipes": [name for name in names if name in own or "all" in own]})
-    rest = [name for name in names if not any(name in part["recipes"] for part in kept)]
-    return [part for part in kept if part["recipes"]] + ([{"recipes": rest}] if rest else [])
+    return [{key: taken.get(key, value) for key, value in part.items()} for part in parts]
 
 
 def as_list(value: Any) -> Any:

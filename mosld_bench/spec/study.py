@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from mosld_bench.errors import BadFileError, BenchError, DataError, UnknownNameError
 from mosld_bench.spec.expand import distinct, trials_of
@@ -74,6 +74,8 @@ class Study(Selection):
         ("difference", "axis", "size", "tasks", "settings", "training"), description="of the report, in this order"
     )
     published: tuple[str, ...] = Field((), description="tables of results/published to compare with")
+
+    _narrows: bool = PrivateAttr(default=False)  # whether `recipes` are those that a command line asks for
 
     @model_validator(mode="before")
     @classmethod
@@ -157,7 +159,9 @@ class Study(Selection):
             raise BadFileError(
                 f"{where} lists two models of one name ({', '.join(names)}); folders of models need names of their own."
             )
-        return study.model_copy(update={"models": models})
+        study = study.model_copy(update={"models": models})
+        study._narrows = "recipes" in (overrides or {}) and "parts" not in (overrides or {})
+        return study
 
     @property
     def trains(self) -> bool:
@@ -185,7 +189,7 @@ class Study(Selection):
         Raises UnknownNameError for a recipe, DataError for a task without a training split in a training role.
         """
         recipes = load_recipes(workspace.methods)
-        parts = [(part, select(recipes, part.recipes)) for part in self.products()]
+        parts = self.chosen(recipes)
         if self.reference not in {*recipes, Study.model_fields["reference"].default}:
             raise UnknownNameError("recipe", self.reference, recipes, "It is named as the study's reference.")
         for name in self.learning_rate_scales:
@@ -202,6 +206,21 @@ class Study(Selection):
             for rate in part.rates
             for trial in trials_of(part, [self.at_rate(recipe, rate) for recipe in chosen], digests, rate)
         )
+
+    def chosen(self, recipes: Mapping[str, Recipe]) -> list[tuple[Study, list[Recipe]]]:
+        """The parts of :meth:`products`, each with those of ``recipes`` that it takes.
+
+        Where a command line asks for recipes, a part keeps those of its own that are asked for, and is left out where
+        it has none of them; what is asked for and in no part makes a part of its own. Raises UnknownNameError.
+        """
+        parts = [(part, select(recipes, part.recipes)) for part in self.products()]
+        if not (self.parts and self._narrows):
+            return parts
+        asked = select(recipes, self.recipes)
+        kept = [(part, [recipe for recipe in asked if recipe in own]) for part, own in parts]
+        rest = [recipe for recipe in asked if not any(recipe in own for _, own in kept)]
+        whole = (self.model_copy(update={"parts": ()}), rest)
+        return [entry for entry in [*kept, whole] if entry[1]]
 
     def products(self) -> list[Study]:
         """The parts as studies without parts, each one product; the study itself where it has no parts."""

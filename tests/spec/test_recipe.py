@@ -9,7 +9,7 @@ import pytest
 
 from mosld_bench.errors import BadFileError, UnknownNameError
 from mosld_bench.spec.design_space import Coordinates
-from mosld_bench.spec.recipe import Recipe, load_recipes, select
+from mosld_bench.spec.recipe import GROUPS, SELECTORS, Recipe, load_recipes, select
 from tests.conftest import REPOSITORY
 
 
@@ -28,6 +28,27 @@ def test_recipes_are_selected_in_the_order_given_and_each_once() -> None:
     assert [recipe.name for recipe in select(recipes, ["base", "all"])][:2] == ["base", "full"]
     with pytest.raises(UnknownNameError, match="no recipe named 'moslt'\\. Did you mean"):
         select(recipes, ["moslt"])
+
+
+def test_recipes_are_selected_by_their_group() -> None:
+    recipes = load_recipes(REPOSITORY / "methods")
+    for group in GROUPS:
+        of_group = [recipe for recipe in recipes.values() if recipe.group == group]
+        assert select(recipes, [group]) == of_group
+    assert select(recipes, ["all"]) == select(recipes, ["main"])
+    assert select(recipes, ["everything"]) == list(recipes.values())
+    assert [recipe.name for recipe in select(recipes, ["mosld", "peft", "dora"])][:2] == ["mosld", "dora"]
+    peft = {recipe.name for recipe in select(recipes, ["peft"])}
+    assert peft == {
+        "dora", "rslora", "pissa", "olora", "adalora", "loha", "lokr", "miss", "vera", "ia3", "oft", "prompt-tuning",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("word", SELECTORS)
+def test_no_recipe_has_the_name_of_a_group(word: str, tmp_path: Path) -> None:
+    (tmp_path / f"{word}.yaml").write_text("title: Mine\nmethod: peft\n")
+    with pytest.raises(BadFileError, match=f"'{word}' selects recipes by their group"):
+        Recipe.load(tmp_path / f"{word}.yaml")
 
 
 def test_include_merges_params_one_level(tmp_path: Path) -> None:

@@ -117,6 +117,15 @@ def test_options_narrow_the_parts_of_a_study(tiny: Path) -> None:
     ]  # fmt: skip
     assert planned(recipes=["dora"]) == [("dora", "mixture", 0, 2)]
     assert planned(parts=[{"seeds": [7]}]) == [("mola", "mixture", 7, 2), ("lora", "mixture", 7, 2)]
+    parts = "[{recipes: [all], seeds: [3]}, {recipes: [lora, dora], seeds: [4, 5]}]"
+    path.write_text(f"include: ../tiny/study.yaml\nbudgets: [6k]\nseeds: [9]\nparts: {parts}\n")
+    words = planned(recipes=["peft"])  # narrow as names do; those that are in no part make one of their own
+    assert words[:2] == [("dora", "mixture", seed, 2) for seed in (4, 5)]
+    assert {seed for name, _, seed, _ in words[2:]} == {9}
+    assert planned(recipes=["all", "dora"]) == planned(
+        parts=[{"recipes": ["all"], "seeds": [3]}, {"recipes": ["lora", "dora"], "seeds": [4, 5]}]
+    )
+    assert planned(recipes=["mosld", "dora"])[-1] == ("dora", "mixture", 5, 2)
 
 
 def test_a_key_replaces_an_included_key_that_excludes_it(tiny: Path) -> None:

@@ -9,9 +9,18 @@ from mosld_bench.report.document import Answer, answer
 from mosld_bench.report.sections.answers.across import across, between_settings
 from mosld_bench.report.sections.answers.blocks import main_block, nothing_to_compare, varied, where
 from mosld_bench.report.sections.answers.power import power
-from mosld_bench.report.sections.answers.within import ablations, by_task, gains, methods, other_measures
+from mosld_bench.report.sections.answers.within import by_task, gains, methods, of_group, other_measures
 from mosld_bench.report.verdicts import Note
+from mosld_bench.spec.recipe import Group
 from mosld_bench.spec.trial import Domain
+
+#: Groups of recipes beside the main one -> the question about them, and what one of them is.
+_GROUPS: dict[Group, tuple[str, str]] = {
+    "ablation": ("Ablations.", "ablation"),
+    "controls": ("Controls.", "control"),
+    "since": ("Methods since.", "later method"),
+    "peft": ("Other methods of PEFT.", "method of PEFT"),
+}
 
 
 def answers(analysis: Analysis) -> list[Answer]:
@@ -46,7 +55,8 @@ def _answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
             remark = ", ".join(filter(None, remarks))
             yield f"{domain.label}{f' ({remark})' if remark else ''}.", list(methods(analysis, block, domain))
         yield "By task.", list(by_task(analysis, block))
-        yield "Ablations.", list(ablations(analysis))
+        for group, (question, noun) in _GROUPS.items():
+            yield question, list(of_group(analysis, group, noun))
         yield "Other measures.", list(other_measures(analysis, block))
     yield "Gain over the frozen base.", list(gains(analysis, block))
     yield "Mixture against single tasks.", list(between_settings(analysis))

@@ -10,6 +10,7 @@ from mosld_bench.report.evidence import PROBABILITY
 from mosld_bench.report.rows import Row
 from mosld_bench.report.sections.answers.blocks import compared_blocks, on_score
 from mosld_bench.report.verdicts import WORDS, Note, Wording, all_of, notes, numbers, sentences
+from mosld_bench.spec.recipe import Group
 from mosld_bench.spec.trial import Condition, Domain
 
 _FEW = 4  # differences that are told one by one
@@ -117,16 +118,19 @@ def _on_tasks(analysis: Analysis, told: Sequence[Comparison]) -> Iterator[str]:
         yield f"{title} is {WORDS[verdict]} {listed(each)}"
 
 
-def ablations(analysis: Analysis) -> Iterator[str]:
-    """The ablations of the first block that has some, each against the reference."""
+def of_group(analysis: Analysis, group: Group, noun: str) -> Iterator[str]:
+    """The recipes of a group beside the main one, each a ``noun``, against the reference; of the first block with some.
+
+    They are a question of their own, beside the methods that a study compares.
+    """
     for block in compared_blocks(analysis):
         found = {
-            of: [c for c in analysis.against_reference(block, of) if c.row.recipe.group == "ablation"]
+            of: [c for c in analysis.against_reference(block, of) if c.row.recipe.group == group]
             for of in analysis.compared()
         }
         if any(found.values()):
             for of, comparisons in found.items():
-                wording = Wording(analysis.reference, where=on_score(analysis, of), rows="ablation")
+                wording = Wording(analysis.reference, where=on_score(analysis, of), rows=noun)
                 yield from sentences(comparisons, wording)
                 yield from notes(comparisons, wording)
             return
