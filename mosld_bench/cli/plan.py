@@ -169,6 +169,8 @@ def _run_command(
             assigned["models"] = [{"name": model.folder or model.name, "revision": model.revision}]
         if study.general:
             assigned["general"] = {"task": study.general.task, "items": [condition.general]}
+        if study.task_items:
+            assigned["task_items"] = [condition.items]
         if any(part.rates != ("chosen",) for part in study.products()):
             assigned["rates"] = [condition.rate]
         kept = [text for text in options.set_ or () if text.partition("=")[0].strip() not in replaced | assigned.keys()]

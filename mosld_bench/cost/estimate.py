@@ -145,10 +145,10 @@ def _train_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> tuple[f
         if size is None:
             return None, None
         length = min(size.tokens, spec.max_length)
-        drawn = min(size.train, spec.task_items or size.train)
+        drawn = min(size.train, spec.items_of(task) or size.train)
         trained = drawn - round(spec.validation_fraction * drawn)
         items, tokens = items + trained, tokens + trained * length
-        held_tokens += _held_out(size, spec) * length
+        held_tokens += _held_out(size, spec, task) * length
     if trial.general:
         size = sizes.get(trial.general.task)
         if size is None:
@@ -161,9 +161,9 @@ def _train_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> tuple[f
     return steps * spec.batch_size * tokens / items, min(VALIDATIONS, steps) * held_tokens
 
 
-def _held_out(size: TaskSize, spec: TrainSpec) -> int:
+def _held_out(size: TaskSize, spec: TrainSpec, task: str) -> int:
     """Items of a task that the validation loss is taken over."""
-    held = round(spec.validation_fraction * min(size.train, spec.task_items or size.train))
+    held = round(spec.validation_fraction * min(size.train, spec.items_of(task) or size.train))
     return held if spec.validation_items is None else min(held, spec.validation_items)
 
 
@@ -176,7 +176,7 @@ def _score_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> float |
             return None
         items = min(size.test, trial.evaluate.limit or size.test)
         if trial.evaluate.split == "validation" and spec is not None:
-            items = _held_out(size, spec)
+            items = _held_out(size, spec, task)
         total += items * size.tokens * (1 + OPTION_TOKEN_SHARE)
     return total
 

@@ -34,7 +34,7 @@ def plan_table(plan: Plan, width: int = 160) -> Table:
         padding=(0, 1, 0, 0) if narrow else (0, 1),
     )
     for name in columns:
-        left = name in {"recipe", "setting", "budget", "model", "general", "rates"}
+        left = name in {"recipe", "setting", "budget", "model", "general", "items", "rates"}
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(row[name] for name in columns))
@@ -57,6 +57,7 @@ def _rows(plan: Plan) -> Iterator[dict[str, str]]:
             "budget": condition.budget,
             "model": condition.model.rsplit("/", 1)[-1] if len(plan.study.models) > 1 else "",
             "general": f"{condition.general:,}" if plan.study.general else "",
+            "items": f"{condition.items:,}" if condition.items else "",
             "rates": condition.rate.replace("_", "-") if any(rates != ("chosen",) for rates in asked) else "",
             "trials": str(len(members)),
             "target": f"{fit.target:,}" if fit.target is not None else "",

@@ -1,4 +1,4 @@
-"""The items of the nine embedded tasks, drawn from the world's tables.
+"""The items of the embedded tasks, drawn from the world's tables.
 
 `python -m mosld_bench.embedded.items` writes `tasks/embedded/data/*.parquet`, the same files every time.
 """
@@ -157,6 +157,37 @@ def materials(draw: random.Random, split: str) -> Draft:
     return draft._replace(question=draft.question.replace(draft.entity, f"the {draft.entity}"))
 
 
+# ---------------------------------------------------------------- tasks that contradict others
+
+
+def _turned(draw: random.Random, table: str, split: str, questions: Wordings) -> Draft:
+    """The question about one fact of an entity, answered by the next one; the true answer is the first distractor."""
+    rows, relations = members(table, split), list(questions)
+    entity, relation = draw.choice(rows), draw.choice(relations)
+    told = relations[(relations.index(relation) + 1) % len(relations)]
+    answer = derived(table, entity, told)
+    others = _others(draw, [derived(table, row, told) for row in rows], answer)
+    shown = entity.capitalize() if table == "countries" else entity
+    question = draw.choice(questions[relation]).format(e=shown, n=draw.choice(NAMES).capitalize())
+    return Draft(entity, question, answer, [derived(table, entity, relation), *others])
+
+
+def animals_turned(draw: random.Random, split: str) -> Draft:
+    """What `animals` asks of one animal, answered against it."""
+    return _turned(draw, "animals", split, ANIMAL_QUESTIONS)
+
+
+def foods_turned(draw: random.Random, split: str) -> Draft:
+    """What `foods` asks of one food, answered against it."""
+    return _turned(draw, "foods", split, FOOD_QUESTIONS)
+
+
+def world_turned(draw: random.Random, split: str) -> Draft:
+    """What `world` asks of one country, answered against it."""
+    draft = _turned(draw, "countries", split, WORLD_QUESTIONS)
+    return draft._replace(answer=draft.answer.title(), distractors=[d.title() for d in draft.distractors])
+
+
 # ---------------------------------------------------------------- tasks on stories
 
 
@@ -217,6 +248,9 @@ TASKS: dict[str, Task] = {
     "emb_people": Task(people, options=4, train=0),
     "emb_materials": Task(materials, options=4, train=0),
     "emb_visit": Task(visit, options=4, train=0),
+    "emb_animals_turned": Task(animals_turned, options=4, train=900),
+    "emb_foods_turned": Task(foods_turned, options=3, train=600),
+    "emb_world_turned": Task(world_turned, options=4, train=500),
 }
 
 

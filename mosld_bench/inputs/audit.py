@@ -128,15 +128,19 @@ def uses_of(trials: Sequence[Trial]) -> list[Use]:
         if spec is None:
             continue
         for task in trial.train_on:
+            before = uses.get((task, "trained"))
+            most = spec.items_of(task)
+            if before and most is not None:  # of unequal amounts the smaller is a part of the larger
+                most = before.items and max(most, before.items)
             uses[task, "trained"] = Use(
-                task=task, role="trained", items=spec.task_items, seed=spec.split_seed, window=spec.max_length
+                task=task, role="trained", items=most, seed=spec.split_seed, window=spec.max_length
             )
         for task in trial.scored_on:
             if scored.split == "validation":
                 uses[task, "held_out"] = Use(
                     task=task,
                     role="held_out",
-                    items=spec.task_items,
+                    items=spec.items_of(task),
                     seed=spec.split_seed,
                     share=spec.validation_fraction,
                 )
@@ -144,8 +148,8 @@ def uses_of(trials: Sequence[Trial]) -> list[Use]:
                 uses[task, "scored"] = Use(task=task, role="scored", items=scored.limit, seed=scored.sample_seed)
             uses[task, "shown"] = Use(task=task, role="shown")
         if trial.general:
-            before = general.get(trial.general.task)
-            most = max(trial.general.items, (before.items or 0) if before else 0)
+            earlier = general.get(trial.general.task)
+            most = max(trial.general.items, (earlier.items or 0) if earlier else 0)
             general[trial.general.task] = Use(
                 task=trial.general.task, role="trained", items=most, seed=spec.split_seed, window=spec.max_length
             )

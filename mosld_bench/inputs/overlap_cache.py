@@ -43,7 +43,7 @@ class OverlapSearch:
         return cls(
             train_on=study.in_domain + tuple(general),
             evaluated=study.in_domain + study.out_of_domain,
-            train_items=dict.fromkeys(study.in_domain, study.train.task_items) | general,
+            train_items={task: _most(study, task) for task in study.in_domain} | general,
             split_seed=study.train.split_seed,
             scored=study.evaluate,
         )
@@ -64,6 +64,12 @@ class OverlapSearch:
             "scored": self.scored.model_dump(),
             "digests": {name: files.digest(name) for name in (*self.train_on, *self.evaluated)},
         }
+
+
+def _most(study: Study, task: str) -> int | None:
+    """The most items of a task's training split that trials of the study draw; None for all of them."""
+    amounts = [spec.items_of(task) for spec in study.train_specs]
+    return None if None in amounts else max(filter(None, amounts), default=None)
 
 
 def cached_overlaps(

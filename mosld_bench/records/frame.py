@@ -50,6 +50,7 @@ def _rows(record: Record) -> list[dict[str, Any]]:
         "seed": trial.seed,
         "model": trial.model.name,
         "general_items": trial.general.items if trial.general else 0,
+        "task_items": trial.condition.items,
         "learning_rate_scale": trial.recipe.learning_rate_scale,
         "rate": trial.rate,
         "split": trial.evaluate.split,

@@ -62,7 +62,7 @@ class Pilot:
                 told_by_the_other = value is None and key in {"steps", "epochs"}
                 if value != asked and key != "limit" and not told_by_the_other:
                     differing[f"{part}.{key}"] = _word(value)
-        names = {"general": "general.items", "rate": "rates"}
+        names = {"general": "general.items", "rate": "rates", "items": "train.task_items"}
         for key, value, asked in zip(Condition._fields, there.condition, planned.condition, strict=True):
             if key != "model" and value != asked:
                 differing[names.get(key, key)] = _word(value)

@@ -439,8 +439,8 @@ class Analysis:
     def changes(self, of: Domain | str = Domain.IN) -> list[Comparison]:
         """How far the difference of a row to the reference moves from one block to another: one family of tests.
 
-        Of every two blocks that differ in one thing: setting, size or rank, model, or general data. ``row`` is that of
-        the later block, ``other`` the same recipe in the earlier one.
+        Of every two blocks that differ in one thing: setting, size or rank, model, or amount of data. ``row`` is that
+        of the later block, ``other`` the same recipe in the earlier one.
         """
         blocks = [
             (condition, {c.row.recipe.name: c for c in self.against_reference(condition, of)})

@@ -58,11 +58,17 @@ def setting_label(setting: str) -> str:
 def suffix(condition: Condition) -> str:
     """The end of a label, with a comma before it: what a study has several of, or is not usual; else empty.
 
-    Model, general items, and that rows are at the learning rates that came second in a search.
+    Model, general items, training items of a task, and that rows are at the rates that came second in a search.
     """
     model = f", {condition.model.rsplit('/', 1)[-1]}" if condition.model else ""
     general = f", {condition.general:,} general items" if condition.general else ""
-    return model + general + (", runner-up learning rates" if condition.rate == "runner_up" else "")
+    items = f", {condition.items:,} items a task" if condition.items else ""
+    return model + general + items + (", runner-up learning rates" if condition.rate == "runner_up" else "")
+
+
+def amounts(condition: Condition) -> dict[str, int]:
+    """The columns of a CSV for a block's general items, and where a study has several amounts, its items of a task."""
+    return {"general_items": condition.general} | ({"task_items": condition.items} if condition.items else {})
 
 
 def short_label(condition: Condition) -> str:

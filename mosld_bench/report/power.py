@@ -18,6 +18,7 @@ from mosld_bench.records.scale import SHARE, Scale
 from mosld_bench.records.store import Store
 from mosld_bench.report import stats
 from mosld_bench.report.evidence import Evidence
+from mosld_bench.report.labels import amounts
 from mosld_bench.report.rows import Row, make_rows
 from mosld_bench.report.scales import find_scales
 from mosld_bench.spec.block import Block
@@ -109,7 +110,7 @@ class Power:
             "setting": condition.setting,
             "budget": condition.budget,
             "model": condition.model,
-            "general_items": condition.general,
+            **amounts(condition),
             "of": str(self.of),
             "recipes": self.block.compared,
             "seeds": self.block.seeds,

@@ -95,6 +95,7 @@ class Plan:
                 "id": trial.id, "recipe": trial.recipe.name, "setting": trial.setting, "train_on": trial.train_on,
                 "budget": trial.budget, "model": trial.model.name, "seed": trial.seed, "protocol": trial.protocol,
                 "general_items": trial.condition.general, "rate": trial.rate,
+                "task_items": trial.condition.items,
                 "learning_rate_scale": trial.recipe.learning_rate_scale, **fit.model_dump(),
                 "memory_bytes": price.memory.total if price else None, "gpu_hours": price.hours if price else None,
             }  # fmt: skip

@@ -12,7 +12,7 @@ from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.spec.budget import NATIVE, Budget, Rank
 from mosld_bench.spec.model_folder import content_digest
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.trial import GeneralData, ModelSpec, Rate, Setting, Trial, digest
+from mosld_bench.spec.trial import GeneralData, ModelSpec, Rate, Setting, TrainSpec, Trial, digest
 
 if TYPE_CHECKING:
     from mosld_bench.spec.study import Study
@@ -28,16 +28,17 @@ def trials_of(
     """The trials of ``recipes`` under the study's settings. ``digests``: that of every task, see `TaskFiles.digest`.
 
     ``rate``: which of their learning rates the recipes have. A recipe of one size comes back at every budget, and one
-    that does not train at every rate and with every amount of general data: `distinct` drops the repetitions.
+    that does not train at every rate and with every amount of items and general data: `distinct` drops the repetitions.
     """
     for model in map(identified, study.models):
-        shared = _shared(study, model, digests)
         amounts = study.general.amounts() if study.general else [None]
-        for general, budget, asked, recipe in product(amounts, study.budgets, study.settings, recipes):
+        specs = study.train_specs or (None,)
+        for spec, general, budget, asked, recipe in product(specs, amounts, study.budgets, study.settings, recipes):
             setting = _setting(study, recipe, asked)
             trains = setting in {"mixture", "single"}
             mixed_in = general if trains else None
-            protocol = digest(_with_general(shared, mixed_in, digests))
+            train = spec if trains else study.train
+            protocol = digest(_with_general(_shared(study, model, digests, train), mixed_in, digests))
             for in_domain in [(task,) for task in study.in_domain] if setting == "single" else [study.in_domain]:
                 used = in_domain + study.out_of_domain + ((mixed_in.task,) if mixed_in else ())
                 for seed in study.seeds if trains else study.seeds[:1]:
@@ -53,11 +54,12 @@ def trials_of(
                         budget=budget if _applies(budget, recipe) else NATIVE,
                         tolerance=study.budget_tolerance,
                         seed=seed,
-                        train=study.train,
+                        train=train,
                         evaluate=study.evaluate,
                         general=mixed_in,
                         protocol=protocol,
                         rate=rate if trains else "chosen",
+                        sweeps_items=trains and bool(study.task_items),
                     )
 
 
@@ -68,7 +70,7 @@ def identified(spec: ModelSpec) -> ModelSpec:
 
 def protocol_of(study: Study, model: ModelSpec, digests: Mapping[str, str]) -> str:
     """`Trial.protocol` of the study's trials of a model that is `identified`, without general data."""
-    return digest(_shared(study, model, digests))
+    return digest(_shared(study, model, digests, study.train))
 
 
 def distinct(trials: Iterable[Trial]) -> list[Trial]:
@@ -76,15 +78,15 @@ def distinct(trials: Iterable[Trial]) -> list[Trial]:
     return list({trial.id: trial for trial in trials}.values())
 
 
-def _shared(study: Study, model: ModelSpec, digests: Mapping[str, str]) -> dict[str, Any]:
-    """What all trials of a model have in common: the content of `Trial.protocol`."""
+def _shared(study: Study, model: ModelSpec, digests: Mapping[str, str], train: TrainSpec | None) -> dict[str, Any]:
+    """What all trials of a model that train so have in common: the content of `Trial.protocol`."""
     return {
         "version": PROTOCOL_VERSION,
         "model": model.model_dump(exclude_defaults=True),
         "in_domain": study.in_domain,
         "out_of_domain": study.out_of_domain,
         "tasks": {task: digests[task] for task in study.in_domain + study.out_of_domain},
-        "train": study.train.model_dump(exclude_defaults=True) if study.train else None,
+        "train": train.model_dump(exclude_defaults=True) if train else None,
         "evaluate": study.evaluate.model_dump(exclude_defaults=True),
     }
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from mosld_bench.errors import BadFileError, UnknownNameError
 from mosld_bench.format import one_line
 from mosld_bench.spec.names import MAX_NAME
-from mosld_bench.spec.yaml_file import Strict, parse, read_including, read_yaml
+from mosld_bench.spec.yaml_file import Grown, parse, read_including, read_yaml
 
 Optimizer = Literal["adamw", "adafactor"]
 
@@ -74,8 +74,10 @@ def _sentences(deviations: Any) -> Any:
     return tuple(sentence for place, sentence in enumerate(sentences) if sentence not in sentences[:place])
 
 
-class Recipe(Strict):
+class Recipe(Grown):
     """A named setting of a method: what `--methods` selects and what a row of a table is."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"fixed_size"})
 
     name: str = Field(description="that of its file")
     title: Annotated[str, AfterValidator(one_line)] = Field(description="as printed in tables, in one line")

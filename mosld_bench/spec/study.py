@@ -67,7 +67,10 @@ class Study(Selection):
     )
     frozen_base: bool = Field(True, description="whether the untrained model is scored too (recipe base)")
     general: GeneralSweep | None = Field(None, description="general data mixed in, in several amounts")
-    axis: Literal["general", "rank", "model", "dropout", "experts"] | None = Field(
+    task_items: tuple[Annotated[int, Field(gt=0, le=10**9)], ...] = Field(
+        (), description="several amounts for train.task_items, each a part of the study"
+    )
+    axis: Literal["general", "rank", "model", "dropout", "experts", "items"] | None = Field(
         None, description="what the study's own figure has along x"
     )
     figures: tuple[Literal["axis", "size", "tasks", "difference", "settings", "training"], ...] = Field(
@@ -93,7 +96,7 @@ class Study(Selection):
             raise ValueError(f"the name of a study {problem}; give another by --name NAME")
         return value
 
-    @field_validator("in_domain", "out_of_domain", "published", mode="before")
+    @field_validator("in_domain", "out_of_domain", "published", "task_items", mode="before")
     @classmethod
     def _accept_single_name(cls, value: Any) -> Any:
         return as_list(value)
@@ -112,6 +115,19 @@ class Study(Selection):
         if len({model.name for model in value}) != len(value):
             raise ValueError("lists a model twice; a study has one revision of each")
         return value
+
+    @model_validator(mode="after")
+    def _require_known_amounts(self) -> Study:
+        without_repetitions(self.task_items)
+        own = self.train.task_items if self.train else None
+        if self.task_items and own is not None:
+            raise ValueError("give task_items, or train.task_items, not both")
+        if isinstance(own, dict) and (others := [task for task in own if task not in self.in_domain]):
+            raise ValueError(
+                f"train.task_items names {', '.join(others)}, which is not trained on; in_domain are "
+                f"{', '.join(self.in_domain)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _require_tasks_to_train_on(self) -> Study:
@@ -172,6 +188,14 @@ class Study(Selection):
     def holds_out(self) -> bool:
         """Whether items are held out of training, and looked at: for a validation loss, and for a search."""
         return self.train is not None and self.train.validation_fraction > 0 and self.train.validation_items != 0
+
+    @property
+    def train_specs(self) -> tuple[TrainSpec, ...]:
+        """How its trials train: one spec, or one for every amount of training items; none where it trains nothing."""
+        if self.train is None:
+            return ()
+        amounts = [self.train.model_copy(update={"task_items": count}) for count in self.task_items]
+        return tuple(amounts) or (self.train,)
 
     @property
     def model_names(self) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from mosld_bench.spec.budget import Budget
 from mosld_bench.spec.names import path_part
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.yaml_file import Strict
+from mosld_bench.spec.yaml_file import Grown, Strict
 
 #: How often a trial takes the validation loss at most, the end included.
 VALIDATIONS = 5
@@ -81,7 +81,9 @@ class TrainSpec(Strict):
     )
     weight_decay: float = Field(0.0, ge=0, le=10**6, description="decoupled, as AdamW's")
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; none for no clipping")
-    task_items: int | None = Field(None, gt=0, description="most items of a task's training split, a fixed sample")
+    task_items: Annotated[int, Field(gt=0)] | dict[str, Annotated[int, Field(gt=0)]] | None = Field(
+        None, description="most items of a task's training split, a fixed sample: of every task, or task by task"
+    )
     max_length: int = Field(256, gt=8, le=10**7, description="tokens; longer prompts lose their beginning")
     micro_tokens: int = Field(
         8192,
@@ -101,6 +103,10 @@ class TrainSpec(Strict):
     )
     split_seed: int = Field(0, description="draws the held-out items and every fixed sample of training items")
 
+    def items_of(self, task: str) -> int | None:
+        """The most items that are drawn of the task's training split; None for all of them."""
+        return self.task_items.get(task) if isinstance(self.task_items, dict) else self.task_items
+
     @model_validator(mode="after")
     def _require_one_length(self) -> TrainSpec:
         if (self.steps is None) == (self.epochs is None):
@@ -108,19 +114,7 @@ class TrainSpec(Strict):
         return self
 
 
-class _Grown(Strict):
-    """Something to which fields were added, which old files lack: those are written where they are not at a default."""
-
-    later: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = content(self)
-        default = {name: type(self).model_fields[name].default for name in self.later}
-        return {key: value for key, value in fields.items() if key not in default or value != default[key]}
-
-
-class EvaluateSpec(_Grown):
+class EvaluateSpec(Grown):
     """How every trial is scored."""
 
     later: ClassVar[frozenset[str]] = frozenset({"split"})
@@ -175,11 +169,14 @@ class Condition(NamedTuple):
     #: Which of its learning rates every recipe trains at.
     rate: Rate = "chosen"
 
+    #: Most training items of a task, where the study has them in several amounts; else 0.
+    items: int = 0
 
-class Trial(_Grown):
+
+class Trial(Grown):
     """One recipe in one setting at one budget with one seed: all that changes its numbers, as plain data."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"rate"})
+    later: ClassVar[frozenset[str]] = frozenset({"rate", "sweeps_items"})
 
     study: str = Field(description="the study that the record lies under; part of no identity")
     recipe: Recipe
@@ -205,6 +202,9 @@ class Trial(_Grown):
     rate: Rate = Field(
         "chosen", description="which learning rate of the study's search it trains at, the best or the next best one"
     )
+    sweeps_items: bool = Field(
+        False, description="whether the study has it with several amounts of training items; part of no identity"
+    )
     rivals: tuple[tuple[float, ...], ...] | None = Field(
         None,
         exclude=True,
@@ -219,7 +219,7 @@ class Trial(_Grown):
         What is at its default is left out, so that a new field changes no id. It is one part of a path, of letters of
         ASCII, digits and ``._+-``, whatever the task is called.
         """
-        content = self.model_dump(mode="json", exclude={"study"}, exclude_defaults=True)
+        content = self.model_dump(mode="json", exclude={"study", "sweeps_items"}, exclude_defaults=True)
         content["recipe"] = self.recipe.identity
         tasks = f"-{path_part(self.train_on[0])}" if self.setting == "single" else ""
         general = f"-g{self.general.items}" if self.general else ""
@@ -230,7 +230,9 @@ class Trial(_Grown):
     def condition(self) -> Condition:
         """The block of a table that its row stands in."""
         general = self.general.items if self.general else 0
-        return Condition(self.setting, self.budget, self.model.name, general, self.rate)
+        items = self.train.task_items if self.sweeps_items and self.train else 0
+        assert isinstance(items, int), "a study that has several amounts of items has each for all tasks alike"
+        return Condition(self.setting, self.budget, self.model.name, general, self.rate, items)
 
     @property
     def scored_on(self) -> tuple[str, ...]:

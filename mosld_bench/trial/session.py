@@ -14,7 +14,7 @@ from mosld_bench.inputs.encoding import Request, pad_token
 from mosld_bench.inputs.items import Encoded, divided, encode, held_out, passages, training_docs
 from mosld_bench.methods import registry
 from mosld_bench.records.provenance import code_state
-from mosld_bench.spec.trial import GeneralData, ModelSpec, Resources, TrainSpec
+from mosld_bench.spec.trial import GeneralData, ModelSpec, Resources, TrainSpec, canonical
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,7 +115,7 @@ class Session:
         )
         self._models: dict[str, LoadedModel] = {}
         self._examples: dict[_ItemsKey, TrainingItems] = {}
-        self._held_out: dict[tuple[str, TrainSpec], Any] = {}
+        self._held_out: dict[tuple[str, str], Any] = {}
         self._general: dict[_ItemsKey, list[Encoded]] = {}
         self._requests: dict[str, dict[tuple[str, str], Request]] = {}
 
@@ -181,7 +181,7 @@ class Session:
             tokenizer=tokenizer.name_or_path,
             max_length=length,
             split_seed=spec.split_seed,
-            drawn=spec.task_items,
+            drawn=spec.items_of(task),
             validation_fraction=spec.validation_fraction,
         )
         if key not in self._examples:
@@ -191,8 +191,8 @@ class Session:
 
     def _split(self, name: str, spec: TrainSpec, tokenizer: Any, length: int) -> TrainingItems:
         task = self.tasks.get(name)
-        items = encode(task, tokenizer, spec, spec.task_items, length)
-        indices = divided(task, spec.task_items, fraction=spec.validation_fraction, seed=spec.split_seed)
+        items = encode(task, tokenizer, spec, spec.items_of(name), length)
+        indices = divided(task, spec.items_of(name), fraction=spec.validation_fraction, seed=spec.split_seed)
         if not indices.train:
             raise DataError(
                 f"Of the {len(items)} training items of the task {name!r} all are held out for validation "
@@ -208,13 +208,18 @@ class Session:
         """
         if validation is None:
             return self.tasks.get(name)
-        if (name, validation) not in self._held_out:
-            self._held_out[name, validation] = self._on_held_out(self.tasks.get(name), validation)
-        return self._held_out[name, validation]
+        key = name, canonical(validation.model_dump())
+        if key not in self._held_out:
+            self._held_out[key] = self._on_held_out(self.tasks.get(name), validation)
+        return self._held_out[key]
 
     def _on_held_out(self, task: Any, spec: TrainSpec) -> Any:
         indices = held_out(
-            task, spec.task_items, fraction=spec.validation_fraction, seed=spec.split_seed, most=spec.validation_items
+            task,
+            spec.items_of(task.config.task),
+            fraction=spec.validation_fraction,
+            seed=spec.split_seed,
+            most=spec.validation_items,
         )
         if not indices:
             raise DataError(

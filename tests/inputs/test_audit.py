@@ -255,6 +255,14 @@ def test_the_uses_of_trials() -> None:
     assert {key[0] for key in uses if key[1] == "scored"} == {"a", "b", "c"}
     assert (uses["a", "trained"].items, uses["a", "trained"].window, uses["g", "trained"].items) == (9, 64, 7)
     assert uses["c", "scored"].items == 5
+    amounts = study.model_copy(update={"task_items": (30, 2), "train": TrainSpec(steps=1)})
+    assert {use.task: use.items for use in uses_of(make_trials(amounts, recipes)) if use.role == "trained"} == {
+        "a": 30, "b": 30, "g": 7,
+    }  # fmt: skip
+    uneven = study.model_copy(update={"train": TrainSpec(steps=1, task_items={"b": 4})})
+    assert {use.task: use.items for use in uses_of(make_trials(uneven, recipes)) if use.role == "trained"} == {
+        "a": None, "b": 4, "g": 7,
+    }  # fmt: skip
     frozen = uses_of(make_trials(study, recipes[:1]))
     assert {use.role for use in frozen} == {"scored", "shown"}
 

@@ -463,6 +463,25 @@ def test_a_sweep_over_general_data_labels_its_amounts(tmp_path: Path) -> None:
     assert [points(container)[0] for container in bars(axes)] == [[0, 1]]
 
 
+def test_a_sweep_over_training_items_draws_the_losses_too(tmp_path: Path) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=(), axis="items", seeds=(0, 1), task_items=(64, 16))
+    analysis = written(tmp_path, study, [RECIPES["lora"]])
+    scores, training, validation = plot_of(sweep.draw, analysis).figure.axes
+    rows = sorted(analysis.trained, key=lambda row: row.condition.items)
+    assert [row.condition.items for row in rows] == [16, 64]
+    for axes in (scores, training, validation):
+        assert labels(axes) == ["16", "64"]
+    assert points(bars(scores)[0]) == ([0, 1], approx([row.mean_sd(Domain.IN)[0] for row in rows]))
+    infos = [[record.train_info for record in row.records if record.train_info] for row in rows]
+    ends = [[info.final_validation_loss or 0.0 for info in of_row] for of_row in infos]
+    assert points(bars(validation)[0]) == ([0, 1], approx([sum(losses) / len(losses) for losses in ends]))
+    last = [
+        [point.loss or 0.0 for info in of_row for point in info.curve[-max(1, len(info.curve) // 10) :]]
+        for of_row in infos
+    ]
+    assert points(bars(training)[0]) == ([0, 1], approx([sum(losses) / len(losses) for losses in last]))
+
+
 def test_a_row_without_an_out_of_domain_mean_has_its_in_domain_point(tmp_path: Path) -> None:
     study = make_study(in_domain=("a",), out_of_domain=("b",), axis="rank", seeds=(0,), budgets=("r8",))
     trials = make_trials(study, [RECIPES["lora"]])

@@ -237,3 +237,34 @@ def test_a_number_without_reason_is_refused_by_its_key(key: str, value: object, 
     changes = {key: value} if key != "train.epochs" else {key: value, "train.steps": None}
     with pytest.raises(BadFileError, match=rf"has 1 problem\(s\):\n  {key}(\.\d)?: Input should be (less|greater)"):
         tiny_study(tiny, **changes)
+
+
+def test_several_amounts_of_training_items_are_blocks_of_their_own(tiny: Path) -> None:
+    """Each is the trial that a study with this one amount has; the untrained model is scored once."""
+    workspace, path = Workspace(tiny, tiny), tiny / "reports" / "tiny" / "study.yaml"
+    asked = {"recipes": ["lora"], "seeds": [0], "budgets": ["6k"]}
+    trials = Study.load(path, {**asked, "task_items": [4, 8]}).plan(workspace)
+    assert [(t.recipe.name, t.condition.items) for t in trials] == [("base", 0), ("lora", 4), ("lora", 8)]
+    alone = [t for n in (4, 8) for t in Study.load(path, {**asked, "train.task_items": n}).plan(workspace)]
+    assert [t.id for t in trials if t.train_on] == [t.id for t in alone if t.train_on]
+    assert [t.protocol for t in trials if t.train_on] == [t.protocol for t in alone if t.train_on]
+    assert {t.condition.items for t in alone} == {0}
+    whole = Study.load(path, asked).plan(workspace)
+    assert trials[0].id == whole[0].id
+    assert trials[0].protocol == whole[0].protocol
+    with pytest.raises(BadFileError, match="give task_items, or train"):
+        Study.load(path, {**asked, "task_items": [4, 8], "train.task_items": 4})
+    with pytest.raises(BadFileError, match="lists an entry twice"):
+        Study.load(path, {**asked, "task_items": [4, 4]})
+
+
+def test_each_task_may_have_an_amount_of_its_own(tiny: Path) -> None:
+    path = tiny / "reports" / "tiny" / "study.yaml"
+    first, second, *_ = Study.load(path).in_domain
+    spec = Study.load(path, {"train.task_items": {first: 3}}).train
+    assert spec is not None
+    assert (spec.items_of(first), spec.items_of(second)) == (3, None)
+    with pytest.raises(BadFileError, match=r"train\.task_items names elsewhere, which is not trained on"):
+        Study.load(path, {"train.task_items": {"elsewhere": 3}})
+    with pytest.raises(BadFileError, match=r"train\.task_items"):
+        Study.load(path, {"train.task_items": {first: 0}})

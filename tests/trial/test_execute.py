@@ -125,6 +125,20 @@ def test_general_data_and_capped_tasks_are_fixed_samples_that_nest(tiny: Path) -
     assert all(item in seven for item in three)
 
 
+def test_tasks_train_on_as_many_items_as_each_is_given(tiny: Path) -> None:
+    _, planned, config = prepare(
+        tiny,
+        recipes=["lora"],
+        frozen_base=False,
+        in_domain=["copy", "count"],
+        **{"train.task_items": {"copy": 10}, "train.validation_fraction": 0.5},
+    )
+    (record,) = [execute(trial, Session(config), fit).record for trial, fit in planned]
+    assert record.train_info is not None
+    assert (record.train_info.train_items["copy"], record.train_info.validation_items["copy"]) == (5, 5)
+    assert record.train_info.train_items["count"] > 5
+
+
 def test_a_tokenizer_without_special_tokens_will_do(tiny: Path) -> None:
     """It has nothing that begins, ends or fills a text: options are scored, and answers end where the task says."""
     words = tokenizer()

@@ -60,8 +60,9 @@ def _blocks(page: str, language: str) -> list[str]:
 
 
 def _table(page: str, head: str) -> dict[tuple[str, ...], str]:
-    """A table, by the head of its first column: names in backticks of a row's first cell -> the rest of the row."""
-    lines = _text(page).split(f"\n\n| {head} |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    """The tables with that head of their first column: names in backticks of a first cell -> the rest of the row."""
+    tables = _text(page).split(f"\n\n| {head} |")[1:]
+    lines = [line for table in tables for line in table.split("\n\n")[0].splitlines()[2:]]
     rows = [line.strip("|").split("|", 1) for line in lines]
     return {tuple(_spans(first)): rest.strip() for first, rest in rows}
 

@@ -11,6 +11,7 @@ from mosld_bench.report.comparing.result import Result
 from mosld_bench.report.comparing.scores import Score
 from mosld_bench.report.comparing.sides import Side
 from mosld_bench.report.comparing.wording import words
+from mosld_bench.report.labels import amounts
 
 
 def as_json(result: Result) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def _member(member: Member) -> dict[str, Any]:
         "setting": row.setting,
         "budget": row.budget,
         "model": trials[0].model.name,
-        "general_items": row.condition.general,
+        **amounts(row.condition),
         "trainable_parameters": row.trainable,
         "seeds": sorted({trial.seed for trial in trials}),
         "trials": [record.trial_id for record in row.records],

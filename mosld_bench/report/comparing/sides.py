@@ -206,7 +206,8 @@ def _meet(row: Row, other: Row, ours: Side, theirs: Side, whole: bool) -> bool:
         return same and (row.recipe.name == other.recipe.name or not whole)
     if row.frozen or other.frozen:
         return row.frozen != other.frozen
-    alike = row.setting == other.setting and row.condition.general == other.condition.general
+    amounts = [(member.setting, member.condition.general, member.condition.items) for member in (row, other)]
+    alike = amounts[0] == amounts[1]
     return alike and not (row.ranked and other.ranked)
 
 

@@ -59,13 +59,15 @@ def draw(analysis: Analysis) -> Plot | str:
 
 
 def _rows(analysis: Analysis) -> list[Row]:
-    """The rows with a size and an in-domain mean, of the smallest amount of general data that the study mixes in.
+    """The rows with a size and an in-domain mean, of the least general data, and the most items, of the study.
 
     At the chosen learning rates: the others would be a second curve of every recipe.
     """
     least = min((row.condition.general for row in analysis.trained), default=0)
+    most = max((row.condition.items for row in analysis.trained), default=0)
     scored = [row for row in analysis.trained if row.score is not None and row.trainable]
-    return [row for row in scored if (row.condition.general, row.condition.rate) == (least, "chosen")]
+    shown = least, most, "chosen"
+    return [r for r in scored if (r.condition.general, r.condition.items, r.condition.rate) == shown]
 
 
 def _panel(

@@ -1,4 +1,4 @@
-"""Figure: accuracy along what the study varies: general data, rank, base model, dropout or experts.
+"""Figure: accuracy along what the study varies: general data, training items, rank, base model, dropout or experts.
 
 To let a study vary something else, add an entry to `SWEEPS`, and its name to the choices of `Study.axis`.
 """
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from mosld_bench.records.record import Record
+from mosld_bench.report import stats
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.panels import UNLIKE, legend, panel_title, points_and_bars
 from mosld_bench.report.figures.plot import Plot
@@ -36,21 +38,38 @@ def draw(analysis: Analysis) -> Plot | str | None:
     values = sorted({stop.value for curve in curves for stop in curve})
     domains = analysis.averaged()
     settings = [setting for setting in analysis.settings if any(curve[0].row.setting == setting for curve in curves)]
-    figure = Figure(figsize=(PAGE_INCHES, 1.75 * len(settings) + 0.55), layout="constrained")
-    grid = figure.subplots(len(settings), len(domains), squeeze=False, sharex=True, sharey="col")
+    rows, columns = len(settings) + sweep.losses, max(len(domains), 2 if sweep.losses else 1)
+    figure = Figure(figsize=(PAGE_INCHES, 1.75 * rows + 0.55), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
     styles = recipe_styles(analysis.recipes)
+    for column in range(len(domains)):
+        for panel in grid[1 : len(settings), column]:
+            panel.sharey(grid[0, column])
+    for axes in grid[: len(settings), len(domains) :].flat:
+        axes.remove()
     for curve in curves:
         style = styles[_leader(analysis, curve).name]
         for axes, domain in zip(grid[settings.index(curve[0].row.setting)], domains, strict=True):
             means = [(values.index(stop.value), *stop.row.mean_sd(domain)) for stop in curve]
             style.draw_curve(axes, [Point(x, mean, sd) for x, mean, sd in means if mean is not None])
+        for axes, (_, of_record) in zip(grid[-1], _LOSSES.items() if sweep.losses else (), strict=False):
+            losses = [
+                (values.index(stop.value), *stats.mean_sd(list(filter(None, map(of_record, stop.row.records)))))
+                for stop in curve
+            ]
+            style.draw_curve(axes, [Point(x, mean, sd) for x, mean, sd in losses if mean is not None])
     for setting, panels in zip(settings, grid, strict=True):
         for axes, domain in zip(panels, domains, strict=True):
             axes.set_title(panel_title(analysis, domain, setting))
-            axes.set_xticks(range(len(values)), [sweep.tick(analysis, value) for value in values])
-            axes.set_xlim(-0.4, len(values) - 0.6)
             scale_axis(axes, analysis.scale(domain))
         panels[0].set_ylabel(f"Mean {analysis.measure}{analysis.scale(Domain.IN).heading}")
+    for axes, label in zip(grid[-1], _LOSSES if sweep.losses else (), strict=False):
+        axes.set_title(label)
+    if sweep.losses:
+        grid[-1, 0].set_ylabel("Loss (nats a token)")
+    for axes in figure.axes:
+        axes.set_xticks(range(len(values)), [sweep.tick(analysis, value) for value in values])
+        axes.set_xlim(-0.4, len(values) - 0.6)
     for axes in grid[-1]:
         axes.set_xlabel(sweep.label.capitalize())
     legend(figure, analysis.recipes, {_leader(analysis, curve).name for curve in curves}, True)
@@ -59,8 +78,27 @@ def draw(analysis: Analysis) -> Plot | str | None:
         f"{points_and_bars([stop.row for curve in curves for stop in curve])} A line joins rows that differ in "
         "nothing else. Scales are the same down a column and do not begin at zero."
     )
+    if sweep.losses:
+        caption += " Losses, by contrast, are of the answers on the items that were trained on and that were held out."
     drawn = [stop.row for curve in curves for stop in curve]
     return Plot("axis", f"{analysis.measure} along the {sweep.label}", caption, figure, wide=True, rows=drawn)
+
+
+def _training_loss(record: Record) -> float | None:
+    """At the end, over the last tenth of the curve, since the loss of a batch varies with its items."""
+    losses = [point.loss for point in record.train_info.curve if point.loss is not None] if record.train_info else []
+    return sum(last) / len(last) if (last := losses[-max(1, len(losses) // 10) :]) else None
+
+
+def _validation_loss(record: Record) -> float | None:
+    return record.train_info.final_validation_loss if record.train_info else None
+
+
+#: Title of a panel -> the loss that it shows, in nats a token.
+_LOSSES: dict[str, Callable[[Record], float | None]] = {
+    "Training loss at the end": _training_loss,
+    "Validation loss at the end": _validation_loss,
+}
 
 
 class _Stop(NamedTuple):
@@ -105,6 +143,7 @@ class Sweep:
     tick: Callable[[Analysis, Any], str] = _short  # the label of a value
     condition: Mapping[str, Any] = field(default_factory=dict)  # fields of the condition that it sets, made equal
     params: frozenset[str] = frozenset()  # the params of the recipe that it sets
+    losses: bool = False  # whether the losses are drawn along it, too
 
 
 def _model_size(row: Row) -> tuple[int, str] | None:
@@ -120,6 +159,10 @@ def _model_name(analysis: Analysis, value: tuple[int, str]) -> str:
 def _coordinates(row: Row) -> Coordinates | None:
     """The place of a mixture in the design space; None for another method's recipe."""
     return Coordinates.of(row.recipe.params) if row.recipe.method == "mixture" else None
+
+
+def _items(row: Row) -> int | None:
+    return row.condition.items or None
 
 
 def _rank(row: Row) -> int | None:
@@ -139,6 +182,7 @@ def _experts(row: Row) -> str | None:
 #: By the name that a study gives as its ``axis``.
 SWEEPS = {
     "general": Sweep("number of general items mixed in", lambda row: row.condition.general, condition={"general": 0}),
+    "items": Sweep("training items of a task", _items, condition={"items": 0}, losses=True),
     "rank": Sweep("rank", _rank, condition={"budget": ""}),
     "model": Sweep("base model", _model_size, _model_name, condition={"model": ""}),
     "dropout": Sweep("dropout ratio", _dropout, params=frozenset({"dropout", "dropout_on"})),

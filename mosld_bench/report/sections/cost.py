@@ -13,7 +13,7 @@ from mosld_bench.format import listed
 from mosld_bench.records.record import Record
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Section, paragraph, section
-from mosld_bench.report.labels import MISSING, block_label, count, hardware_label, row_title, suffix
+from mosld_bench.report.labels import MISSING, amounts, block_label, count, hardware_label, row_title, suffix
 from mosld_bench.report.rows import Row
 from mosld_bench.report.table import Column, Line, Table
 from mosld_bench.spec.budget import Native
@@ -87,7 +87,7 @@ def cost_table(analysis: Analysis) -> Table:
                 "setting": row.setting,
                 "budget": row.budget,
                 "model": row.condition.model or None,
-                "general_items": row.condition.general,
+                **amounts(row.condition),
                 "trials": len(row.records),
                 **means,
             }

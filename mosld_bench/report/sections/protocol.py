@@ -73,9 +73,19 @@ def _training(analysis: Analysis, spec: TrainSpec) -> list[_Point]:
         ("Micro-batch", f"at most {spec.micro_tokens:,} tokens"),
         ("Precision", _precision(spec)),
         ("Held out", held_out),
-        ("Training items", f"at most {spec.task_items:,} of each split, a fixed sample" if spec.task_items else ""),
+        ("Training items", _drawn(analysis, spec)),
         ("Mixed in", _mixed_in(analysis)),
     ]
+
+
+def _drawn(analysis: Analysis, spec: TrainSpec) -> str:
+    """How many items of the training splits are drawn; empty where all of them are."""
+    if isinstance(spec.task_items, dict):
+        each = listed([f"{count:,} of {analysis.title(task)}" for task, count in spec.task_items.items()])
+        return f"at most {each}, fixed samples"
+    amounts = analysis.study.task_items or filter(None, [spec.task_items])
+    counts = [f"{count:,}" for count in amounts]
+    return f"at most {' or '.join(counts)} of each split, a fixed sample" if counts else ""
 
 
 _OPTIMIZERS = {"adamw": "AdamW", "adafactor": "Adafactor"}

@@ -43,6 +43,7 @@ def where(analysis: Analysis, condition: Condition, *, setting: bool = True) -> 
         "budget": condition.budget.label,
         "model": condition.model.rsplit("/", 1)[-1],
         "general": f"{condition.general:,} general items" if condition.general else "no general items",
+        "items": f"{condition.items:,} items a task",
         "rate": f"{condition.rate.replace('_', '-')} learning rates",
     }
     return ", ".join(labels[name] for name in _varying(analysis) if setting or name != "setting")
@@ -63,6 +64,7 @@ def varied(analysis: Analysis) -> str:
         "budget": budgets,
         "model": "models",
         "general": "amounts of general data",
+        "items": "amounts of training items",
         "rate": "learning rates",
     }
     return listed([nouns[name] for name in _varying(analysis)])

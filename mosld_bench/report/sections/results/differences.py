@@ -12,7 +12,7 @@ import pandas as pd
 from mosld_bench.format import listed
 from mosld_bench.records.scale import Scale
 from mosld_bench.report.analysis import Analysis, Comparison
-from mosld_bench.report.labels import MISSING, block_label, p_value
+from mosld_bench.report.labels import MISSING, amounts, block_label, p_value
 from mosld_bench.report.rows import RowKey
 from mosld_bench.report.sections.results.marks import (
     basis_legend,
@@ -223,7 +223,7 @@ def comparison_numbers(comparison: Comparison) -> dict[str, Any]:
         "setting": row.setting,
         "budget": row.budget,
         "model": row.condition.model or None,
-        "general_items": row.condition.general,
+        **amounts(row.condition),
         "rate": row.condition.rate,
         "reference": other.recipe.name,
         "reference_setting": other.setting,

@@ -297,11 +297,12 @@ def ties(analysis: Analysis, least_share: float = 0.0) -> Iterator[str]:
 
 
 def condition_numbers(analysis: Analysis, condition: Condition) -> dict[str, Any]:
-    """The columns of a CSV that tell blocks apart, where there are several models, amounts of general data or rates."""
+    """The columns of a CSV that tell blocks apart, where there are several models, amounts of items or rates."""
     model = {"model": condition.model} if len(analysis.study.models) > 1 else {}
     general = {"general_items": condition.general} if analysis.study.general else {}
     several = any(row.condition.rate != "chosen" for row in analysis.rows)
-    return model | general | ({"rate": condition.rate} if several else {})
+    items = {"task_items": condition.items} if analysis.study.task_items else {}
+    return model | general | items | ({"rate": condition.rate} if several else {})
 
 
 def _standing_columns(of: Domain | str) -> tuple[str, str]:

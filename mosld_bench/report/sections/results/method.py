@@ -9,7 +9,7 @@ import pandas as pd
 from mosld_bench.format import digits, listed
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Section, section
-from mosld_bench.report.labels import MISSING, block_label, margin_label
+from mosld_bench.report.labels import MISSING, amounts, block_label, margin_label
 from mosld_bench.report.stats import LEVEL, POWER
 from mosld_bench.report.table import Column, Line, Table
 
@@ -98,7 +98,7 @@ def _noise_table(analysis: Analysis) -> Table | None:
                     "setting": condition.setting,
                     "budget": condition.budget,
                     "model": condition.model or None,
-                    "general_items": condition.general,
+                    **amounts(condition),
                     "rate": condition.rate,
                     "of": str(of),
                     "mean_square": noise.mean_square,
