@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.errors import BenchError
+from mosld_bench.inputs.items import sample
 from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method
 from mosld_bench.records.provenance import meta_info, now
@@ -91,7 +92,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
             steps = train_info.steps if train_info else 0
             watch(Progress(trial.id, "scoring", steps, steps))
             trim(config.device)
-            evaluation = _score(adapted.model, base.tokenizer, trial, session)
+            evaluation = _score(adapted.model, base.tokenizer, trial, session, length)
     record = Record(
         trial=trial,
         trial_id=trial.id,
@@ -185,10 +186,14 @@ def _cast(adapted: AttachedModel, dtype: str) -> None:
         parameter.data = parameter.data.to(getattr(torch, dtype))
 
 
-def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session) -> Evaluation:
-    """Score the model on the trial's tasks: on their test items, or on those of the validation loss."""
+def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session, length: int) -> Evaluation:
+    """Score the model on the trial's tasks: on their test items, or on those of the validation loss.
+
+    The loss of the held-out text, where the trial has one, is taken in windows of ``length`` tokens.
+    """
     from mosld_bench.trial.packed_lm import PackedLM
     from mosld_bench.trial.scoring import evaluate
+    from mosld_bench.trial.text_loss import text_loss
 
     resources, validation = session.config.resources, trial.evaluate.split == "validation"
     lm = PackedLM(
@@ -198,13 +203,19 @@ def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session) -> 
         width=resources.score_width,
         encoded=session.encoded_requests(tokenizer),
     )
-    return evaluate(
+    evaluation = evaluate(
         lm,
         {task: session.scored(task, trial.train if validation else None) for task in trial.scored_on},
         {task: Domain.IN if task in trial.in_domain else Domain.OUT for task in trial.scored_on},
         limit=trial.evaluate.limit,
         sample_seed=trial.evaluate.sample_seed,
     )
+    if not trial.evaluate.text:
+        return evaluation
+    task = session.tasks.get(trial.evaluate.text)
+    indices = sample(task, trial.evaluate.limit, trial.evaluate.sample_seed)
+    loss = text_loss(model, tokenizer, task, indices, length=length, tokens=resources.score_tokens)
+    return evaluation._replace(info=evaluation.info.model_copy(update={"text": loss}))
 
 
 def _loading(trial: Trial, session: Session, seconds: float) -> dict[str, Any]:
