@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 #: Fields that records of earlier versions lack. They are in a file where they say something: old ones stay as they are.
-_LATER = frozenset({"cut_items", "diverged", "generated_with_cache", "judged", "text", "tied", "unscored"})
+_LATER = frozenset(
+    {"cut_items", "diverged", "generated_with_cache", "judged", "parameters", "text", "tied", "unscored"}
+)
 
 
 class _Grown(Strict):
@@ -168,7 +170,20 @@ class EvalInfo(_Grown):
     )
 
 
-class Record(Strict):
+class Parameters(Strict):
+    """What of a trained model's parameters a token meets, and what is saved of it, beside those that train."""
+
+    active: int = Field(
+        description="of those that train, those that enter the output of one token: of a mixture with top-K the "
+        "experts that its router picks, and what all share"
+    )
+    stored: int = Field(
+        description="numbers in a saved adapter, those that do not train among them; of full fine-tuning, the whole "
+        "model; of the frozen base none"
+    )
+
+
+class Record(_Grown):
     """A finished, stopped or failed trial, with all that a report needs."""
 
     schema_version: Literal[1] = Field(1, description="of this format")
@@ -178,6 +193,9 @@ class Record(Strict):
         description="finished in a record.json, or stopped there by a search; failed in a failure.json"
     )
     size: Fit | None = Field(None, description="the recipe's size; none where the trial failed")
+    parameters: Parameters | None = Field(
+        None, description="active and stored parameters; left out where no model was built, and in earlier records"
+    )
     train_info: TrainInfo | None = Field(None, description="none where nothing was trained")
     eval_info: EvalInfo | None = Field(None, description="none where nothing was scored")
     metrics: tuple[Metric, ...] = Field((), description="every number of every task, in the order of scoring")

@@ -15,7 +15,7 @@ from mosld_bench.inputs.items import sample
 from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method
 from mosld_bench.records.provenance import meta_info, now
-from mosld_bench.records.record import Outcome, Record, TrainInfo
+from mosld_bench.records.record import Outcome, Parameters, Record, TrainInfo
 from mosld_bench.spec.trial import Domain, Fit, TrainSpec, Trial
 from mosld_bench.trial.session import Progress, Session, TrainingItems, Watcher, WorkerConfig
 
@@ -61,7 +61,7 @@ class _Stopwatch:
 
 
 def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch) -> Outcome:
-    from mosld_bench.methods.live import attached_copy
+    from mosld_bench.methods.live import attached_copy, stored
     from mosld_bench.trial.device import PeakMemory, trim
     from mosld_bench.trial.scoring import same_random_state
     from mosld_bench.trial.window import window
@@ -77,6 +77,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         adapted = attached_copy(method, base.model, fit.params, seed=trial.seed)
         base.check(name, "attaching")
         _check_size(trial, adapted.model, fit)
+        active = method.active(adapted.model)
         length = min(spec.max_length, window(adapted.model))
         with same_random_state():  # whether an earlier trial encoded the items already or not
             items = _training_items(trial, spec, session, base.tokenizer, length)
@@ -98,6 +99,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         trial_id=trial.id,
         status="stopped" if stopped else "finished",
         size=fit,
+        parameters=Parameters(active=active, stored=stored(adapted.model)),
         train_info=train_info,
         eval_info=evaluation.info if evaluation else None,
         metrics=tuple(evaluation.metrics) if evaluation else (),
