@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mosld_bench.records.record import EvalInfo, Metric, Outcome, Point, Record, TextLoss, TrainInfo
+from mosld_bench.records.record import EvalInfo, Metric, Outcome, Parameters, Point, Record, TextLoss, TrainInfo
 from mosld_bench.records.store import Store
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
@@ -151,6 +151,7 @@ def make_record(
         trial_id=trial.id,
         status="finished",
         size=size,
+        parameters=_parameters(trial, size),
         train_info=None if frozen else _train_info(trial, draw, skill),
         eval_info=EvalInfo(
             seconds=draw.uniform(1, 2),
@@ -258,6 +259,12 @@ def _size(trial: Trial, draw: random.Random, target: int | None) -> Fit:
         residual=(trainable - target) / target if target else None,
         params=params,
     )
+
+
+def _parameters(trial: Trial, size: Fit) -> Parameters:
+    """Half of what a mixture with top-K trains is active; all of it is stored."""
+    picks = trial.recipe.params.get("top_k") is not None
+    return Parameters(active=size.trainable // 2 if picks else size.trainable, stored=size.trainable)
 
 
 def _train_info(trial: Trial, draw: random.Random, skill: float) -> TrainInfo:
