@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MOST_DOCUMENTS = 1000  # whose losses a record keeps one by one
+_MOST_LOGITS = 2**27  # of a forward, half a GiB in float32: here every token of a batch has those of the vocabulary
 
 
 def text_loss(
@@ -31,7 +32,8 @@ def text_loss(
 ) -> TextLoss:
     """The cross-entropy a token (nats) of the documents at ``indices`` of a rolling lm-eval ``task``.
 
-    ``length``: tokens of a window, see `windows`; ``tokens``: most padded tokens a forward. Logits are taken in float32
+    ``length``: tokens of a window, see `windows`; ``tokens``: most padded tokens a forward, which holds a window at
+    least, and fewer where the vocabulary is large. Logits are taken in float32
     and their losses summed in float64; right padding is masked and not counted. Raises DataError where no token is left
     to predict.
     """
@@ -44,9 +46,11 @@ def text_loss(
             owners.append(place)
     if not pieces:
         raise DataError(f"The text of the task {name!r} has no document with a token to predict.")
-    pad = pad_token(tokenizer, model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+    vocabulary: int = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     model.eval()
-    scores = score_plain(model, pieces, pad=pad, tokens=tokens)
+    scores = score_plain(
+        model, pieces, pad=pad_token(tokenizer, vocabulary), tokens=min(tokens, _MOST_LOGITS // vocabulary)
+    )
     nats, counts = [0.0] * len(texts), [0] * len(texts)
     for owner, piece, (value, _) in zip(owners, pieces, scores, strict=True):
         nats[owner] -= value
