@@ -78,6 +78,25 @@ def write_task(folder: Path, name: str, items: Sequence[Mapping[str, object]], t
     (folder / f"{name}.yaml").write_text(TASK.format(name=name, training="training_split: train" if trains else ""))
 
 
+TEXT = """
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {name}.jsonl}}}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: text
+metric_list: [{{metric: word_perplexity}}]
+metadata: {{version: 1.0, kind: held-out text, title: Toy {name}}}
+"""
+
+
+def write_text(folder: Path, name: str, documents: Sequence[str]) -> None:
+    """Define a task ``name`` in ``folder`` whose ``documents`` are a held-out text."""
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
+    (folder / f"{name}.yaml").write_text(TEXT.format(name=name))
+
+
 def items(count: int, letters: str) -> list[dict[str, object]]:
     """``count`` items that ask which letter came first; the options have one and two letters."""
     rows: list[dict[str, object]] = []

@@ -305,5 +305,18 @@ def save_model(model: Any, folder: Path) -> None:
     config.save_pretrained(str(folder))
 
 
+def saved_numbers(model: Any) -> int:
+    """How many numbers `save_model` writes of a PEFT ``model``."""
+    import warnings
+
+    from peft import get_peft_model_state_dict
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a model made in memory has no file to compare with
+        saved = get_peft_model_state_dict(model, save_embedding_layers=False)
+    start: dict[str, Tensor] = getattr(model, _START, None) or {}
+    return sum(tensor.numel() for tensor in (*saved.values(), *start.values()))
+
+
 def _is_factor(name: str) -> bool:
     return ".lora_A." in name or ".lora_B." in name

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         why_too_large,
     )
     from mosld_bench.cost.flops import attached_on_meta
-    from mosld_bench.cost.measure import Options, narrowed, profile, stored, workload
+    from mosld_bench.cost.measure import Options, narrowed, profile, workload
     from mosld_bench.cost.memory import Memory, Shape, UnknownShapeError, memory_of
 
 # Loaded when asked for: what counts and measures imports torch, what estimates does not.
@@ -43,7 +43,6 @@ _MODULES = {
     "Options": "measure",
     "narrowed": "measure",
     "profile": "measure",
-    "stored": "measure",
     "workload": "measure",
 }
 __all__ = [  # noqa: RUF022 - grouped as the docstring says
@@ -51,7 +50,7 @@ __all__ = [  # noqa: RUF022 - grouped as the docstring says
     "REACHED_SHARE", "SUSTAINED_FLOPS", "Price", "Summary", "TaskSize", "price", "side_by_side", "summary",
     "task_sizes", "why_too_large",
     "attached_on_meta",
-    "Options", "narrowed", "profile", "stored", "workload",
+    "Options", "narrowed", "profile", "workload",
 ]  # fmt: skip
 
 

@@ -168,7 +168,10 @@ def _held_out(size: TaskSize, spec: TrainSpec, task: str) -> int:
 
 
 def _score_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> float | None:
-    """Tokens of the forward passes that score the test items, or the held-out ones; None where a size is unknown."""
+    """Tokens of the forward passes that score the test items, or the held-out ones; None where a size is unknown.
+
+    With those of the held-out text, where its size is known.
+    """
     total, spec = 0.0, trial.train
     for task in trial.scored_on:
         size = sizes.get(task)
@@ -178,6 +181,8 @@ def _score_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> float |
         if trial.evaluate.split == "validation" and spec is not None:
             items = _held_out(size, spec, task)
         total += items * size.tokens * (1 + OPTION_TOKEN_SHARE)
+    for size in filter(None, map(sizes.get, trial.text)):
+        total += min(size.test, trial.evaluate.limit or size.test) * size.tokens
     return total
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from mosld_bench.cost.turn import Bench, Turn, take_turn
 from mosld_bench.errors import BenchError, ModelError, ResourceError, UnknownNameError
 from mosld_bench.inputs import load_base, load_config
 from mosld_bench.methods import base_size, fit_budget, registry
-from mosld_bench.methods.live import copy_sharing_weights, own_if_written
+from mosld_bench.methods.live import copy_sharing_weights, own_if_written, stored
 from mosld_bench.records.profile import Entry, Profile, Workload
 from mosld_bench.records.provenance import meta_info, now
 from mosld_bench.spec.budget import NATIVE
@@ -233,17 +232,3 @@ def _counted(measured: _Measured, config: Any, bench: Bench) -> Entry:
         prompt=(),
         decode=(),
     )
-
-
-def stored(model: nn.Module) -> int:
-    """Numbers that ``save_pretrained`` writes: of a frozen model none, of PEFT's the adapter, else the whole model."""
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        return 0
-    if not hasattr(model, "peft_config"):
-        return sum(parameter.numel() for parameter in model.parameters())
-    from peft import get_peft_model_state_dict
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that a model made in memory has no file to compare with
-        saved = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return sum(tensor.numel() for tensor in saved.values())

@@ -147,6 +147,8 @@ def uses_of(trials: Sequence[Trial]) -> list[Use]:
             else:
                 uses[task, "scored"] = Use(task=task, role="scored", items=scored.limit, seed=scored.sample_seed)
             uses[task, "shown"] = Use(task=task, role="shown")
+        for task in trial.text:
+            uses[task, "scored"] = Use(task=task, role="scored", items=scored.limit, seed=scored.sample_seed)
         if trial.general:
             earlier = general.get(trial.general.task)
             most = max(trial.general.items, (earlier.items or 0) if earlier else 0)

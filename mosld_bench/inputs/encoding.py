@@ -99,6 +99,28 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return _ids(tokenizer, [text])[0] or [prefix_token(tokenizer)]
 
 
+def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of whole ``texts``, with what the tokenizer puts in front of a text and without what closes it."""
+    return _ids(tokenizer, texts)
+
+
+def windows(ids: Sequence[int], begin: Sequence[int], length: int) -> Iterator[Request]:
+    """A text of token ``ids`` in pieces of at most ``length`` input tokens, of which every token is predicted once.
+
+    A piece starts with the last token of the one before, which is its context. ``begin``: the tokens that the tokenizer
+    puts in front (`frame`), which are not predicted; without such the first token of the text is not. Raises ValueError
+    where ``length`` has no room behind them.
+    """
+    first = max(1, len(begin))
+    if length < first:
+        raise ValueError(f"a window of {length} tokens has no room for the {first} that a text begins with")
+    start, context = 0, first
+    while context < len(ids):
+        stop = min(len(ids), start + length + 1)
+        yield Request(list(ids[start:context]), list(ids[context:stop]))
+        start, context = stop - 1, stop
+
+
 def fit(request: Request, most: int, begin: Sequence[int]) -> Request:
     """``request`` in at most ``most`` tokens: the continuation cut at its end, the context at its beginning.
 

@@ -111,6 +111,20 @@ def virtual_tokens(model: nn.Module) -> int:
     return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
 
 
+def stored(model: nn.Module) -> int:
+    """Numbers that are saved of ``model``: of a frozen one none, of PEFT's the adapter, else the whole model.
+
+    What of an adapter does not train is among them, such as VeRA's projections.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return 0
+    if not hasattr(model, "peft_config"):
+        return sum(parameter.numel() for parameter in model.parameters())
+    from mosld_bench.compat.peft import saved_numbers
+
+    return saved_numbers(model)
+
+
 def checkpoint_layers(model: Any, on: bool) -> None:
     """Make ``model`` compute each layer's activations again in the backward pass instead of keeping them, or not."""
     from mosld_bench.compat.transformers import old_names_allowed

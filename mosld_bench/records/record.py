@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 #: Fields that records of earlier versions lack. They are in a file where they say something: old ones stay as they are.
-_LATER = frozenset({"cut_items", "diverged", "generated_with_cache", "judged", "tied", "unscored"})
+_LATER = frozenset(
+    {"cut_items", "diverged", "generated_with_cache", "judged", "parameters", "text", "tied", "unscored"}
+)
 
 
 class _Grown(Strict):
@@ -124,6 +126,26 @@ class TrainInfo(_Grown):
         return self.diverged is not None or any(not judgement.goes_on for judgement in self.judged)
 
 
+class TextLoss(Strict):
+    """The loss of a held-out text after training, or of the frozen base: how much more it is, is what was forgotten.
+
+    The text goes through the model in windows of `train.max_length` tokens (or of the model's positions less the
+    method's virtual tokens, where these are fewer); every token is predicted once, from those before it in its window,
+    but for what the tokenizer puts in front of a text, and for the first token where it puts nothing there.
+    """
+
+    task: str = Field(description="the task of evaluate.text, whose documents are the text")
+    documents: int = Field(description="documents that were scored")
+    tokens: int = Field(description="tokens that were predicted")
+    nats_per_token: float | None = Field(
+        description="cross-entropy: the sum over all tokens, in float64, by their number; none where it is no number"
+    )
+    document_tokens: tuple[int, ...] = Field(
+        (), description="of each document in the order of the data; empty where there are more than a thousand"
+    )
+    document_nats: tuple[float, ...] = Field((), description="of each document, the sum over its tokens; as above")
+
+
 class EvalInfo(_Grown):
     """What scoring took, and what it came to no number in."""
 
@@ -143,9 +165,25 @@ class EvalInfo(_Grown):
         description="whether answers were written with kept keys and values; false where the model cannot, and read "
         "its whole text for every token; none where no task asks for answers",
     )
+    text: TextLoss | None = Field(
+        None, description="the loss of the held-out text; left out where the study names none (evaluate.text)"
+    )
 
 
-class Record(Strict):
+class Parameters(Strict):
+    """What of a trained model's parameters a token meets, and what is saved of it, beside those that train."""
+
+    active: int = Field(
+        description="of those that train, those that enter the output of one token: of a mixture with top-K the "
+        "experts that its router picks, and what all share"
+    )
+    stored: int = Field(
+        description="numbers in a saved adapter, those that do not train among them; of full fine-tuning, the whole "
+        "model; of the frozen base none"
+    )
+
+
+class Record(_Grown):
     """A finished, stopped or failed trial, with all that a report needs."""
 
     schema_version: Literal[1] = Field(1, description="of this format")
@@ -155,6 +193,9 @@ class Record(Strict):
         description="finished in a record.json, or stopped there by a search; failed in a failure.json"
     )
     size: Fit | None = Field(None, description="the recipe's size; none where the trial failed")
+    parameters: Parameters | None = Field(
+        None, description="active and stored parameters; left out where no model was built, and in earlier records"
+    )
     train_info: TrainInfo | None = Field(None, description="none where nothing was trained")
     eval_info: EvalInfo | None = Field(None, description="none where nothing was scored")
     metrics: tuple[Metric, ...] = Field((), description="every number of every task, in the order of scoring")

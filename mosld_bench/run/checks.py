@@ -11,6 +11,7 @@ from mosld_bench.errors import ResourceError
 from mosld_bench.run.options import Options
 from mosld_bench.run.plan import Plan
 from mosld_bench.run.reuse import Weights
+from mosld_bench.spec.task_files import ROLLING, not_rolling
 from mosld_bench.spec.trial import ModelSpec, PlannedTrial
 
 if TYPE_CHECKING:
@@ -118,8 +119,10 @@ def _load_tasks(plan: Plan, task_folders: Sequence[Path], options: Options) -> T
     loader = TaskLoader(task_folders, options.data_root, plan.study.name)
     for name in plan.study.tasks:
         task = loader.get(name)
-        if name not in plan.study.out_of_domain:
+        if name in plan.study.training_tasks:
             training_docs(task)
+        if name in plan.study.text and task.OUTPUT_TYPE != ROLLING:
+            raise not_rolling(name, "built into lm-eval", task.OUTPUT_TYPE)
         if task.OUTPUT_TYPE == "generate_until":
             Writing.of(name, task.config.generation_kwargs or {}, most_tokens=1, end=None)
     return loader

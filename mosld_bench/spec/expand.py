@@ -40,7 +40,7 @@ def trials_of(
             train = spec if trains else study.train
             protocol = digest(_with_general(_shared(study, model, digests, train), mixed_in, digests))
             for in_domain in [(task,) for task in study.in_domain] if setting == "single" else [study.in_domain]:
-                used = in_domain + study.out_of_domain + ((mixed_in.task,) if mixed_in else ())
+                used = in_domain + study.out_of_domain + ((mixed_in.task,) if mixed_in else ()) + study.text
                 for seed in study.seeds if trains else study.seeds[:1]:
                     yield Trial(
                         study=study.name,
@@ -85,7 +85,7 @@ def _shared(study: Study, model: ModelSpec, digests: Mapping[str, str], train: T
         "model": model.model_dump(exclude_defaults=True),
         "in_domain": study.in_domain,
         "out_of_domain": study.out_of_domain,
-        "tasks": {task: digests[task] for task in study.in_domain + study.out_of_domain},
+        "tasks": {task: digests[task] for task in study.in_domain + study.out_of_domain + study.text},
         "train": train.model_dump(exclude_defaults=True) if train else None,
         "evaluate": study.evaluate.model_dump(exclude_defaults=True),
     }

@@ -73,8 +73,9 @@ class Study(Selection):
     axis: Literal["general", "rank", "model", "dropout", "experts", "items"] | None = Field(
         None, description="what the study's own figure has along x"
     )
-    figures: tuple[Literal["axis", "size", "tasks", "difference", "settings", "training"], ...] = Field(
-        ("difference", "axis", "size", "tasks", "settings", "training"), description="of the report, in this order"
+    figures: tuple[Literal["axis", "size", "tasks", "difference", "settings", "training", "fronts"], ...] = Field(
+        ("difference", "axis", "size", "tasks", "settings", "training", "fronts"),
+        description="of the report, in this order",
     )
     published: tuple[str, ...] = Field((), description="tables of results/published to compare with")
 
@@ -204,8 +205,19 @@ class Study(Selection):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Every task of the study, the general data last."""
-        return self.in_domain + self.out_of_domain + ((self.general.task,) if self.general else ())
+        """Every task of the study: in-domain, out-of-domain, the general data, and the text that may be forgotten."""
+        general = (self.general.task,) if self.general else ()
+        return tuple(dict.fromkeys(self.in_domain + self.out_of_domain + general + self.text))
+
+    @property
+    def training_tasks(self) -> tuple[str, ...]:
+        """The tasks that are trained on, the general data last."""
+        return self.in_domain + ((self.general.task,) if self.general else ())
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """The task of ``evaluate.text``, if any."""
+        return (self.evaluate.text,) if self.evaluate.text else ()
 
     def plan(self, workspace: Workspace, include_paths: tuple[Path, ...] = ()) -> list[Trial]:
         """Every trial of the study, in the order of the table. Reads files, loads no model.
@@ -286,9 +298,15 @@ class Study(Selection):
         both = set(self.in_domain) & set(self.out_of_domain)
         if both:
             raise DataError(f"{', '.join(sorted(both))}: a task is either in-domain or out-of-domain, not both.")
-        for task in self.tasks:
-            if task not in self.out_of_domain:
-                files.check_trainable(task)
+        for task in self.training_tasks:
+            files.check_trainable(task)
+        for task in self.text:
+            if task in self.training_tasks:
+                raise DataError(
+                    f"evaluate.text: {task} is trained on, so that its loss would not tell what is forgotten. Name a "
+                    f"task of other text."
+                )
+            files.check_text(task)
         return {task: files.digest(task) for task in self.tasks}
 
 

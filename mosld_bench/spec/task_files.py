@@ -33,6 +33,9 @@ _TRUTH_VALUES = frozenset(
 #: Folders that lm-eval does not look into: what is there was not put there as a task.
 _IGNORED = frozenset({"__pycache__", ".ipynb_checkpoints"})
 
+#: lm-eval's output type of tasks that score whole documents.
+ROLLING = "loglikelihood_rolling"
+
 FunctionOf = Callable[[str, Path], Any]
 """Makes a value of what follows ``!function`` in a file of the folder given."""
 
@@ -332,3 +335,17 @@ class TaskFiles:
                 f"The task {task!r} ({self.paths[task]}) has no training_split, so nothing can be trained on it. "
                 f"Name it under out_of_domain (--out-of-domain), or add training_split to its definition."
             )
+
+    def check_text(self, task: str) -> None:
+        """Raises DataError for a task of these folders that does not score whole texts."""
+        config = self.config(task)
+        if config is not None and config.get("output_type") != ROLLING:
+            raise not_rolling(task, str(self.paths[task]), config.get("output_type"))
+
+
+def not_rolling(task: str, where: str, output_type: str | None) -> DataError:
+    """The error for a task at ``where`` that is to give a held-out text and has another ``output_type``."""
+    return DataError(
+        f"evaluate.text: the task {task!r} ({where}) has the output_type {output_type}; its loss a token is taken of a "
+        f"task of output_type {ROLLING}, whose documents are the text. Name such a task, or leave evaluate.text out."
+    )

@@ -7,10 +7,10 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mosld_bench.spec.budget import Budget
-from mosld_bench.spec.names import path_part
+from mosld_bench.spec.names import path_part, problem_of_task
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.yaml_file import Grown, Strict
 
@@ -117,7 +117,7 @@ class TrainSpec(Strict):
 class EvaluateSpec(Grown):
     """How every trial is scored."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"split"})
+    later: ClassVar[frozenset[str]] = frozenset({"split", "text"})
 
     limit: int | None = Field(None, gt=0, description="items a task: a sample fixed by sample_seed; none for all")
     sample_seed: int = Field(0, description="draws the items where there is a limit")
@@ -125,6 +125,18 @@ class EvaluateSpec(Grown):
         "test",
         description="validation: the in-domain tasks are scored on the items of the validation loss, no test item",
     )
+    text: str | None = Field(
+        None,
+        description="a task of lm-eval's loglikelihood_rolling whose documents are held-out text: its loss is taken "
+        "after training and on the frozen base, to tell what is forgotten; part of no mean",
+    )
+
+    @field_validator("text")
+    @classmethod
+    def _refuse_what_is_no_name(cls, value: str | None) -> str | None:
+        if value is not None and (problem := problem_of_task(value)):
+            raise ValueError(f"the name of a task {problem}")
+        return value
 
     @model_validator(mode="after")
     def _require_whole_validation(self) -> EvaluateSpec:
@@ -238,6 +250,11 @@ class Trial(Grown):
     def scored_on(self) -> tuple[str, ...]:
         """The tasks that it is scored on, the in-domain ones first."""
         return self.in_domain + self.out_of_domain
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """The task of `EvaluateSpec.text`, if any."""
+        return (self.evaluate.text,) if self.evaluate.text else ()
 
 
 class Fit(Strict):

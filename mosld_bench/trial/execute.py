@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.errors import BenchError
+from mosld_bench.inputs.items import sample
 from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method
 from mosld_bench.records.provenance import meta_info, now
-from mosld_bench.records.record import Outcome, Record, TrainInfo
+from mosld_bench.records.record import Outcome, Parameters, Record, TrainInfo
 from mosld_bench.spec.trial import Domain, Fit, TrainSpec, Trial
 from mosld_bench.trial.session import Progress, Session, TrainingItems, Watcher, WorkerConfig
 
@@ -60,7 +61,7 @@ class _Stopwatch:
 
 
 def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch) -> Outcome:
-    from mosld_bench.methods.live import attached_copy
+    from mosld_bench.methods.live import attached_copy, stored
     from mosld_bench.trial.device import PeakMemory, trim
     from mosld_bench.trial.scoring import same_random_state
     from mosld_bench.trial.window import window
@@ -76,6 +77,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         adapted = attached_copy(method, base.model, fit.params, seed=trial.seed)
         base.check(name, "attaching")
         _check_size(trial, adapted.model, fit)
+        active = method.active(adapted.model)
         length = min(spec.max_length, window(adapted.model))
         with same_random_state():  # whether an earlier trial encoded the items already or not
             items = _training_items(trial, spec, session, base.tokenizer, length)
@@ -91,12 +93,13 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
             steps = train_info.steps if train_info else 0
             watch(Progress(trial.id, "scoring", steps, steps))
             trim(config.device)
-            evaluation = _score(adapted.model, base.tokenizer, trial, session)
+            evaluation = _score(adapted.model, base.tokenizer, trial, session, length)
     record = Record(
         trial=trial,
         trial_id=trial.id,
         status="stopped" if stopped else "finished",
         size=fit,
+        parameters=Parameters(active=active, stored=stored(adapted.model)),
         train_info=train_info,
         eval_info=evaluation.info if evaluation else None,
         metrics=tuple(evaluation.metrics) if evaluation else (),
@@ -185,10 +188,14 @@ def _cast(adapted: AttachedModel, dtype: str) -> None:
         parameter.data = parameter.data.to(getattr(torch, dtype))
 
 
-def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session) -> Evaluation:
-    """Score the model on the trial's tasks: on their test items, or on those of the validation loss."""
+def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session, length: int) -> Evaluation:
+    """Score the model on the trial's tasks: on their test items, or on those of the validation loss.
+
+    The loss of the held-out text, where the trial has one, is taken in windows of ``length`` tokens.
+    """
     from mosld_bench.trial.packed_lm import PackedLM
     from mosld_bench.trial.scoring import evaluate
+    from mosld_bench.trial.text_loss import text_loss
 
     resources, validation = session.config.resources, trial.evaluate.split == "validation"
     lm = PackedLM(
@@ -198,13 +205,19 @@ def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session) -> 
         width=resources.score_width,
         encoded=session.encoded_requests(tokenizer),
     )
-    return evaluate(
+    evaluation = evaluate(
         lm,
         {task: session.scored(task, trial.train if validation else None) for task in trial.scored_on},
         {task: Domain.IN if task in trial.in_domain else Domain.OUT for task in trial.scored_on},
         limit=trial.evaluate.limit,
         sample_seed=trial.evaluate.sample_seed,
     )
+    if not trial.evaluate.text:
+        return evaluation
+    task = session.tasks.get(trial.evaluate.text)
+    indices = sample(task, trial.evaluate.limit, trial.evaluate.sample_seed)
+    loss = text_loss(model, tokenizer, task, indices, length=length, tokens=resources.score_tokens)
+    return evaluation._replace(info=evaluation.info.model_copy(update={"text": loss}))
 
 
 def _loading(trial: Trial, session: Session, seconds: float) -> dict[str, Any]:

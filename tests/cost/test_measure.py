@@ -19,7 +19,7 @@ from mosld_bench.cost import measure, turn
 from mosld_bench.cost.measure import Options
 from mosld_bench.errors import BadFileError, BenchError, ModelError, ResourceError
 from mosld_bench.methods import registry
-from mosld_bench.methods.live import copy_sharing_weights
+from mosld_bench.methods.live import copy_sharing_weights, stored
 from mosld_bench.records.profile import Entry, Flops, Profile
 from mosld_bench.records.store import Store
 from mosld_bench.run import make_plan
@@ -57,7 +57,7 @@ def test_active_and_stored_parameters_by_hand(name: str, trained: int, active: i
     model = method.attach(models.build(models.config()), params)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trained
     assert method.active(model) == active
-    assert measure.stored(model) == trained
+    assert stored(model) == trained
     if trained:
         from safetensors.torch import load_file
 
@@ -68,7 +68,7 @@ def test_active_and_stored_parameters_by_hand(name: str, trained: int, active: i
 def test_of_full_fine_tuning_the_whole_model_is_stored() -> None:
     base = models.build(models.config())
     model = registry.get("full").attach(copy_sharing_weights(base), {})
-    assert measure.stored(model) == registry.get("full").active(model) == sum(p.numel() for p in base.parameters())
+    assert stored(model) == registry.get("full").active(model) == sum(p.numel() for p in base.parameters())
 
 
 def entry(name: str, train: tuple[float, ...], prompt: tuple[float, ...]) -> Entry:

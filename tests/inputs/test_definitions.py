@@ -26,7 +26,7 @@ REAL = sorted(name for name in FILES.paths if "/" in str((FILES.config(name) or 
 OPTIONS = ("openbookqa", "commonsense_qa", "race", "mctest", "arc_easy", "arc_challenge", "mmlu")
 KINDS = {
     "commonsense QA", "reading comprehension", "subject knowledge", "arithmetic reasoning", "sentiment",
-    "summarisation", "general instructions",
+    "summarisation", "general instructions", "held-out text",
 }  # fmt: skip
 
 
@@ -48,7 +48,8 @@ def lm() -> PackedLM:
 
 
 def test_there_is_a_variant_by_letter_of_every_task_with_options() -> None:
-    assert set(REAL) == {*OPTIONS, *(f"{name}_letters" for name in OPTIONS), "gsm8k", "sst2", "dialogsum", "openorca"}
+    others = {"gsm8k", "sst2", "dialogsum", "dialogsum_text", "openorca"}
+    assert set(REAL) == {*OPTIONS, *(f"{name}_letters" for name in OPTIONS), *others}
     for name in OPTIONS:
         text, letter = config(name)["metadata"], config(f"{name}_letters")["metadata"]
         assert (text["scoring"], letter["scoring"]) == ("text", "letter")
@@ -111,6 +112,7 @@ GOLDEN = {
         "Dialogue:\n#Person1#: Where is my cup?\n#Person2#: It is in the boat.\nSummary:",
         " #Person2# tells #Person1# where the cup is.",
     ),
+    "dialogsum_text": ("", "#Person1#: Where is my kite?\n#Person2#: It is in the box."),
     "openorca": (
         "Instruction: Ben has a cup since day 1.\nBen puts the cup in the boat. "
         "Where does Ben put the cup on day 1?\nResponse:",
@@ -148,7 +150,8 @@ def test_prompt_and_answer(name: str, loader: TaskLoader) -> None:
         with pytest.raises(DataError, match="has no training split"):
             examples(task)
         doc = task.eval_docs[1]
-        right = task.doc_to_choice(doc)[task.doc_to_target(doc)]
+        target = task.doc_to_target(doc)
+        right = task.doc_to_choice(doc)[target] if isinstance(target, int) else target
         assert (task.doc_to_text(doc), right) == GOLDEN[name]
         return
     (example,) = examples(task, [1])

@@ -22,12 +22,14 @@ from mosld_bench.inputs.encoding import (
     encode_answers,
     encode_pairs,
     encode_prompt,
+    encode_texts,
     fit,
     frame,
     pad_token,
     prefix_token,
     problems,
     unknown,
+    windows,
 )
 from mosld_bench.trial.packed_lm import PackedLM
 from tests.support.models import build, config, tokenizer
@@ -239,3 +241,31 @@ def test_token_that_fills_a_batch() -> None:
     assert pad_token(words) == words.bos_token_id
     assert pad_token(words, vocabulary=0) == 0
     assert pad_token(words, vocabulary=10**6) == words.bos_token_id
+
+
+@given(st.integers(0, 60), st.integers(0, 3), st.integers(3, 20))
+def test_every_token_of_a_text_is_predicted_once_from_those_before_it(count: int, begun: int, length: int) -> None:
+    """But for what the tokenizer puts in front, or for the first token where that is nothing."""
+    ids = list(range(begun + count))
+    pieces = list(windows(ids, ids[:begun], length))
+    assert [token for piece in pieces for token in piece.continuation] == ids[max(1, begun) :]
+    for piece in pieces:
+        both = piece.context + piece.continuation
+        assert both == list(range(both[0], both[0] + len(both)))
+        assert len(both) - 1 <= length  # the last one is predicted and not read
+    assert all(len(piece.context) + len(piece.continuation) - 1 == length for piece in pieces[:-1])
+
+
+def test_a_window_has_room_for_a_token_behind_the_beginning() -> None:
+    with pytest.raises(ValueError, match="2 tokens has no room for the 3"):
+        list(windows(list(range(9)), [0, 1, 2], 2))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_whole_text_has_the_beginning_and_not_the_end(shape: str) -> None:
+    words = shaped(shape)
+    (ids,) = encode_texts(words, ["the cat sat on the mat"])
+    begin, end = frame(words)
+    assert ids[: len(begin)] == begin
+    assert begin + words("the cat sat on the mat", add_special_tokens=False)["input_ids"] == ids
+    assert not end or ids[-1] != end[0]

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mosld_bench.compat.peft import save_model
 from mosld_bench.errors import BenchError
 from mosld_bench.inputs.items import Encoded
 from mosld_bench.methods import check_method, registry
-from mosld_bench.methods.live import attached_copy, copy_sharing_weights, own_if_written
+from mosld_bench.methods.live import attached_copy, copy_sharing_weights, own_if_written, stored
 from mosld_bench.spec.trial import TrainSpec
 from mosld_bench.trial.train import train
 from tests.support import intruders
@@ -73,6 +74,7 @@ def test_a_saved_adapter_gives_the_trained_model_on_the_untouched_base(name: str
     expected = logits(model)
     save_model(model, tmp_path)
     assert torch.equal(logits(model), expected), "saving leaves the model as it is"
+    assert stored(model) == sum(tensor.numel() for tensor in load_file(tmp_path / "adapter_model.safetensors").values())
     torch.manual_seed(12345)
     with own_if_written(base):
         loaded = PeftModel.from_pretrained(copy_sharing_weights(base), tmp_path)

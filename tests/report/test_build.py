@@ -40,10 +40,10 @@ def table_of(document: Document, name: str) -> Table:
 
 def test_files(full: FullReport) -> None:
     figures = {path.stem for path in (full.folder / "figures").glob("*.pdf")}
-    assert figures == {"size", "tasks-by-method", "difference", "settings", "training"}
+    assert figures == {"size", "tasks-by-method", "difference", "settings", "training", "fronts"}
     assert {path.stem for path in (full.folder / "figures").glob("*.png")} == figures
     names = {path.stem for path in (full.folder / "tables").glob("*.csv")}
-    assert names >= {"main", "differences", "cost", "audit", "methods", "tasks", "exposure"}
+    assert names >= {"main", "differences", "cost", "pareto", "audit", "methods", "tasks", "exposure"}
     assert {path.name for path in full.folder.iterdir()} == {"report.pdf", "tables", "figures"}
 
 

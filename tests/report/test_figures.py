@@ -139,8 +139,9 @@ def test_all_figures_are_drawn_in_the_order_of_the_study_and_leave_no_settings_b
         "tasks-by-method",
         "settings",
         "training",
+        "fronts",
     ]
-    assert len(drawn) == 5  # no sweep and no profile was asked for, which needs no sentence
+    assert len(drawn) == 6  # no sweep and no profile was asked for, which needs no sentence
     assert dict(matplotlib.rcParams) == before
     few = study.model_copy(update={"figures": ("training", "size")})
     names = [plot.name for plot in draw_all(analysis_of(tmp_path, few, trials)) if isinstance(plot, Plot)]

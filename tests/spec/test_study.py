@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from mosld_bench.errors import BadFileError, DataError, UnknownNameError
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, write_text
 from tests.spec.tiny import tiny_study
 
 
@@ -36,6 +36,23 @@ def test_mistakes_in_a_study_are_named(tiny: Path) -> None:
         tiny_study(tiny, in_domain=["copy", "other"], out_of_domain=[]).plan(workspace)
     with pytest.raises(DataError, match="either in-domain or out-of-domain"):
         tiny_study(tiny, out_of_domain=["copy"]).plan(workspace)
+
+
+def test_a_held_out_text_is_a_task_of_whole_texts_that_is_not_trained_on(tiny: Path) -> None:
+    workspace = Workspace(tiny, tiny)
+    for task, problem in (
+        ("other", r"evaluate\.text: the task 'other' .* has the output_type multiple_choice"),
+        ("copy", r"evaluate\.text: copy is trained on"),
+    ):
+        with pytest.raises(DataError, match=problem):
+            tiny_study(tiny, **{"evaluate.text": task}).plan(workspace)
+    with pytest.raises(BadFileError, match=r"evaluate\.text: the name of a task"):
+        tiny_study(tiny, **{"evaluate.text": "two\nlines"})
+    write_text(tiny / "tasks", "prose", ["ab"])
+    study = tiny_study(tiny, **{"evaluate.text": "prose"})
+    assert study.tasks == ("copy", "count", "other", "prose")
+    assert study.training_tasks == ("copy", "count")
+    assert all("prose" not in trial.scored_on for trial in study.plan(workspace))
 
 
 def test_a_study_trains_or_counts_parameters(tiny: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Domain, Trial
 from mosld_bench.spec.workspace import Workspace
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, write_text
 from tests.spec.tiny import tiny_study
 
 #: Study -> the ids of its trials. An id that changes makes every record of its trial one of another trial: only a
@@ -42,6 +42,17 @@ def test_trial_ids_follow_what_changes_the_numbers_and_nothing_else(tiny: Path) 
     assert last(**{"train.steps": 5}).id != reference.id
     assert last(**{"evaluate.limit": 5}).protocol != reference.protocol
     assert last(budgets=["9k"]).protocol == reference.protocol
+    assert reference.text == ()
+    assert "text" not in reference.model_dump()["evaluate"]
+    write_text(tiny / "tasks", "prose", ["ab cd", "ef"])
+    prose = last(**{"evaluate.text": "prose"})
+    assert prose.text == ("prose",)
+    assert {prose.id, prose.protocol}.isdisjoint({reference.id, reference.protocol})
+    assert set(prose.task_digests) == {*reference.task_digests, "prose"}
+    assert (prose.scored_on, prose.train_on) == (reference.scored_on, reference.train_on)
+    write_text(tiny / "tasks", "prose", ["ab cd", "eg"])
+    other = last(**{"evaluate.text": "prose"})
+    assert {other.id, other.protocol}.isdisjoint({prose.id, prose.protocol})
     with (tiny / "tasks" / "copy.jsonl").open("a") as file:
         file.write(json.dumps({"id": "z", "question": "z", "options": ["z", "y"], "answer": 0}) + "\n")
     assert last().id != reference.id

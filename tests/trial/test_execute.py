@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load
 
 from mosld_bench.inputs import models
 from mosld_bench.records import provenance
-from mosld_bench.records.record import Record
+from mosld_bench.records.record import Parameters, Record
 from mosld_bench.spec.trial import ModelSpec
 from mosld_bench.trial.execute import execute
 from mosld_bench.trial.session import Session
@@ -156,3 +158,51 @@ def test_a_tokenizer_without_special_tokens_will_do(tiny: Path) -> None:
         record = execute(trial, session, fit).record
         assert record.error is None
         assert {metric.task for metric in record.metrics} == {"copy", "count", "other"}
+
+
+def test_a_record_has_what_a_token_meets_and_what_is_saved(tiny: Path) -> None:
+    """Of all that is trained by itself, of a mixture without the experts that were not picked; of the base nothing."""
+    _, planned, worker = prepare(tiny, recipes=["full", "lora", "mosld"])
+    session = Session(worker)
+    outcomes = {trial.recipe.name: execute(trial, session, fit) for trial, fit in planned}
+    sizes = {name: outcome.record for name, outcome in outcomes.items()}
+    for name, record in sizes.items():
+        assert record.size is not None
+        assert record.parameters is not None
+        saved = outcomes[name].adapter or {}
+        if content := saved.get("adapter_model.safetensors"):
+            assert record.parameters.stored == sum(tensor.numel() for tensor in load(content).values())
+        assert record.parameters.stored == record.size.trainable
+        assert (record.parameters.active == record.size.trainable) == (name != "mosld")
+        assert 0 <= record.parameters.active <= record.size.trainable
+        assert Record.model_validate_json(record.model_dump_json()) == record
+    assert sizes["base"].parameters == Parameters(active=0, stored=0)
+
+
+def test_what_does_not_train_is_stored_too(tiny: Path) -> None:
+    """VeRA's projections, which its file has."""
+    (tiny / "methods" / "vera.yaml").write_text(
+        "title: VeRA\nmethod: peft\n"
+        "params: {peft_type: VERA, r: 4, target_modules: [q_proj], projection_prng_key: 0, save_projection: true}\n"
+    )
+    _, planned, worker = prepare(tiny, recipes=["vera"], budgets=["native"], frozen_base=False)
+    outcome = execute(planned[0].trial, Session(worker), planned[0].fit)
+    record = outcome.record
+    assert record.status == "finished", record.error
+    assert record.size is not None
+    assert record.parameters is not None
+    assert record.parameters.stored > record.size.trainable
+    assert outcome.adapter is not None
+    saved = load(outcome.adapter["adapter_model.safetensors"])
+    assert record.parameters.stored == sum(tensor.numel() for tensor in saved.values())
+
+
+def test_a_record_of_before_has_no_parameters_and_stays_as_it_is(tiny: Path) -> None:
+    _, planned, worker = prepare(tiny, recipes=["lora"], frozen_base=False)
+    record = execute(planned[0].trial, Session(worker), planned[0].fit).record
+    content = json.loads(record.model_dump_json())
+    del content["parameters"]
+    before = Record.model_validate(content)
+    assert before.parameters is None
+    assert json.loads(before.model_dump_json()) == content
+    assert before.size == record.size == planned[0].fit

@@ -10,7 +10,7 @@ from mosld_bench.report.rows import Row
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Trial
 
-#: The first part of a field's name -> what a comparison loses where the field is not the same.
+#: The first part of a field's name, or the first two -> what a comparison loses where the field is not the same.
 EFFECTS = {
     "protocol": "Other versions of the protocol made them: a difference is also one of versions.",
     "setting": "They were trained on other tasks together: a difference is also one of what there was to learn.",
@@ -21,6 +21,7 @@ EFFECTS = {
     "train": "They were trained otherwise: a difference is also one of training.",
     "general": "Other general data was mixed in: a difference is also one of data.",
     "evaluate": "Other samples of items were scored: compared are those that both have.",
+    "evaluate.text": "The loss was taken of another held-out text, or of none; that moves no score.",
     "tasks": "A task of one name is defined otherwise: its numbers may mean something else.",
     "recipe": "The recipe of that name is not the same in both: a difference is also one of its settings.",
     "method": "Other code of the method trained them.",
@@ -41,7 +42,8 @@ class Unlike(NamedTuple):
     @property
     def effect(self) -> str:
         """What a comparison loses by it, in a sentence."""
-        return EFFECTS[self.name.partition(".")[0]]
+        parts = self.name.split(".")
+        return EFFECTS.get(".".join(parts[:2])) or EFFECTS[parts[0]]
 
 
 def trials_differ(ours: Trial, theirs: Trial) -> list[Unlike]:

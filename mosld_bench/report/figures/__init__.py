@@ -12,7 +12,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mosld_bench.report.analysis import Analysis
-from mosld_bench.report.figures import difference, learning_rates, relative_time, settings, size, sweep, tasks, training
+from mosld_bench.report.figures import (
+    difference,
+    learning_rates,
+    pareto,
+    relative_time,
+    settings,
+    size,
+    sweep,
+    tasks,
+    training,
+)
 from mosld_bench.report.figures.panels import not_drawn
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import report_style
@@ -25,6 +35,7 @@ FIGURES: dict[str, Callable[[Analysis], Plot | str | None]] = {
     "difference": difference.draw,
     "settings": settings.draw,
     "training": training.draw,
+    "fronts": pareto.draw,
 }
 
 

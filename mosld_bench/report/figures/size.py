@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from mosld_bench.format import short_count
-from mosld_bench.records.scale import Scale
+from mosld_bench.report import stats
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.panels import UNLIKE, legend, panel_title, points_and_bars
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, Point, recipe_styles, scale_axis
-from mosld_bench.report.rows import Row
+from mosld_bench.report.forgetting import forgetting, text_title
+from mosld_bench.report.labels import setting_label
+from mosld_bench.report.rows import Row, RowKey
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import Domain
 
@@ -30,20 +32,29 @@ def draw(analysis: Analysis) -> Plot | str:
         return "No trained row has all of its in-domain tasks yet, so nothing is drawn against size."
     domains = analysis.averaged()
     settings = [setting for setting in analysis.settings if any(row.setting == setting for row in rows)]
+    forgotten = {one.row.key: one for one in forgetting(analysis, rows)}
+    columns = len(domains) + bool(forgotten)
     figure = Figure(figsize=(PAGE_INCHES, 1.85 * len(settings) + 0.55), layout="constrained")
-    grid = figure.subplots(len(settings), len(domains), squeeze=False, sharex=True, sharey="col")
+    grid = figure.subplots(len(settings), columns, squeeze=False, sharex=True, sharey="col")
     recipes = analysis.recipes
     step_decades = _spread_decades(rows) / max(1, len({row.recipe.name for row in rows if row.matched}))
     _size_axis(grid[0][0], rows)
     for setting, panels in zip(settings, grid, strict=True):
-        for axes, domain in zip(panels, domains, strict=True):
-            of_setting = [row for row in rows if row.setting == setting]
-            _panel(axes, of_setting, domain, recipes, step_decades, analysis.scale(domain))
+        of_setting = [row for row in rows if row.setting == setting]
+        for axes, domain in zip(panels, domains, strict=False):  # the last column is of forgetting
+            _panel(axes, of_setting, {row.key: row.mean_sd(domain) for row in of_setting}, recipes, step_decades)
+            scale_axis(axes, analysis.scale(domain))
             axes.set_title(panel_title(analysis, domain, setting))
+        if forgotten:
+            costs = {key: stats.mean_sd(list(one.by_seed.values())) for key, one in forgotten.items()}
+            _panel(panels[-1], of_setting, costs, recipes, step_decades)
+            panels[-1].yaxis.set_major_locator(MaxNLocator("auto", steps=(1, 2, 5, 10)))
+            panels[-1].axhline(0, color=RULE_COLOUR, linewidth=RULE_POINTS, linestyle=(0, (2, 2)))
+            panels[-1].set_title(f"Forgetting (nats a token), {setting_label(setting)}")
         panels[0].set_ylabel(f"Mean {analysis.measure}{analysis.scale(Domain.IN).heading}")
     for axes in grid[-1]:
         axes.set_xlabel("Trainable parameters")
-    for domain, column in zip(domains, grid.T, strict=True):  # of one scale, which is known when all points are drawn
+    for domain, column in zip(domains, grid.T, strict=False):  # of one scale, which is known when all points are drawn
         frozen = analysis.frozen[0].mean_sd(domain)[0] if len(analysis.frozen) == 1 else None
         low, high = column[0].get_ylim()
         if frozen is not None and low <= frozen <= high:
@@ -53,7 +64,7 @@ def draw(analysis: Analysis) -> Plot | str:
     caption = (
         f"{analysis.measure.capitalize()} against trainable parameters (logarithmic). {points_and_bars(rows)} Points "
         "of one budget are spread sideways to be told apart; a line joins the budgets of a method. Scales are the "
-        "same down a column and do not begin at zero."
+        f"same down a column and do not begin at zero.{_of_forgetting(analysis) if forgotten else ''}"
     )
     return Plot("size", f"{analysis.measure} against size", caption, figure, wide=True, rows=rows)
 
@@ -70,10 +81,24 @@ def _rows(analysis: Analysis) -> list[Row]:
     return [r for r in scored if (r.condition.general, r.condition.items, r.condition.rate) == shown]
 
 
+def _of_forgetting(analysis: Analysis) -> str:
+    return (
+        f" The last column has by how much more the held-out text ({text_title(analysis)}) costs after training than "
+        "before, on the frozen base; lower is better."
+    )
+
+
 def _panel(
-    axes: Axes, rows: Sequence[Row], domain: Domain, recipes: Sequence[Recipe], step_decades: float, scale: Scale
+    axes: Axes,
+    rows: Sequence[Row],
+    values: Mapping[RowKey, tuple[float | None, float | None]],
+    recipes: Sequence[Recipe],
+    step_decades: float,
 ) -> None:
-    """A curve for each recipe and model; those of a budget stand ``step_decades`` apart on the axis of sizes."""
+    """A curve for each recipe and model; those of a budget stand ``step_decades`` apart on the axis of sizes.
+
+    ``values``: row -> mean and standard deviation over seeds.
+    """
     styles = recipe_styles(recipes)
     names = [recipe.name for recipe in recipes if any(row.recipe.name == recipe.name for row in rows)]
     spread = [name for name in names if any(row.matched for row in rows if row.recipe.name == name)]
@@ -83,12 +108,11 @@ def _panel(
         steps = spread.index(name) - (len(spread) - 1) / 2 if name in spread else 0
         points = []
         for row in sorted(of_curve, key=lambda row: row.trainable or 0):
-            mean, sd = row.mean_sd(domain)
+            mean, sd = values.get(row.key, (None, None))
             if mean is not None:
                 points.append(Point((row.trainable or 0) * 10 ** (step_decades * steps), mean, sd))
         styles[name].draw_curve(axes, points)
     axes.margins(y=0.12)
-    scale_axis(axes, scale)
 
 
 def _frozen_line(axes: Axes, score: float) -> None:

@@ -16,6 +16,7 @@ from mosld_bench.report.sections.contamination import overlap_section
 from mosld_bench.report.sections.cost import budget_audit, cost
 from mosld_bench.report.sections.exposure import exposure
 from mosld_bench.report.sections.methods import deviations, methods
+from mosld_bench.report.sections.pareto import pareto_section
 from mosld_bench.report.sections.profile import profile_section
 from mosld_bench.report.sections.protocol import protocol
 from mosld_bench.report.sections.provenance import provenance
@@ -29,6 +30,7 @@ SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     reproduction,
     cost,
     profile_section,
+    pareto_section,
     further_results,
     method_of_tests,
     methods,

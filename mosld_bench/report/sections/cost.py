@@ -13,9 +13,10 @@ from mosld_bench.format import listed
 from mosld_bench.records.record import Record
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Section, paragraph, section
+from mosld_bench.report.forgetting import NATS_DIGITS, Forgetting, forgetting, nats, text_loss, text_title
 from mosld_bench.report.labels import MISSING, amounts, block_label, count, hardware_label, row_title, suffix
 from mosld_bench.report.rows import Row
-from mosld_bench.report.table import Column, Line, Table
+from mosld_bench.report.table import Cell, Column, Line, Table
 from mosld_bench.spec.budget import Native
 from mosld_bench.spec.trial import Condition, Fit
 
@@ -72,6 +73,7 @@ def cost_table(analysis: Analysis) -> Table:
     lines: list[Line] = []
     numbers, heading = [], None
     printed = _printed_blocks(analysis)
+    forgotten = {one.row.key: one for one in forgetting(analysis, analysis.trained)}
     rows = [*analysis.frozen, *(row for _, rows in analysis.blocks() for row in rows)]
     for row in (row for row in rows if row.records):
         means = {column.key: _mean([column.read(record) for record in row.records]) for column in COST_COLUMNS}
@@ -80,7 +82,9 @@ def cost_table(analysis: Analysis) -> Table:
                 heading = row.condition
                 lines.append(Line.heading(block_label(heading), ruled=bool(lines)))
             texts = [_rounded(means[column.key], column.digits) for column in COST_COLUMNS]
-            lines.append(Line.of(row_title(row.recipe.title, row.condition), *texts))
+            cells = [Cell(row_title(row.recipe.title, row.condition)), *map(Cell, texts)]
+            cells += [_forgotten_cell(forgotten.get(row.key))] if forgotten else []
+            lines.append(Line(tuple(cells)))
         numbers.append(
             {
                 "recipe": row.recipe.name,
@@ -90,6 +94,7 @@ def cost_table(analysis: Analysis) -> Table:
                 **amounts(row.condition),
                 "trials": len(row.records),
                 **means,
+                **(_text_numbers(analysis, row, forgotten.get(row.key)) if forgotten else {}),
             }
         )
     complete = len(numbers) == sum(len(line.cells) > 1 for line in lines)
@@ -98,11 +103,48 @@ def cost_table(analysis: Analysis) -> Table:
         "Cost of one trial, mean over trials: wall time of training, tokens trained a second, padding in per cent of "
         "what is computed, wall time of scoring, how many times the tokens computed all requests have (shared "
         "beginnings are computed once), and peak memory: of a GPU what the trial allocated, of a CPU the process's "
-        f"resident memory, with what earlier trials left in it.{'' if complete else ' Other blocks are in the CSV.'}",
-        (Column("Method", "left"), *(Column(column.title) for column in COST_COLUMNS)),
+        f"resident memory, with what earlier trials left in it.{_of_forgetting(analysis) if forgotten else ''}"
+        f"{'' if complete else ' Other blocks are in the CSV.'}",
+        (
+            Column("Method", "left"),
+            *(Column(column.title) for column in COST_COLUMNS),
+            *([Column("Forgets")] if forgotten else []),
+        ),
         tuple(lines),
         pd.DataFrame(numbers),
+        wide=bool(forgotten),
     )
+
+
+def _of_forgetting(analysis: Analysis) -> str:
+    """What the column of forgetting has, as a sentence of the caption."""
+    return (
+        " Forgets: by how many nats a token more the held-out text costs than the frozen base "
+        f"({text_title(analysis)}; positive is worse), with half its 95 % interval over seeds and documents."
+    )
+
+
+def _forgotten_cell(forgotten: Forgetting | None) -> Cell:
+    """'+0.12', and beside it half the interval; – of a row that tells nothing."""
+    if forgotten is None:
+        return Cell(MISSING)
+    half = forgotten.more.half_width
+    return Cell(nats(forgotten.more.mean), "" if half is None else f"± {half:.{NATS_DIGITS}f}")
+
+
+def _text_numbers(analysis: Analysis, row: Row, forgotten: Forgetting | None) -> dict[str, Any]:
+    """The columns of the CSV on the held-out text: the loss, and that minus the frozen base's with its interval."""
+    base = next(filter(None, map(text_loss, row.records)), None) if row.frozen else None
+    more = forgotten.more if forgotten else None
+    return {
+        "text": analysis.study.evaluate.text,
+        "text_loss": forgotten.after if forgotten else base.nats_per_token if base else None,
+        "forgetting": more.mean if more else None,
+        "forgetting_low": more.low if more else None,
+        "forgetting_high": more.high if more else None,
+        "forgetting_basis": more.basis.value if more else None,
+        "forgetting_seeds": more.seeds if more else None,
+    }
 
 
 def _printed_blocks(analysis: Analysis) -> set[Condition]:

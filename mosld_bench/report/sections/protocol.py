@@ -10,6 +10,7 @@ import pandas as pd
 from mosld_bench.format import listed
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Section, paragraph, section
+from mosld_bench.report.forgetting import text_loss, text_title
 from mosld_bench.report.labels import MISSING, count, parameter_label, percent
 from mosld_bench.report.table import Column, Line, Table
 from mosld_bench.spec.trial import TrainSpec
@@ -144,7 +145,20 @@ def _scoring(analysis: Analysis) -> list[_Point]:
         ("Solved examples", _by_value(examples) + " in a prompt" if examples else ""),
         ("Options", f"scored by {_by_value(scored)}" if scored else ""),
         ("Cut items", _cut(analysis)),
+        ("Held-out text", _held_out_text(analysis)),
     ]
+
+
+def _held_out_text(analysis: Analysis) -> str:
+    """What the loss is taken of that tells what was forgotten; empty where the study names no text."""
+    losses = [loss for record in analysis.records if (loss := text_loss(record))]
+    if not losses:
+        return ""
+    return (
+        f"{text_title(analysis)}, {losses[0].documents:,} documents, {losses[0].tokens:,} tokens that are predicted, "
+        "each once, in windows of the length of an example; scored after training and on the frozen base, trained on "
+        "by none"
+    )
 
 
 def _cut(analysis: Analysis) -> str:

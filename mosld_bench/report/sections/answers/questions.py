@@ -8,6 +8,7 @@ from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Answer, answer
 from mosld_bench.report.sections.answers.across import across, between_settings
 from mosld_bench.report.sections.answers.blocks import main_block, nothing_to_compare, varied, where
+from mosld_bench.report.sections.answers.forgotten import forgotten
 from mosld_bench.report.sections.answers.power import power
 from mosld_bench.report.sections.answers.within import by_task, gains, methods, of_group, other_measures
 from mosld_bench.report.verdicts import Note
@@ -59,6 +60,7 @@ def _answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
             yield question, list(of_group(analysis, group, noun))
         yield "Other measures.", list(other_measures(analysis, block))
     yield "Gain over the frozen base.", list(gains(analysis, block))
+    yield "Forgetting.", list(forgotten(analysis, block))
     yield "Mixture against single tasks.", list(between_settings(analysis))
     yield f"Across {varied(analysis)}.", list(across(analysis))
     if block is not None:
