@@ -9,6 +9,7 @@ from mosld_bench.report.document import Answer, answer
 from mosld_bench.report.sections.answers.across import across, between_settings
 from mosld_bench.report.sections.answers.blocks import main_block, nothing_to_compare, varied, where
 from mosld_bench.report.sections.answers.power import power
+from mosld_bench.report.sections.answers.routers import routers
 from mosld_bench.report.sections.answers.within import ablations, by_task, gains, methods, other_measures
 from mosld_bench.report.verdicts import Note
 from mosld_bench.spec.trial import Domain
@@ -51,5 +52,6 @@ def _answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
     yield "Gain over the frozen base.", list(gains(analysis, block))
     yield "Mixture against single tasks.", list(between_settings(analysis))
     yield f"Across {varied(analysis)}.", list(across(analysis))
+    yield "Routers.", list(routers(analysis))
     if block is not None:
         yield f"What the study can find{at}.", list(power(analysis, block))
