@@ -388,11 +388,15 @@ def _number(text: str) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
 
-def write_records(root: Path, records: Iterable[Record], *, items: bool = False) -> None:
-    """Write the records below ``root``/results, as a run would; with ``items``, those of `items_of` beside them."""
+def write_records(root: Path, records: Iterable[Record], *, items: bool = False, routers: bool = False) -> None:
+    """Write the records below ``root``/results, as a run would; beside them those of `items_of` with ``items``.
+
+    ``routers``: and those of `router_of`, of mixtures.
+    """
     store = Store(root / "results")
     for record in records:
-        store.write(Outcome(record, items_of(record) if items else None))
+        router = router_of(record) if routers and record.trial.recipe.method == "mixture" else None
+        store.write(Outcome(record, items_of(record) if items else None, router=router))
 
 
 def make_records(

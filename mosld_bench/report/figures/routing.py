@@ -27,6 +27,7 @@ _PANEL_INCHES = 1.15  # height of a heat map with its title and label
 _TASK_INCHES = 0.135  # height of a line of a heat map that has a task's title
 _MOST_PANELS = 12
 _MOST_NUMBERS = 8  # along an axis of a heat map
+_LINE_INCHES = 0.16  # of a title
 _TASK_CHARACTERS = 22
 _TITLE_CHARACTERS = 36
 _COLOURS = TwoSlopeNorm(1.0, 0.0, 4.0)  # of a load over the even load: light below 1, dark above
@@ -59,11 +60,10 @@ class _Drawn(NamedTuple):
 def draw_layers(analysis: Analysis, rows: Sequence[Routed]) -> _Drawn:
     """A panel a recipe: the load of experts by layer, those of each module in the order of their load."""
     shown = rows[:_MOST_PANELS]
-    figure, grid = _panels(len(shown), _PANEL_INCHES)
+    figure, grid = _panels([routed.row.recipe.title for routed in shown], _PANEL_INCHES)
     for i, (axes, routed) in enumerate(zip(grid, shown, strict=True)):
         layers, values = by_layer(routed)
         image = _heat(axes, values)
-        axes.set_title(wrapped(routed.row.recipe.title, _TITLE_CHARACTERS), loc="left")
         _numbers(axes, "x", [layer if layer >= 0 else "other" for layer in layers])
         _numbers(axes, "y", range(1, len(values) + 1), most=4)
         axes.set_xlabel("Layer")
@@ -114,13 +114,10 @@ def draw_tasks(analysis: Analysis, rows: Sequence[Routed]) -> _Drawn | None:
     if not shown:
         return None
     tasks = [task for task in analysis.task_names if any(task in run.test.tasks for _, run, _ in shown)]
-    figure, grid = _panels(len(shown), 0.65 + _TASK_INCHES * max(len(tasks), 4))
-    for i, (axes, (routed, run, module)) in enumerate(zip(grid, shown, strict=True)):
+    figure, grid = _panels([_with_bits(*place) for place in shown], 0.65 + _TASK_INCHES * max(len(tasks), 4))
+    for i, (axes, (_, run, module)) in enumerate(zip(grid, shown, strict=True)):
         order, values = by_task(run, module, tasks)
         image = _heat(axes, values)
-        information, most = (run.numbers[name][module] for name in ("information", "most_information"))
-        title = f"{routed.row.recipe.title}: {information:.2f} of {most:.2f} bits"
-        axes.set_title(wrapped(title, _TITLE_CHARACTERS), loc="left")
         _numbers(axes, "x", order)
         where = modules_text([run.modules[module]], run.modules)
         axes.set_xlabel(wrapped(f"Expert ({where}, seed {run.record.trial.seed})", 2 * _TITLE_CHARACTERS))
@@ -139,6 +136,12 @@ def draw_tasks(analysis: Analysis, rows: Sequence[Routed]) -> _Drawn | None:
         + _left_out([routed for routed, _, _ in chosen])
     )
     return _Drawn("tasks", "which task uses which expert", caption, figure)
+
+
+def _with_bits(routed: Routed, run: Run, module: int) -> str:
+    """'MoSLD: 0.02 of 1.58 bits'."""
+    information, most = (run.numbers[name][module] for name in ("information", "most_information"))
+    return f"{routed.row.recipe.title}: {information:.2f} of {most:.2f} bits"
 
 
 def by_task(run: Run, module: int, tasks: Sequence[str]) -> tuple[list[int], Floats]:
@@ -197,14 +200,18 @@ def draw_training(analysis: Analysis, rows: Sequence[Routed]) -> _Drawn | None:
 # Heat maps
 
 
-def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    across = min(_ACROSS, count)
-    lines = math.ceil(count / across)
-    figure = Figure(figsize=(PAGE_INCHES, height * lines + 0.1), layout="constrained")
+def _panels(titles: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
+    """A panel a title, each of ``height`` inches and what further lines of titles take."""
+    texts = [wrapped(title, _TITLE_CHARACTERS) for title in titles]
+    lines = math.ceil(len(texts) / _ACROSS)
+    broken = sum(max(text.count("\n") for text in texts[i : i + _ACROSS]) for i in range(0, len(texts), _ACROSS))
+    figure = Figure(figsize=(PAGE_INCHES, height * lines + _LINE_INCHES * broken + 0.1), layout="constrained")
     grid = list(figure.subplots(lines, _ACROSS, squeeze=False).flat)
-    for axes in grid[count:]:
+    for axes in grid[len(texts) :]:
         axes.set_visible(False)
-    return figure, grid[:count]
+    for axes, text in zip(grid, texts, strict=False):
+        axes.set_title(text, loc="left")
+    return figure, grid[: len(texts)]
 
 
 def _heat(axes: Axes, values: Floats) -> AxesImage:
@@ -228,7 +235,9 @@ def _numbers(axes: Axes, which: Literal["x", "y"], labels: Sequence[Any], most: 
 
 
 def _cut(title: str) -> str:
-    return title if len(title) <= _TASK_CHARACTERS else f"{title[: _TASK_CHARACTERS - 1]}…"
+    """A title without its middle where it is long: titles that begin alike often differ at the end."""
+    half = _TASK_CHARACTERS // 2
+    return title if len(title) <= _TASK_CHARACTERS else f"{title[: half - 1].rstrip()}…{title[-half:].lstrip()}"
 
 
 def _left_out(rows: Sequence[Routed]) -> str:

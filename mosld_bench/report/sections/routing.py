@@ -128,6 +128,8 @@ def _by_task(rows: Sequence[Routed]) -> str:
     for routed in rows:
         if (share := task_share(routed)) is not None:
             groups.setdefault(following(share), []).append(routed.row.recipe.title)
+    if len(groups) == 1 and len(titles := next(iter(groups.values()))) == len(rows) > 2:
+        return f"the task is {_OF_TASK[next(iter(groups))]} all {counted(len(titles), 'recipe')}."
     said = [f"{words} {listed(groups[verdict])}" for verdict, words in _OF_TASK.items() if verdict in groups]
     return f"the task is {'; '.join(said)}." if said else ""
 
@@ -191,7 +193,7 @@ _NOTES = (
     f"where less than {100 * _ALIKE[0]:g} % of the way from chance to all is gone, and largely from "
     f"{100 * _ALIKE[1]:g} % on.",
     "Where a token picks all experts, its picks say nothing: dead experts, MI and shift are then of gate mass.",
-    f"Collapsed: {COLLAPSE_RULE}.",
+    f"Collapsed: of the modules of all seeds, those in which {COLLAPSE_RULE}.",
 )  # fmt: skip
 
 

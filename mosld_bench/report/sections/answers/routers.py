@@ -21,7 +21,7 @@ def routers(analysis: Analysis) -> Iterator[str]:
     total, collapsed = sum(routed.routers for routed in rows), [routed for routed in rows if routed.collapsed]
     if not collapsed:
         titles = listed(list(dict.fromkeys(routed.row.recipe.title for routed in rows)))
-        yield f"None of the {total:,} routers of {titles} has collapsed (in none {COLLAPSE_RULE})."
+        yield f"None of the {total:,} routers of {titles} (modules of all seeds) has collapsed."
         return
     for routed in collapsed[:_FEW]:
         at = where(analysis, routed.row.condition)
@@ -32,7 +32,7 @@ def routers(analysis: Analysis) -> Iterator[str]:
     if others := collapsed[_FEW:]:
         titles = listed(list(dict.fromkeys(routed.row.recipe.title for routed in others)))
         yield f"{sum(routed.collapsed for routed in others):,} more have in {titles}."
-    yield f"In such a router {COLLAPSE_RULE}."
+    yield f"A router has collapsed where {COLLAPSE_RULE}."
 
 
 def _which(analysis: Analysis, routed: Routed) -> str:
