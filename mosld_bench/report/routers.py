@@ -97,17 +97,23 @@ class Counts:
 _BY_TASK = "tokens", "picks", "mass", "entropy_before", "entropy_after"
 
 
+Course = Literal["entropy", "information"]
+COURSES: tuple[Course, ...] = get_args(Course)
+"""What is followed over the training, on the mean over modules: entropy before the top-K, information over its most."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """The routers of one record: ``test`` on the items that are scored, ``course`` by step on the held-out ones.
+    """The routers of one record: ``test`` on the items that are scored, ``course`` on the held-out ones.
 
+    ``course``: step -> means over modules of what is followed over the training, where it is defined of one.
     ``sample``: task -> its tokens, and the bits of the first of them (modules, N, bytes).
     """
 
     record: Record
     modules: tuple[Module, ...]
     test: Counts
-    course: Mapping[int, Counts]
+    course: Mapping[int, Mapping[Course, float]]
     sample: Mapping[str, tuple[int, np.ndarray]]
 
     @cached_property
@@ -166,11 +172,6 @@ NUMBERS = (
     "experts", "picked", "entropy_before", "entropy_after", "largest_of_picks", "largest_of_mass", "dead", "collapsed",
     "information", "most_information", "shift",
 )  # fmt: skip
-
-
-Course = Literal["entropy", "information"]
-COURSES: tuple[Course, ...] = get_args(Course)
-"""What is followed over the training: entropy before the top-K as a share of log N, information of its maximum."""
 
 
 class CoursePoint(NamedTuple):
@@ -236,7 +237,8 @@ class Routed:
 
     def course(self, name: Course) -> list[CoursePoint]:
         """A statistic at the validations that all runs have it at; empty where none has."""
-        runs = [values for run in self.runs if (values := _course(run, name))]
+        courses = [{step: of[name] for step, of in run.course.items() if name in of} for run in self.runs]
+        runs = [values for values in courses if values]
         common = sorted(set.intersection(*map(set, runs))) if runs else []
         by_step = [(step, [values[step] for values in runs]) for step in common]
         return [CoursePoint(step, sum(values) / len(values), min(values), max(values)) for step, values in by_step]
@@ -250,20 +252,6 @@ class Routed:
     def collapsed(self) -> int:
         """How many of these have collapsed."""
         return int(self.values("collapsed").sum())
-
-
-def _course(run: Run, name: Course) -> dict[int, float]:
-    """Step -> the mean over modules; without the steps at which it is defined for none."""
-    found = {}
-    for step, held_out in sorted(run.course.items()):
-        counts = held_out.of(run.record.trial.in_domain)
-        if not counts.tasks:
-            continue
-        information, most = counts.information
-        values = counts.entropies[0] if name == "entropy" else information[most > 0] / most[most > 0]
-        if (mean := _range(values)) is not None:
-            found[step] = mean.mean
-    return found
 
 
 @dataclass
@@ -323,16 +311,24 @@ def read_run(record: Record, frame: pd.DataFrame) -> Run | None:
         Counts(tuple(tasks), experts[order].astype(np.float64), *(part[i] for part in parts)).of(tasks)
         for i in range(len(moments))
     ]
-    held_out = {int(step): of for step, of in zip(moments, counts, strict=True) if step >= 0 and of.tasks}
+    inside = [of.of(record.trial.in_domain) for of in counts]
+    course = {int(step): _course(of) for step, of in zip(moments, inside, strict=True) if step >= 0 and of.tasks}
     samples = frame["sample"].to_numpy(object)[scored]
     places = task[scored], module[scored], expert[scored]
     return Run(
         record,
         tuple(Module(str(names[i]), int(layers[i])) for i in order),
         counts[0],
-        held_out,
+        course,
         _samples(tasks, counts[0], samples, places),
     )
+
+
+def _course(counts: Counts) -> dict[Course, float]:
+    """What is followed over the training, where it is defined of a module."""
+    entropy, (information, most) = _range(counts.entropies[0]), map(_range, counts.information)
+    found: dict[Course, float] = {"entropy": entropy.mean} if entropy else {}
+    return found | ({"information": information.mean / most.mean} if information and most else {})
 
 
 def _samples(

@@ -183,6 +183,7 @@ _NOTES = (
     "N, K: experts of a module, and how many of them a token picks.",
     "Entropy: of the router's probabilities as a share of log N, and of the gates after the top-K as a share of log K; "
     "1 is even.",
+    "Largest share: what one expert takes; of picks at most 1 / K.",
     f"Dead: experts with less than {100 * DEAD_BELOW:g} % of the even load, over modules and seeds.",
     "MI: mutual information of expert and task; at most min(log2 (N / K), log2 of the tasks).",
     f"A router is said to ignore the task below {100 * IGNORES:g} % of that, and to follow it from {100 * FOLLOWS:g} % "
