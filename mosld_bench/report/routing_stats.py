@@ -46,7 +46,7 @@ def load(counts: Floats, tokens: Floats) -> Floats:
 
 def picked(picks: Floats, tokens: Floats) -> Floats:
     """K, by module: the experts that a token picks; picks (tasks, modules, N), tokens (tasks, modules)."""
-    found: Floats = load(picks, tokens).sum(axis=-1).mean(axis=0)
+    found: Floats = _quotient(picks.sum(axis=-1), tokens).mean(axis=0)  # of whole numbers: one pick each is 1 exactly
     return found
 
 

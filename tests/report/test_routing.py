@@ -239,12 +239,27 @@ def test_a_collapse_at_one_seed_of_one_size_is_said_so() -> None:
     found = analysis_of(study, frames, records)
     (line,) = [line for line in answer_lines(found) if line.startswith("Routers.")]
     assert (
-        "MoSLD (120,000 parameters): 3 of 16 routers have collapsed, q_proj of layers 0–1, v_proj of layer 3 at "
-        "seed 1." in line
+        "MoSLD: 3 of 32 routers have collapsed, q_proj of layers 0–1, v_proj of layer 3 at seed 1 (120,000 "
+        "parameters). A router" in line
     )
     text = words(routing_section(found))
     assert "Of mixture, 60,000 parameters:" in text
     assert "Mixture, budget 120,000 parameters: the task is ignored by MoLA and MoSLD." in text
+
+
+def test_collapses_of_models_of_single_tasks_are_said_by_task_and_equal_blocks_together() -> None:
+    study = a_study(settings=("mixture", "single"), in_domain=("a", "b"))
+    records = [make_record(trial, study) for trial in make_trials(study, [RECIPES["lora"], RECIPES["mosld"]])]
+    frames = {
+        record.trial_id: router_of(record, collapsed=[COLLAPSED] if record.trial.seed else ())
+        for record in records
+        if record.trial.recipe.name == "mosld"
+    }
+    (line,) = [line for line in answer_lines(analysis_of(study, frames, records)) if line.startswith("Routers.")]
+    assert (
+        "MoSLD: 3 of 48 routers have collapsed, v_proj of layer 2 at seed 1 (mixture); v_proj of layer 2 at seed 1 on "
+        "A and B (single task)." in line
+    )
 
 
 def test_modules_are_named_as_short_as_they_are_told_apart() -> None:

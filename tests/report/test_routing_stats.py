@@ -137,6 +137,17 @@ def test_agreement_is_whole_under_other_names_and_chance_has_what_a_matching_fin
     assert stats.chance_agreement(ours, theirs) == stats.chance_agreement(ours, theirs)
 
 
+@given(st.integers(0, 10**6))
+def test_one_pick_a_token_is_one_exactly(seed: int) -> None:
+    """So that nothing is left to choose after it, whatever the rounding of loads."""
+    draw = np.random.default_rng(seed)
+    counts = draw.integers(0, 1000, size=(3, 1, 7)).astype(float)
+    counts[..., 0] += 1
+    tokens = counts.sum(axis=-1)
+    assert stats.picked(counts, tokens).tolist() == [1.0]
+    assert np.isnan(stats.entropy_share(np.zeros((3, 1)), tokens, stats.picked(counts, tokens))).all()
+
+
 def test_nothing_is_no_share() -> None:
     assert np.isnan(stats.shares(np.zeros((1, 2)))).all()
     assert np.isnan(stats.shift(np.zeros((0, 1, 2)), np.ones((1, 1, 2)))).all()

@@ -54,7 +54,7 @@ def _figures(rows: Sequence[Routed]) -> Iterator[str | Run]:
     drawn = [("router-layers", "how evenly experts are used")]
     drawn += [("router-tasks", "which task uses which")] if any(routed.most_informed for routed in rows) else []
     if any(len(routed.course(name)) > 1 for routed in rows for name in COURSES):
-        drawn.append(("router-training", "how that came over the training"))
+        drawn.append(("router-training", "how that came about in training"))
     for i, (name, shows) in enumerate(drawn):
         yield from ("; " if i else "", Run(name, "ref"), f" shows {shows}" if not i else f" {shows}")
     yield "."
