@@ -17,7 +17,6 @@ import numpy as np
 
 from mosld_bench.format import listed
 from mosld_bench.records.record import Record
-from mosld_bench.records.router import SAMPLE_TOKENS
 from mosld_bench.records.store import no_router
 from mosld_bench.report import routing_stats as stats
 from mosld_bench.report.rows import Row, RowKey
@@ -107,14 +106,14 @@ class Run:
     """The routers of one record: ``test`` on the items that are scored, ``course`` on the held-out ones.
 
     ``course``: step -> means over modules of what is followed over the training, where it is defined of one.
-    ``sample``: task -> its tokens, and the bits of the first of them (modules, N, bytes).
+    ``sample``: task -> the bits of its first tokens (modules, N, bytes).
     """
 
     record: Record
     modules: tuple[Module, ...]
     test: Counts
     course: Mapping[int, Mapping[Course, float]]
-    sample: Mapping[str, tuple[int, np.ndarray]]
+    sample: Mapping[str, np.ndarray]
 
     @cached_property
     def inside(self) -> Counts:
@@ -153,17 +152,20 @@ class Run:
     def agreement(self, other: Run) -> tuple[Floats, Floats] | None:
         """`routing_stats.agreement` with another run, and its level by chance, of the modules whose tokens choose.
 
-        None where the runs have no such module, or not the same tokens in common.
+        Tokens of a task are common where as many are sampled: trials of one plan score the same items. None where the
+        runs have no such module, or no common tokens.
         """
         choosing = ~(self.inside.dense | other.inside.dense) if self.modules == other.modules else np.zeros(0, bool)
-        tasks = [t for t in self.inside.tasks if t in self.sample and t in other.sample]
-        tasks = [t for t in tasks if self.sample[t][0] == other.sample[t][0]]
+        tasks = [task for task in self.inside.tasks if task in self.sample and task in other.sample]
+        tasks = [task for task in tasks if self.sample[task].shape == other.sample[task].shape]
         if not choosing.any() or not tasks:
             return None
         ours, theirs = (
-            np.concatenate([_bits(*run.sample[task])[choosing] for task in tasks], axis=-1) for run in (self, other)
+            np.concatenate([np.unpackbits(run.sample[task][choosing], axis=-1) for task in tasks], axis=-1)
+            for run in (self, other)
         )
-        ours, theirs = ours.astype(np.float32), theirs.astype(np.float32)  # once for both
+        known = ours.any(axis=(0, 1)) | theirs.any(axis=(0, 1))  # what fills up a last byte is no token
+        ours, theirs = ours[..., known].astype(np.float32), theirs[..., known].astype(np.float32)  # once for both
         return stats.agreement(ours, theirs), stats.chance_agreement(ours, theirs)
 
 
@@ -274,20 +276,23 @@ class Routers:
 
 
 def read_run(record: Record, frame: pd.DataFrame) -> Run | None:
-    """The arrays of a frame of `records.router.COLUMNS`.
+    """The arrays of a frame of `records.router.COLUMNS`, of the modules that have counts on every task that is scored.
 
-    None where it has no test items, or no module of two experts or more: where there is one, nothing is routed.
+    None where it has no such module of two experts or more: where there is one, nothing is routed.
     """
     import pandas as pd
 
     tasks = list(dict.fromkeys((*record.trial.scored_on, *record.trial.train_on)))
     frame = frame[(frame["experts"] > 1) & frame["task"].isin(tasks)]
-    of_test = frame["split"] == "test"
-    if not of_test.any():
+    scored = frame["split"] == "test"
+    test = frame[scored & (frame["step"] == frame.loc[scored, "step"].max())]
+    complete = test.groupby("module")["task"].nunique() == test["task"].nunique()
+    frame = pd.concat([test, frame[~scored]])
+    frame = frame[frame["module"].isin(complete.index[complete])]
+    if frame.empty:
         return None
-    frame = frame[~of_test | (frame["step"] == frame.loc[of_test, "step"].max())]
-    scored = (frame["split"] == "test").to_numpy()
-    moments, moment = np.unique(np.where(scored, -1, frame["step"].to_numpy()), return_inverse=True)
+    of_test = (frame["split"] == "test").to_numpy()
+    moments, moment = np.unique(np.where(of_test, -1, frame["step"].to_numpy()), return_inverse=True)
     codes, names = pd.factorize(frame["module"])
     first = np.unique(codes, return_index=True)[1]
     layers, experts = (frame[name].to_numpy()[first] for name in ("layer", "experts"))
@@ -306,21 +311,20 @@ def read_run(record: Record, frame: pd.DataFrame) -> Run | None:
         values[moment, task, module] = frame[name].to_numpy(np.float64)
         return values
 
-    parts = [by_module(name) if name.startswith(("tokens", "entropy")) else by_expert(name) for name in _BY_TASK]
+    parts = [by_expert(name) if name in {"picks", "mass"} else by_module(name) for name in _BY_TASK]
     counts = [
         Counts(tuple(tasks), experts[order].astype(np.float64), *(part[i] for part in parts)).of(tasks)
         for i in range(len(moments))
     ]
     inside = [of.of(record.trial.in_domain) for of in counts]
-    course = {int(step): _course(of) for step, of in zip(moments, inside, strict=True) if step >= 0 and of.tasks}
-    samples = frame["sample"].to_numpy(object)[scored]
-    places = task[scored], module[scored], expert[scored]
     return Run(
         record,
         tuple(Module(str(names[i]), int(layers[i])) for i in order),
         counts[0],
-        course,
-        _samples(tasks, counts[0], samples, places),
+        {int(step): _course(of) for step, of in zip(moments, inside, strict=True) if step >= 0 and of.tasks},
+        _samples(
+            tasks, shape[2:], frame["sample"].to_numpy(object)[of_test], [of[of_test] for of in (task, module, expert)]
+        ),
     )
 
 
@@ -332,27 +336,21 @@ def _course(counts: Counts) -> dict[Course, float]:
 
 
 def _samples(
-    tasks: Sequence[str], counts: Counts, samples: np.ndarray, places: tuple[np.ndarray, np.ndarray, np.ndarray]
-) -> dict[str, tuple[int, np.ndarray]]:
-    """`Run.sample`, of the tasks in which every module has all its bits; ``places``: task, module, expert of each."""
+    tasks: Sequence[str], shape: tuple[int, ...], samples: np.ndarray, places: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """`Run.sample`, of the tasks of which every row has as many bytes.
+
+    ``shape``: modules and N; ``places``: task, module and expert of every row.
+    """
     found = {}
     for i, name in enumerate(tasks):
         here = np.flatnonzero(places[0] == i)
-        lengths = {-1 if sample is None else len(sample) for sample in samples[here]}
-        if name not in counts.tasks or len(lengths) != 1 or (width := lengths.pop()) < 1:
-            continue
-        tokens = int(counts.tokens[counts.tasks.index(name)].max())
-        if width != -(-min(tokens, SAMPLE_TOKENS) // 8):
-            continue
-        bits = np.zeros((*counts.picks.shape[1:], width), np.uint8)
-        bits[places[1][here], places[2][here]] = np.frombuffer(b"".join(samples[here]), np.uint8).reshape(-1, width)
-        found[name] = tokens, bits
+        widths = {0 if sample is None else len(sample) for sample in samples[here]}
+        if len(widths) == 1 and (width := widths.pop()):
+            found[name] = np.zeros((*shape, width), np.uint8)
+            rows = np.frombuffer(b"".join(samples[here]), np.uint8).reshape(-1, width)
+            found[name][places[1][here], places[2][here]] = rows
     return found
-
-
-def _bits(tokens: int, packed: np.ndarray) -> np.ndarray:
-    """A number 0 or 1 for each of the sampled tokens, of ``tokens`` in all."""
-    return np.unpackbits(packed, axis=-1, count=min(tokens, SAMPLE_TOKENS))
 
 
 def _range(values: Floats) -> Range | None:

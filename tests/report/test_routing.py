@@ -148,14 +148,29 @@ def test_agreement_follows_from_the_bits_of_the_file(analysis: Analysis) -> None
     assert by_chance[0].mean == pytest.approx(by_chance[1].mean, abs=0.01)
 
 
+def test_what_fills_up_the_last_byte_is_no_token() -> None:
+    run, frame = a_run(experts=(2,), tokens=17, common=1.0)
+    assert run.sample["a"].shape == (8, 2, 3)
+    found = run.agreement(a_run(frame)[0])
+    assert found is not None
+    whole, _ = a_run(frame.assign(sample=frame["sample"].map(lambda bits: bits + bytes(60), na_action="ignore")))
+    again = whole.agreement(whole)
+    assert again is not None
+    assert [of.tolist() for of in again] == [of.tolist() for of in found]
+    assert (found[0] == 1).all()
+    assert (found[1] < 1).any()
+
+
 def test_agreement_needs_a_choice_and_the_same_tokens() -> None:
     run, frame = a_run(experts=(4,))
     dense, _ = a_run(experts=(4,), top_k=None)
     assert dense.agreement(dense) is None
     without, _ = a_run(frame.assign(sample=None))
     assert run.agreement(without) is None
-    more, _ = a_run(frame.assign(tokens=frame["tokens"] + 1))
-    assert run.agreement(more) is None
+    fewer, _ = a_run(frame.assign(sample=frame["sample"].map(lambda bits: bits[:8], na_action="ignore")))
+    assert run.agreement(fewer) is None
+    part, _ = a_run(frame[(frame["split"] != "test") | (frame["task"] != "b")])
+    assert run.agreement(part) is not None  # on the tokens of the other tasks
     unlike, _ = a_run(experts=(4,), layers=2)
     assert run.agreement(unlike) is None
 
@@ -166,6 +181,10 @@ def test_a_file_without_a_choice_or_without_test_items_says_nothing() -> None:
     frame = router_of(record)
     assert read_run(record, frame[frame["split"] != "test"]) is None
     assert read_run(record, router_of(record, experts=(1,))) is None
+    one_task = (frame["split"] == "test") & (frame["task"] == "b")
+    last = read_run(record, frame[~one_task | (frame["layer"] > 2)])
+    assert last is not None
+    assert {module.layer for module in last.modules} == {3}
     mixed = read_run(record, router_of(record, experts=(1, 2)))
     assert mixed is not None
     assert {module.layer for module in mixed.modules} == {2, 3}
