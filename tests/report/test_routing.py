@@ -425,6 +425,21 @@ def test_a_report_does_not_wait_for_routers() -> None:
     assert time.process_time() - start < 6  # about 0.9 on a free machine
 
 
+def test_the_same_records_give_the_same_files(analysis: Analysis, tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        folder = tmp_path / place
+        folder.mkdir()
+        for plot in plots(analysis).values():
+            plot.write(folder)
+            plot.write_svg(folder / f"{plot.name}.svg", "Libertinus Serif")
+        for table in tables_of(routing_section(analysis)).values():
+            table.write(folder)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(files) == 11
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
 def test_figures_are_drawn_with_the_report(analysis: Analysis) -> None:
     names = [plot.name for plot in draw_all(analysis) if isinstance(plot, Plot)]
     assert [name for name in names if name.startswith("router-")] == [

@@ -28,6 +28,7 @@ _TASK_INCHES = 0.135  # height of a line of a heat map that has a task's title
 _MOST_PANELS = 12
 _MOST_NUMBERS = 8  # along an axis of a heat map
 _LINE_INCHES = 0.16  # of a title
+_LEAST_INCHES = 1.5  # of a figure, for the label of its colours
 _TASK_CHARACTERS = 22
 _TITLE_CHARACTERS = 36
 _COLOURS = TwoSlopeNorm(1.0, 0.0, 4.0)  # of a load over the even load: light below 1, dark above
@@ -205,7 +206,8 @@ def _panels(titles: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
     texts = [wrapped(title, _TITLE_CHARACTERS) for title in titles]
     lines = math.ceil(len(texts) / _ACROSS)
     broken = sum(max(text.count("\n") for text in texts[i : i + _ACROSS]) for i in range(0, len(texts), _ACROSS))
-    figure = Figure(figsize=(PAGE_INCHES, height * lines + _LINE_INCHES * broken + 0.1), layout="constrained")
+    total = max(height * lines + _LINE_INCHES * broken + 0.1, _LEAST_INCHES)
+    figure = Figure(figsize=(PAGE_INCHES, total), layout="constrained")
     grid = list(figure.subplots(lines, _ACROSS, squeeze=False).flat)
     for axes in grid[len(texts) :]:
         axes.set_visible(False)
@@ -223,7 +225,7 @@ def _heat(axes: Axes, values: Floats) -> AxesImage:
 
 def _colour_bar(figure: Figure, image: AxesImage) -> None:
     bar = figure.colorbar(image, ax=list(figure.axes), extend="max", aspect=25, pad=0.01, fraction=0.03)
-    bar.set_ticks([0, 0.5, 1, 2, 4], labels=["0", "½", "1", "2", "4"])
+    bar.set_ticks([0, 1, 2, 4])
     bar.set_label("Load over even load")
 
 
