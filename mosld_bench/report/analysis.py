@@ -23,6 +23,7 @@ from mosld_bench.records.scale import SHARE, Scale
 from mosld_bench.records.store import Sources
 from mosld_bench.report import stats
 from mosld_bench.report.evidence import PROBABILITY, Evidence
+from mosld_bench.report.routers import Routed, Routers
 from mosld_bench.report.rows import Row, RowKey, make_rows, seed_scores
 from mosld_bench.report.scales import Scales, find_scales
 from mosld_bench.report.selection import Failure, select
@@ -113,6 +114,7 @@ class Analysis:
     scales: Scales = field(default_factory=Scales)
     outdated: frozenset[str] = frozenset()
     evidence: Evidence = field(kw_only=True)
+    routers: Routers = field(default_factory=Routers, kw_only=True)
     _families: dict[tuple[Any, ...], list[Comparison]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -182,6 +184,14 @@ class Analysis:
             for condition in conditions:
                 if condition.setting == setting:
                     yield condition, [row for row in self.trained if row.condition == condition]
+
+    def routed(self) -> list[tuple[Condition, list[Routed]]]:
+        """The blocks that have rows with a file of what their routers did, and these."""
+        blocks = [
+            (condition, [routed for row in rows if (routed := self.routers.of(row))])
+            for condition, rows in self.blocks()
+        ]
+        return [(condition, rows) for condition, rows in blocks if rows]
 
     # Tasks and metrics
 
@@ -534,4 +544,5 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         scales=scales,
         outdated=sources.outdated,
         evidence=Evidence(study, scales, sources.items),
+        routers=Routers(sources.router),
     )

@@ -35,10 +35,18 @@ def analysis_of(
 
 
 def analysis_with(
-    root: Path, study: Study, records: list[Record], tasks: Mapping[str, Mapping[str, Any]] = TASKS
+    root: Path,
+    study: Study,
+    records: list[Record],
+    tasks: Mapping[str, Mapping[str, Any]] = TASKS,
+    *,
+    routers: bool = False,
 ) -> Analysis:
-    """The analysis of these records, written below ``root``, in a study that planned no other trial."""
-    write_records(root, records)
+    """The analysis of these records, written below ``root``, in a study that planned no other trial.
+
+    ``routers``: as of `write_records`.
+    """
+    write_records(root, records, routers=routers)
     return analysis_of(root, study, [record.trial for record in records], tasks)
 
 

@@ -37,7 +37,7 @@ def pages(folder: Path) -> list[list[Mark]]:
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> FullReport:
-    """A report with many tasks of long names, many recipes, each with deviations of several lines, and one seed."""
+    """A report with many tasks of long names, many recipes, each with routers and long deviations, and one seed."""
     root = tmp_path_factory.mktemp("long")
     names = tuple(f"a_task_with_a_long_name_{i}" for i in range(9))
     recipes = [
@@ -52,7 +52,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> FullReport:
     ]
     study = make_study(in_domain=names[:6], out_of_domain=names[6:], seeds=(0,), about="What the study is about. " * 30)
     records = [make_record(trial, study) for trial in make_trials(study, [RECIPES["lora"], *recipes])]
-    analysis = analysis_with(root, study, records, {})
+    analysis = analysis_with(root, study, records, {}, routers=True)
     return FullReport(write_report(analysis, root / "out").parent, analysis, [])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mosld_bench.records.record import EvalInfo, Metric, Outcome, Parameters, Point, Record, TextLoss, TrainInfo
+from mosld_bench.records.router import COLUMNS, SAMPLE_TOKENS
 from mosld_bench.records.store import Store
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
@@ -334,15 +335,98 @@ def items_of(record: Record, *, passages: int | None = None) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def router_of(
+    record: Record,
+    *,
+    layers: int = 4,
+    kinds: Sequence[str] = ("q_proj", "v_proj"),
+    experts: Sequence[int] = (4,),
+    top_k: int | None = 1,
+    follows: float = 0.0,
+    common: float = 0.0,
+    uneven: float = 0.0,
+    collapsed: Iterable[str] = (),
+    probabilities: bool = True,
+    steps: Sequence[int] = (40, 80, 120, 160, 200),
+    tokens: int = 600,
+) -> pd.DataFrame:
+    """What made-up routers do with made-up tokens, counted as `records.router.COLUMNS` says.
+
+    ``experts`` are by depth, in as many stretches of layers. A token's logits are noise, of which the share ``common``
+    is the same for every trial, under other names of the experts; ``follows`` lifts one expert a task, ``uneven`` the
+    first experts above the last, and in the modules that are ``collapsed`` one takes all. ``top_k`` None: all are
+    picked. Not ``probabilities``: the gates are 1 for what is picked, and there is nothing before them.
+    """
+    tasks, trained = list(record.trial.scored_on), list(record.trial.train_on)
+    moments = [*((step, "validation", trained) for step in steps), (200, "test", tasks)]
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for layer in range(layers):
+        n = experts[layer * len(experts) // layers]
+        for kind in kinds:
+            module = f"model.layers.{layer}.self_attn.{kind}"
+            own = np.random.default_rng([_number(record.trial_id), _number(module)])
+            names = own.permutation(n)
+            for step, split, of in moments:
+                count = tokens if split == "test" else max(tokens // 4, 8)
+                shared = np.random.default_rng([_number(module), step]).gumbel(size=(len(of), count, n))
+                logits = np.where(own.random((len(of), count, 1)) < common, shared, own.gumbel(size=shared.shape))
+                logits -= uneven * np.arange(n) / n
+                growth = follows * (1 if split == "test" else step / max(steps))
+                for i, task in enumerate(of):
+                    logits[i, :, (tasks.index(task) if task in tasks else i) % n] += growth
+                logits[..., 0] += 60.0 * (module in collapsed)
+                _count(columns, logits[..., names], top_k, probabilities, of, (step, split, module, layer))
+    return pd.DataFrame(columns)
+
+
+def _count(
+    columns: dict[str, list[Any]],
+    logits: np.ndarray,
+    top_k: int | None,
+    probabilities: bool,
+    tasks: Sequence[str],
+    moment: tuple[int, str, str, int],
+) -> None:
+    """Add the rows of one module at one moment; logits (tasks, tokens, N)."""
+    step, split, module, layer = moment
+    chances = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    chances /= chances.sum(axis=-1, keepdims=True)
+    n = logits.shape[-1]
+    lowest = np.sort(logits, axis=-1)[..., -(top_k or n), None]
+    gates = np.where(logits >= lowest, chances if probabilities else 1.0, 0.0)
+
+    def entropy(p: np.ndarray) -> np.ndarray:
+        return np.asarray(-(p * np.log(p, where=p > 0, out=np.zeros_like(p))).sum(axis=(-1, -2)))
+
+    before = entropy(chances) if probabilities else np.full(len(tasks), np.nan)
+    after = entropy(gates / gates.sum(axis=-1, keepdims=True))
+    for i, task in enumerate(tasks):
+        bits = np.packbits(gates[i, :SAMPLE_TOKENS].T > 0, axis=-1)
+        for expert in range(n):
+            row = {
+                "step": step, "split": split, "task": task, "module": module, "layer": layer, "experts": n,
+                "expert": expert, "tokens": gates.shape[1], "picks": int((gates[i, :, expert] > 0).sum()),
+                "mass": gates[i, :, expert].sum(), "entropy_before": before[i], "entropy_after": after[i],
+                "probability": chances[i, :, expert].sum() if probabilities else math.nan,
+                "sample": bits[expert].tobytes() if split == "test" else None,
+            }  # fmt: skip
+            for name, value in row.items():
+                columns[name].append(value)
+
+
 def _number(text: str) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
 
-def write_records(root: Path, records: Iterable[Record], *, items: bool = False) -> None:
-    """Write the records below ``root``/results, as a run would; with ``items``, those of `items_of` beside them."""
+def write_records(root: Path, records: Iterable[Record], *, items: bool = False, routers: bool = False) -> None:
+    """Write the records below ``root``/results, as a run would; beside them those of `items_of` with ``items``.
+
+    ``routers``: and those of `router_of`, of mixtures.
+    """
     store = Store(root / "results")
     for record in records:
-        store.write(Outcome(record, items_of(record) if items else None))
+        router = router_of(record) if routers and record.trial.recipe.method == "mixture" else None
+        store.write(Outcome(record, items_of(record) if items else None, router=router))
 
 
 def make_records(

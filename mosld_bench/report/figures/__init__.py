@@ -17,6 +17,7 @@ from mosld_bench.report.figures import (
     learning_rates,
     pareto,
     relative_time,
+    routing,
     settings,
     size,
     sweep,
@@ -42,11 +43,11 @@ FIGURES: dict[str, Callable[[Analysis], Plot | str | None]] = {
 def draw_all(analysis: Analysis) -> list[Plot | str]:
     """The figures that the study asks for, in its order, or the sentences in their place; and those of what is there.
 
-    That is its search and its profile; a study that trains nothing has the latter alone.
+    That is its routers, its search and its profile; a study that trains nothing has the last alone.
     """
     with report_style():
         asked = [FIGURES[name](analysis) for name in analysis.study.figures] if analysis.study.trains else []
-        drawn = [*asked, learning_rates.draw(analysis), relative_time.draw(analysis)]
+        drawn = [*asked, *routing.draw(analysis), learning_rates.draw(analysis), relative_time.draw(analysis)]
     return [_with_what_is_not_drawn(analysis, figure) for figure in drawn if figure is not None]
 
 

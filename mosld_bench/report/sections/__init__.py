@@ -22,10 +22,12 @@ from mosld_bench.report.sections.protocol import protocol
 from mosld_bench.report.sections.provenance import provenance
 from mosld_bench.report.sections.reproduction import reproduction
 from mosld_bench.report.sections.results import further_results, method_of_tests, results
+from mosld_bench.report.sections.routing import routing
 from mosld_bench.report.sections.tuning import tuning_section
 
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     results,
+    routing,
     tuning_section,
     reproduction,
     cost,

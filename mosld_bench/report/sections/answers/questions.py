@@ -10,6 +10,7 @@ from mosld_bench.report.sections.answers.across import across, between_settings
 from mosld_bench.report.sections.answers.blocks import main_block, nothing_to_compare, varied, where
 from mosld_bench.report.sections.answers.forgotten import forgotten
 from mosld_bench.report.sections.answers.power import power
+from mosld_bench.report.sections.answers.routers import routers
 from mosld_bench.report.sections.answers.within import by_task, gains, methods, of_group, other_measures
 from mosld_bench.report.verdicts import Note
 from mosld_bench.spec.recipe import Group
@@ -63,5 +64,6 @@ def _answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
     yield "Forgetting.", list(forgotten(analysis, block))
     yield "Mixture against single tasks.", list(between_settings(analysis))
     yield f"Across {varied(analysis)}.", list(across(analysis))
+    yield "Routers.", list(routers(analysis))
     if block is not None:
         yield f"What the study can find{at}.", list(power(analysis, block))
