@@ -17,7 +17,7 @@ from mosld_bench.records.record import Record
 from mosld_bench.run.plan import Plan, make_plan
 from mosld_bench.run.progress import in_domain_mean
 from mosld_bench.spec.budget import Budget
-from mosld_bench.spec.recipe import load_recipes, select
+from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.search import (
     FACTORS,
     SEEDS,
@@ -240,13 +240,8 @@ def make_search(
     """
     start = checked_factors(factors)
     budget = _checked(study, seeds)
-    recipes = load_recipes(workspace.methods)
-    trained = {
-        recipe.name: recipe
-        for part in study.products()
-        for recipe in select(recipes, part.recipes)
-        if recipe.method != "base"
-    }
+    parts = study.selected(study.catalogue(load_recipes(workspace.methods)))
+    trained = {recipe.name: recipe for _, chosen in parts for recipe in chosen if recipe.method != "base"}
     by_hand = [name for name in trained if study.rate_source(name) is RateSource.HAND]
     if by_hand:
         raise BenchError(

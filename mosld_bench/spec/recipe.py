@@ -130,12 +130,19 @@ def load_recipes(folder: Path) -> dict[str, Recipe]:
     return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: (recipe.order, recipe.name))}
 
 
-def select(recipes: Mapping[str, Recipe], wanted: Sequence[str]) -> list[Recipe]:
-    """``all`` is every recipe of the group main; otherwise names, in the order given. Raises UnknownNameError."""
+def select(
+    recipes: Mapping[str, Recipe], wanted: Sequence[str], words: Mapping[str, Sequence[str]] | None = None
+) -> list[Recipe]:
+    """``all`` is every recipe of the group main; otherwise names, in the order given. Raises UnknownNameError.
+
+    ``words``: others that stand for several names, such as those of a study's ablations.
+    """
     chosen: dict[str, Recipe] = {}
     for name in wanted:
         if name == "all":
             chosen |= {recipe.name: recipe for recipe in recipes.values() if recipe.group == "main"}
+        elif words and name in words:
+            chosen |= {member: recipes[member] for member in words[name]}
         elif name in recipes:
             chosen[name] = recipes[name]
         else:

@@ -164,6 +164,7 @@ def search_study(
             "seeds": tuple(seeds),
             "rates": ("chosen",),
             "parts": (),
+            "only": (),
             "out_of_domain": (),
             "train": study.train.model_copy(update={"validation_items": None}),
             "learning_rate_scales": {},

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from mosld_bench.errors import BudgetError
+from mosld_bench.spec.ablation import WORDS
 from mosld_bench.spec.budget import NATIVE, Budget
 from mosld_bench.spec.trial import GeneralData, Rate
 from mosld_bench.spec.yaml_file import Strict
@@ -16,7 +17,10 @@ from mosld_bench.spec.yaml_file import Strict
 class Selection(Strict):
     """Recipes by settings by budgets by seeds by rates: every combination. A single value may stand for a list."""
 
-    recipes: tuple[str, ...] = Field(("all",), description="names of recipes, or all for those of the group main")
+    recipes: tuple[str, ...] = Field(
+        ("all",),
+        description="names of recipes; all for those of the group main, ablate and factorial for those of these keys",
+    )
     settings: tuple[Literal["mixture", "single"], ...] = Field(
         ("mixture",), description="mixture trains on all in-domain tasks together, single on one of them a trial"
     )
@@ -67,7 +71,7 @@ def narrowed(parts: Any, asked: Mapping[str, Any]) -> Any:
 
     Seeds, settings, budgets and rates that are asked for take the place of a part's own. Of the recipes a part keeps
     those that are asked for, and is left out where it has none of them; recipes that are in no part make one of their
-    own.
+    own. What a part has by the word of an ablation is not known here, and left to `Study.only` (`within_words`).
     """
     if "parts" in asked:
         return None
@@ -76,7 +80,7 @@ def narrowed(parts: Any, asked: Mapping[str, Any]) -> Any:
     taken = {key: asked[key] for key in ("settings", "budgets", "seeds", "rates") if key in asked}
     parts = [{key: taken.get(key, value) for key, value in part.items()} for part in parts]
     names = as_list(asked.get("recipes", "all"))
-    if not isinstance(names, list) or "all" in names:
+    if not isinstance(names, list) or "all" in names or within_words(parts):
         return parts
     kept = []
     for part in parts:
@@ -84,6 +88,12 @@ def narrowed(parts: Any, asked: Mapping[str, Any]) -> Any:
         kept.append({**part, "recipes": [name for name in names if name in own or "all" in own]})
     rest = [name for name in names if not any(name in part["recipes"] for part in kept)]
     return [part for part in kept if part["recipes"]] + ([{"recipes": rest}] if rest else [])
+
+
+def within_words(parts: Any) -> bool:
+    """Whether a part has recipes by the word of an ablation, so that only the files of recipes tell which."""
+    lists = [as_list(part.get("recipes")) for part in parts or () if isinstance(part, dict)]
+    return any(word in names for names in lists if isinstance(names, list) for word in WORDS)
 
 
 def as_list(value: Any) -> Any:

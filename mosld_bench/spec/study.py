@@ -12,25 +12,27 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mosld_bench.errors import BadFileError, BenchError, DataError, UnknownNameError
+from mosld_bench.spec.ablation import WORDS, Ablate, Catalogue, Factorial, catalogue
 from mosld_bench.spec.expand import distinct, trials_of
 from mosld_bench.spec.model_folder import located
 from mosld_bench.spec.names import problem_of_study, problem_of_task
 from mosld_bench.spec.recipe import Recipe, load_recipes, select
 from mosld_bench.spec.search import check_fits, check_recipe
-from mosld_bench.spec.selection import GeneralSweep, Selection, as_list, narrowed, without_repetitions
+from mosld_bench.spec.selection import GeneralSweep, Selection, as_list, narrowed, within_words, without_repetitions
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import EvaluateSpec, ModelSpec, Rate, Resources, TrainSpec, Trial
 from mosld_bench.spec.tuning import RateSource, Tuning, read_tuning
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.spec.yaml_file import layered, parse, read_including, read_yaml
 
-#: Key -> the key that goes out of an included file, or of the file itself, where the first is given on top of it.
+#: Key -> the keys that go out of an included file, or of the file itself, where the first is given on top of it.
 _REPLACES = {
-    "model": "models",
-    "models": "model",
-    "train.steps": "train.epochs",
-    "train.epochs": "train.steps",
-    **dict.fromkeys(Selection.model_fields, "parts"),  # trials that are asked for by name are those, and no others
+    "model": ("models",),
+    "models": ("model",),
+    "train.steps": ("train.epochs",),
+    "train.epochs": ("train.steps",),
+    **dict.fromkeys(Selection.model_fields, ("parts",)),  # trials that are asked for by name are those, and no others
+    **dict.fromkeys(WORDS, ("recipes", "parts")),
 }
 
 
@@ -43,6 +45,15 @@ class Study(Selection):
     models: tuple[ModelSpec, ...] = Field(min_length=1, description="`model` is short for a list of one")
     parts: tuple[Selection, ...] = Field(
         (), description="the study is the union of these; what a part leaves out, the study says"
+    )
+    ablate: Ablate | None = Field(
+        None, description="recipes made of one by changing a factor at a time, which the word ablate stands for"
+    )
+    factorial: Factorial | None = Field(
+        None, description="recipes of all combinations of some factors, which the word factorial stands for"
+    )
+    only: tuple[str, ...] = Field(
+        (), description="of the recipes of all parts the ones that are planned; none for all of them"
     )
     in_domain: tuple[str, ...] = Field((), description="tasks that are trained on and scored")
     out_of_domain: tuple[str, ...] = Field((), description="tasks that are scored only")
@@ -84,6 +95,17 @@ class Study(Selection):
             content = {key: value for key, value in content.items() if key != "model"} | {"models": [content["model"]]}
         return content
 
+    @model_validator(mode="before")
+    @classmethod
+    def _plan_ablations(cls, content: Any) -> Any:
+        """A study that says no recipes has those of its ablations, and compares with what they are around."""
+        found = [key for key in WORDS if content.get(key)] if isinstance(content, dict) else []
+        if not found:
+            return content
+        first = content[found[0]]
+        around = first.get("around") if isinstance(first, Mapping) else getattr(first, "around", None)
+        return {"recipes": found, **({"reference": around} if isinstance(around, str) else {}), **content}
+
     @field_validator("name")
     @classmethod
     def _refuse_what_is_no_folder(cls, value: str) -> str:
@@ -91,7 +113,7 @@ class Study(Selection):
             raise ValueError(f"the name of a study {problem}; give another by --name NAME")
         return value
 
-    @field_validator("in_domain", "out_of_domain", "published", mode="before")
+    @field_validator("in_domain", "out_of_domain", "published", "only", mode="before")
     @classmethod
     def _accept_single_name(cls, value: Any) -> Any:
         return as_list(value)
@@ -143,7 +165,10 @@ class Study(Selection):
         content = read_including(path, ("train", "evaluate", "resources"), _REPLACES)
         changes = {tuple(key.split(".")): value for key, value in (overrides or {}).items()}
         parts = narrowed(content.get("parts"), overrides or {})
+        asked = as_list((overrides or {}).get("recipes", "all"))
         content = layered(content, changes, _REPLACES) | ({"parts": parts} if parts else {})
+        if parts and within_words(parts) and isinstance(asked, list) and "all" not in asked:
+            content["only"] = asked
         if isinstance(content.get("tuning"), str):
             folder = Path() if "tuning" in (overrides or {}) else _folder_of("tuning", path)
             content["tuning"] = read_tuning(folder / content["tuning"]).model_dump()
@@ -184,8 +209,8 @@ class Study(Selection):
 
         Raises UnknownNameError for a recipe, DataError for a task without a training split in a training role.
         """
-        recipes = load_recipes(workspace.methods)
-        parts = [(part, select(recipes, part.recipes)) for part in self.products()]
+        known = self.catalogue(load_recipes(workspace.methods))
+        recipes, parts = known.recipes, self.selected(known)
         if self.reference not in {*recipes, Study.model_fields["reference"].default}:
             raise UnknownNameError("recipe", self.reference, recipes, "It is named as the study's reference.")
         for name in self.learning_rate_scales:
@@ -200,8 +225,27 @@ class Study(Selection):
             trial
             for part, chosen in parts
             for rate in part.rates
-            for trial in trials_of(part, [self.at_rate(recipe, rate) for recipe in chosen], digests, rate)
+            for trial in trials_of(
+                part, [self.at_rate(recipe, rate, known.leaders.get(recipe.name)) for recipe in chosen], digests, rate
+            )
         )
+
+    def catalogue(self, recipes: Mapping[str, Recipe]) -> Catalogue:
+        """``recipes``, those of files, with what the study's ablations make of them. Raises BenchError."""
+        return catalogue(self.ablate, self.factorial, recipes)
+
+    def selected(self, known: Catalogue) -> list[tuple[Study, list[Recipe]]]:
+        """The parts, see `products`, each with its recipes; what `only` names and no part has is one of its own.
+
+        Raises UnknownNameError for a recipe that is not there.
+        """
+        parts = [(part, select(known.recipes, part.recipes, known.words)) for part in self.products()]
+        if not self.only:
+            return parts
+        asked = select(known.recipes, self.only, known.words)
+        kept = [(part, [recipe for recipe in asked if recipe in chosen]) for part, chosen in parts]
+        rest = [recipe for recipe in asked if not any(recipe in chosen for _, chosen in kept)]
+        return [(part, chosen) for part, chosen in [*kept, (self, rest)] if chosen]
 
     def products(self) -> list[Study]:
         """The parts as studies without parts, each one product; the study itself where it has no parts."""
@@ -212,24 +256,32 @@ class Study(Selection):
         """Every trial of ``recipes``, each once, given the digest of every task. Parts are not looked at."""
         return distinct(trials_of(self, recipes, digests))
 
-    def rate_source(self, recipe: str) -> RateSource:
-        """Who says at which learning rate the recipe of that name trains; what is written by hand comes first."""
+    def rate_source(self, recipe: str, leader: str | None = None) -> RateSource:
+        """Who says at which learning rate the recipe of that name trains; what is written by hand comes first.
+
+        ``leader``: see `at_rate`.
+        """
         if recipe in self.learning_rate_scales:
             return RateSource.HAND
-        return RateSource.SEARCH if self.tuning and recipe in self.tuning.recipes else RateSource.RECIPE
+        if self.tuning and recipe in self.tuning.recipes:
+            return RateSource.SEARCH
+        return RateSource.RECIPE if leader is None else self.rate_source(leader)
 
-    def at_rate(self, recipe: Recipe, rate: Rate = "chosen") -> Recipe:
+    def at_rate(self, recipe: Recipe, rate: Rate = "chosen", leader: Recipe | None = None) -> Recipe:
         """The recipe at its learning rate in this study. Raises BenchError for one that the study does not have.
 
-        It has no runner-up of a recipe whose factor is no search's; one that is not trained needs none.
+        It has no runner-up of a recipe whose factor is no search's; one that is not trained needs none. ``leader``: the
+        recipe of which it is an ablation, whose rate it has unless it has one of its own in the study: rows that differ
+        in the rate as well would not differ in one factor.
         """
-        source = self.rate_source(recipe.name)
-        scale: float | None = recipe.learning_rate_scale
+        tuned = leader if leader and self.rate_source(recipe.name) is RateSource.RECIPE else recipe
+        source = self.rate_source(tuned.name)
+        scale: float | None = tuned.learning_rate_scale
         if source is RateSource.HAND:
-            scale = self.learning_rate_scales[recipe.name]
+            scale = self.learning_rate_scales[tuned.name]
         elif source is RateSource.SEARCH and self.tuning:
-            check_recipe(self.tuning, recipe)
-            scale = self.tuning.recipes[recipe.name].factor(rate)
+            check_recipe(self.tuning, tuned)
+            scale = self.tuning.recipes[tuned.name].factor(rate)
         if scale is None or (rate != "chosen" and source is not RateSource.SEARCH and recipe.method != "base"):
             reason = "the search found no second factor" if scale is None else f"its factor is {source.label}"
             raise BenchError(

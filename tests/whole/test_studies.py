@@ -50,13 +50,14 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "scaling": {"recipes": ["lora", "mixlora", "mosld"], "in_domain": ["openbookqa_letters"]},
     "budget": {"recipes": ["lora", "mosld"]},
     "parameters": {},
+    "ablation": {"recipes": ["factorial", "mosld.top_k-none"], "budgets": ["60k", "r8"]},
 }
 
 
 def test_the_studies_are_those_of_the_paper_and_ours() -> None:
     assert set(STUDIES) == {
         "embedded", "smollm2", "smollm2-budget", "paper", "location", "dropout", "general-data", "allocation",
-        "uncommon", "scaling", "parameters", "rank", "budget", "diverse",
+        "uncommon", "scaling", "parameters", "rank", "budget", "diverse", "ablation", "ablation-smollm2",
     }  # fmt: skip
 
 
@@ -70,7 +71,7 @@ def test_a_study_is_planned_offline_as_it_is(name: str) -> None:
             assert abs(fit.residual) <= trial.tolerance
     assert plan.refusals(80e9) == []
     sentences = " ".join(display.plan_sentences(plan, 8, 80e9))
-    assert ("GPU-hours" in sentences) == (name not in {"embedded", "parameters"})
+    assert ("GPU-hours" in sentences) == (name not in {"ablation", "embedded", "parameters"})
     assert display.plan_table(plan).row_count > 1
     narrow = Console(width=80, file=StringIO(), record=True)
     narrow.print(display.plan_table(plan, 80))
