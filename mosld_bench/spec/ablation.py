@@ -328,7 +328,7 @@ _LABELS = {
     "lora_alpha": "alpha",
     "share": "sharing",
     "top_k": "top-K",
-    "renormalize": "renormalised gates",
+    "renormalize": "renormalised",
     "balance_coef": "balance weight",
     "dropout_on": "dropout on",
     "target_modules": "modules",
@@ -359,6 +359,8 @@ def value_label(key: str, value: Any) -> str:
 
 def change_label(key: str, value: Any) -> str:
     """A change of a coordinate in words: 'top-K 1', 'sharing A'."""
+    if key == "renormalize":
+        return f"gates {'' if value else 'not '}renormalised"
     return f"{factor_label(key)} {value_label(key, value)}"
 
 

@@ -230,7 +230,7 @@ def test_mistakes_are_named_by_their_key(tiny: Path) -> None:
         ("dropout", {"dropout": 0.1, "dropout_on": "hidden"}, "0.1 on hidden"), ("renormalize", False, "no"),
         ("dropout", {"dropout": 0, "dropout_on": "none"}, "0"), ("dropout_on", "hidden", "hidden"),
         ("target_modules", ["q_proj", "v_proj"], "q, v"), ("balance_coef", 0.001, "0.001"),
-        ("top_k", {"top_k": 1, "renormalize": False}, "1, renormalised gates no"),
+        ("top_k", {"top_k": 1, "renormalize": False}, "1, gates not renormalised"),
         ("dropout", {"dropout": {"input": 0.05, "weight": 0.1}, "dropout_on": "none"}, "0.05 on input, 0.1 on weight, "
          "dropout on none"),
     ],
