@@ -330,7 +330,7 @@ _LABELS = {
     "top_k": "top-K",
     "renormalize": "renormalised",
     "balance_coef": "balance weight",
-    "dropout_on": "dropout on",
+    "dropout_on": "place of dropout",
     "target_modules": "modules",
 }
 _SHARED = {"none": "nothing", "down": "A", "up": "B"}
@@ -361,6 +361,8 @@ def change_label(key: str, value: Any) -> str:
     """A change of a coordinate in words: 'top-K 1', 'sharing A'."""
     if key == "renormalize":
         return f"gates {'' if value else 'not '}renormalised"
+    if key == "dropout_on":
+        return f"dropout on {value}"
     return f"{factor_label(key)} {value_label(key, value)}"
 
 

@@ -81,8 +81,11 @@ class Study(Selection):
     axis: Literal["general", "rank", "model", "dropout", "experts"] | None = Field(
         None, description="what the study's own figure has along x"
     )
-    figures: tuple[Literal["axis", "size", "tasks", "difference", "settings", "training"], ...] = Field(
-        ("difference", "axis", "size", "tasks", "settings", "training"), description="of the report, in this order"
+    figures: tuple[
+        Literal["axis", "size", "tasks", "difference", "ablation", "factorial", "settings", "training"], ...
+    ] = Field(
+        ("difference", "ablation", "factorial", "axis", "size", "tasks", "settings", "training"),
+        description="of the report, in this order",
     )
     published: tuple[str, ...] = Field((), description="tables of results/published to compare with")
 

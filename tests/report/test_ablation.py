@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -12,12 +14,20 @@ import pytest
 
 from mosld_bench.report.ablation import cells, effects, factors, ranks
 from mosld_bench.report.analysis import Analysis, Verdict
+from mosld_bench.report.build import write_report
+from mosld_bench.report.figures.ablation import draw as draw_forest
+from mosld_bench.report.figures.factorial import draw as draw_factorial
+from mosld_bench.report.figures.plot import Plot
+from mosld_bench.report.figures.style import MARKERS, report_style
 from mosld_bench.report.rows import Row
 from mosld_bench.report.sections.ablation import ablation
 from mosld_bench.report.stats import Basis
+from mosld_bench.report.verdicts import numbers
 from mosld_bench.spec.ablation import Ablate, Factorial
+from mosld_bench.spec.budget import Budget
 from mosld_bench.spec.trial import Domain, Trial
-from tests.report.reading import analysis_with, tables_of, words
+from tests.report.answering import answered
+from tests.report.reading import analysis_with, pages_of, tables_of, words
 from tests.support import plain_statistics as plain
 from tests.support.answers import BLOCK, Scores, analysis_of_answers
 from tests.support.synthetic import RECIPES, make_record, make_study, make_trials
@@ -215,3 +225,102 @@ def test_a_study_without_ablations_has_no_section(tmp_path: Path) -> None:
     analysis = analysis_with(tmp_path, study, records)
     assert ablation(analysis) is None
     assert factors(analysis, BLOCK) == []
+
+
+def test_the_opening_answers_block_by_block_what_each_factor_does(tmp_path: Path) -> None:
+    analysis = varied(tmp_path)
+    told = answered(analysis)
+    at_size, at_rank = told["One factor at a time (60,000 parameters)."], told["One factor at a time (rank 8)."]
+    for block, text in ((BLOCK, at_size), (BLOCK._replace(budget=Budget.parse("r8")), at_rank)):
+        for factor in factors(analysis, block):
+            for level in factor.levels:
+                if level.comparison and level.comparison.verdict is Verdict.WORSE:
+                    assert re.search(rf"{factor.title}: .*{re.escape(numbers(level.comparison))}", text, re.IGNORECASE)
+                if level.comparison and level.comparison.verdict is Verdict.OPEN:
+                    assert f"{level.label} (" in text.split("Neither told apart nor shown equal: ")[1]
+    assert "Dropout: 0.3 (" in at_size
+    assert "worse than 0.1." in at_size
+    assert "Equal size against equal rank." in told
+    assert not [question for question in told if question.startswith(("Ablations.", "Across"))]
+
+
+def test_the_opening_tells_the_effects_of_the_factorial() -> None:
+    analysis, _ = crossed()
+    text = answered(analysis)["Factorial."]
+    sharing, dropout, both = effects(analysis, BLOCK)
+    assert text == (
+        f"Sharing A minus nothing: {numbers(sharing)}, better. Dropout 0.1 on weight minus 0: "
+        f"{numbers(dropout, full=False)}, better. Interaction of sharing and dropout: {numbers(both, full=False)}, "
+        "they do more together than their effects add up to."
+    )
+
+
+def test_verdicts_at_equal_size_and_at_equal_rank_are_set_beside_each_other(tmp_path: Path) -> None:
+    analysis = varied(tmp_path)
+    text = answered(analysis)["Equal size against equal rank."]
+    both: list[dict[str, Verdict]] = [
+        {f"{f.title} {lv.label}": lv.comparison.verdict for f in factors(analysis, block) for lv in f.levels
+         if lv.comparison} for block in (BLOCK, BLOCK._replace(budget=Budget.parse("r8")))
+    ]  # fmt: skip
+    differing = [name for name, verdict in both[0].items() if both[1][name] is not verdict]
+    assert all(name in text for name in differing)
+    assert ("Every verdict is the same" in text) == (not differing)
+
+
+def test_figures_show_every_value_and_every_cell(tmp_path: Path) -> None:
+    analysis = varied(tmp_path)
+    with report_style():
+        forest, cells_plot = draw_forest(analysis), draw_factorial(analysis)
+    assert isinstance(forest, Plot)
+    assert isinstance(cells_plot, Plot)
+    first, second = forest.figure.axes
+    titles = [text.get_text() for text in first.get_yticklabels()]
+    assert titles == ["Top-K", "1", "2", "dense", "Dropout", "0", "0.1", "0.3", "Place", "hidden", "0.1"]
+    for axes, block in ((first, BLOCK), (second, BLOCK._replace(budget=Budget.parse("r8")))):
+        points = {
+            (round(float(line.get_ydata()[0])), round(float(line.get_xdata()[0]), 9))  # type: ignore[index, arg-type]
+            for line in axes.lines
+            if line.get_marker() == "o"
+        }
+        levels = [None] + [level for factor in factors(analysis, block) for level in (*factor.levels, None)]
+        expected = {
+            (y, round(level.comparison.difference.mean, 9))
+            for y, level in enumerate(levels)
+            if level and level.comparison
+        }
+        assert points == expected
+        assert sum(line.get_marker() == "D" for line in axes.lines) == 3
+    assert len(cells_plot.figure.axes) == 4
+    lines = [line for line in cells_plot.figure.axes[0].lines if line.get_marker() in MARKERS]
+    drawn = [float(y) for line in lines for y in np.asarray(line.get_ydata())]
+    assert drawn == pytest.approx([cell.row.mean_sd()[0] for cell in cells(analysis, BLOCK)])
+    (legend,) = cells_plot.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["nothing", "A"]
+
+
+def test_without_rows_a_sentence_stands_in_place_of_a_figure(tmp_path: Path) -> None:
+    study = make_study(recipes=("lora", "mosld"), ablate=ABLATE, factorial=FACTORIAL)
+    records = [make_record(t, study) for t in make_trials(study, [RECIPES["lora"], RECIPES["mosld"]])]
+    analysis = analysis_with(tmp_path, study, records)
+    assert "No block has mosld beside its ablations" in str(draw_forest(analysis))
+    assert "No block has all cells" in str(draw_factorial(analysis))
+    plain_study = make_study(recipes=("lora", "mosld"))
+    assert draw_forest(replace(analysis, study=plain_study)) is None
+    assert draw_factorial(replace(analysis, study=plain_study)) is None
+
+
+def test_a_report_with_ablations_is_set_whole(tmp_path: Path) -> None:
+    analysis = varied(tmp_path)
+    folder = write_report(analysis, tmp_path / "out").parent
+    assert {"ablation.csv", "ablation.tex", "factorial.csv", "factorial.tex", "factorial-cells.csv"} <= {
+        path.name for path in (folder / "tables").iterdir()
+    }
+    assert {"ablation-forest.pdf", "ablation-forest.png", "factorial-lines.pdf"} <= {
+        path.name for path in (folder / "figures").iterdir()
+    }
+    text = " ".join(" ".join(pages_of(folder / "report.pdf")).split())
+    assert "One factor at a time around MoSLD" in text
+    assert "Ablations" in text
+    again = write_report(analysis, tmp_path / "again").parent
+    for path in (folder / "tables").iterdir():
+        assert path.read_bytes() == (again / "tables" / path.name).read_bytes()

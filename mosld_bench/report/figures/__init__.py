@@ -12,7 +12,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mosld_bench.report.analysis import Analysis
-from mosld_bench.report.figures import difference, learning_rates, relative_time, settings, size, sweep, tasks, training
+from mosld_bench.report.figures import (
+    ablation,
+    difference,
+    factorial,
+    learning_rates,
+    relative_time,
+    settings,
+    size,
+    sweep,
+    tasks,
+    training,
+)
 from mosld_bench.report.figures.panels import not_drawn
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import report_style
@@ -23,6 +34,8 @@ FIGURES: dict[str, Callable[[Analysis], Plot | str | None]] = {
     "size": size.draw,
     "tasks": tasks.draw,
     "difference": difference.draw,
+    "ablation": ablation.draw,
+    "factorial": factorial.draw,
     "settings": settings.draw,
     "training": training.draw,
 }
