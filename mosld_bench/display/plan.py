@@ -35,7 +35,7 @@ def plan_table(plan: Plan, width: int = 160) -> Table:
     )
     for name in columns:
         left = name in {"recipe", "setting", "budget", "model", "general", "items", "rates"}
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "recipe", overflow="fold")
     for row in rows:
         table.add_row(*(row[name] for name in columns))
     return table
@@ -103,7 +103,7 @@ def _rates(plan: Plan) -> Iterator[str]:
     study = plan.study
     recipes: dict[RateSource, list[str]] = {}
     for name in dict.fromkeys(trial.recipe.name for trial in plan.trials if trial.train_on):
-        recipes.setdefault(study.rate_source(name), []).append(name)
+        recipes.setdefault(study.rate_source(name, plan.leaders.get(name)), []).append(name)
     if set(recipes) - {RateSource.RECIPE}:
         told = [f"{source.label} for {listed(names)}" for source, names in recipes.items()]
         search = f" ({study.tuning.results}, digest {study.tuning.digest})" if study.tuning else ""

@@ -45,19 +45,14 @@ class Verdict(StrEnum):
     """No test speaks of the methods: no seeds to judge by, or no score."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A row minus another, under a metric (None: the primary ones).
+class Judged:
+    """What tests say of a difference: that of two rows, or an effect that several rows have.
 
-    ``adjusted`` is Holm's p within the family that the comparison is of. ``margin`` is what still counts as equal, in
-    the unit of the scores, None where the scale has none. A negative difference is the better one where lower is better
+    ``adjusted`` is Holm's p within the family that it is of. ``margin`` is what still counts as equal, in the unit of
+    the scores, None where the scale has none. A negative difference is the better one where lower is better
     (``scale``).
     """
 
-    row: Row
-    other: Row
-    of: Domain | str
-    metric: str | None
     difference: stats.Estimate
     adjusted: float | None
     margin: float | None
@@ -65,7 +60,7 @@ class Comparison:
 
     @property
     def separated(self) -> bool:
-        """Whether a test holds the two methods apart; so it is not where there is no test."""
+        """Whether a test holds the methods apart; so it is not where there is no test."""
         return self.difference.of_methods and self.adjusted is not None and self.adjusted < stats.LEVEL
 
     @property
@@ -76,7 +71,7 @@ class Comparison:
 
     @property
     def within(self) -> bool:
-        """Whether the two are shown to differ by less than the margin, told apart or not."""
+        """Whether the difference is shown to be less than the margin, told from none or not."""
         return self.equal_p is not None and self.equal_p < stats.LEVEL
 
     @property
@@ -87,6 +82,20 @@ class Comparison:
         if self.separated:
             return Verdict.BETTER if self.scale.better(self.difference.mean, 0) else Verdict.WORSE
         return Verdict.EQUAL if self.within else Verdict.OPEN
+
+
+@dataclass(frozen=True)
+class Comparison(Judged):
+    """A row minus another, under a metric (None: the primary ones)."""
+
+    row: Row
+    other: Row
+    of: Domain | str
+    metric: str | None
+    difference: stats.Estimate
+    adjusted: float | None
+    margin: float | None
+    scale: Scale
 
 
 @dataclass(frozen=True)
@@ -412,7 +421,13 @@ class Analysis:
         metric: str | None = None,
     ) -> list[Comparison]:
         """The pairs of rows on each of ``ofs``, where they have a seed in common: one family of tests."""
-        key = *((row.key, other.key) for row, other in pairs), *((isinstance(of, Domain), of) for of in ofs), metric
+        members = tuple(row.key for row in pool)
+        key = (
+            *((row.key, other.key) for row, other in pairs),
+            *((isinstance(of, Domain), of) for of in ofs),
+            metric,
+            members,
+        )
         if key not in self._families:
             found = [
                 (row, other, of, estimate)
@@ -422,6 +437,10 @@ class Analysis:
             ]
             self._families[key] = self._family(found, metric)
         return self._families[key]
+
+    def compared_with(self, other: Row, rows: Sequence[Row], pool: Sequence[Row], of: Domain | str) -> list[Comparison]:
+        """Each of ``rows`` minus ``other``, which with them are in the ``pool`` that tells the noise: one family."""
+        return self._compared([(row, other) for row in rows], [of], pool)
 
     def against_base(
         self, condition: Condition, of: Domain | str = Domain.IN, metric: str | None = None

@@ -42,8 +42,8 @@ def _with_figures(section: Section, plots: Sequence[Plot], absent: Sequence[str]
     figures = [_figure(plot) for plot in plots]
     if section.title != _RESULTS:
         return replace(section, blocks=(*section.blocks, *figures))
-    text = _figures_paragraph(plots, absent)
-    return replace(section, blocks=(*figures[:1], *section.blocks, text, *figures[1:]))
+    text = [_figures_paragraph(plots, absent)] if plots or absent else []
+    return replace(section, blocks=(*figures[:1], *section.blocks, *text, *figures[1:]))
 
 
 def _figures_paragraph(plots: Sequence[Plot], absent: Sequence[str]) -> Paragraph:

@@ -32,6 +32,17 @@ PROBABILITY = "probability"
 _ROUNDING = 1e-6  # that the mean of a record's items may be off its number
 
 
+class Term(NamedTuple):
+    """A row of a sum, and what it counts there: 1 for the row itself, -1 for what is taken from it."""
+
+    row: Row
+    weight: float
+
+
+def _minus(row: Row, other: Row) -> list[Term]:
+    return [Term(row, 1.0), Term(other, -1.0)]
+
+
 class Answers(NamedTuple):
     """What was scored on items of a task: their positions in the evaluation set, their scores, and their clusters."""
 
@@ -50,7 +61,7 @@ class Evidence:
     _read: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
     _of_rows: dict[tuple[RowKey, str, str | None], dict[int, Answers]] = field(default_factory=dict)
     _of_pairs: dict[tuple[Any, ...], list[tuple[stats.ItemNoise, int]]] = field(default_factory=dict)
-    _differences: dict[tuple[Any, ...], stats.Estimate | None] = field(default_factory=dict)
+    _contrasts: dict[tuple[Any, ...], stats.Estimate | None] = field(default_factory=dict)
 
     # What a row scored
 
@@ -122,26 +133,35 @@ class Evidence:
         self, row: Row, other: Row, of: Domain | str, pool: Sequence[Row], metric: str | None = None
     ) -> stats.Estimate | None:
         """``row`` minus ``other``, two rows of the block ``pool``; None where they have no seed in common."""
-        key = row.key, other.key, *(member.key for member in pool), isinstance(of, Domain), of, metric
-        if key not in self._differences:
-            self._differences[key] = self._difference(row, other, of, pool, metric)
-        return self._differences[key]
+        return self.contrast(_minus(row, other), of, pool, metric)
 
-    def _difference(
-        self, row: Row, other: Row, of: Domain | str, pool: Sequence[Row], metric: str | None
+    def contrast(
+        self, terms: Sequence[Term], of: Domain | str, pool: Sequence[Row], metric: str | None = None
+    ) -> stats.Estimate | None:
+        """The weighted sum of several rows of the block ``pool``; None where they have no seed in common."""
+        names = tuple((term.row.key, term.weight) for term in terms)
+        key = names, *(member.key for member in pool), isinstance(of, Domain), of, metric
+        if key not in self._contrasts:
+            self._contrasts[key] = self._contrast(terms, of, pool, metric)
+        return self._contrasts[key]
+
+    def _contrast(
+        self, terms: Sequence[Term], of: Domain | str, pool: Sequence[Row], metric: str | None
     ) -> stats.Estimate | None:
         table = self._scores(pool, of, metric)
-        ours, theirs = self.by_seed(row, of, metric), self.by_seed(other, of, metric)
-        seeds = sorted(ours.keys() & theirs.keys())
+        scores = [self.by_seed(row, of, metric) for row, _ in terms]
+        seeds = sorted(seed for seed in scores[0] if all(seed in of_row for of_row in scores))
         if not seeds:
             return None
         places = {member.key: i for i, member in enumerate(pool)}
         noisy = len(seeds) > 1 and any(
-            p is not None and p < stats.LEVEL for p in (stats.noisier(table, places[r.key]) for r in (row, other))
+            p is not None and p < stats.LEVEL for p in (stats.noisier(table, places[row.key]) for row, _ in terms)
         )
-        return stats.difference(
-            [ours[seed] - theirs[seed] for seed in seeds],
-            self._aligned(row, of, seeds, metric, minus=other),
+        weights = [term.weight for term in terms]
+        return stats.contrast(
+            weights,
+            [sum(weight * of_row[seed] for weight, of_row in zip(weights, scores, strict=True)) for seed in seeds],
+            self._aligned(terms, of, seeds, metric),
             stats.seed_noise(table),
             within=_within(self._pairs(pool, of, metric)) if len(seeds) == 1 else None,
             noisy=noisy,
@@ -155,7 +175,7 @@ class Evidence:
         if not ours or not theirs:
             return None
         level, seeds = next(iter(theirs.values())), sorted(ours)
-        items = self._aligned(row, of, seeds, metric, minus=base)
+        items = self._aligned(_minus(row, base), of, seeds, metric)
         return self._alone([ours[seed] - level for seed in seeds], items, of, pool, metric)
 
     def between_settings(
@@ -166,7 +186,7 @@ class Evidence:
         seeds = sorted(ours.keys() & theirs.keys())
         if not seeds:
             return None
-        return stats.alone([ours[s] - theirs[s] for s in seeds], self._aligned(row, of, seeds, metric, minus=other))
+        return stats.alone([ours[s] - theirs[s] for s in seeds], self._aligned(_minus(row, other), of, seeds, metric))
 
     def mean(
         self,
@@ -182,13 +202,13 @@ class Evidence:
         if not ours:
             return None
         seeds = sorted(ours)
-        items = self._aligned(row, of, seeds, metric) if other_items else None
+        items = self._aligned([Term(row, 1.0)], of, seeds, metric) if other_items else None
         return self._alone([ours[seed] for seed in seeds], items, of, pool, metric)
 
     def item_noise(self, row: Row, of: Domain | str, metric: str | None = None) -> stats.ItemNoise | None:
         """What the choice of items moves a row's own mean by; None where its items are not at hand."""
         seeds = sorted(self.by_seed(row, of, metric))
-        items = self._aligned(row, of, seeds, metric) if seeds else None
+        items = self._aligned([Term(row, 1.0)], of, seeds, metric) if seeds else None
         return stats.item_noise(items) if items else None
 
     def _alone(
@@ -223,7 +243,7 @@ class Evidence:
         found = []
         for row in pool:
             seeds = sorted(self.by_seed(row, of, metric))
-            items = self._aligned(row, of, seeds, metric) if len(seeds) > 1 else None
+            items = self._aligned([Term(row, 1.0)], of, seeds, metric) if len(seeds) > 1 else None
             if items and (noise := stats.item_noise(items)):
                 found.append((noise, len(seeds)))
         return found
@@ -239,29 +259,30 @@ class Evidence:
             pairs = self._of_pairs[key] = []
             for row, other in combinations(pool, 2):
                 seeds = sorted(self.by_seed(row, of, metric).keys() & self.by_seed(other, of, metric).keys())
-                items = self._aligned(row, of, seeds, metric, minus=other) if len(seeds) > 1 else None
+                items = self._aligned(_minus(row, other), of, seeds, metric) if len(seeds) > 1 else None
                 if items and (noise := stats.item_noise(items)):
                     pairs.append((noise, len(seeds)))
         return self._of_pairs[key]
 
     def _aligned(
-        self, row: Row, of: Domain | str, seeds: Sequence[int], metric: str | None, *, minus: Row | None = None
+        self, terms: Sequence[Term], of: Domain | str, seeds: Sequence[int], metric: str | None
     ) -> list[stats.TaskItems] | None:
-        """The row's scores item by item, seed by seed and task by task, ``minus`` those of another row.
+        """The weighted sum of rows item by item, seed by seed and task by task.
 
-        The untrained model, which has no seeds, has its one answer at each. None where a task's items are not known for
-        every seed.
+        The untrained model, which has no seeds, has its one answer at each. None where a task's items are not known of
+        every row for every seed.
         """
         tasks = []
         for task in self.tasks_of(of):
-            ours = self.answers(row, task, metric)
-            theirs = self.answers(minus, task, metric) if minus is not None else {}
-            if minus is not None and minus.frozen:
-                theirs = dict.fromkeys(seeds, next(iter(theirs.values()))) if theirs else {}
-            if any(seed not in ours or (minus is not None and seed not in theirs) for seed in seeds):
-                return None
-            mine = [ours[seed] for seed in seeds]
-            tasks.append(_stacked(mine) if minus is None else _minus(mine, [theirs[seed] for seed in seeds]))
+            lines: list[list[Answers]] = []
+            for row, _ in terms:
+                found = self.answers(row, task, metric)
+                if row.frozen and len(terms) > 1:
+                    found = dict.fromkeys(seeds, next(iter(found.values()))) if found else {}
+                if any(seed not in found for seed in seeds):
+                    return None
+                lines.append([found[seed] for seed in seeds])
+            tasks.append(_summed(lines, [weight for _, weight in terms]))
         return tasks or None
 
 
@@ -298,10 +319,11 @@ def _stacked(answers: Sequence[Answers]) -> stats.TaskItems:
     return stats.TaskItems(values, np.unique(groups.astype(str), return_inverse=True)[1])
 
 
-def _minus(ours: Sequence[Answers], theirs: Sequence[Answers]) -> stats.TaskItems:
-    """Ours minus theirs, seed by seed, over the items that all have."""
-    stacked = _stacked([*ours, *theirs])
-    return stats.TaskItems(stacked.values[: len(ours)] - stacked.values[len(ours) :], stacked.groups)
+def _summed(rows: Sequence[Sequence[Answers]], weights: Sequence[float]) -> stats.TaskItems:
+    """The weighted sum of rows, each of which has answers seed by seed, over the items that all have."""
+    values, groups = _stacked([answers for row in rows for answers in row])
+    of_rows = np.split(values, len(rows))
+    return stats.TaskItems(reduce(np.add, [weight * own for weight, own in zip(weights, of_rows, strict=True)]), groups)
 
 
 def _common(answers: Sequence[Answers]) -> stats.Integers | None:

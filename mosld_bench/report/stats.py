@@ -13,6 +13,10 @@ item), and d[s, i] = score of a minus score of b:
     X    = max(0, VI - VE), what items add to what seeds show already
     V    = VS + X on V² / (VS²/ν + X²/df_I) degrees of freedom,  df_I = VI² / Σ_t v_t² / (G_t - 1), v_t the terms of VI
 
+A contrast Σ c_m y_m of several rows with Σ c_m = 0, such as an effect in a factorial, is estimated in the same way: D_s
+and d[s, i] are then sums over its rows, what a seed does to all rows cancels, and VS = MS Σ c_m² / S, since what is
+left is independent from row to row. The difference of two rows is the contrast with c = (1, -1).
+
 This is the restricted maximum likelihood estimate of crossed random effects (row × seed, row × item) wherever none of
 its components is negative. Values are in the unit of the scores (fractions, for accuracies).
 """
@@ -24,6 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
+from itertools import combinations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -245,33 +250,46 @@ def difference(
     within: float | None = None,
     noisy: bool = False,
 ) -> Estimate:
-    """A row minus another of its block: the estimator of the module's docstring.
+    """A row minus another of its block: the `contrast` with the weights 1 and -1."""
+    return contrast((1.0, -1.0), by_seed, items, noise, within=within, noisy=noisy)
 
-    ``by_seed``: D_s, one value a common seed. ``items``: d by task, None where the items are not known; the interval
-    then leaves out their choice. ``noise``: that of the block. ``noisy``: whether one of the two rows scatters more
-    than the others (`noisier`), so that the pair's own variance takes the place of VS, with S - 1 degrees of freedom,
-    unless its differences are equal by chance.
-    A single seed borrows VS = 2 MS, with X = max(0, VI - ``within``), ``within`` being the mean of S·VE over the pairs
-    that have seeds. Where the block's noise is not known the interval is of the items alone, unless the two rows answer
-    alike at every seed: their difference is 0, without error.
+
+def contrast(
+    weights: Sequence[float],
+    by_seed: Sequence[float],
+    items: Sequence[TaskItems] | None,
+    noise: SeedNoise | None,
+    *,
+    within: float | None = None,
+    noisy: bool = False,
+) -> Estimate:
+    """Σ c_m y_m over rows m of one block, ``weights`` being c: the estimator of the module's docstring.
+
+    ``by_seed``: D_s, one value a seed that all rows have. ``items``: d by task, None where the items are not known; the
+    interval then leaves out their choice. ``noise``: that of the block. ``noisy``: whether one of the rows scatters
+    more than the others (`noisier`), so that the contrast's own variance takes the place of VS, with S - 1 degrees of
+    freedom, unless its values are equal by chance.
+    A single seed borrows VS = MS Σ c², with X = max(0, VI - ``within`` Σ c² / 2), ``within`` being the mean of S·VE
+    over the pairs of rows that have seeds. Where the block's noise is not known the interval is of the items alone,
+    unless no item tells anything at any seed: the contrast is then 0, without error.
     """
-    values = np.asarray(by_seed, dtype=np.float64)
+    values, squares = np.asarray(by_seed, dtype=np.float64), math.fsum(weight * weight for weight in weights)
     seeds = len(values)
     if noise is None or not noise.known:
         if noise is not None and noise.freedom >= _LEAST_FREEDOM and seeds > 1 and _alike(items):
             return Estimate(0.0, 0.0, float(noise.freedom), seeds, Basis.POOLED, True)
-        return _of_models(values, items)
+        return _of_models(values, items, pair=sorted(weights) == [-1, 1])
     own = float(np.var(values, ddof=1)) if noisy and seeds > 1 else 0.0
     if own > _NO_NOISE:
         of_seeds, freedom, basis = own / seeds, float(seeds - 1), Basis.OWN
     else:
-        of_seeds, freedom = 2 * noise.mean_square / seeds, float(noise.freedom)
+        of_seeds, freedom = squares * noise.mean_square / seeds, float(noise.freedom)
         basis = Basis.POOLED if seeds > 1 else Basis.BORROWED
-    return _combined(values, of_seeds, freedom, basis, item_noise(items or ()), within)
+    return _combined(values, of_seeds, freedom, basis, item_noise(items or ()), (within or 0.0) * (squares / 2))
 
 
 def _alike(items: Sequence[TaskItems] | None) -> bool:
-    """Whether no item tells the two rows apart."""
+    """Whether no item tells the rows apart."""
     return bool(items) and not any(values.any() for values, _ in items or ())
 
 
@@ -325,12 +343,15 @@ def _combined(
     )
 
 
-def _of_models(values: Floats, items: Sequence[TaskItems] | None) -> Estimate:
-    """The interval over items alone, with McNemar's exact p where all differences are those of right and wrong."""
+def _of_models(values: Floats, items: Sequence[TaskItems] | None, *, pair: bool = True) -> Estimate:
+    """The interval over items alone, with McNemar's exact p where all differences are those of right and wrong.
+
+    ``pair``: whether they are of two models, of which alone that test speaks.
+    """
     noise, mean = item_noise(items or ()), float(values.mean())
     if noise is None or items is None:
         return Estimate(mean, None, None, len(values), Basis.MODELS, False)
-    exact = _mcnemar(items) if len(values) == 1 else None
+    exact = _mcnemar(items) if pair and len(values) == 1 else None
     return Estimate(mean, math.sqrt(noise.variance), noise.freedom, len(values), Basis.MODELS, True, exact)
 
 
@@ -345,6 +366,47 @@ def _mcnemar(items: Sequence[TaskItems]) -> float | None:
 def t_half_width(error: float, freedom: float) -> float:
     """Half the width of Student's 95 % interval around a mean with the standard error ``error``."""
     return float(distributions.t.ppf(1 - LEVEL / 2, freedom)) * error
+
+
+# Effects of a factorial
+
+
+class EffectWeights(NamedTuple):
+    """A main effect or an interaction as a contrast of the cells of a factorial.
+
+    ``factors``: positions of the factors that it is of. ``levels``: of each of them the level that is compared with the
+    first one, 0. ``weights``: of every cell, in the order of `itertools.product` of the levels.
+    """
+
+    factors: tuple[int, ...]
+    levels: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
+def factorial_effects(levels: Sequence[int]) -> list[EffectWeights]:
+    """The effects of a factorial whose factors have so many ``levels``, two or more each; main effects first.
+
+    The effect of a level is that level minus the first, mean over all combinations of the other factors' levels. An
+    interaction of two factors is the difference of such differences, mean over the others; one of three factors is the
+    difference of two of these, and so on: the product over factors of (e_level - e_0) for those that the effect is of,
+    and of 1 / levels for the others.
+
+    >>> factorial_effects([2, 2])[2].weights
+    (1.0, -1.0, -1.0, 1.0)
+    """
+    effects = []
+    for order in range(1, len(levels) + 1):
+        for factors in combinations(range(len(levels)), order):
+            for chosen in product(*(range(1, levels[factor]) for factor in factors)):
+                weights = np.ones(1)
+                for factor, count in enumerate(levels):
+                    of_factor = np.full(count, 1 / count)
+                    if factor in factors:
+                        of_factor = np.zeros(count)
+                        of_factor[[0, chosen[factors.index(factor)]]] = -1, 1
+                    weights = np.outer(weights, of_factor).ravel()
+                effects.append(EffectWeights(factors, chosen, tuple(map(float, weights))))
+    return effects
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mosld_bench.format import counted, listed
-from mosld_bench.report.analysis import Comparison, Verdict
+from mosld_bench.report.analysis import Comparison, Judged, Verdict
 from mosld_bench.report.rows import Row
 from mosld_bench.report.stats import Basis
 
@@ -76,7 +76,7 @@ class Wording:
         return sentence[0].upper() + sentence[1:] if sentence.startswith(_OURS) else sentence
 
 
-def margin_text(comparison: Comparison) -> str:
+def margin_text(comparison: Judged) -> str:
     """The margin as the study gives it: '1 point', '0.5 points'; empty where the scale has none."""
     if comparison.margin is None:
         return ""
@@ -84,7 +84,7 @@ def margin_text(comparison: Comparison) -> str:
     return f"{margin:g} point{'' if margin == 1 else 's'}"
 
 
-def numbers(comparison: Comparison, *, full: bool = True, over: str = "") -> str:
+def numbers(comparison: Judged, *, full: bool = True, over: str = "") -> str:
     """'−0.2 points, 95 % −0.9 to +0.5', or not in ``full`` '−0.2, −0.9 to +0.5'; without what there is not.
 
     ``over``: what the interval is over, where it is not over all that varies.

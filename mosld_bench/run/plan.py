@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price, TaskSize
 from mosld_bench.cost.memory import Shape, UnknownShapeError
-from mosld_bench.errors import BudgetError, UnknownNameError
+from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
 from mosld_bench.methods import registry
 from mosld_bench.records.published import TABLES
+from mosld_bench.spec.ablation import Catalogue
+from mosld_bench.spec.budget import Native
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
@@ -35,6 +38,8 @@ class Plan:
     """Base model -> its configuration."""
     sizes: dict[str, TaskSize | None]
     """Task -> its size; None where its definition gives none."""
+    leaders: Mapping[str, str] = field(default_factory=dict)
+    """Recipe of an ablation -> the one that it is around, and has its learning rate of."""
 
     @property
     def trials(self) -> list[Trial]:
@@ -131,6 +136,7 @@ def make_plan(
     recipes = load_recipes(workspace.methods)
     configs = {model.name: load_config(model, model_root) for model in study.models}
     counts = {name: Counts(config) for name, config in configs.items()}
+    known = study.catalogue(recipes)
     fits: dict[tuple[str, str, str], Fit] = {}
     unmet: dict[tuple[str, str, str], BudgetError] = {}
     planned: list[PlannedTrial] = []
@@ -138,19 +144,51 @@ def make_plan(
         model = trial.model.name
         key = (trial.recipe.name, trial.budget, model)
         if key not in fits and key not in unmet:
+            _refuse_turned(known, trial)
             try:
-                fits[key] = fit_budget(
-                    trial.recipe,
-                    configs[model],
-                    trial.budget,
-                    tolerance=trial.tolerance,
-                    recipes=recipes,
-                    counts=counts[model],
-                )
+                with _placed(known, trial.recipe.name):
+                    fits[key] = fit_budget(
+                        trial.recipe,
+                        configs[model],
+                        trial.budget,
+                        tolerance=trial.tolerance,
+                        recipes=recipes,
+                        counts=counts[model],
+                    )
             except BudgetError as error:
                 unmet[key] = error
         if key in fits:
             planned.append(PlannedTrial(trial, fits[key]))
     if unmet:
         raise BudgetError("\n".join(dict.fromkeys(map(str, unmet.values()))))
-    return Plan(study, planned, configs, estimate.task_sizes(files, study.tasks))
+    leaders = {name: leader.name for name, leader in known.leaders.items()}
+    return Plan(study, planned, configs, estimate.task_sizes(files, study.tasks), leaders)
+
+
+@contextmanager
+def _placed(known: Catalogue, recipe: str) -> Iterator[None]:
+    """Around fitting a recipe: an error says where in the study's file it stands, if an ablation of the study makes it.
+
+    A mapping of coordinates is how the study says what has to change together.
+    """
+    try:
+        yield
+    except BenchError as error:
+        if recipe not in known.places:
+            raise
+        advice = "Where other coordinates have to move with it, give them in one mapping of the list."
+        kind = BudgetError if isinstance(error, BudgetError) else BenchError
+        raise kind(f"{known.places[recipe]}: {error} {advice}") from error
+
+
+def _refuse_turned(known: Catalogue, trial: Trial) -> None:
+    """Raise BenchError where an ablation changes what the trial's budget turns: the budget would undo it."""
+    name, params, leader = trial.recipe.name, trial.recipe.params, known.leaders.get(trial.recipe.name)
+    if leader is None or name not in known.places or isinstance(trial.budget, Native):
+        return
+    knob = trial.recipe.knob or registry.get(trial.recipe.method).knob_of(params)
+    if knob is not None and params.get(knob) != leader.params.get(knob):
+        raise BenchError(
+            f"{known.places[name]}: It changes {knob}, which the budget {trial.budget} sets. Ask for several budgets "
+            f"instead, such as {{recipes: [{leader.name}], budgets: [r4, r8]}} in parts."
+        )

@@ -239,7 +239,7 @@ def make_search(
     Raises BenchError for a study that cannot be searched as it is, and what `make_plan` raises.
     """
     start = checked_factors(factors)
-    parts = study.chosen(load_recipes(workspace.methods))
+    parts = study.selected(study.catalogue(load_recipes(workspace.methods)))
     budget = _checked(study, [part for part, _ in parts], seeds)
     trained = {recipe.name: recipe for _, chosen in parts for recipe in chosen if recipe.method != "base"}
     by_hand = [name for name in trained if study.rate_source(name) is RateSource.HAND]

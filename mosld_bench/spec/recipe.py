@@ -150,12 +150,19 @@ def load_recipes(folder: Path) -> dict[str, Recipe]:
     return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: (recipe.order, recipe.name))}
 
 
-def select(recipes: Mapping[str, Recipe], wanted: Sequence[str]) -> list[Recipe]:
-    """The recipes of names and of the words of `SELECTORS`, in the order given, each once. Raises UnknownNameError."""
+def select(
+    recipes: Mapping[str, Recipe], wanted: Sequence[str], words: Mapping[str, Sequence[str]] | None = None
+) -> list[Recipe]:
+    """The recipes of names and of the words of `SELECTORS`, in the order given, each once. Raises UnknownNameError.
+
+    ``words``: others that stand for several names, such as those of a study's ablations.
+    """
     chosen: dict[str, Recipe] = {}
     for name in wanted:
         if name in SELECTORS:
             chosen |= {recipe.name: recipe for recipe in recipes.values() if recipe.group in SELECTORS[name]}
+        elif words and name in words:
+            chosen |= {member: recipes[member] for member in words[name]}
         elif name in recipes:
             chosen[name] = recipes[name]
         else:

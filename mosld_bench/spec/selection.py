@@ -17,7 +17,9 @@ class Selection(Strict):
     """Recipes by settings by budgets by seeds by rates: every combination. A single value may stand for a list."""
 
     recipes: tuple[str, ...] = Field(
-        ("all",), description="names of recipes, or of groups: all (main), controls, since, peft, everything"
+        ("all",),
+        description="names of recipes, or of groups: all (main), controls, since, peft, everything; ablate and "
+        "factorial for those of these keys",
     )
     settings: tuple[Literal["mixture", "single"], ...] = Field(
         ("mixture",), description="mixture trains on all in-domain tasks together, single on one of them a trial"
@@ -68,7 +70,7 @@ def narrowed(parts: Any, asked: Mapping[str, Any]) -> Any:
     """The ``parts`` of a study.yaml as the options ``asked`` leave them; None where ``asked`` gives parts itself.
 
     Seeds, settings, budgets and rates that are asked for take the place of a part's own. Recipes are narrowed by
-    `Study.chosen`, which knows them.
+    `Study.selected`, which knows them.
     """
     if "parts" in asked:
         return None

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from mosld_bench.errors import BadFileError, BenchError, DataError, UnknownNameError
+from mosld_bench.spec.ablation import WORDS, Ablate, Catalogue, Factorial, catalogue
 from mosld_bench.spec.expand import distinct, trials_of
 from mosld_bench.spec.model_folder import located
 from mosld_bench.spec.names import problem_of_study, problem_of_task
@@ -24,13 +25,14 @@ from mosld_bench.spec.tuning import RateSource, Tuning, read_tuning
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.spec.yaml_file import layered, parse, read_including, read_yaml
 
-#: Key -> the key that goes out of an included file, or of the file itself, where the first is given on top of it.
+#: Key -> the keys that go out of an included file, or of the file itself, where the first is given on top of it.
 _REPLACES = {
-    "model": "models",
-    "models": "model",
-    "train.steps": "train.epochs",
-    "train.epochs": "train.steps",
-    **dict.fromkeys(Selection.model_fields, "parts"),  # trials that are asked for by name are those, and no others
+    "model": ("models",),
+    "models": ("model",),
+    "train.steps": ("train.epochs",),
+    "train.epochs": ("train.steps",),
+    **dict.fromkeys(Selection.model_fields, ("parts",)),  # trials that are asked for by name are those, and no others
+    **dict.fromkeys(WORDS, ("recipes", "parts")),
 }
 
 
@@ -43,6 +45,12 @@ class Study(Selection):
     models: tuple[ModelSpec, ...] = Field(min_length=1, description="`model` is short for a list of one")
     parts: tuple[Selection, ...] = Field(
         (), description="the study is the union of these; what a part leaves out, the study says"
+    )
+    ablate: Ablate | None = Field(
+        None, description="recipes made of one by changing a factor at a time, which the word ablate stands for"
+    )
+    factorial: Factorial | None = Field(
+        None, description="recipes of all combinations of some factors, which the word factorial stands for"
     )
     in_domain: tuple[str, ...] = Field((), description="tasks that are trained on and scored")
     out_of_domain: tuple[str, ...] = Field((), description="tasks that are scored only")
@@ -73,8 +81,10 @@ class Study(Selection):
     axis: Literal["general", "rank", "model", "dropout", "experts", "items"] | None = Field(
         None, description="what the study's own figure has along x"
     )
-    figures: tuple[Literal["axis", "size", "tasks", "difference", "settings", "training", "fronts"], ...] = Field(
-        ("difference", "axis", "size", "tasks", "settings", "training", "fronts"),
+    figures: tuple[
+        Literal["axis", "size", "tasks", "difference", "ablation", "factorial", "settings", "training", "fronts"], ...
+    ] = Field(
+        ("difference", "ablation", "factorial", "axis", "size", "tasks", "settings", "training", "fronts"),
         description="of the report, in this order",
     )
     published: tuple[str, ...] = Field((), description="tables of results/published to compare with")
@@ -89,6 +99,17 @@ class Study(Selection):
                 raise ValueError("give model or models, not both")
             content = {key: value for key, value in content.items() if key != "model"} | {"models": [content["model"]]}
         return content
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plan_ablations(cls, content: Any) -> Any:
+        """A study that says no recipes has those of its ablations, and compares with what they are around."""
+        found = [key for key in WORDS if content.get(key)] if isinstance(content, dict) else []
+        if not found:
+            return content
+        first = content[found[0]]
+        around = first.get("around") if isinstance(first, Mapping) else getattr(first, "around", None)
+        return {"recipes": found, **({"reference": around} if isinstance(around, str) else {}), **content}
 
     @field_validator("name")
     @classmethod
@@ -224,8 +245,8 @@ class Study(Selection):
 
         Raises UnknownNameError for a recipe, DataError for a task without a training split in a training role.
         """
-        recipes = load_recipes(workspace.methods)
-        parts = self.chosen(recipes)
+        known = self.catalogue(load_recipes(workspace.methods))
+        recipes, parts = known.recipes, self.selected(known)
         if self.reference not in {*recipes, Study.model_fields["reference"].default}:
             raise UnknownNameError("recipe", self.reference, recipes, "It is named as the study's reference.")
         for name in self.learning_rate_scales:
@@ -240,19 +261,25 @@ class Study(Selection):
             trial
             for part, chosen in parts
             for rate in part.rates
-            for trial in trials_of(part, [self.at_rate(recipe, rate) for recipe in chosen], digests, rate)
+            for trial in trials_of(
+                part, [self.at_rate(recipe, rate, known.leaders.get(recipe.name)) for recipe in chosen], digests, rate
+            )
         )
 
-    def chosen(self, recipes: Mapping[str, Recipe]) -> list[tuple[Study, list[Recipe]]]:
-        """The parts of :meth:`products`, each with those of ``recipes`` that it takes.
+    def catalogue(self, recipes: Mapping[str, Recipe]) -> Catalogue:
+        """``recipes``, those of files, with what the study's ablations make of them. Raises BenchError."""
+        return catalogue(self.ablate, self.factorial, recipes)
+
+    def selected(self, known: Catalogue) -> list[tuple[Study, list[Recipe]]]:
+        """The parts of :meth:`products`, each with its recipes.
 
         Where a command line asks for recipes, a part keeps those of its own that are asked for, and is left out where
         it has none of them; what is asked for and in no part makes a part of its own. Raises UnknownNameError.
         """
-        parts = [(part, select(recipes, part.recipes)) for part in self.products()]
+        parts = [(part, select(known.recipes, part.recipes, known.words)) for part in self.products()]
         if not (self.parts and self._narrows):
             return parts
-        asked = select(recipes, self.recipes)
+        asked = select(known.recipes, self.recipes, known.words)
         kept = [(part, [recipe for recipe in asked if recipe in own]) for part, own in parts]
         rest = [recipe for recipe in asked if not any(recipe in own for _, own in kept)]
         whole = (self.model_copy(update={"parts": ()}), rest)
@@ -267,24 +294,32 @@ class Study(Selection):
         """Every trial of ``recipes``, each once, given the digest of every task. Parts are not looked at."""
         return distinct(trials_of(self, recipes, digests))
 
-    def rate_source(self, recipe: str) -> RateSource:
-        """Who says at which learning rate the recipe of that name trains; what is written by hand comes first."""
+    def rate_source(self, recipe: str, leader: str | None = None) -> RateSource:
+        """Who says at which learning rate the recipe of that name trains; what is written by hand comes first.
+
+        ``leader``: see `at_rate`.
+        """
         if recipe in self.learning_rate_scales:
             return RateSource.HAND
-        return RateSource.SEARCH if self.tuning and recipe in self.tuning.recipes else RateSource.RECIPE
+        if self.tuning and recipe in self.tuning.recipes:
+            return RateSource.SEARCH
+        return RateSource.RECIPE if leader is None else self.rate_source(leader)
 
-    def at_rate(self, recipe: Recipe, rate: Rate = "chosen") -> Recipe:
+    def at_rate(self, recipe: Recipe, rate: Rate = "chosen", leader: Recipe | None = None) -> Recipe:
         """The recipe at its learning rate in this study. Raises BenchError for one that the study does not have.
 
-        It has no runner-up of a recipe whose factor is no search's; one that is not trained needs none.
+        It has no runner-up of a recipe whose factor is no search's; one that is not trained needs none. ``leader``: the
+        recipe of which it is an ablation, whose rate it has unless it has one of its own in the study: rows that differ
+        in the rate as well would not differ in one factor.
         """
-        source = self.rate_source(recipe.name)
-        scale: float | None = recipe.learning_rate_scale
+        tuned = leader if leader and self.rate_source(recipe.name) is RateSource.RECIPE else recipe
+        source = self.rate_source(tuned.name)
+        scale: float | None = tuned.learning_rate_scale
         if source is RateSource.HAND:
-            scale = self.learning_rate_scales[recipe.name]
+            scale = self.learning_rate_scales[tuned.name]
         elif source is RateSource.SEARCH and self.tuning:
-            check_recipe(self.tuning, recipe)
-            scale = self.tuning.recipes[recipe.name].factor(rate)
+            check_recipe(self.tuning, tuned)
+            scale = self.tuning.recipes[tuned.name].factor(rate)
         if scale is None or (rate != "chosen" and source is not RateSource.SEARCH and recipe.method != "base"):
             reason = "the search found no second factor" if scale is None else f"its factor is {source.label}"
             raise BenchError(

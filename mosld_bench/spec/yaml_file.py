@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
@@ -41,7 +41,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_including(path: Path, merged: tuple[str, ...], replaces: Mapping[str, str] | None = None) -> dict[str, Any]:
+def read_including(
+    path: Path, merged: tuple[str, ...], replaces: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Any]:
     """A YAML file on top of the one that it includes: key by key, and within the keys ``merged`` too.
 
     ``replaces``: see `layered`.
@@ -68,18 +70,18 @@ def read_including(path: Path, merged: tuple[str, ...], replaces: Mapping[str, s
 
 
 def layered(
-    base: dict[str, Any], changes: Mapping[tuple[str, ...], Any], replaces: Mapping[str, str]
+    base: dict[str, Any], changes: Mapping[tuple[str, ...], Any], replaces: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """``base`` with ``changes`` (path of keys -> value) on top; ``base`` itself stays as it is.
 
-    ``replaces``: dotted path of a change -> dotted path of the key that such a change removes from ``base``, since the
-    two exclude each other.
+    ``replaces``: dotted path of a change -> dotted paths of the keys that such a change removes from ``base``, since
+    they exclude each other.
 
     Raises UnknownNameError for a key within what is no mapping.
     """
     content = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
     for path in changes:
-        if other := replaces.get(".".join(map(str, path))):
+        for other in replaces.get(".".join(map(str, path)), ()):
             *parents, last = other.split(".")
             _mapping_at(content, parents, other).pop(last, None)
     for path, value in changes.items():

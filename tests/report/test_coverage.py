@@ -151,3 +151,52 @@ def test_what_more_items_would_buy_is_what_they_do_buy(pilot: stats.PairNoise) -
     noises = [stats.seed_noise(means(study)) for study in studies(KEPT, 3, items=1000)]
     doubled = np.mean([noise.mean_square for noise in noises if noise is not None])
     assert pilot.on(2).mean_square == pytest.approx(doubled, rel=0.06)
+
+
+EFFECTS = stats.factorial_effects([2, 2])
+
+
+def effects(study: Answers) -> list[stats.Estimate]:
+    """The two main effects and the interaction of the first four rows, as `Evidence` has them estimated."""
+    table = means(study)
+    noise = stats.seed_noise(table)
+    noisy = any(p is not None and p < stats.LEVEL for p in (stats.noisier(table, row) for row in range(4)))
+    return [
+        stats.contrast(
+            effect.weights,
+            (np.array(effect.weights) @ table[:4]).tolist(),
+            by_task(np.tensordot(effect.weights, study[:4], axes=1)),
+            noise,
+            noisy=noisy,
+        )
+        for effect in EFFECTS
+    ]
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@each_scenario
+def test_effects_of_a_factorial_are_covered(noise: Noise, seeds: int) -> None:
+    """One cell is better by two points: a planted interaction, and half of it in each main effect."""
+    truth = true_level(noise, 2.0) - true_level(noise)
+    estimates = [effects(study) for study in studies(noise, seeds, 400, rows=4, effect=2.0)]
+    for of_effect, expected in zip(zip(*estimates, strict=True), (-truth / 2, -truth / 2, truth), strict=True):
+        assert 0.92 <= np.mean([covers(estimate, expected) for estimate in of_effect]) <= 0.98
+        assert np.mean([estimate.mean for estimate in of_effect]) == pytest.approx(expected, abs=0.001)
+
+
+def test_an_interaction_of_cells_of_one_seed_is_covered_with_what_it_borrows() -> None:
+    """Four cells of one seed beside four rows of three."""
+    covered = []
+    for study in studies(UNLIKE_ANSWERS, 3, 400, rows=8):
+        several, cells = study[4:], study[:4, :1]
+        pairs = [stats.item_noise(by_task(a - b)) for a, b in combinations(several, 2)]
+        within = [3 * pair.within for pair in pairs if pair is not None and pair.within is not None]
+        noise = stats.seed_noise(means(several))
+        for effect in EFFECTS:
+            d = np.tensordot(effect.weights, cells, axes=1)
+            estimate = stats.contrast(
+                effect.weights, [float(d.mean())], by_task(d), noise, within=float(np.mean(within))
+            )
+            covered.append(covers(estimate, 0))
+            assert estimate.basis is stats.Basis.BORROWED
+    assert 0.93 <= np.mean(covered) <= 0.97

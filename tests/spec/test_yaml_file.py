@@ -54,10 +54,10 @@ def test_an_included_file_shows_through_key_by_key(tmp_path: Path) -> None:
 
 
 def test_layers_leave_the_base_alone() -> None:
-    base = {"train": {"steps": 4, "batch_size": 2}, "seeds": [0]}
-    changed = layered(base, {("train", "epochs"): 1, ("new", "key"): 2}, {"train.epochs": "train.steps"})
+    base = {"train": {"steps": 4, "batch_size": 2}, "seeds": [0], "parts": []}
+    changed = layered(base, {("train", "epochs"): 1, ("new", "key"): 2}, {"train.epochs": ("train.steps", "parts")})
     assert changed == {"train": {"batch_size": 2, "epochs": 1}, "seeds": [0], "new": {"key": 2}}
-    assert base == {"train": {"steps": 4, "batch_size": 2}, "seeds": [0]}
+    assert base == {"train": {"steps": 4, "batch_size": 2}, "seeds": [0], "parts": []}
     with pytest.raises(UnknownNameError, match=r"no key named 'seeds\.first'"):
         layered(base, {("seeds", "first"): 1}, {})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from itertools import combinations, product
 from typing import NamedTuple, TypeAlias
 
 from scipy import stats as distributions
@@ -178,6 +179,53 @@ def difference(
     if noisy:
         return combined(mean(values), variance(values) / seeds, seeds - 1, items, within)
     return combined(mean(values), 2 * noise.mean_square / seeds, noise.freedom, items, within)
+
+
+def contrast(
+    rows: Sequence[Sequence[Task]],
+    weights: Sequence[Fraction],
+    noise: SeedNoise,
+    *,
+    within: Number | None = None,
+    noisy: bool = False,
+) -> Estimate:
+    """Σ c_m y_m over rows, each its scores by task: d item by item, and VS = MS Σ c² / S.
+
+    ``within``: mean S·VE of the pairs that have seeds, of rows as variable as these: a pair has Σ c² = 2.
+    """
+    tasks = []
+    for of_task in zip(*rows, strict=True):
+        seeds, items = range(len(of_task[0].values)), range(len(of_task[0].values[0]))
+        lines = [
+            [total(c * task.values[s][i] for c, task in zip(weights, of_task, strict=True)) for i in items]
+            for s in seeds
+        ]
+        tasks.append(Task(lines, of_task[0].groups))
+    values, squares = by_seed(tasks), total(c * c for c in weights)
+    of_seeds, freedom = squares * noise.mean_square / len(values), noise.freedom
+    if noisy:
+        of_seeds, freedom = variance(values) / len(values), len(values) - 1
+    share = None if within is None else within * squares / 2
+    return combined(mean(values), of_seeds, freedom, item_noise(tasks), share)
+
+
+def effects(means: Mapping[tuple[int, ...], Number]) -> dict[tuple[tuple[int, int], ...], Number]:
+    """(Factor, level) of those that it is of -> the effect, from the mean of every cell, by its definition in words."""
+    levels = [sorted({cell[factor] for cell in means}) for factor in range(len(next(iter(means))))]
+
+    def effect(of: tuple[tuple[int, int], ...], fixed: dict[int, int]) -> Number:
+        if of:  # the difference between the two levels of the first factor, of the effect of the others
+            (factor, level), *others = of
+            return effect(tuple(others), fixed | {factor: level}) - effect(tuple(others), fixed | {factor: 0})
+        return mean(value for cell, value in means.items() if all(cell[f] == level for f, level in fixed.items()))
+
+    found = {}
+    for order in range(1, len(levels) + 1):
+        for factors in combinations(range(len(levels)), order):
+            for chosen in product(*(levels[factor][1:] for factor in factors)):
+                of = tuple(zip(factors, chosen, strict=True))
+                found[of] = effect(of, {})
+    return found
 
 
 def alone(tasks: Sequence[Task]) -> Estimate:

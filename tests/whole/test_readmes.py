@@ -21,6 +21,7 @@ import yaml
 
 from mosld_bench import __version__
 from mosld_bench.cli.app import app
+from mosld_bench.run.plan import make_plan
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.selection import Selection
 from mosld_bench.spec.study import Study
@@ -263,7 +264,7 @@ def test_the_keys_of_a_study_are_all_told() -> None:
 
 
 def test_the_study_of_the_page_is_planned(tmp_path: Path) -> None:
-    (example,) = _blocks("reports/README.md", "yaml")
+    example, _ = _blocks("reports/README.md", "yaml")
     root = declarations(tmp_path / "root")
     (root / "reports" / "mine").mkdir()
     (root / "reports" / "mine" / "study.yaml").write_text(example)
@@ -275,6 +276,21 @@ def test_the_study_of_the_page_is_planned(tmp_path: Path) -> None:
     }  # fmt: skip
     assert study.train is not None
     assert (study.train.steps, study.train.batch_size) == (100, 32)
+
+
+def test_the_ablations_of_the_page_are_planned(tmp_path: Path) -> None:
+    _, example = _blocks("reports/README.md", "yaml")
+    root = declarations(tmp_path / "root")
+    (root / "reports" / "mine").mkdir()
+    path = root / "reports" / "mine" / "study.yaml"
+    path.write_text(f"include: ../embedded/study.yaml\n{example}")
+    plan = make_plan(Study.load(path), Workspace(root, root))
+    seeds: dict[str, set[int]] = {}
+    for trial in plan.trials:
+        seeds.setdefault(trial.recipe.name, set()).add(trial.seed)
+    page = _spans(_prose("reports/README.md"))
+    assert {"mosl", "mosld.top_k-none"} <= seeds.keys() & set(page)
+    assert seeds["mosl"] == set(range(5)) > seeds["mosld.top_k-none"]
 
 
 def test_the_studies_of_the_page_are_all_there() -> None:

@@ -53,6 +53,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "dissimilar": {"parts": [{"recipes": ["mosl", "mosld"], "settings": ["mixture"]}]},
     "scarce": {"recipes": ["mosl", "mosld"], "task_items": [8, 16]},
     "imbalance": {"recipes": ["mosl", "mosld"]},
+    "ablation": {"recipes": ["factorial", "mosld.top_k-none"], "budgets": ["60k", "r8"]},
 }
 
 
@@ -60,6 +61,7 @@ def test_the_studies_are_those_of_the_paper_and_ours() -> None:
     assert set(STUDIES) == {
         "embedded", "smollm2", "smollm2-budget", "paper", "location", "dropout", "general-data", "allocation",
         "uncommon", "scaling", "parameters", "rank", "budget", "diverse", "dissimilar", "scarce", "imbalance",
+        "ablation", "ablation-smollm2",
     }  # fmt: skip
 
 

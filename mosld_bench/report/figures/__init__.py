@@ -13,7 +13,9 @@ from dataclasses import replace
 
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures import (
+    ablation,
     difference,
+    factorial,
     learning_rates,
     pareto,
     relative_time,
@@ -34,6 +36,8 @@ FIGURES: dict[str, Callable[[Analysis], Plot | str | None]] = {
     "size": size.draw,
     "tasks": tasks.draw,
     "difference": difference.draw,
+    "ablation": ablation.draw,
+    "factorial": factorial.draw,
     "settings": settings.draw,
     "training": training.draw,
     "fronts": pareto.draw,

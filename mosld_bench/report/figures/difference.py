@@ -14,6 +14,7 @@ from mosld_bench.report.analysis import Analysis, Comparison
 from mosld_bench.report.figures.panels import panel_label, wrapped
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import (
+    BAND_COLOUR,
     PAGE_INCHES,
     RULE_COLOUR,
     RULE_POINTS,
@@ -32,7 +33,6 @@ _FRAME_INCHES = 0.5  # title and axis of a panel
 _MOST_INCHES = 8.0  # height of all panels
 _MOST_TASKS = 15  # of panels; the table has more
 _ACROSS = 5  # panels of tasks side by side
-_BAND_COLOUR = "#ececec"
 
 
 class _Panel(NamedTuple):
@@ -170,7 +170,7 @@ def _draw_panel(axes: Axes, panel: _Panel, titles: dict[RowKey, str], styles: di
     places = {key: y for y, key in enumerate(titles)}
     margin, scale = panel.comparisons[0].margin, panel.comparisons[0].scale
     if margin is not None:
-        axes.axvspan(-margin, margin, color=_BAND_COLOUR, linewidth=0, zorder=0)
+        axes.axvspan(-margin, margin, color=BAND_COLOUR, linewidth=0, zorder=0)
     axes.axvline(0, color=RULE_COLOUR, linewidth=RULE_POINTS, zorder=1)
     for comparison in panel.comparisons:
         delta = comparison.difference

@@ -25,6 +25,7 @@ FONT = "STIXGeneral"  # comes with matplotlib; the report sets the same text in 
 
 GRID_COLOUR = "#e4e4e4"
 RULE_COLOUR = "#555555"  # zero, chance, the frozen base
+BAND_COLOUR = "#ececec"  # the margin within which rows are equal
 RULE_POINTS = 0.8  # width of such a line
 
 SETTINGS: dict[Any, Any] = {

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Section
+from mosld_bench.report.sections.ablation import ablation
 from mosld_bench.report.sections.contamination import overlap_section
 from mosld_bench.report.sections.cost import budget_audit, cost
 from mosld_bench.report.sections.exposure import exposure
@@ -27,6 +28,7 @@ from mosld_bench.report.sections.tuning import tuning_section
 
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     results,
+    ablation,
     routing,
     tuning_section,
     reproduction,

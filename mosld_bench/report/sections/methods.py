@@ -15,6 +15,8 @@ from mosld_bench.report.table import Column, Line, Table
 from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.recipe import Recipe
 
+_MOST_NAMED = 12  # recipes that are named one by one
+
 
 def methods(analysis: Analysis) -> Section:
     """What is compared: a row a recipe, then mixtures by their coordinates and other methods by their parameters."""
@@ -33,6 +35,14 @@ def methods(analysis: Analysis) -> Section:
 def _trained(analysis: Analysis) -> list[Recipe]:
     """The recipes that train something."""
     return [recipe for recipe in analysis.recipes if recipe.method != "base"]
+
+
+def _titles(recipes: Sequence[Recipe]) -> str:
+    """The recipes by title; of many the first ones, and how many more."""
+    titles = [recipe.title for recipe in recipes]
+    if len(titles) <= _MOST_NAMED:
+        return listed(titles)
+    return listed([*titles[: _MOST_NAMED // 2], f"{len(titles) - _MOST_NAMED // 2} more"])
 
 
 def _recipe_table(analysis: Analysis, recipes: Sequence[Recipe]) -> Table:
@@ -81,7 +91,7 @@ def _design_space(recipes: Sequence[Recipe]) -> list[Block]:
     """The equation that all mixture methods are points of, and their coordinates."""
     return [
         paragraph(
-            f"{listed([recipe.title for recipe in recipes])} "
+            f"{_titles(recipes)} "
             f"{'is a point' if len(recipes) == 1 else 'are points'} of one design space and run "
             "through the same code: two of them differ in coordinates that the table gives and, at "
             "equal size, in rank, and in nothing else. An adapted linear layer computes"
@@ -167,7 +177,7 @@ def deviations(analysis: Analysis) -> Section | None:
         return None
     together: dict[str, list[str]] = {}  # titles of recipes -> the deviations that just these have
     for deviation, recipes in sharing.items():
-        together.setdefault(listed([recipe.title for recipe in recipes]), []).append(deviation)
+        together.setdefault(_titles(recipes), []).append(deviation)
     lines: list[Line] = []
     number = 0
     for titles, texts in together.items():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.document import Answer, answer
+from mosld_bench.report.sections.answers.ablation import ablation_answers
 from mosld_bench.report.sections.answers.across import across, between_settings
 from mosld_bench.report.sections.answers.blocks import main_block, nothing_to_compare, varied, where
 from mosld_bench.report.sections.answers.forgotten import forgotten
@@ -57,13 +58,16 @@ def _answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
             remark = ", ".join(filter(None, remarks))
             yield f"{domain.label}{f' ({remark})' if remark else ''}.", list(methods(analysis, block, domain))
         yield "By task.", list(by_task(analysis, block))
+        yield from ablation_answers(analysis)
+        own = bool(analysis.study.ablate or analysis.study.factorial)  # whose answers these are
         for group, (question, noun) in _GROUPS.items():
-            yield question, list(of_group(analysis, group, noun))
+            yield question, [] if own and group == "ablation" else list(of_group(analysis, group, noun))
         yield "Other measures.", list(other_measures(analysis, block))
     yield "Gain over the frozen base.", list(gains(analysis, block))
     yield "Forgetting.", list(forgotten(analysis, block))
     yield "Mixture against single tasks.", list(between_settings(analysis))
-    yield f"Across {varied(analysis)}.", list(across(analysis))
+    if not analysis.study.ablate:  # whose answers are told block by block
+        yield f"Across {varied(analysis)}.", list(across(analysis))
     yield "Routers.", list(routers(analysis))
     if block is not None:
         yield f"What the study can find{at}.", list(power(analysis, block))

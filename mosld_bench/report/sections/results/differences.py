@@ -11,7 +11,7 @@ import pandas as pd
 
 from mosld_bench.format import listed
 from mosld_bench.records.scale import Scale
-from mosld_bench.report.analysis import Analysis, Comparison
+from mosld_bench.report.analysis import Analysis, Comparison, Judged
 from mosld_bench.report.labels import MISSING, amounts, block_label, p_value
 from mosld_bench.report.rows import RowKey
 from mosld_bench.report.sections.results.marks import (
@@ -233,7 +233,7 @@ def comparison_numbers(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def estimate_numbers(comparison: Comparison) -> dict[str, Any]:
+def estimate_numbers(comparison: Judged) -> dict[str, Any]:
     """The difference, its interval and tests, what they rest on, and the verdict; in the unit of the scores."""
     delta = comparison.difference
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mosld_bench.report.analysis import Analysis, Comparison, Verdict
+from mosld_bench.report.analysis import Analysis, Judged, Verdict
 from mosld_bench.report.labels import margin_label
 from mosld_bench.report.rows import RowKey
 from mosld_bench.report.stats import LEVEL, Basis, Estimate
@@ -58,7 +58,7 @@ def standings(analysis: Analysis, condition: Condition, of: Domain | str) -> dic
     }
 
 
-def verdict_mark(comparison: Comparison) -> str:
+def verdict_mark(comparison: Judged) -> str:
     """↑ better, ↓ worse, ≈ equal, whichever direction is the better one; ¶ where nothing is said of methods.
 
     And * where the interval leaves out the choice of items.
@@ -85,7 +85,7 @@ def common_marks(marks: Sequence[str]) -> str:
     return "".join(mark for mark in first if all(mark in others for others in rest))
 
 
-def common_basis(comparisons: Iterable[Comparison]) -> str:
+def common_basis(comparisons: Iterable[Judged]) -> str:
     """Of the marks of `verdict_mark` that say what an interval rests on, those that all of these have."""
     return common_marks([_unusual(comparison.difference) for comparison in comparisons])
 
@@ -100,12 +100,15 @@ def marks_in(lines: Iterable[Line]) -> str:
     return "".join(dict.fromkeys(mark for line in lines for cell in line.cells for mark in cell.mark))
 
 
-def verdict_legend(analysis: Analysis, marks: Collection[str], corrected_for: str = "") -> str:
-    """What the marks of verdicts that occur mean: ' Beside LoRA: ↓ worse, ≈ equal within 1 point.'; else empty."""
+def verdict_legend(analysis: Analysis, marks: Collection[str], corrected_for: str = "", other: str = "") -> str:
+    """What the marks of verdicts that occur mean: ' Beside LoRA: ↓ worse, ≈ equal within 1 point.'; else empty.
+
+    ``other``: what rows are compared with, by default the study's reference.
+    """
     within = {Verdict.EQUAL.value: f" within {margin_label(analysis.study.margin)}"}
     told = [f"{mark} {verdict}{within.get(verdict, '')}" for verdict, mark in _VERDICTS.items() if mark in marks]
     corrected = f" (corrected for {corrected_for})" if corrected_for and {"↑", "↓"} & set(marks) else ""
-    return f" Beside {analysis.reference}{corrected}: {', '.join(told)}." if told else ""
+    return f" Beside {other or analysis.reference}{corrected}: {', '.join(told)}." if told else ""
 
 
 def basis_legend(marks: Collection[str], common: str = "") -> str:
@@ -117,7 +120,7 @@ def basis_legend(marks: Collection[str], common: str = "") -> str:
     return "".join(told) + (f" All intervals are {'; and '.join(of_all)}." if of_all else "")
 
 
-def verdict_words(analysis: Analysis, comparisons: Sequence[Comparison]) -> str:
+def verdict_words(analysis: Analysis, comparisons: Sequence[Judged]) -> str:
     """What the verdicts that occur mean, as a caption has them; empty where all speak for themselves."""
     verdicts = {comparison.verdict for comparison in comparisons}
     margins = any(comparison.margin is not None for comparison in comparisons)  # or equality could not be shown

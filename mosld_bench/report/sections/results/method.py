@@ -42,9 +42,10 @@ def _method_table(analysis: Analysis) -> Table:
         "By itself": "A row minus the untrained model, or minus itself in the other setting: s² / S + X, on S − 1 "
         "degrees of freedom and those of X, s being the standard deviation over seeds. A single seed takes that of the "
         "other rows (‡).",
+        **_of_ablations(analysis),
         "Better, worse": f"p < {LEVEL:g} after Holm's correction. Families: the rows of a block minus "
         f"{analysis.reference}, domain by domain; the rows and tasks of a block and domain; the rows of a block minus "
-        f"the untrained model{settings}. Each metric has its own.",
+        f"the untrained model{settings}{_families_of_ablations(analysis)}. Each metric has its own.",
         "Equal": f"By two one-sided t tests at {LEVEL:g} with the same error the difference is less than "
         f"{margin_label(analysis.study.margin)}; row by row, and where rows are not told apart.",
         "Best of a block": "The best mean of the rows with the most seeds, or a row that is told to be better. It was "
@@ -56,6 +57,25 @@ def _method_table(analysis: Analysis) -> Table:
         (Column("Step", "left"), Column("Method", "wrap")),
         tuple(Line.of(step, text) for step, text in steps.items()),
         None,
+    )
+
+
+def _of_ablations(analysis: Analysis) -> dict[str, str]:
+    """How an effect of a factorial is estimated; nothing for a study without one."""
+    if analysis.study.factorial is None:
+        return {}
+    return {
+        "Effect": "of a factorial: a sum Σ c y over its cells with Σ c = 0, estimated as a difference is from that sum "
+        "seed by seed and item by item, with VS = MS Σ c² / S. Of two levels each, c is ±1/2 for a main effect of two "
+        "factors and ±1 for their interaction; a difference has c = 1 and −1."
+    }
+
+
+def _families_of_ablations(analysis: Analysis) -> str:
+    """The families of a study with ablations, domain by domain; a factor is a question of its own."""
+    ablate, factorial = analysis.study.ablate, analysis.study.factorial
+    return ("; the values of a factor in a block" if ablate else "") + (
+        "; the effects of the factorial in a block" if factorial else ""
     )
 
 
