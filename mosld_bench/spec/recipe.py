@@ -69,7 +69,9 @@ class Recipe(Strict):
     method: str = Field(description="a registered method, or module:Class")
     paper: str = Field("", description="where the method is from")
     about: str = Field("", description="one or two sentences for the report's method section")
-    group: Literal["main", "ablation"] = Field("main", description="`--methods all` selects main")
+    group: Literal["main", "ablation", "controls", "since", "peft"] = Field(
+        "main", description="`--methods all` selects main"
+    )
     order: int = Field(100, description="place among the rows of a table; equals go by name")
     params: dict[str, Any] = Field({}, description="the method's own settings, such as rank, experts and dropout")
     knob: str | None = Field(None, description="the field that the budget turns, where the method leaves it open")
