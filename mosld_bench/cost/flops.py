@@ -164,7 +164,9 @@ def _linear(tally: _Tally, module: Any, tokens: int, needs: bool) -> bool:
         for name in module.active_adapters:
             hidden = tally.matrix(module.mixture_down[name], tokens, needs)
             if module.experts[name] > 1:
-                gates = tally.matrix(module.mixture_router[name], tokens, needs)
+                reads = needs and name not in module.mixture_noise
+                routed = name in module.mixture_router
+                gates = routed and tally.matrix(module.mixture_router[name], tokens, reads)
                 if module.settings[name].share == "up":
                     tally.product(tokens * module.experts[name] * module.rank[name], gates, hidden)
                 hidden = hidden or gates

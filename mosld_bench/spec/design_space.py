@@ -7,7 +7,7 @@ mean the same mixture.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 #: Which projection the experts share: neither, the down-projection A (HydraLoRA, MoSL, MoSLD) or the up-projection B.
@@ -25,7 +25,19 @@ BalanceForm = Literal["switch", "counts"]
 #: How the balance losses of the adapted modules become one.
 BalanceReduce = Literal["mean", "sum"]
 
+#: What gives the gates: a trained product with what ``router_input`` names, or one over the number of experts for each.
+Router = Literal["learned", "uniform"]
+
+#: What a router reads: the module's input, or noise that is fixed for every position of a text.
+RouterInput = Literal["x", "noise"]
+
+#: What may be left at its initial values.
+Freezable = Literal["down", "router"]
+
 SHARES: tuple[Share, ...] = get_args(Share)
+ROUTERS: tuple[Router, ...] = get_args(Router)
+ROUTER_INPUTS: tuple[RouterInput, ...] = get_args(RouterInput)
+FREEZABLE: tuple[Freezable, ...] = get_args(Freezable)
 DROPOUT_PLACES: tuple[DropoutPlace, ...] = get_args(DropoutPlace)
 DROPOUT_MATRICES: tuple[DropoutMatrix, ...] = get_args(DropoutMatrix)
 BALANCE_FORMS: tuple[BalanceForm, ...] = get_args(BalanceForm)
@@ -46,6 +58,9 @@ class Coordinates:
     lora_alpha: float = 16
     experts: int | list[int] = 4
     share: Share = "none"
+    router: Router = "learned"
+    router_input: RouterInput = "x"
+    frozen: list[Freezable] = field(default_factory=list)
     top_k: int | None = None
     renormalize: bool = True
     capacity: float | None = None
@@ -59,7 +74,7 @@ class Coordinates:
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Coordinates:
         """The point that a recipe's ``params`` name, what they leave open at its default; other keys are ignored."""
-        return cls(**{field.name: params[field.name] for field in fields(cls) if field.name in params})
+        return cls(**{each.name: params[each.name] for each in fields(cls) if each.name in params})
 
     @property
     def dropouts(self) -> dict[str, float]:

@@ -102,6 +102,9 @@ def _design_space(recipes: Sequence[Recipe]) -> list[Block]:
 def _mixture_table(recipes: Sequence[Recipe]) -> Table:
     points = {recipe.name: Coordinates.of(recipe.params) for recipe in recipes}
     texts = {recipe.name: _coordinates(recipe, points[recipe.name]) for recipe in recipes}
+    others = {name: ", ".join(_others(point)) for name, point in points.items()}
+    if any(others.values()):
+        texts = {name: {**cells, "Other": others[name] or MISSING} for name, cells in texts.items()}
     modules = {parameter_label(recipe.params.get("target_modules")) for recipe in recipes}
     ranks = {(point.r, point.lora_alpha) for point in points.values()}
     notes = [f"Adapted modules: {modules.pop()}."] if len(modules) == 1 else []
@@ -120,7 +123,9 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
 
 def _coordinates(recipe: Recipe, point: Coordinates) -> dict[str, str]:
     """Column title -> what it says of a recipe."""
-    if point.top_k is None:
+    if point.router == "uniform":
+        routing = "uniform"
+    elif point.top_k is None:
         routing = "dense"
     else:
         capacity = f", capacity {point.capacity:g}" if point.capacity else ""
@@ -133,6 +138,12 @@ def _coordinates(recipe: Recipe, point: Coordinates) -> dict[str, str]:
         "Balance": _balance(point) if point.balance_coef else MISSING,
         "Dropout": ", ".join(_dropout(place, rate, point) for place, rate in point.dropouts.items()) or MISSING,
     }
+
+
+def _others(point: Coordinates) -> list[str]:
+    """What few recipes set, in words; nothing of what is at its default."""
+    told = [f"router reads {point.router_input}"] if point.router_input != "x" else []
+    return told + ([f"{listed(point.frozen)} frozen"] if point.frozen else [])
 
 
 def _balance(point: Coordinates) -> str:

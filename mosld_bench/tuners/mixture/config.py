@@ -13,12 +13,18 @@ from mosld_bench.spec.design_space import (
     BALANCE_REDUCES,
     DROPOUT_MATRICES,
     DROPOUT_PLACES,
+    FREEZABLE,
+    ROUTER_INPUTS,
+    ROUTERS,
     SHARES,
     BalanceForm,
     BalanceReduce,
     Coordinates,
     DropoutMatrix,
     DropoutPlace,
+    Freezable,
+    Router,
+    RouterInput,
     Share,
     dropout_rates,
 )
@@ -48,6 +54,17 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
     share: Share = field(
         default=Coordinates.share,
         metadata={"help": "which matrix all experts of a module share: LoRA's A is down, B is up"},
+    )
+    router: Router = field(
+        default=Coordinates.router,
+        metadata={"help": "learned, or uniform: no router, and every gate one over the number of experts"},
+    )
+    router_input: RouterInput = field(
+        default=Coordinates.router_input,
+        metadata={"help": "what the router reads: the module's x, or noise that only a token's position decides"},
+    )
+    frozen: list[Freezable] = field(
+        default_factory=list, metadata={"help": "what stays at its initial values: down, router, or both"}
     )
     top_k: int | None = field(default=Coordinates.top_k, metadata={"help": "experts active a token; none: all of them"})
     renormalize: bool = field(
@@ -96,6 +113,7 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         fewest = min(counts)
         require(self.top_k is None or (isinstance(self.top_k, int) and 1 <= self.top_k <= fewest), "top_k",
                  self.top_k, f"none (dense routing) or 1 to {fewest}, the fewest experts of a layer")  # fmt: skip
+        self._check_router(max(counts))
         self._check_dropout(fewest)
         require(self.capacity is None or (self.capacity > 0 and self.top_k is not None), "capacity", self.capacity,
                  f"none, or above 0 with a top_k (it is {self.top_k})")  # fmt: skip
@@ -105,9 +123,30 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         # One gate divided by itself is 1 whatever the router says, so that the task's loss does not reach the router.
         # With Switch's balance loss it still learns to spread the tokens; that of the counts is constant there too.
         balanced = self.balance_coef > 0 and self.balance_form == "switch"
-        require(self.top_k != 1 or max(counts) == 1 or not self.renormalize or balanced, "top_k", 1,
+        trains = "router" not in self.frozen
+        require(self.top_k != 1 or max(counts) == 1 or not self.renormalize or balanced or not trains, "top_k", 1,
                  "2 or more where the gates are renormalised, since a single one is then 1 whatever the router says "
                  "and the router learns nothing. Set renormalize: false, or a balance_coef above 0")  # fmt: skip
+
+    def _check_router(self, most: int) -> None:
+        """Raise BenchError for routers and frozen parameters without meaning; ``most`` experts of a layer."""
+        require(self.router in ROUTERS, "router", self.router, "learned or uniform")
+        require(self.router_input in ROUTER_INPUTS, "router_input", self.router_input, "x or noise")
+        require(isinstance(self.frozen, list) and set(self.frozen) <= set(FREEZABLE)
+                and len(set(self.frozen)) == len(self.frozen), "frozen", self.frozen,
+                "a list of down and router, each once at most")  # fmt: skip
+        if most == 1:
+            require(self.router == "learned", "router", self.router, "learned with one expert, which has no router")
+            require(self.router_input == "x", "router_input", self.router_input, "x with one expert, without a router")
+            require("router" not in self.frozen, "frozen", self.frozen, "down with one expert, which has no router")
+        if self.router == "uniform":
+            require(self.router_input == "x", "router_input", self.router_input, "x where gates are uniform")
+            require("router" not in self.frozen, "frozen", self.frozen, "down where gates are uniform: no router")
+            require(self.top_k is None, "top_k", self.top_k, "none where gates are uniform, since no expert is ahead")
+            require(self.balance_coef == 0, "balance_coef", self.balance_coef, "0 where gates are uniform")
+        if "router" in self.frozen:
+            require(self.balance_coef == 0, "balance_coef", self.balance_coef,
+                    "0 with a frozen router, since the loss would move what the router reads instead")  # fmt: skip
 
     def _check_dropout(self, fewest: int) -> None:
         """Raise BenchError for places or rates of dropout without meaning; ``fewest`` experts of a layer."""
@@ -128,8 +167,17 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
                  "gates only where every layer has more than one expert")  # fmt: skip
         require(not {"weight", "update"} <= set(acting), "dropout", self.dropout,
                  "weight or update, not both: they are two readings of one dropout")  # fmt: skip
+        require("update" not in acting or self.masked_matrix not in self.frozen, "frozen", self.frozen,
+                 f"not {self.masked_matrix}, of which dropout leaves out updates: it has none")  # fmt: skip
         require(self.dropout_matrix == "shared" or {"weight", "update"} & set(acting), "dropout_matrix",
                  self.dropout_matrix, "shared without dropout on weight or update")  # fmt: skip
+
+    @property
+    def masked_matrix(self) -> str:
+        """The matrix, down or up, that dropout on weights or updates falls on."""
+        if self.dropout_matrix != "shared":
+            return self.dropout_matrix
+        return "up" if self.share == "up" else "down"
 
     @property
     def dropouts(self) -> dict[str, float]:

@@ -33,7 +33,15 @@ from torch import Tensor, nn
 from mosld_bench.compat.peft import cast_input
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig
-from mosld_bench.tuners.mixture.routing import RoutedLayer, fresh_router, gaussian, is_rounded, router_logits
+from mosld_bench.tuners.mixture.routing import (
+    RoutedLayer,
+    fresh_noise,
+    fresh_router,
+    gaussian,
+    is_rounded,
+    position_noise,
+    router_logits,
+)
 
 
 class MixtureLayer(RoutedLayer):
@@ -45,12 +53,17 @@ class MixtureLayer(RoutedLayer):
     ``mixture_down``   (N r, d_in), share down: (r, d_in)    Gaussian, std 1/sqrt(3 d_in)
     ``mixture_up``     (d_out, N r), share up: (d_out, r)    zero
     ``mixture_router`` (N, d_in)                             uniform in +-1/sqrt(d_in)
+    ``mixture_noise``  (2, d_in), where routers read noise   whole numbers, see `position_noise`
     =================  ==========================  ======================
+
+    Uniform gates have no router. The noise never trains; ``frozen`` names what else does not.
     """
 
     mixture_down: nn.ParameterDict
     mixture_up: nn.ParameterDict
-    adapter_layer_names = ("mixture_down", "mixture_up", "mixture_router")
+    mixture_noise: nn.ParameterDict
+    adapter_layer_names = ("mixture_down", "mixture_up", "mixture_router", "mixture_noise")
+    constants = ("mixture_noise",)
 
     def __init__(
         self, base_layer: nn.Module, adapter: str, config: MixtureConfig, *, experts: int, rank: int, alpha: float
@@ -67,11 +80,19 @@ class MixtureLayer(RoutedLayer):
             "mixture_down": gaussian(rank if share == "down" else experts * rank, d_in),
             "mixture_up": torch.zeros(d_out, rank if share == "up" else experts * rank),
         }
-        return parameters | ({"mixture_router": fresh_router(experts, d_in)} if experts > 1 else {})
+        return parameters | self._router_of(adapter, d_in)
+
+    def _router_of(self, adapter: str, d_in: int) -> dict[str, Tensor]:
+        """Initial values of the router, and of the noise that it may read; none where there is no router."""
+        config, experts = self.settings[adapter], self.experts[adapter]
+        if experts == 1 or config.router == "uniform":
+            return {}
+        router = {"mixture_router": fresh_router(experts, d_in)}
+        return router | ({"mixture_noise": fresh_noise(d_in)} if config.router_input == "noise" else {})
 
     def _shared(self, adapter: str) -> tuple[str, ...]:
         share = self.settings[adapter].share
-        return ("mixture_router", *(() if share == "none" else (f"mixture_{share}",)))
+        return ("mixture_router", "mixture_noise", *(() if share == "none" else (f"mixture_{share}",)))
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(..., d_in) -> (..., d_out)."""
@@ -121,8 +142,13 @@ class MixtureLayer(RoutedLayer):
         experts, kept = self.experts[adapter], F.dropout(x, dropout) if dropout else x
         if experts == 1:
             return F.linear(kept, down), None
+        if adapter not in self.mixture_router:  # logits that are all alike make gates that are
+            return F.linear(kept, down), x.new_zeros(*x.shape[:-1], experts)
         router = self.mixture_router[adapter]
-        if dropout or is_rounded(x):
+        if adapter in self.mixture_noise:
+            noise = position_noise(self.mixture_noise[adapter], self.current.positions_of(x))
+            return F.linear(kept, down), router_logits(noise, router)
+        if dropout or is_rounded(x) or self.settings[adapter].frozen:
             return F.linear(kept, down), router_logits(x, router)
         # One product for both: x is read once, and so is its gradient.
         both = F.linear(x, torch.cat([down, router]))
@@ -131,9 +157,7 @@ class MixtureLayer(RoutedLayer):
 
     def masked_parameter(self, adapter: str) -> Tensor:
         """The parameter that dropout on weights or updates falls on: the shared matrix, unless one is named."""
-        config = self.settings[adapter]
-        matrix = config.share if config.dropout_matrix == "shared" else config.dropout_matrix
-        parameters = self.mixture_up if matrix == "up" else self.mixture_down
+        parameters = self.mixture_up if self.settings[adapter].masked_matrix == "up" else self.mixture_down
         return parameters[adapter]  # type: ignore[no-any-return]
 
     def draw_mask(self, adapter: str) -> None:

@@ -63,7 +63,9 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
     def _forward_pass(self) -> ForwardPass:
         """What all layers share. Made on demand, since layers are injected while PEFT's constructor runs."""
         if "_shared_pass" not in self.__dict__:
-            self.__dict__["_shared_pass"] = ForwardPass()
+            self.__dict__["_shared_pass"] = current = ForwardPass()
+            # On the model itself, since what writes answers calls that and passes over `forward` below.
+            self.model.register_forward_pre_hook(current.note_positions, with_kwargs=True)
         return self.__dict__["_shared_pass"]  # type: ignore[no-any-return]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

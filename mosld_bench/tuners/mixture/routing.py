@@ -6,8 +6,9 @@ All of it is tensor algebra: no loop over experts, no gather and no wait for the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -123,6 +124,40 @@ class ForwardPass:
 
     mask: Tensor | None = None  # (batch, tokens), 1 for real tokens, 0 for padding; None: all are real
     open: bool = True  # until the balance losses are asked for
+    positions: Tensor | None = None  # (batch, tokens) or (1, tokens): the place of each token in its text, from 0
+
+    def note_positions(self, module: nn.Module, args: Any, inputs: Mapping[str, Any]) -> None:
+        """Before a forward of the model with the arguments ``inputs``: learn where each token stands in its text.
+
+        From the positions that the model is given, else from its mask, of which padding is no part, else by counting on
+        from the keys and values that are kept.
+        """
+        tokens = next((inputs[name] for name in ("input_ids", "inputs_embeds") if inputs.get(name) is not None), None)
+        positions, mask = inputs.get("position_ids"), inputs.get("attention_mask")
+        if tokens is None:
+            self.positions = None
+        elif positions is not None:
+            self.positions = positions
+        elif mask is not None and mask.dim() == 2:
+            self.positions = (mask.long().cumsum(dim=-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        else:
+            kept = next((inputs[name] for name in ("past_key_values", "cache") if inputs.get(name) is not None), None)
+            begin = 0 if kept is None else int(kept.get_seq_length())
+            self.positions = torch.arange(begin, begin + tokens.shape[1], device=tokens.device)[None]
+
+    def positions_of(self, x: Tensor) -> Tensor:
+        """The positions of the tokens of ``x`` (batch, tokens, features), (batch, tokens).
+
+        Raises BenchError where the module is not given all tokens of each text.
+        """
+        positions = self.positions
+        if positions is None or x.dim() != 3 or positions.shape not in (x.shape[:2], (1, x.shape[1])):
+            raise BenchError(
+                f"A router that reads noise needs the place of each token, but an adapted module was given "
+                f"{tuple(x.shape)} for {'no' if positions is None else tuple(positions.shape)} positions. In "
+                f"target_modules, name modules that see (texts, tokens, features)."
+            )
+        return positions.expand(x.shape[:2])
 
 
 class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
@@ -133,6 +168,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
 
     mixture_router: nn.ParameterDict
     adapter_layer_names: tuple[str, ...] = ("mixture_router",)
+    constants: tuple[str, ...] = ()  # of these, what is saved with the others and never trains
     other_param_names = ("settings", "experts", "rank", "scale")
 
     def __init__(
@@ -158,11 +194,32 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         """Add the parameters of ``adapter``, as the constructor does for the first one."""
         self.settings[adapter] = config
         self.experts[adapter], self.rank[adapter], self.scale[adapter] = experts, rank, alpha / rank
-        for name, parameter in self._parameters_of(adapter).items():
+        parameters = self._parameters_of(adapter)
+        for name, parameter in parameters.items():
             getattr(self, name)[adapter] = nn.Parameter(parameter)
         weight = next(self.base_layer.parameters())
         to_base_device(self, adapter, weight.device)
+        for name in self.constants:
+            if name in parameters:  # not in the base's dtype, which would round them
+                getattr(self, name)[adapter].data = parameters[name].to(weight.device)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)  # type: ignore[operator]
+
+    def set_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """As PEFT's, which makes all that is active trainable; but what is frozen stays so."""
+        super().set_adapter(*args, **kwargs)
+        self._freeze()
+
+    def set_requires_grad(self, *args: Any, **kwargs: Any) -> None:
+        """As PEFT's; but what is frozen stays so."""
+        super().set_requires_grad(*args, **kwargs)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """Take the gradient from what does not train."""
+        for adapter, config in self.settings.items():
+            for name in (*self.constants, *(f"mixture_{matrix}" for matrix in config.frozen)):
+                if adapter in getattr(self, name):
+                    getattr(self, name)[adapter].requires_grad_(False)
 
     def _parameters_of(self, adapter: str) -> dict[str, Tensor]:
         """Initial values of the adapter's parameters, by their names, in the order in which they are drawn."""
@@ -173,13 +230,14 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         return ("mixture_router",)
 
     def idle(self, adapter: str) -> int:
-        """How many parameters belong to the experts that one token leaves out: N - K of N, none with dense routing.
+        """How many trained parameters are of the experts that one token leaves out: N - K of N, none if dense.
 
         They are computed all the same, with a gate of zero, since the experts are stacked.
         """
         experts, picked = self.experts[adapter], self.settings[adapter].top_k or self.experts[adapter]
-        stacked = (getattr(self, name) for name in self.adapter_layer_names if name not in self._shared(adapter))
-        return sum(matrices[adapter].numel() * (experts - picked) // experts for matrices in stacked)
+        names = (name for name in self.adapter_layer_names if name not in self._shared(adapter))
+        stacked = (getattr(self, name)[adapter] for name in names if adapter in getattr(self, name))
+        return sum(each.numel() * (experts - picked) // experts for each in stacked if each.requires_grad)
 
     def _route(self, adapter: str, logits: Tensor) -> Tensor:
         """Gates (..., N) from router logits (..., N); leaves the balance loss on the module where it is asked for.
@@ -228,6 +286,26 @@ def fresh_router(experts: int, features: int) -> Tensor:
     """Initial values of a router, (N, d_in): PyTorch's default for linear layers, uniform in +-1/sqrt(d_in)."""
     bound = 1 / math.sqrt(features)
     return torch.empty(experts, features).uniform_(-bound, bound)
+
+
+#: Angles of the noise are multiples of a turn over this, so that they are whole numbers that float32 holds.
+_TURN = 1 << 24
+
+
+def fresh_noise(features: int) -> Tensor:
+    """What the noise of a router is made of, (2, features): steps and starts, whole numbers below 2^24 in float32."""
+    return torch.rand(2, features).mul(_TURN).floor()
+
+
+def position_noise(noise: Tensor, positions: Tensor) -> Tensor:
+    """Noise (..., d) for ``positions`` (...), by the steps and starts of `fresh_noise`: sqrt(2) cos(2 pi (k p + c)).
+
+    A fixed function of the position p alone. Over random steps k and starts c it has mean 0 and variance 1, and is
+    uncorrelated from position to position; so no table is needed, however long a text.
+    """
+    steps, starts = noise.long()
+    angles = (positions.unsqueeze(-1) * steps + starts) % _TURN
+    return math.sqrt(2) * torch.cos(angles.to(torch.float32) * (2 * math.pi / _TURN))
 
 
 def refuse_to_merge() -> NoReturn:
