@@ -234,6 +234,9 @@ def test_a_recipe_that_leaves_coordinates_open_is_reported_by_their_defaults(tmp
         ),
         ({"balance_coef": 0.01, "balance_reduce": "sum"}, "0.01, layers summed", "–"),
         ({"balance_coef": 1e-6, "balance_form": "counts"}, "1e-06 of counts", "–"),
+        ({"top_k": 2, "balance_step": 0.001}, "bias by 0.001", "–"),
+        ({"top_k": 2, "balance_coef": 0.01, "balance_step": 0.001}, "0.01, bias by 0.001", "–"),
+        ({"share": "down", "dropout": 0.1, "dropout_on": "expert_hidden"}, "–", "0.1 on hidden of each expert"),
     ],
 )
 def test_coordinates_tell_apart_what_differs(
@@ -255,6 +258,9 @@ def test_coordinates_tell_apart_what_differs(
         ("mosld-frozen-router", "top 2*", "router frozen"),
         ("mosld-frozen-a", "top 2*", "down frozen"),
         ("mosld-noise-router", "top 2*", "router reads noise"),
+        ("comol", "dense", "router reads hidden"),
+        ("flylora", "top 8 by magnitude", "down frozen, down starts sparse"),
+        ("r-lora", "dense", "up starts random"),
     ],
 )
 def test_what_few_recipes_set_is_told_where_one_does(name: str, routing: str, other: str, tmp_path: Path) -> None:

@@ -53,6 +53,9 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
 
     def _experts_of(self, config: MixtureConfig, module: str) -> int:
         """Experts of the module of this name. Raises BenchError for a list by depth where its layer has no number."""
+        own = of_module(config.experts_pattern, module, 0)
+        if own:
+            return own
         if isinstance(config.experts, int):
             return config.experts
         index = _layer_of(module)
@@ -141,6 +144,12 @@ def keep_dropped(model: nn.Module) -> None:
     """
     for layer, adapter in _mixtures(model):
         layer.keep_dropped(adapter)
+
+
+def move_biases(model: nn.Module) -> None:
+    """Move the biases of the choice of experts by the picks of the step. To be called after the optimiser's step."""
+    for layer, adapter in _mixtures(model):
+        layer.move_bias(adapter)
 
 
 def _mixtures(model: nn.Module) -> Iterator[tuple[MixtureLayer, str]]:

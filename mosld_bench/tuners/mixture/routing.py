@@ -43,19 +43,26 @@ def router_logits(x: Tensor, router: Tensor) -> Tensor:
         return F.linear(x.to(dtype), router.to(dtype))
 
 
-def gate(logits: Tensor, top_k: int | None, renormalize: bool, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+def gate(
+    logits: Tensor, top_k: int | None, renormalize: bool, dropout: float = 0.0, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Gates and router probabilities, both (..., N), from router logits (..., N).
 
     p = softmax(logits). Dense: gates = p. Top-K: the K largest of p, others 0, divided by their sum if
     ``renormalize`` (MoSLD, arXiv 2412.08946, section 3; MoLA, arXiv 2402.08562, eq. 4). ``dropout`` zeroes that share
     of p before the choice and divides the rest by 1 - dropout (SiRA's expert dropout, arXiv 2311.09179): a dropped
     expert is picked only where fewer than K remain, and its gate is 0 there. The returned p is without dropout.
+    ``bias`` (N,) is added to the logits for the choice of the K, and to no gate; not with dropout.
     """
     probabilities = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     scores = F.dropout(probabilities, dropout) if dropout else probabilities
     if top_k is None or (top_k == logits.shape[-1] and not dropout):  # dense
         return scores, probabilities
-    if renormalize and not dropout:
+    if bias is not None:
+        picks = (logits + bias).topk(top_k, dim=-1).indices
+        chosen = (logits if renormalize else probabilities).gather(-1, picks)
+        values = chosen.softmax(dim=-1, dtype=probabilities.dtype) if renormalize else chosen
+    elif renormalize and not dropout:
         values, picks = _renormalized_top_k(logits, top_k, probabilities.dtype)
     else:
         values, picks = scores.topk(top_k, dim=-1)
@@ -63,6 +70,15 @@ def gate(logits: Tensor, top_k: int | None, renormalize: bool, dropout: float = 
             total = values.sum(dim=-1, keepdim=True)
             values = values / (total + (total == 0))  # all experts of a token may have been dropped
     return torch.zeros_like(probabilities).scatter(-1, picks, values), probabilities
+
+
+def magnitude_gates(hidden: Tensor, top_k: int, bias: Tensor | None = None) -> Tensor:
+    """Gates (..., N) of 1 for the K largest of |A x + d|, else 0, from A x (..., N) with a row of A for each expert.
+
+    ``bias`` is d (N,), zero if not given (FlyLoRA, arXiv 2510.08396). No gradient goes through the choice.
+    """
+    scores = (hidden.detach() if bias is None else hidden.detach() + bias).abs()
+    return torch.zeros_like(scores).scatter(-1, scores.topk(top_k, dim=-1).indices, 1.0)
 
 
 def _renormalized_top_k(logits: Tensor, top_k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -116,6 +132,14 @@ def counts_loss(gates: Tensor, mask: Tensor | None = None) -> Tensor:
     scores = exponentials / exponentials.sum(dim=-1, keepdim=True).clamp(min=1)  # below 1 only without a pick
     counts, sums = ((each * weight).flatten(0, -2).sum(0) for each in (picked, scores))
     return (counts.detach() * sums).sum()
+
+
+@torch.no_grad()
+def picks_of(gates: Tensor, mask: Tensor | None = None) -> Tensor:
+    """How many tokens picked each expert, (N,), from gates (..., N); ``mask`` as in `balance_loss`."""
+    picked: Tensor = (gates > 0).float() if mask is None else (gates > 0) * mask.float().unsqueeze(-1)
+    picks: Tensor = picked.flatten(0, -2).sum(0)
+    return picks
 
 
 @dataclass
@@ -186,6 +210,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self.merged_adapters: list[str] = []
         self.current = ForwardPass()
         self.balance: Tensor | None = None
+        self.load: dict[str, Tensor] = {}  # with a bias of the choice: picks of each expert since it was last moved
         self.cast_input_dtype_enabled = True  # what PEFT's disable_input_dtype_casting turns off
         self._active_adapter = adapter
         self.update_layer(adapter, config, experts=experts, rank=rank, alpha=alpha)
@@ -194,14 +219,12 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         """Add the parameters of ``adapter``, as the constructor does for the first one."""
         self.settings[adapter] = config
         self.experts[adapter], self.rank[adapter], self.scale[adapter] = experts, rank, alpha / rank
-        parameters = self._parameters_of(adapter)
-        for name, parameter in parameters.items():
+        for name, parameter in self._parameters_of(adapter).items():
             getattr(self, name)[adapter] = nn.Parameter(parameter)
         weight = next(self.base_layer.parameters())
         to_base_device(self, adapter, weight.device)
-        for name in self.constants:
-            if name in parameters:  # not in the base's dtype, which would round them
-                getattr(self, name)[adapter].data = parameters[name].to(weight.device)
+        for name, constant in self._constants_of(adapter).items():  # not in the base's dtype, which would round them
+            getattr(self, name)[adapter] = nn.Parameter(constant.to(weight.device), requires_grad=False)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)  # type: ignore[operator]
 
     def set_adapter(self, *args: Any, **kwargs: Any) -> None:
@@ -225,6 +248,14 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         """Initial values of the adapter's parameters, by their names, in the order in which they are drawn."""
         raise NotImplementedError
 
+    def _constants_of(self, adapter: str) -> dict[str, Tensor]:
+        """What the adapter keeps beside its parameters and never trains, by name, made when these are in place."""
+        return {}
+
+    def _bias(self, adapter: str) -> Tensor | None:
+        """What is added to the logits for the choice of experts, (N,); None where nothing is."""
+        return None
+
     def _shared(self, adapter: str) -> tuple[str, ...]:
         """Names of the parameters that every token uses whole; the others are stacked, one part for each expert."""
         return ("mixture_router",)
@@ -247,12 +278,19 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         """
         config = self.settings[adapter]
         dropout = config.dropouts.get("gates", 0.0) if self.training else 0.0
-        gates, probabilities = gate(logits, config.top_k, config.renormalize, dropout)
+        probabilities: Tensor | None
+        bias = self._bias(adapter)
+        if config.router == "magnitude" and config.top_k is not None:
+            gates, probabilities = magnitude_gates(logits, config.top_k, bias), None
+        else:
+            gates, probabilities = gate(logits, config.top_k, config.renormalize, dropout, bias)
         if self.training:
             mask = self.current.mask
             if mask is not None and mask.shape != gates.shape[:-1]:
                 mask = None
-            if config.balance_coef > 0:
+            if bias is not None and self.current.open:  # as below
+                self.load[adapter] = picks_of(gates, mask) + self.load.get(adapter, 0)
+            if config.balance_coef > 0 and probabilities is not None:
                 if config.balance_form == "counts":
                     balance = counts_loss(gates, mask)
                 else:
@@ -280,6 +318,24 @@ def gaussian(rows: int, columns: int) -> Tensor:
     MoSLD draws from a Gaussian and names no std; this is the std of PEFT's default for LoRA's A, which is uniform.
     """
     return torch.randn(rows, columns) / math.sqrt(3 * columns)
+
+
+def sparse_gaussian(rows: int, columns: int, share: float) -> Tensor:
+    """Initial values of a down-projection, (rows, columns), that are zero but for a ``share`` of each row.
+
+    The others are Gaussian with std 1/rows, at random places (FlyLoRA, arXiv 2510.08396, and its code).
+    """
+    kept = max(1, int(columns * share))
+    places = torch.rand(rows, columns).argsort(dim=-1)[:, :kept]
+    return torch.zeros(rows, columns).scatter(-1, places, torch.randn(rows, kept) / rows)
+
+
+def random_up(rows: int, columns: int, rank: int) -> Tensor:
+    """Random initial values of up-projections, (rows, columns): Gaussian with std r^(1/4) / (8 sqrt(rows)).
+
+    Those of R-LoRA's code (arXiv 2502.15455), its gamma 64.
+    """
+    return torch.randn(rows, columns) * (math.pow(rank, 0.25) / (8 * math.sqrt(rows)))
 
 
 def fresh_router(experts: int, features: int) -> Tensor:
