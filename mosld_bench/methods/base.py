@@ -30,8 +30,8 @@ class Sizing:
     #: Fields with whole numbers that keep their ratio to the knob, rounded (AdaLoRA's ``target_r``).
     follow: tuple[str, ...] = ()
 
-    #: Fields with whole numbers that are lowered to the knob where it is below them.
-    capped: tuple[str, ...] = ()
+    #: What those are at least, where the knob is as large.
+    least: int = 1
 
     #: The field that holds the knob for single modules (PEFT's ``rank_pattern``), or None.
     pattern: str | None = None
@@ -176,11 +176,11 @@ class Method(ABC):
         own = _numbers(sizing.pattern, whole, int)
         ranks = {key: sizing.in_ratio(rank, before, value) for key, rank in own.items()}
         moved: dict[str, Any] = {
-            name: sizing.in_ratio(_number(name, whole[name], int), before, value) for name in sizing.follow
+            name: max(sizing.in_ratio(_number(name, whole[name], int), before, value), min(sizing.least, value))
+            for name in sizing.follow
         }
         if own and sizing.pattern:
             moved[sizing.pattern] = ranks
-        moved |= {name: min(whole[name], value) for name in sizing.capped if whole.get(name) is not None}
         for name, pattern in sizing.moves.items():
             if whole.get(name) is None:
                 continue

@@ -117,10 +117,15 @@ class MixtureMethod(Method):
         return 2 if train is not None and train.dtype == "bfloat16" else 1
 
     def sizing_by(self, params: Mapping[str, Any], knob: str) -> Sizing:
-        """By the number of experts, single modules may have one more, and no token picks more than there are."""
-        if knob == "experts":
-            return Sizing(knob, pattern="experts_pattern", capped=("top_k",))
-        return super().sizing_by(params, knob)
+        """By the number of experts, of which a token picks the same share; single modules may have one more.
+
+        Two or more picks stay two at least, since one alone may have a gate of 1 whatever the router says.
+        """
+        if knob != "experts":
+            return super().sizing_by(params, knob)
+        picks = params.get("top_k")
+        follow = ("top_k",) if picks is not None else ()
+        return Sizing(knob, pattern="experts_pattern", follow=follow, least=1 if picks == 1 else 2)
 
     def config_class(self) -> Any:
         """The class of the tuner's configuration, whose fields are the ``params``."""

@@ -11,9 +11,11 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor
+from transformers import AutoConfig
 
+from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import BenchError
-from mosld_bench.methods import registry
+from mosld_bench.methods import fit_budget, registry
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.trial.packed_scoring import score_packed, score_plain
 from mosld_bench.trial.packing_check import packs
@@ -234,6 +236,39 @@ def test_counts_by_hand(name: str, trained: int, active: int) -> None:
     model = adapted(name)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trained
     assert registry.get("mixture").active(model) == active
+
+
+#: Trainable parameters of a module at a rank, by its d_in, d_out and number of experts.
+FORMULAS: dict[str, Any] = {
+    "mosld-uniform": lambda r, d_in, d_out, n: r * (d_in + n * d_out),
+    "mosld-frozen-router": lambda r, d_in, d_out, n: r * (d_in + n * d_out),
+    "mosld-frozen-a": lambda r, d_in, d_out, n: r * n * d_out + n * d_in,
+    "mosld-noise-router": lambda r, d_in, d_out, n: r * (d_in + n * d_out) + n * d_in,
+    "mosld-one-expert": lambda r, d_in, d_out, n: r * (d_in + d_out),
+    "lora-all-linear": lambda r, d_in, d_out, n: r * (d_in + d_out),
+    "mola-all-linear": lambda r, d_in, d_out, n: r * n * (d_in + d_out) + n * d_in,
+    "mosld-all-linear": lambda r, d_in, d_out, n: r * (d_in + n * d_out) + n * d_in,
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("budget", ["75k", "110k", "200k"])
+def test_budgets_are_met_by_the_formula_of_the_control(name: str, budget: str) -> None:
+    """On the embedded model: hidden 128, keys 64, feed-forward 384, four layers with 2, 4, 6 and 8 experts."""
+    shape = AutoConfig.from_pretrained(MODEL_DIR)
+    fit = fit_budget(RECIPES[name], shape, budget)
+    assert fit.residual is not None
+    assert abs(fit.residual) <= 0.01
+    total = 0
+    for number, experts in enumerate((2, 4, 6, 8)):
+        for module in fit.params["target_modules"]:
+            block = "mlp" if module in {"gate_proj", "up_proj", "down_proj"} else "self_attn"
+            d_in = 384 if module == "down_proj" else 128
+            d_out = {"k_proj": 64, "v_proj": 64, "gate_proj": 384, "up_proj": 384}.get(module, 128)
+            own = fit.params.get("rank_pattern") or {}
+            rank = own.get(rf"model\.layers\.{number}\.{block}\.{module}", fit.params["r"])
+            total += FORMULAS[name](rank, d_in, d_out, experts)
+    assert total == fit.trainable
 
 
 def test_all_linear_names_every_linear_layer_but_the_head() -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel, get_peft_model
 from torch import Tensor
+from transformers import AutoConfig
 
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.methods import count_trainable, fit_budget, registry
@@ -207,6 +208,32 @@ def test_a_random_start_is_taken_off_and_adds_nothing_at_first(experts: int) -> 
     agree(fresh, x, torch.stack(outputs).view(2, 5, 7), names)
 
 
+@pytest.mark.parametrize("point", [
+    {"share": "both", "router_input": "hidden", "top_k": 2},
+    {"r": 1, "router": "magnitude", "renormalize": False, "top_k": 2, "balance_step": 0.1},
+    {"top_k": 2, "balance_step": 0.1},
+])  # fmt: skip
+def test_training_in_bfloat16_routes_as_scoring_does(point: dict[str, Any]) -> None:
+    """What decides on gates is float32 under autocast, too, so that every token has the gates that scoring gives it."""
+    seen: list[Tensor] = []
+    module = layer(experts=8, d_in=64, rank=point.get("r", 4), **{k: v for k, v in point.items() if k != "r"}).float()
+    module.base_layer.bfloat16()
+    route = module._route
+
+    def watched(adapter: str, logits: Tensor) -> Tensor:
+        seen.append(route(adapter, logits))
+        return seen[-1]
+
+    module._route = watched  # type: ignore[method-assign]
+    x = torch.randn(4000, 64, dtype=torch.bfloat16)
+    module.eval()(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        module.train()(x)
+    scored, trained = seen
+    torch.testing.assert_close(trained, scored, rtol=0, atol=1e-6)
+    assert torch.equal(trained > 0, scored > 0)
+
+
 def test_every_expert_drops_its_own_part_of_what_a_gives() -> None:
     """s sum_i p_i B_i (M_i * A x) / (1 - q)."""
     module, x = layer(share="down", dropout=0.3, dropout_on="expert_hidden").train(), tokens(2, 5, 10)
@@ -303,8 +330,6 @@ FORMULAS: dict[str, Any] = {
 @pytest.mark.parametrize("budget", ["20k", "60k", "150k"])
 def test_budgets_are_met_by_the_formula_of_the_method(name: str, budget: str) -> None:
     """On the embedded model: every module has the size of its own rank, or number of experts."""
-    from transformers import AutoConfig
-
     shape = AutoConfig.from_pretrained(MODEL_DIR)
     fit = fit_budget(RECIPES[name], shape, budget)
     assert fit.residual is not None
@@ -318,16 +343,22 @@ def test_budgets_are_met_by_the_formula_of_the_method(name: str, budget: str) ->
             assert size in {fit.params[knob], fit.params[knob] + 1}
             total += FORMULAS[name](size, 128, d_out)
     assert total == fit.trainable == count_trainable(registry.get("mixture"), shape, fit.params)
-    assert fit.params.get("top_k", 0) <= fit.params["experts"]
     if knob == "experts":
+        picks, most = RECIPES[name].params["top_k"], RECIPES[name].params["experts"]
+        share = fit.params["experts"] * picks / most
+        assert fit.params["top_k"] == max(2, math.floor(share + 0.5))
         assert (fit.params["r"], fit.params["lora_alpha"]) == (1, RECIPES[name].params["lora_alpha"])
 
 
-def test_few_experts_lower_the_number_that_is_picked() -> None:
+def test_picks_keep_their_share_of_the_experts() -> None:
+    """Halves up; two at least, where there are two, since a single renormalised gate is 1 whatever the router says."""
     method, params = registry.get("mixture"), RECIPES["smora"].params
-    assert method.at(params, 5, "experts")["top_k"] == 5
-    assert method.at(params, 9, "experts")["top_k"] == 8
-    assert method.at(params, 1, "experts") == {**params, "experts": 1, "top_k": 1}
+    picks = {n: method.at(params, n, "experts")["top_k"] for n in (1, 2, 5, 19, 20, 64, 100)}
+    assert picks == {1: 1, 2: 2, 5: 2, 19: 2, 20: 3, 64: 8, 100: 13}
+    for n in picks:
+        method.attach(build(config(layers=1)), method.at(params, n, "experts"))
+    assert method.at(RECIPES["moe-lora"].params, 3, "experts") == {**RECIPES["moe-lora"].params, "experts": 3}
+    assert method.at({"experts": 4, "top_k": 1, "renormalize": False}, 9, "experts")["top_k"] == 2
 
 
 def test_own_numbers_of_experts_keep_their_ratio() -> None:

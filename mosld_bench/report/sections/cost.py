@@ -208,7 +208,7 @@ def fitted_params(row: Row) -> str:
     params = _built_params(row)
     parts = [f"{key.replace('_', ' ')} {params[key]}" for key in knobs(row)]
     ranks = Counter(_own_sizes(params).values())
-    parts += [f"{rank} on {n} module{'s' if n > 1 else ''}" for rank, n in sorted(ranks.items())]
+    parts[1:1] = [f"{rank} on {n} module{'s' if n > 1 else ''}" for rank, n in sorted(ranks.items())]
     return ", ".join(parts)
 
 

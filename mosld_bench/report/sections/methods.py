@@ -111,6 +111,9 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
     if len(ranks) == 1:
         r, alpha = ranks.pop()
         notes.append(f"Rank {r} and alpha {alpha} before the budget is fitted; alpha / r is kept.")
+    notes += [
+        note for setting, note in _NOTES.items() if any(setting in vars(point).values() for point in points.values())
+    ]
     return Table(
         "methods",
         "The mixture methods by their coordinates. *: gates of the chosen experts renormalised to sum to one.",
@@ -119,6 +122,15 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
         pd.DataFrame([{"recipe": name, **cells} for name, cells in texts.items()]),
         tuple(notes),
     )
+
+
+#: Value of a coordinate -> what the table says below, where a recipe has it.
+_NOTES = {
+    "both": "Where both are shared, an expert is a square core between them.",
+    "uniform": "Uniform: every gate is one over the number of experts.",
+    "magnitude": "By magnitude: the gates of the largest outputs of down are 1, one row of it an expert.",
+    "random": "Where up starts at random, what it adds at first is taken off.",
+}
 
 
 def _coordinates(recipe: Recipe, point: Coordinates) -> dict[str, str]:

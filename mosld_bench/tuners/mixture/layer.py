@@ -190,7 +190,7 @@ class MixtureLayer(RoutedLayer):
         config = self.settings[adapter]
         if experts == 1:
             return F.linear(kept, down), None
-        if config.router == "magnitude":  # float32 as for all picks
+        if config.router == "magnitude":  # what decides on gates is float32, here and below
             hidden = router_logits(kept, down)
             return hidden, hidden
         if adapter not in self.mixture_router:  # logits that are all alike make gates that are
@@ -200,7 +200,7 @@ class MixtureLayer(RoutedLayer):
             noise = position_noise(self.mixture_noise[adapter], self.current.positions_of(x))
             return F.linear(kept, down), router_logits(noise, router)
         if config.router_input == "hidden":
-            hidden = F.linear(kept, down)
+            hidden = router_logits(kept, down)
             return hidden, router_logits(hidden, router)
         if dropout or is_rounded(x) or config.frozen:
             return F.linear(kept, down), router_logits(x, router)
