@@ -162,12 +162,19 @@ def _linear(tally: _Tally, module: Any, tokens: int, needs: bool) -> bool:
             result = tally.matrix(module.lora_B[name].weight, tokens, hidden) or result
     elif kind is MixtureLayer:
         for name in module.active_adapters:
-            hidden = tally.matrix(module.mixture_down[name], tokens, needs)
-            if module.experts[name] > 1:
-                gates = tally.matrix(module.mixture_router[name], tokens, needs)
-                if module.settings[name].share == "up":
-                    tally.product(tokens * module.experts[name] * module.rank[name], gates, hidden)
-                hidden = hidden or gates
+            config, hidden = module.settings[name], tally.matrix(module.mixture_down[name], tokens, needs)
+            gates = False
+            if name in module.mixture_router:
+                reads = {"x": needs, "hidden": hidden, "noise": False}[config.router_input]
+                gates = tally.matrix(module.mixture_router[name], tokens, reads)
+            if config.share == "both":
+                hidden = tally.matrix(module.mixture_core[name], tokens, hidden)
+            if config.share in {"up", "both"} and module.experts[name] > 1:
+                tally.product(tokens * module.experts[name] * module.rank[name], gates, hidden)
+            hidden = hidden or gates
+            if config.up_init == "random":  # in one product with Up, and so with gradients that nobody asked for
+                hidden = tally.matrix(module.mixture_start_down[name], tokens, needs) or hidden
+                tally.product(module.mixture_start_up[name].numel() * tokens, hidden, True)
             result = tally.matrix(module.mixture_up[name], tokens, hidden) or result
     else:
         raise _NoFormulaError(f"{kind.__name__} is no linear layer that is known here")

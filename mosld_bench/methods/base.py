@@ -30,6 +30,9 @@ class Sizing:
     #: Fields with whole numbers that keep their ratio to the knob, rounded (AdaLoRA's ``target_r``).
     follow: tuple[str, ...] = ()
 
+    #: What those are at least, where the knob is as large.
+    least: int = 1
+
     #: The field that holds the knob for single modules (PEFT's ``rank_pattern``), or None.
     pattern: str | None = None
 
@@ -141,6 +144,10 @@ class Method(ABC):
         moves = {name: self.proportional_patterns.get(name) for name in self.proportional}
         return Sizing(self.knob, moves, pattern=self.pattern)
 
+    def sizing_by(self, params: Mapping[str, Any], knob: str) -> Sizing:
+        """How ``knob`` sizes these ``params``: the method's, or a recipe's own, with which nothing else moves."""
+        return self.sizing(params) if knob == self.knob_of(params) else Sizing(knob)
+
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
         """The knob for these ``params``, None where they have none."""
         knob = self.sizing(params).knob
@@ -157,20 +164,20 @@ class Method(ABC):
 
         What single modules have of their own (``rank_pattern``) moves in the same ratio, rounded to the nearest whole
         number, halves up, and at least 1; their ``alpha_pattern`` then holds the scale at the rounded rank. ``knob`` is
-        a recipe's own choice; nothing else moves with one that is not the method's. Raises BenchError for what is no
-        number.
+        a recipe's own choice; with one that is not the method's only what `sizing_by` names moves. Raises BenchError
+        for what is no number.
         """
-        sizing, method_knob = self.sizing(params), self.knob_of(params)
-        knob = knob or method_knob
+        knob = knob or self.knob_of(params)
         assert knob is not None, "only a method with a knob, or a recipe with one, has a size to set"
-        whole = {**self.defaults(params), **params}
-        if knob != method_knob or whole.get(knob) is None:
+        sizing, whole = self.sizing_by(params, knob), {**self.defaults(params), **params}
+        if whole.get(knob) is None or (knob != self.knob_of(params) and type(whole[knob]) is not int):
             return {**params, knob: value}
         before = _number(knob, whole[knob], int)
         own = _numbers(sizing.pattern, whole, int)
         ranks = {key: sizing.in_ratio(rank, before, value) for key, rank in own.items()}
         moved: dict[str, Any] = {
-            name: sizing.in_ratio(_number(name, whole[name], int), before, value) for name in sizing.follow
+            name: max(sizing.in_ratio(_number(name, whole[name], int), before, value), min(sizing.least, value))
+            for name in sizing.follow
         }
         if own and sizing.pattern:
             moved[sizing.pattern] = ranks

@@ -116,6 +116,17 @@ class MixtureMethod(Method):
         """2 in bfloat16, since router logits are float32 there too: some tokens go to other experts than before."""
         return 2 if train is not None and train.dtype == "bfloat16" else 1
 
+    def sizing_by(self, params: Mapping[str, Any], knob: str) -> Sizing:
+        """By the number of experts, of which a token picks the same share; single modules may have one more.
+
+        Two or more picks stay two at least, since one alone may have a gate of 1 whatever the router says.
+        """
+        if knob != "experts":
+            return super().sizing_by(params, knob)
+        picks = params.get("top_k")
+        follow = ("top_k",) if picks is not None else ()
+        return Sizing(knob, pattern="experts_pattern", follow=follow, least=1 if picks == 1 else 2)
+
     def config_class(self) -> Any:
         """The class of the tuner's configuration, whose fields are the ``params``."""
         from mosld_bench.tuners.mixture import MixtureConfig
@@ -141,10 +152,11 @@ class MixtureMethod(Method):
         draw_masks(model)
 
     def after_step(self, model: nn.Module, step: int, steps: int) -> None:
-        """Under dropout on updates, give what the step drops its value back."""
-        from mosld_bench.tuners.mixture import keep_dropped
+        """Under dropout on updates, give what the step drops its value back; move the biases of choices, if any."""
+        from mosld_bench.tuners.mixture import keep_dropped, move_biases
 
         keep_dropped(model)
+        move_biases(model)
 
 
 class MixLoraMethod(MixtureMethod):

@@ -72,8 +72,8 @@ def fit_budget(
     target = target_of(budget, config, recipes or {}, counts=counts)
     with _named(recipe):
         knob = _knob(recipe, method, budget, counts)
-        params = _by_module(method, recipe.params, counts)
-    unit = method.sizing(params).unit if knob == method.knob_of(params) else 1
+        params = _by_module(method, recipe.params, counts, knob)
+    unit = method.sizing_by(params, knob).unit
 
     def count_at(steps: int) -> CountByModule:
         return counts.by_module(method, method.at(params, steps * unit, knob))
@@ -128,7 +128,7 @@ def target_of(
         if knob is None:
             raise BudgetError(f"The budget {budget!r} names the recipe {recipe.name!r}, which has no size to set.")
         counts = counts or Counts(config)
-        params = _by_module(method, recipe.params, counts)
+        params = _by_module(method, recipe.params, counts, knob)
         target = counts.trainable(method, method.at(params, parsed.rank, knob))
     else:
         raise BudgetError(f"The budget {budget!r} asks for no number of trainable parameters.")
@@ -181,8 +181,8 @@ class _Search(NamedTuple):
         if size(low + 1) == inf:
             return [under]
         over = self._candidate(low + 1, count_at)
-        sizing = self.method.sizing(self.params)
-        can_spread = sizing.pattern is not None and sizing.spreads and self.knob == self.method.knob_of(self.params)
+        sizing = self.method.sizing_by(self.params, self.knob)
+        can_spread = sizing.pattern is not None and sizing.spreads
         spread = [_spread(sizing, under, over, knob=self.knob, target=self.target)] if can_spread else []
         return [*spread, under, over]
 
@@ -245,15 +245,17 @@ def _at_rank(recipe: Recipe, method: Method, budget: Rank, counts: Counts) -> di
             f"its name. Run it at 'native' or at a number of parameters, which keeps the ratios of its ranks, or leave "
             f"it out."
         )
-    return method.at(_by_module(method, params, counts), budget.rank, sizing.rank)
+    return method.at(_by_module(method, params, counts, sizing.rank), budget.rank, sizing.rank)
 
 
-def _by_module(method: Method, params: Mapping[str, Any], counts: Counts) -> dict[str, Any]:
+def _by_module(method: Method, params: Mapping[str, Any], counts: Counts, knob: str) -> dict[str, Any]:
     """``params`` with the recipe's own patterns resolved to a rank, and an alpha, for each module that they match.
+
+    The patterns are those of ``knob`` and of what moves with it.
 
     A pattern may match modules of several ranks and alphas; a module's own entry holds its ratio and its scale exactly.
     """
-    sizing = method.sizing(params)
+    sizing = method.sizing_by(params, knob)
     whole = {**method.defaults(params), **params}
     # Patterns -> what they hold for single modules, and what all others have.
     own: dict[str, tuple[Mapping[str, Any], Any]] = {}

@@ -7,14 +7,15 @@ mean the same mixture.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-#: Which projection the experts share: neither, the down-projection A (HydraLoRA, MoSL, MoSLD) or the up-projection B.
-Share = Literal["none", "down", "up"]
+#: Which projection the experts share: neither, the down-projection A (HydraLoRA, MoSL, MoSLD), the up-projection B, or
+#: both, where an expert is a square core between them.
+Share = Literal["none", "down", "up", "both"]
 
 #: What dropout is drawn over.
-DropoutPlace = Literal["none", "input", "weight", "update", "hidden", "gates"]
+DropoutPlace = Literal["none", "input", "weight", "update", "hidden", "expert_hidden", "gates"]
 
 #: The matrix that weight and update dropout fall on: the shared one (down where none is), or a named one.
 DropoutMatrix = Literal["shared", "down", "up"]
@@ -25,7 +26,26 @@ BalanceForm = Literal["switch", "counts"]
 #: How the balance losses of the adapted modules become one.
 BalanceReduce = Literal["mean", "sum"]
 
+#: What gives the gates: a trained product with what ``router_input`` names, one over the number of experts for each, or
+#: the size of what the down-projections make of the input.
+Router = Literal["learned", "uniform", "magnitude"]
+
+#: What a router reads: the module's input, what A makes of it, or noise that is fixed for every position of a text.
+RouterInput = Literal["x", "hidden", "noise"]
+
+#: What the down-projections start from, and the up-projections.
+DownInit = Literal["gaussian", "sparse"]
+UpInit = Literal["zero", "random"]
+
+#: What may be left at its initial values.
+Freezable = Literal["down", "router"]
+
 SHARES: tuple[Share, ...] = get_args(Share)
+ROUTERS: tuple[Router, ...] = get_args(Router)
+ROUTER_INPUTS: tuple[RouterInput, ...] = get_args(RouterInput)
+DOWN_INITS: tuple[DownInit, ...] = get_args(DownInit)
+UP_INITS: tuple[UpInit, ...] = get_args(UpInit)
+FREEZABLE: tuple[Freezable, ...] = get_args(Freezable)
 DROPOUT_PLACES: tuple[DropoutPlace, ...] = get_args(DropoutPlace)
 DROPOUT_MATRICES: tuple[DropoutMatrix, ...] = get_args(DropoutMatrix)
 BALANCE_FORMS: tuple[BalanceForm, ...] = get_args(BalanceForm)
@@ -46,12 +66,18 @@ class Coordinates:
     lora_alpha: float = 16
     experts: int | list[int] = 4
     share: Share = "none"
+    router: Router = "learned"
+    router_input: RouterInput = "x"
+    frozen: list[Freezable] = field(default_factory=list)
+    down_init: DownInit = "gaussian"
+    up_init: UpInit = "zero"
     top_k: int | None = None
     renormalize: bool = True
     capacity: float | None = None
     balance_coef: float = 0.0
     balance_form: BalanceForm = "switch"
     balance_reduce: BalanceReduce = "mean"
+    balance_step: float = 0.0
     dropout: float | dict[str, float] = 0.0
     dropout_on: DropoutPlace = "none"
     dropout_matrix: DropoutMatrix = "shared"
@@ -59,7 +85,7 @@ class Coordinates:
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Coordinates:
         """The point that a recipe's ``params`` name, what they leave open at its default; other keys are ignored."""
-        return cls(**{field.name: params[field.name] for field in fields(cls) if field.name in params})
+        return cls(**{each.name: params[each.name] for each in fields(cls) if each.name in params})
 
     @property
     def dropouts(self) -> dict[str, float]:

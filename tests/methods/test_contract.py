@@ -12,10 +12,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Depr
 
 
 RECIPES = load_recipes(REPOSITORY / "methods")
-#: The main ones, and an ablation for every setting of the design space that no main one has.
+#: The main ones, an ablation for every setting of the design space that no main one has, controls and newer methods.
 NAMES = [
     "lora", "prefix-tuning", "dora", "moe-lora", "sira", "mola", "mixlora", "hydralora", "mosl", "mosld", "full",
     "mola-weight-dropout", "mosld-input-dropout", "mosld-hidden", "mosld-update", "mosld-drop-b", "mosld-balance-sum",
+    *(name for name, recipe in RECIPES.items() if recipe.group in {"controls", "since"}),
 ]  # fmt: skip
 
 

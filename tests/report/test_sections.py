@@ -18,8 +18,9 @@ from mosld_bench.report.sections.methods import deviations, methods
 from mosld_bench.report.sections.protocol import protocol
 from mosld_bench.report.sections.provenance import provenance
 from mosld_bench.report.sections.results import method_of_tests, results
-from mosld_bench.spec.recipe import Recipe
+from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.trial import Fit, TrainSpec
+from tests.conftest import REPOSITORY
 from tests.report.conftest import FullReport
 from tests.report.reading import (
     analysis_of,
@@ -233,6 +234,9 @@ def test_a_recipe_that_leaves_coordinates_open_is_reported_by_their_defaults(tmp
         ),
         ({"balance_coef": 0.01, "balance_reduce": "sum"}, "0.01, layers summed", "–"),
         ({"balance_coef": 1e-6, "balance_form": "counts"}, "1e-06 of counts", "–"),
+        ({"top_k": 2, "balance_step": 0.001}, "bias by 0.001", "–"),
+        ({"top_k": 2, "balance_coef": 0.01, "balance_step": 0.001}, "0.01, bias by 0.001", "–"),
+        ({"share": "down", "dropout": 0.1, "dropout_on": "expert_hidden"}, "–", "0.1 on hidden of each expert"),
     ],
 )
 def test_coordinates_tell_apart_what_differs(
@@ -245,6 +249,31 @@ def test_coordinates_tell_apart_what_differs(
     assert table.frame is not None
     row = table.frame.set_index("recipe").loc["bare"]
     assert (row["Balance"], row["Dropout"]) == (balance, dropout)
+
+
+@pytest.mark.parametrize(
+    ("name", "routing", "other"),
+    [
+        ("mosld-uniform", "uniform", "–"),
+        ("mosld-frozen-router", "top 2*", "router frozen"),
+        ("mosld-frozen-a", "top 2*", "down frozen"),
+        ("mosld-noise-router", "top 2*", "router reads noise"),
+        ("comol", "dense", "router reads hidden"),
+        ("flylora", "top 8 by magnitude", "down frozen, down starts sparse"),
+        ("r-lora", "dense", "up starts random"),
+    ],
+)
+def test_what_few_recipes_set_is_told_where_one_does(name: str, routing: str, other: str, tmp_path: Path) -> None:
+    study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0,), reference="mosld")
+    recipes = load_recipes(REPOSITORY / "methods")
+    trials = make_trials(study, [recipes["mosld"], recipes[name]])
+    records = [make_record(trial, study) for trial in trials]
+    table = tables_of(methods(analysis_with(tmp_path, study, records)))["methods"]
+    assert table.frame is not None
+    rows = table.frame.set_index("recipe")
+    assert rows.loc[name, "Routing"] == routing
+    assert ("Other" in rows.columns) is (other != "–")
+    assert other == "–" or list(rows["Other"]) == ["–", other]
 
 
 def test_every_recipe_is_told_with_what_it_trains_and_its_deviations_are_listed(tmp_path: Path) -> None:

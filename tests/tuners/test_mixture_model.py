@@ -119,13 +119,24 @@ def gradients(model: Any, ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
         {"dropout": 0.3, "dropout_on": "weight"},
         {"dropout": 0.3, "dropout_on": "gates", "capacity": 0.7},
         {"dropout": {"input": 0.2, "update": 0.3}, "dropout_matrix": "up", "balance_reduce": "sum"},
+        {"router_input": "noise"},
+        {"share": "both", "router_input": "hidden"},
+        {
+            "share": "none",
+            "r": 1,
+            "router": "magnitude",
+            "renormalize": False,
+            "balance_coef": 0.0,
+            "balance_step": 0.1,
+        },
+        {"up_init": "random", "top_k": None, "dropout": 0.3, "dropout_on": "expert_hidden"},
     ],
 )
 def test_gradient_checkpointing_changes_no_gradient(settings: dict[str, Any]) -> None:
     """Dropout masks are replayed and the balance loss, taken outside the checkpoint, still has its graph."""
     base = build(config())
     ids, mask = torch.randint(3, 40, (2, 9)), torch.tensor([[1] * 9, [1] * 6 + [0] * 3])
-    settings = settings | {"balance_coef": 0.5}
+    settings = {"balance_coef": 0.5} | settings
     torch.manual_seed(0)
     plain = stir(mixture(copy.deepcopy(base), **settings))
     torch.manual_seed(0)
@@ -134,7 +145,7 @@ def test_gradient_checkpointing_changes_no_gradient(settings: dict[str, Any]) ->
     saved.enable_input_require_grads()
     a, b = gradients(plain, ids, mask), gradients(saved, ids, mask)
     assert a.keys() == b.keys()
-    assert len(a) == 4 * 2 * 3
+    assert len(a) == 4 * 2 * {"both": 4, "none": 2}.get(settings.get("share", "down"), 3)
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6, msg=name)
 
@@ -218,7 +229,10 @@ def test_allocation_by_parts_of_the_depth() -> None:
         ({"dropout": 1.0, "dropout_on": "input"}, "below 1"),
         ({"dropout": {"input": 0.1, "weight": 1}}, "below 1"),
         ({"dropout": "much", "dropout_on": "input"}, "dropout is 'much'; allowed is at least 0 and below 1"),
-        ({"dropout": {"output": 0.1}}, "allowed is a share for each of input, weight, update, hidden or gates"),
+        (
+            {"dropout": {"output": 0.1}},
+            "share for each of input, weight, update, hidden, expert_hidden or gates",
+        ),
         ({"dropout": {"input": 0.1}, "dropout_on": "weight"}, "none where dropout names the places itself"),
         ({"dropout": {"weight": 0.1, "update": 0.1}}, "weight or update, not both"),
         ({"dropout": {"gates": 0.1}, "experts": [1, 2]}, "gates only where every layer has more than one"),
@@ -232,6 +246,37 @@ def test_allocation_by_parts_of_the_depth() -> None:
         ({"experts": 1, "dropout": 0.1, "dropout_on": "gates"}, "gates only where every layer has more than one"),
         ({"capacity": 1.25}, "capacity is 1.25; allowed is none, or above 0 with a top_k"),
         ({"capacity": 0, "top_k": 2}, "capacity is 0"),
+        ({"router": "random"}, "router is 'random'; allowed is learned, uniform or magnitude"),
+        ({"router_input": "text"}, "router_input is 'text'; allowed is x, hidden or noise"),
+        ({"frozen": ["up"]}, "frozen is .'up'.; allowed is a list of down and router"),
+        ({"frozen": ["down", "down"]}, "each once at most"),
+        ({"frozen": "down"}, "a list of down and router"),
+        ({"router": "uniform", "top_k": 2}, "top_k is 2; allowed is none where gates are uniform"),
+        ({"router": "uniform", "balance_coef": 0.1}, "0 where gates are uniform"),
+        ({"router": "uniform", "router_input": "noise"}, "x where gates are uniform"),
+        ({"router": "uniform", "frozen": ["router"]}, "down where gates are uniform"),
+        ({"frozen": ["router"], "balance_coef": 0.1}, "0 with a frozen router"),
+        ({"experts": 1, "frozen": ["router"]}, "down with one expert, which has no router"),
+        ({"experts": 1, "router": "uniform"}, "learned with one expert"),
+        ({"experts": [1, 1], "router_input": "noise"}, "x with one expert"),
+        ({"frozen": ["down"], "dropout": 0.1, "dropout_on": "update"}, "not down, of which dropout leaves out updates"),
+        ({"router": "magnitude", "r": 2, "top_k": 1}, "r is 2; allowed is 1 where gates are by magnitude"),
+        ({"router": "magnitude", "r": 1, "renormalize": False}, "top_k is None; allowed is a number of experts"),
+        ({"router": "magnitude", "r": 1, "top_k": 2}, "renormalize is True; allowed is false"),
+        ({"router": "magnitude", "r": 1, "top_k": 2, "share": "up"}, "share is 'up'; allowed is none"),
+        ({"router": "magnitude", "r": 1, "top_k": 2, "balance_coef": 0.1}, "0 where gates are magnitude"),
+        ({"balance_step": 0.1}, "0 without a top_k: it balances picks"),
+        ({"balance_step": -1}, "balance_step is -1; allowed is 0 or more"),
+        ({"balance_step": 0.1, "top_k": 2, "dropout": 0.1, "dropout_on": "gates"}, "0 with dropout on gates"),
+        ({"down_init": "sparse"}, "gaussian without a top_k"),
+        ({"down_init": "zero"}, "down_init is 'zero'; allowed is gaussian or sparse"),
+        ({"up_init": "one"}, "up_init is 'one'; allowed is zero or random"),
+        ({"up_init": "random"}, "zero unless down is shared"),
+        ({"up_init": "random", "share": "down", "top_k": 2}, "zero with a top_k"),
+        ({"up_init": "random", "share": "down", "frozen": ["router"]}, "down with up_init random"),
+        ({"dropout": 0.1, "dropout_on": "expert_hidden"}, "expert_hidden only where down is shared"),
+        ({"experts_pattern": {"q_proj": 0}}, "experts_pattern is .*; allowed is positive integers"),
+        ({"experts": 4, "top_k": 3, "experts_pattern": {"q_proj": 2}}, "1 to 2, the fewest experts of a layer"),
     ],
 )
 def test_settings_without_meaning_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -241,14 +286,14 @@ def test_settings_without_meaning_are_refused(settings: dict[str, Any], message:
 
 def drawn_point(draw: random.Random) -> dict[str, Any]:
     """A point of the design space, of allowed values taken each by itself."""
-    places = ["none", "input", "weight", "update", "hidden", "gates"]
+    places = ["none", "input", "weight", "update", "hidden", "expert_hidden", "gates"]
     several = dict.fromkeys(draw.sample(places[1:], 2), 0.3)
     place = draw.choice(places)
     one = {"dropout": 0.3 if place != "none" else 0.0, "dropout_on": place}
     dropout: dict[str, Any] = draw.choice([{"dropout": several}, one])
     return dropout | {
         "experts": draw.choice([1, 2, 3, 4, [1, 3], [2, 4], [2, 2, 3, 4]]),
-        "share": draw.choice(["none", "down", "up"]),
+        "share": draw.choice(["none", "down", "up", "both"]),
         "top_k": draw.choice([None, 1, 1, 2, 2, 3]),
         "renormalize": draw.choice([True, False]),
         "capacity": draw.choice([None, 0.3, 1.25]),
@@ -256,6 +301,13 @@ def drawn_point(draw: random.Random) -> dict[str, Any]:
         "balance_form": draw.choice(["switch", "counts"]),
         "balance_reduce": draw.choice(["mean", "sum"]),
         "dropout_matrix": draw.choice(["shared", "shared", "down", "up"]),
+        "r": draw.choice([4, 4, 4, 1]),
+        "router": draw.choice(["learned", "learned", "learned", "learned", "uniform", "magnitude"]),
+        "router_input": draw.choice(["x", "x", "x", "hidden", "noise"]),
+        "balance_step": draw.choice([0.0, 0.0, 0.1]),
+        "down_init": draw.choice(["gaussian", "gaussian", "sparse"]),
+        "up_init": draw.choice(["zero", "zero", "zero", "random"]),
+        "frozen": draw.choice([[], [], [], ["down"], ["router"], ["down", "router"]]),
     }
 
 
@@ -265,10 +317,10 @@ def test_every_point_is_refused_or_gives_all_that_it_counts_a_gradient() -> None
     base = build(config(layers=4))
     ids = torch.randint(3, 40, (4, 24))
     refused, single = [], 0
-    for _ in range(120):
+    for _ in range(500):
         point = drawn_point(draw)
         try:
-            model = stir(mixture(copy.deepcopy(base), r=4, **point))
+            model = stir(mixture(copy.deepcopy(base), **point))
         except BenchError as error:
             refused.append(str(error))
             continue
@@ -276,7 +328,7 @@ def test_every_point_is_refused_or_gives_all_that_it_counts_a_gradient() -> None
         found = gradients(model, ids, torch.ones_like(ids))
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         assert {name for name, gradient in found.items() if gradient.abs().sum() > 0} == trained, point
-    assert 20 < len(refused) < 100
+    assert 100 < len(refused) < 450
     assert any("whatever the router says" in message for message in refused)
     assert single > 3, "routing to one expert is tried as well as refused"
 

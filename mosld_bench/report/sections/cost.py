@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,8 +249,8 @@ def fitted_params(row: Row) -> str:
     """What the budget turned: 'r 11, 12 on 3 modules'."""
     params = _built_params(row)
     parts = [f"{key.replace('_', ' ')} {params[key]}" for key in knobs(row)]
-    ranks = Counter((params.get("rank_pattern") or params.get("n_frequency_pattern") or {}).values())
-    parts += [f"{rank} on {n} module{'s' if n > 1 else ''}" for rank, n in sorted(ranks.items())]
+    ranks = Counter(_own_sizes(params).values())
+    parts[1:1] = [f"{rank} on {n} module{'s' if n > 1 else ''}" for rank, n in sorted(ranks.items())]
     return ", ".join(parts)
 
 
@@ -258,8 +258,14 @@ def knobs(row: Row) -> list[str]:
     """The parameters that a budget turns, by their names in the recipe; none of a row without a record."""
     params = _built_params(row)
     asked = [key for key, value in params.items() if type(value) is int and row.recipe.params.get(key) != value]
-    names = dict.fromkeys((row.recipe.knob, "r", "num_virtual_tokens", *asked))
+    names = dict.fromkeys((row.recipe.knob or "r", "num_virtual_tokens", *asked))
     return [key for key in names if key and key in params]
+
+
+def _own_sizes(params: Mapping[str, Any]) -> Mapping[str, int]:
+    """Of single modules, by the patterns that a budget fills in."""
+    patterns = (params.get(name) for name in ("rank_pattern", "n_frequency_pattern", "experts_pattern"))
+    return next(filter(None, patterns), {})
 
 
 def _built_params(row: Row) -> dict[str, Any]:

@@ -112,12 +112,18 @@ def _design_space(recipes: Sequence[Recipe]) -> list[Block]:
 def _mixture_table(recipes: Sequence[Recipe]) -> Table:
     points = {recipe.name: Coordinates.of(recipe.params) for recipe in recipes}
     texts = {recipe.name: _coordinates(recipe, points[recipe.name]) for recipe in recipes}
+    others = {name: ", ".join(_others(point)) for name, point in points.items()}
+    if any(others.values()):
+        texts = {name: {**cells, "Other": others[name] or MISSING} for name, cells in texts.items()}
     modules = {parameter_label(recipe.params.get("target_modules")) for recipe in recipes}
     ranks = {(point.r, point.lora_alpha) for point in points.values()}
     notes = [f"Adapted modules: {modules.pop()}."] if len(modules) == 1 else []
     if len(ranks) == 1:
         r, alpha = ranks.pop()
         notes.append(f"Rank {r} and alpha {alpha} before the budget is fitted; alpha / r is kept.")
+    notes += [
+        note for setting, note in _NOTES.items() if any(setting in vars(point).values() for point in points.values())
+    ]
     return Table(
         "methods",
         "The mixture methods by their coordinates. *: gates of the chosen experts renormalised to sum to one.",
@@ -128,33 +134,59 @@ def _mixture_table(recipes: Sequence[Recipe]) -> Table:
     )
 
 
+#: Value of a coordinate -> what the table says below, where a recipe has it.
+_NOTES = {
+    "both": "Where both are shared, an expert is a square core between them.",
+    "uniform": "Uniform: every gate is one over the number of experts.",
+    "magnitude": "By magnitude: the gates of the largest outputs of down are 1, one row of it an expert.",
+    "random": "Where up starts at random, what it adds at first is taken off.",
+}
+
+
 def _coordinates(recipe: Recipe, point: Coordinates) -> dict[str, str]:
     """Column title -> what it says of a recipe."""
-    if point.top_k is None:
+    if point.router == "uniform":
+        routing = "uniform"
+    elif point.top_k is None:
         routing = "dense"
     else:
         capacity = f", capacity {point.capacity:g}" if point.capacity else ""
-        routing = f"top {point.top_k}{'*' if point.renormalize else ''}{capacity}"
+        by = " by magnitude" if point.router == "magnitude" else ""
+        routing = f"top {point.top_k}{'*' if point.renormalize else ''}{by}{capacity}"
     return {
         "Method": recipe.title,
         "Shared": MISSING if point.share == "none" else point.share,
         "Experts": parameter_label(point.experts),
         "Routing": routing,
-        "Balance": _balance(point) if point.balance_coef else MISSING,
+        "Balance": _balance(point) if point.balance_coef or point.balance_step else MISSING,
         "Dropout": ", ".join(_dropout(place, rate, point) for place, rate in point.dropouts.items()) or MISSING,
     }
 
 
+def _others(point: Coordinates) -> list[str]:
+    """What few recipes set, in words; nothing of what is at its default."""
+    settings = {
+        f"router reads {point.router_input}": point.router_input != "x",
+        f"{listed(point.frozen)} frozen": point.frozen,
+        f"down starts {point.down_init}": point.down_init != "gaussian",
+        f"up starts {point.up_init}": point.up_init != "zero",
+    }
+    return [told for told, holds in settings.items() if holds]
+
+
 def _balance(point: Coordinates) -> str:
-    """The weight of the balance loss, with what sets the loss apart from Switch's, averaged over modules."""
+    """The weight of the balance loss, with what sets it apart from Switch's mean over modules; the step of a bias."""
     form = " of counts" if point.balance_form == "counts" else ""
-    return f"{point.balance_coef:g}{form}" + (", layers summed" if point.balance_reduce == "sum" else "")
+    loss = f"{point.balance_coef:g}{form}" + (", layers summed" if point.balance_reduce == "sum" else "")
+    bias = f"bias by {point.balance_step:g}"
+    return ", ".join([*([loss] if point.balance_coef else []), *([bias] if point.balance_step else [])])
 
 
 def _dropout(place: str, rate: float, point: Coordinates) -> str:
     """The rate and its place, with the matrix where it is not the shared one."""
     named = point.dropout_matrix != "shared" and place in {"weight", "update"}
-    return f"{rate:g} on {place}" + (f" of {point.dropout_matrix}" if named else "")
+    where = {"expert_hidden": "hidden of each expert"}.get(place, place)
+    return f"{rate:g} on {where}" + (f" of {point.dropout_matrix}" if named else "")
 
 
 def _other_table(recipes: Sequence[Recipe]) -> Table:

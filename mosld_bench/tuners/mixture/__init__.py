@@ -5,7 +5,14 @@ from __future__ import annotations
 from mosld_bench.compat.peft import register_tuner
 from mosld_bench.tuners.mixture.config import MixtureConfig, allocate
 from mosld_bench.tuners.mixture.layer import MixtureLayer
-from mosld_bench.tuners.mixture.model import MixtureModel, aux_loss, draw_masks, idle_parameters, keep_dropped
+from mosld_bench.tuners.mixture.model import (
+    MixtureModel,
+    aux_loss,
+    draw_masks,
+    idle_parameters,
+    keep_dropped,
+    move_biases,
+)
 from mosld_bench.tuners.mixture.routing import balance_loss, counts_loss, gate, router_logits, within_capacity
 
 register_tuner("lora_mixture", MixtureConfig, MixtureModel)
@@ -22,6 +29,7 @@ __all__ = [
     "gate",
     "idle_parameters",
     "keep_dropped",
+    "move_biases",
     "router_logits",
     "within_capacity",
 ]

@@ -11,15 +11,25 @@ from mosld_bench.errors import BenchError
 from mosld_bench.spec.design_space import (
     BALANCE_FORMS,
     BALANCE_REDUCES,
+    DOWN_INITS,
     DROPOUT_MATRICES,
     DROPOUT_PLACES,
+    FREEZABLE,
+    ROUTER_INPUTS,
+    ROUTERS,
     SHARES,
+    UP_INITS,
     BalanceForm,
     BalanceReduce,
     Coordinates,
+    DownInit,
     DropoutMatrix,
     DropoutPlace,
+    Freezable,
+    Router,
+    RouterInput,
     Share,
+    UpInit,
     dropout_rates,
 )
 
@@ -41,13 +51,43 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
     exclude_modules: list[str] | str | None = field(default=None)
     rank_pattern: dict[str, int] = field(default_factory=dict, metadata={"help": "module name -> its own r"})
     alpha_pattern: dict[str, float] = field(default_factory=dict, metadata={"help": "module name -> its own alpha"})
+    experts_pattern: dict[str, int] = field(
+        default_factory=dict, metadata={"help": "module name -> its own number of experts"}
+    )
     experts: int | list[int] = field(
         default=Coordinates.experts,
         metadata={"help": "experts a module; a list is spread over equal parts of the depth"},
     )
     share: Share = field(
         default=Coordinates.share,
-        metadata={"help": "which matrix all experts of a module share: LoRA's A is down, B is up"},
+        metadata={
+            "help": "which matrix all experts of a module share: LoRA's A is down, B is up; both: an expert is a "
+            "core, r x r, between them"
+        },
+    )
+    router: Router = field(
+        default=Coordinates.router,
+        metadata={
+            "help": "learned; uniform: no router, and every gate one over the number of experts; magnitude: the "
+            "gates of the top-K of |A x|, one row an expert, are 1"
+        },
+    )
+    router_input: RouterInput = field(
+        default=Coordinates.router_input,
+        metadata={
+            "help": "what the router reads: the module's x, hidden (A x), or noise that only a token's position decides"
+        },
+    )
+    frozen: list[Freezable] = field(
+        default_factory=list, metadata={"help": "what stays at its initial values: down, router, or both"}
+    )
+    down_init: DownInit = field(
+        default=Coordinates.down_init,
+        metadata={"help": "gaussian, or sparse: a share top_k / experts of each row, the rest zero"},
+    )
+    up_init: UpInit = field(
+        default=Coordinates.up_init,
+        metadata={"help": "zero, or random: what the start adds under even gates is then taken off for good"},
     )
     top_k: int | None = field(default=Coordinates.top_k, metadata={"help": "experts active a token; none: all of them"})
     renormalize: bool = field(
@@ -66,6 +106,12 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         default=Coordinates.balance_reduce,
         metadata={"help": "mean over the adapted modules, or the sum over layers of the mean over a layer's modules"},
     )
+    balance_step: float = field(
+        default=Coordinates.balance_step,
+        metadata={
+            "help": "how far a bias of the choice moves after a step, towards experts with less than their share"
+        },
+    )
     dropout: float | dict[str, float] = field(
         default=Coordinates.dropout,
         metadata={"help": "share of what dropout_on names that is zeroed, or a mapping: place -> share"},
@@ -73,8 +119,9 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
     dropout_on: DropoutPlace = field(
         default=Coordinates.dropout_on,
         metadata={
-            "help": "the adapter's input, the weights of one matrix, their update, the output of down, or the router's "
-            "probabilities before the top-K; none where dropout is a mapping"
+            "help": "the adapter's input, the weights of one matrix, their update, the output of down (expert_hidden: "
+            "under a mask for each expert), or the router's probabilities before the top-K; none where dropout is a "
+            "mapping"
         },
     )
     dropout_matrix: DropoutMatrix = field(
@@ -92,11 +139,17 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         require(bool(counts) and all(isinstance(n, int) and n >= 1 for n in counts), "experts", self.experts,
                  "a positive integer, or a list of them from the first part of the depth to the last")  # fmt: skip
         require(isinstance(self.r, int) and self.r >= 1, "r", self.r, "a positive integer")
-        require(self.share in SHARES, "share", self.share, "none, down or up")
+        require(self.share in SHARES, "share", self.share, "none, down, up or both")
+        own = self.experts_pattern.values()
+        require(all(isinstance(n, int) and n >= 1 for n in own), "experts_pattern", self.experts_pattern,
+                 "positive integers")  # fmt: skip
+        counts = [*counts, *own]
         fewest = min(counts)
         require(self.top_k is None or (isinstance(self.top_k, int) and 1 <= self.top_k <= fewest), "top_k",
                  self.top_k, f"none (dense routing) or 1 to {fewest}, the fewest experts of a layer")  # fmt: skip
         self._check_dropout(fewest)
+        self._check_router(max(counts))
+        self._check_start()
         require(self.capacity is None or (self.capacity > 0 and self.top_k is not None), "capacity", self.capacity,
                  f"none, or above 0 with a top_k (it is {self.top_k})")  # fmt: skip
         require(self.balance_coef >= 0, "balance_coef", self.balance_coef, "0 or more")
@@ -105,13 +158,59 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         # One gate divided by itself is 1 whatever the router says, so that the task's loss does not reach the router.
         # With Switch's balance loss it still learns to spread the tokens; that of the counts is constant there too.
         balanced = self.balance_coef > 0 and self.balance_form == "switch"
-        require(self.top_k != 1 or max(counts) == 1 or not self.renormalize or balanced, "top_k", 1,
+        trains = "router" not in self.frozen
+        require(self.top_k != 1 or max(counts) == 1 or not self.renormalize or balanced or not trains, "top_k", 1,
                  "2 or more where the gates are renormalised, since a single one is then 1 whatever the router says "
                  "and the router learns nothing. Set renormalize: false, or a balance_coef above 0")  # fmt: skip
 
+    def _check_router(self, most: int) -> None:
+        """Raise BenchError for routers and frozen parameters without meaning; ``most`` experts of a layer."""
+        require(self.router in ROUTERS, "router", self.router, "learned, uniform or magnitude")
+        require(self.router_input in ROUTER_INPUTS, "router_input", self.router_input, "x, hidden or noise")
+        require(isinstance(self.frozen, list) and set(self.frozen) <= set(FREEZABLE)
+                and len(set(self.frozen)) == len(self.frozen), "frozen", self.frozen,
+                "a list of down and router, each once at most")  # fmt: skip
+        if most == 1:
+            require(self.router != "uniform", "router", self.router, "learned with one expert, which has no router")
+            require(self.router_input == "x", "router_input", self.router_input, "x with one expert, without a router")
+            require("router" not in self.frozen, "frozen", self.frozen, "down with one expert, which has no router")
+        if self.router != "learned":
+            how = f"where gates are {self.router}"
+            require(self.router_input == "x", "router_input", self.router_input, f"x {how}")
+            require("router" not in self.frozen, "frozen", self.frozen, f"down {how}, without a router")
+            require(self.balance_coef == 0, "balance_coef", self.balance_coef, f"0 {how}")
+        if self.router == "uniform":
+            require(self.top_k is None, "top_k", self.top_k, "none where gates are uniform, since no expert is ahead")
+        if self.router == "magnitude":
+            how = "where gates are by magnitude"
+            require(self.r == 1, "r", self.r, f"1 {how}, of a row of A each")
+            require(set(self.rank_pattern.values()) <= {1}, "rank_pattern", self.rank_pattern, f"1 {how}")
+            require(self.share == "none", "share", self.share, f"none {how}")
+            require(self.top_k is not None, "top_k", self.top_k, f"a number of experts {how}")
+            require(not self.renormalize, "renormalize", self.renormalize, f"false {how}, since each is 1")
+            require("gates" not in self.dropouts, "dropout", self.dropout, f"none on gates {how}")
+        if "router" in self.frozen:
+            require(self.balance_coef == 0, "balance_coef", self.balance_coef,
+                    "0 with a frozen router, since the loss would move what the router reads instead")  # fmt: skip
+        require(self.balance_step >= 0, "balance_step", self.balance_step, "0 or more")
+        if self.balance_step:
+            require(self.top_k is not None, "balance_step", self.balance_step, "0 without a top_k: it balances picks")
+            require("gates" not in self.dropouts, "balance_step", self.balance_step, "0 with dropout on gates")
+
+    def _check_start(self) -> None:
+        """Raise BenchError for initial values without meaning."""
+        require(self.down_init in DOWN_INITS, "down_init", self.down_init, "gaussian or sparse")
+        require(self.down_init == "gaussian" or self.top_k is not None, "down_init", self.down_init,
+                "gaussian without a top_k; sparse keeps top_k / experts of each row")  # fmt: skip
+        require(self.up_init in UP_INITS, "up_init", self.up_init, "zero or random")
+        if self.up_init == "random":
+            require(self.share == "down", "up_init", self.up_init, f"zero unless down is shared (it is {self.share})")
+            require(self.top_k is None, "up_init", self.up_init, "zero with a top_k, as gates have to be even at first")
+            require("router" not in self.frozen, "frozen", self.frozen, "down with up_init random: the router is zero")
+
     def _check_dropout(self, fewest: int) -> None:
         """Raise BenchError for places or rates of dropout without meaning; ``fewest`` experts of a layer."""
-        places, places_text = set(DROPOUT_PLACES) - {"none"}, "input, weight, update, hidden or gates"
+        places, places_text = set(DROPOUT_PLACES) - {"none"}, "input, weight, update, hidden, expert_hidden or gates"
         require(self.dropout_matrix in DROPOUT_MATRICES, "dropout_matrix", self.dropout_matrix, "shared, down or up")
         require(self.dropout_on in DROPOUT_PLACES, "dropout_on", self.dropout_on, f"none, {places_text}")
         if isinstance(self.dropout, dict):
@@ -126,10 +225,21 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         acting = self.dropouts
         require("gates" not in acting or fewest > 1, "dropout_on", self.dropout_on,
                  "gates only where every layer has more than one expert")  # fmt: skip
+        require("expert_hidden" not in acting or self.share == "down", "dropout_on", self.dropout_on,
+                 "expert_hidden only where down is shared; else hidden has a mask for each expert")  # fmt: skip
         require(not {"weight", "update"} <= set(acting), "dropout", self.dropout,
                  "weight or update, not both: they are two readings of one dropout")  # fmt: skip
+        require("update" not in acting or self.masked_matrix not in self.frozen, "frozen", self.frozen,
+                 f"not {self.masked_matrix}, of which dropout leaves out updates: it has none")  # fmt: skip
         require(self.dropout_matrix == "shared" or {"weight", "update"} & set(acting), "dropout_matrix",
                  self.dropout_matrix, "shared without dropout on weight or update")  # fmt: skip
+
+    @property
+    def masked_matrix(self) -> str:
+        """The matrix, down or up, that dropout on weights or updates falls on."""
+        if self.dropout_matrix != "shared":
+            return self.dropout_matrix
+        return "up" if self.share == "up" else "down"
 
     @property
     def dropouts(self) -> dict[str, float]:

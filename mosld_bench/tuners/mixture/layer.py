@@ -6,12 +6,17 @@ It is exact for dense and for top-K routing, since the gates that were not picke
 experts, no gather and no wait for the device.
 
 Where all experts share A, Down is (r, d_in) and its r outputs are repeated for every expert before the gates. Where
-they share B, Up is (d_out, r) and the gated A_n x are summed over the experts before it. One expert is LoRA: no router.
+they share B, Up is (d_out, r) and the gated A_n x are summed over the experts before it. Where they share both, an
+expert is a core M_n (r, r): B sum_n g_n M_n A x (CoMoL). One expert is LoRA: no router.
+
+If Up starts at random (R-LoRA), the update less (alpha / r) B' A' x is added, with A' the A of the start and B' the
+mean of its B_n: nothing at first, since the router starts at zero and all gates at 1 / N.
 
 In training a share q of one of these may be dropped; M is a mask of zeros (a share q) and ones:
 
     input    A (M * x) / (1 - q)         for the experts, the router reads all of x
     hidden   M * (A x) / (1 - q)
+    expert_hidden   the same for a shared A, under a mask for each expert (R-LoRA)
     weight   (M * W) / (1 - q)           W is A or B, one mask for an optimiser step (MoSLD, eq. 2)
     update   W <- M * W' + (1 - M) * W   W' is what the optimiser makes of W by the gradient M * dL/dW; the forward
                                          has all of W and nothing is rescaled (MoSLD, section 3.2, in another reading)
@@ -33,7 +38,17 @@ from torch import Tensor, nn
 from mosld_bench.compat.peft import cast_input
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig
-from mosld_bench.tuners.mixture.routing import RoutedLayer, fresh_router, gaussian, is_rounded, router_logits
+from mosld_bench.tuners.mixture.routing import (
+    RoutedLayer,
+    fresh_noise,
+    fresh_router,
+    gaussian,
+    is_rounded,
+    position_noise,
+    random_up,
+    router_logits,
+    sparse_gaussian,
+)
 
 
 class MixtureLayer(RoutedLayer):
@@ -42,15 +57,32 @@ class MixtureLayer(RoutedLayer):
     Parameters of an adapter, with N experts of rank r (routers have no bias; one expert has no router):
 
     =================  ==========================  ======================
-    ``mixture_down``   (N r, d_in), share down: (r, d_in)    Gaussian, std 1/sqrt(3 d_in)
-    ``mixture_up``     (d_out, N r), share up: (d_out, r)    zero
-    ``mixture_router`` (N, d_in)                             uniform in +-1/sqrt(d_in)
+    ``mixture_down``   (N r, d_in), shared: (r, d_in)        Gaussian, std 1/sqrt(3 d_in), or `sparse_gaussian`
+    ``mixture_up``     (d_out, N r), shared: (d_out, r)      zero, or `random_up`
+    ``mixture_core``   (N r, r), where both are shared       Gaussian, std 1/sqrt(3 r)
+    ``mixture_router`` (N, d_in), or of hidden: (N, rows)    uniform in +-1/sqrt(d_in); zero beside a random Up
     =================  ==========================  ======================
+
+    Uniform gates and those by magnitude have no router. What never trains, and is saved with the others, ``frozen``
+    apart:
+
+    ======================  =============  ===============================================
+    ``mixture_noise``       (2, d_in)      what a router of noise reads, see `position_noise`
+    ``mixture_bias``        (N)            of the choice of experts, moved by `move_bias`
+    ``mixture_start_down``  (r, d_in)      beside a random Up: Down and the mean of all experts' Up, as they started
+    ``mixture_start_up``    (d_out, r)
+    ======================  =============  ===============================================
     """
 
     mixture_down: nn.ParameterDict
     mixture_up: nn.ParameterDict
-    adapter_layer_names = ("mixture_down", "mixture_up", "mixture_router")
+    mixture_core: nn.ParameterDict
+    mixture_noise: nn.ParameterDict
+    mixture_bias: nn.ParameterDict
+    mixture_start_down: nn.ParameterDict
+    mixture_start_up: nn.ParameterDict
+    constants = ("mixture_noise", "mixture_bias", "mixture_start_down", "mixture_start_up")
+    adapter_layer_names = ("mixture_down", "mixture_up", "mixture_core", "mixture_router", *constants)
 
     def __init__(
         self, base_layer: nn.Module, adapter: str, config: MixtureConfig, *, experts: int, rank: int, alpha: float
@@ -61,17 +93,41 @@ class MixtureLayer(RoutedLayer):
         super().__init__(base_layer, adapter, config, experts=experts, rank=rank, alpha=alpha)
 
     def _parameters_of(self, adapter: str) -> dict[str, Tensor]:
-        share, experts, rank = self.settings[adapter].share, self.experts[adapter], self.rank[adapter]
+        config, experts, rank = self.settings[adapter], self.experts[adapter], self.rank[adapter]
         d_in, d_out = _features(self.base_layer)
+        rows = rank if config.share in {"down", "both"} else experts * rank
+        columns = rank if config.share in {"up", "both"} else experts * rank
+        random = config.up_init == "random"
+        kept = (config.top_k or experts) / experts
         parameters = {
-            "mixture_down": gaussian(rank if share == "down" else experts * rank, d_in),
-            "mixture_up": torch.zeros(d_out, rank if share == "up" else experts * rank),
+            "mixture_down": sparse_gaussian(rows, d_in, kept) if config.down_init == "sparse" else gaussian(rows, d_in),
+            "mixture_up": random_up(d_out, columns, rank) if random else torch.zeros(d_out, columns),
         }
-        return parameters | ({"mixture_router": fresh_router(experts, d_in)} if experts > 1 else {})
+        if config.share == "both":
+            parameters["mixture_core"] = gaussian(experts * rank, rank)
+        if experts > 1 and config.router == "learned":
+            width = rows if config.router_input == "hidden" else d_in
+            # Even gates at first, where what the start adds under these is taken off.
+            parameters["mixture_router"] = torch.zeros(experts, width) if random else fresh_router(experts, width)
+        return parameters
+
+    def _constants_of(self, adapter: str) -> dict[str, Tensor]:
+        config, experts = self.settings[adapter], self.experts[adapter]
+        constants = {}
+        if adapter in self.mixture_router and config.router_input == "noise":
+            constants["mixture_noise"] = fresh_noise(_features(self.base_layer)[0])
+        if config.balance_step and experts > 1:
+            constants["mixture_bias"] = torch.zeros(experts)
+        if config.up_init == "random":
+            down, up = (matrix[adapter].detach() for matrix in (self.mixture_down, self.mixture_up))
+            wide = torch.promote_types(up.dtype, torch.float32)  # of bfloat16, in which the mean would be rounded
+            constants["mixture_start_down"] = down.to(wide, copy=True)
+            constants["mixture_start_up"] = _mean_up(up.to(wide), experts)
+        return constants
 
     def _shared(self, adapter: str) -> tuple[str, ...]:
         share = self.settings[adapter].share
-        return ("mixture_router", *(() if share == "none" else (f"mixture_{share}",)))
+        return ("mixture_router", *(f"mixture_{name}" for name in ("down", "up") if share in {name, "both"}))
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(..., d_in) -> (..., d_out)."""
@@ -86,7 +142,8 @@ class MixtureLayer(RoutedLayer):
     def _update(self, adapter: str, x: Tensor) -> tuple[Tensor, Tensor]:
         """The two factors of what the adapter adds: (alpha / r) g * Down x, (..., n), and Up, (d_out, n).
 
-        n is N r, and r where the experts share Up.
+        n is N r, and r more where a random start is taken off. It is r where the experts share Up: then the sum over
+        experts comes before it, of M_n Down x where they share both.
         """
         config, scale = self.settings[adapter], self.scale[adapter]
         x = cast_input(self, x, self.mixture_down[adapter].dtype)
@@ -95,15 +152,26 @@ class MixtureLayer(RoutedLayer):
         hidden, logits = self._down_and_router(adapter, x, down, dropouts.get("input", 0.0))
         if "hidden" in dropouts:
             hidden = F.dropout(hidden, dropouts["hidden"])
-        if logits is None:
-            return hidden * scale, up
         # The scale goes where it is the cheapest: N numbers a token instead of d_out.
-        gates = (self._route(adapter, logits) * scale).to(hidden.dtype)
-        if config.share == "down":
-            return _mix_shared_down(gates, hidden), up
-        if config.share == "up":
-            return _mix_shared_up(gates, hidden), up
-        return _mix_separate(gates, hidden), up
+        gates = None if logits is None else (self._route(adapter, logits) * scale).to(hidden.dtype)
+        if config.share == "both":
+            hidden = F.linear(hidden, self.mixture_core[adapter])
+        if gates is None:
+            mixed = hidden * scale
+        elif config.share == "down":
+            mixed = _mix_shared_down(gates, hidden)
+        elif config.share in {"up", "both"}:
+            mixed = _mix_shared_up(gates, hidden)
+        else:
+            mixed = _mix_separate(gates, hidden)
+        if "expert_hidden" in dropouts:
+            mixed = F.dropout(mixed, dropouts["expert_hidden"])
+        if (
+            adapter in self.mixture_start_down
+        ):  # in one product, which is exactly nothing at first whatever the dtype of y
+            taken = F.linear(x, self.mixture_start_down[adapter]) * -scale
+            mixed, up = torch.cat([mixed, taken], dim=-1), torch.cat([up, self.mixture_start_up[adapter]], dim=-1)
+        return mixed, up
 
     def _dropped_weights(self, adapter: str, dropouts: Mapping[str, float]) -> tuple[Tensor, Tensor]:
         """Down and Up; with dropout on weights or updates, one of them masked (see `masked_parameter`)."""
@@ -116,13 +184,25 @@ class MixtureLayer(RoutedLayer):
     def _down_and_router(self, adapter: str, x: Tensor, down: Tensor, dropout: float) -> tuple[Tensor, Tensor | None]:
         """Down x, (..., N r), of a shared Down (..., r), and the router's logits (..., N), None for one expert.
 
-        ``dropout``: the share of x that is dropped for the experts; the router reads all of it.
+        ``dropout``: the share of x that is dropped for the experts; a router that reads x reads all of it.
         """
         experts, kept = self.experts[adapter], F.dropout(x, dropout) if dropout else x
+        config = self.settings[adapter]
         if experts == 1:
             return F.linear(kept, down), None
+        if config.router == "magnitude":  # what decides on gates is float32, here and below
+            hidden = router_logits(kept, down)
+            return hidden, hidden
+        if adapter not in self.mixture_router:  # logits that are all alike make gates that are
+            return F.linear(kept, down), x.new_zeros(*x.shape[:-1], experts)
         router = self.mixture_router[adapter]
-        if dropout or is_rounded(x):
+        if adapter in self.mixture_noise:
+            noise = position_noise(self.mixture_noise[adapter], self.current.positions_of(x))
+            return F.linear(kept, down), router_logits(noise, router)
+        if config.router_input == "hidden":
+            hidden = router_logits(kept, down)
+            return hidden, router_logits(hidden, router)
+        if dropout or is_rounded(x) or config.frozen:
             return F.linear(kept, down), router_logits(x, router)
         # One product for both: x is read once, and so is its gradient.
         both = F.linear(x, torch.cat([down, router]))
@@ -131,9 +211,7 @@ class MixtureLayer(RoutedLayer):
 
     def masked_parameter(self, adapter: str) -> Tensor:
         """The parameter that dropout on weights or updates falls on: the shared matrix, unless one is named."""
-        config = self.settings[adapter]
-        matrix = config.share if config.dropout_matrix == "shared" else config.dropout_matrix
-        parameters = self.mixture_up if matrix == "up" else self.mixture_down
+        parameters = self.mixture_up if self.settings[adapter].masked_matrix == "up" else self.mixture_down
         return parameters[adapter]  # type: ignore[no-any-return]
 
     def draw_mask(self, adapter: str) -> None:
@@ -163,10 +241,29 @@ class MixtureLayer(RoutedLayer):
         dropped: Tensor = weight * mask / (1 - dropouts["weight"])
         return dropped
 
+    def _bias(self, adapter: str) -> Tensor | None:
+        return self.mixture_bias.get(adapter)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def move_bias(self, adapter: str) -> None:
+        """Move the bias of every expert by ``balance_step``: up where it had less picks than the mean, down for more.
+
+        The picks are those since the last call, of real tokens in training (arXiv 2408.15664, algorithm 1).
+        """
+        load = self.load.pop(adapter, None)
+        if load is not None:
+            self.mixture_bias[adapter].add_((load.mean() - load).sign(), alpha=self.settings[adapter].balance_step)
+
 
 def _drawn(weight: Tensor, dropouts: Mapping[str, float]) -> Tensor:
     """Which entries of ``weight`` stay: a mask of its shape, of torch's generator."""
     return torch.rand_like(weight) >= (dropouts["weight"] if "weight" in dropouts else dropouts["update"])
+
+
+def _mean_up(up: Tensor, experts: int) -> Tensor:
+    """The mean over experts of their Up, (d_out, r), from all of them, (d_out, N r)."""
+    by_expert: Tensor = up.unflatten(-1, (experts, -1))  # type: ignore[no-untyped-call]
+    return by_expert.mean(dim=-2)
 
 
 def _mix_separate(gates: Tensor, hidden: Tensor) -> Tensor:
@@ -181,7 +278,10 @@ def _mix_shared_down(gates: Tensor, hidden: Tensor) -> Tensor:
 
 
 def _mix_shared_up(gates: Tensor, hidden: Tensor) -> Tensor:
-    """sum_n g_n A_n x, (..., r), from gates (..., N) and all A_n x, (..., N r): with one B, the sum may come first."""
+    """sum_n g_n A_n x, (..., r), from gates (..., N) and all A_n x, (..., N r): with one B, the sum may come first.
+
+    Where A is shared too, there are M_n A x in their place.
+    """
     by_expert: Tensor = hidden.unflatten(-1, (gates.shape[-1], -1))  # type: ignore[no-untyped-call]
     return (gates.unsqueeze(-2) @ by_expert).squeeze(-2)
 

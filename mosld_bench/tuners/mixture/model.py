@@ -53,6 +53,9 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
 
     def _experts_of(self, config: MixtureConfig, module: str) -> int:
         """Experts of the module of this name. Raises BenchError for a list by depth where its layer has no number."""
+        own = of_module(config.experts_pattern, module, 0)
+        if own:
+            return own
         if isinstance(config.experts, int):
             return config.experts
         index = _layer_of(module)
@@ -63,7 +66,9 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
     def _forward_pass(self) -> ForwardPass:
         """What all layers share. Made on demand, since layers are injected while PEFT's constructor runs."""
         if "_shared_pass" not in self.__dict__:
-            self.__dict__["_shared_pass"] = ForwardPass()
+            self.__dict__["_shared_pass"] = current = ForwardPass()
+            # On the model itself, since what writes answers calls that and passes over `forward` below.
+            self.model.register_forward_pre_hook(current.note_positions, with_kwargs=True)
         return self.__dict__["_shared_pass"]  # type: ignore[no-any-return]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -139,6 +144,12 @@ def keep_dropped(model: nn.Module) -> None:
     """
     for layer, adapter in _mixtures(model):
         layer.keep_dropped(adapter)
+
+
+def move_biases(model: nn.Module) -> None:
+    """Move the biases of the choice of experts by the picks of the step. To be called after the optimiser's step."""
+    for layer, adapter in _mixtures(model):
+        layer.move_bias(adapter)
 
 
 def _mixtures(model: nn.Module) -> Iterator[tuple[MixtureLayer, str]]:

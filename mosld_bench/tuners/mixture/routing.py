@@ -6,8 +6,9 @@ All of it is tensor algebra: no loop over experts, no gather and no wait for the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -42,19 +43,26 @@ def router_logits(x: Tensor, router: Tensor) -> Tensor:
         return F.linear(x.to(dtype), router.to(dtype))
 
 
-def gate(logits: Tensor, top_k: int | None, renormalize: bool, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+def gate(
+    logits: Tensor, top_k: int | None, renormalize: bool, dropout: float = 0.0, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Gates and router probabilities, both (..., N), from router logits (..., N).
 
     p = softmax(logits). Dense: gates = p. Top-K: the K largest of p, others 0, divided by their sum if
     ``renormalize`` (MoSLD, arXiv 2412.08946, section 3; MoLA, arXiv 2402.08562, eq. 4). ``dropout`` zeroes that share
     of p before the choice and divides the rest by 1 - dropout (SiRA's expert dropout, arXiv 2311.09179): a dropped
     expert is picked only where fewer than K remain, and its gate is 0 there. The returned p is without dropout.
+    ``bias`` (N,) is added to the logits for the choice of the K, and to no gate; not with dropout.
     """
     probabilities = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     scores = F.dropout(probabilities, dropout) if dropout else probabilities
     if top_k is None or (top_k == logits.shape[-1] and not dropout):  # dense
         return scores, probabilities
-    if renormalize and not dropout:
+    if bias is not None:
+        picks = (logits + bias).topk(top_k, dim=-1).indices
+        chosen = (logits if renormalize else probabilities).gather(-1, picks)
+        values = chosen.softmax(dim=-1, dtype=probabilities.dtype) if renormalize else chosen
+    elif renormalize and not dropout:
         values, picks = _renormalized_top_k(logits, top_k, probabilities.dtype)
     else:
         values, picks = scores.topk(top_k, dim=-1)
@@ -62,6 +70,15 @@ def gate(logits: Tensor, top_k: int | None, renormalize: bool, dropout: float = 
             total = values.sum(dim=-1, keepdim=True)
             values = values / (total + (total == 0))  # all experts of a token may have been dropped
     return torch.zeros_like(probabilities).scatter(-1, picks, values), probabilities
+
+
+def magnitude_gates(hidden: Tensor, top_k: int, bias: Tensor | None = None) -> Tensor:
+    """Gates (..., N) of 1 for the K largest of |A x + d|, else 0, from A x (..., N) with a row of A for each expert.
+
+    ``bias`` is d (N,), zero if not given (FlyLoRA, arXiv 2510.08396). No gradient goes through the choice.
+    """
+    scores = (hidden.detach() if bias is None else hidden.detach() + bias).abs()
+    return torch.zeros_like(scores).scatter(-1, scores.topk(top_k, dim=-1).indices, 1.0)
 
 
 def _renormalized_top_k(logits: Tensor, top_k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -117,12 +134,54 @@ def counts_loss(gates: Tensor, mask: Tensor | None = None) -> Tensor:
     return (counts.detach() * sums).sum()
 
 
+@torch.no_grad()
+def picks_of(gates: Tensor, mask: Tensor | None = None) -> Tensor:
+    """How many tokens picked each expert, (N,), from gates (..., N); ``mask`` as in `balance_loss`."""
+    picked: Tensor = (gates > 0).float() if mask is None else (gates > 0) * mask.float().unsqueeze(-1)
+    picks: Tensor = picked.flatten(0, -2).sum(0)
+    return picks
+
+
 @dataclass
 class ForwardPass:
     """What the adapted modules of a model share in one forward pass; the model fills it."""
 
     mask: Tensor | None = None  # (batch, tokens), 1 for real tokens, 0 for padding; None: all are real
     open: bool = True  # until the balance losses are asked for
+    positions: Tensor | None = None  # (batch, tokens) or (1, tokens): the place of each token in its text, from 0
+
+    def note_positions(self, module: nn.Module, args: Any, inputs: Mapping[str, Any]) -> None:
+        """Before a forward of the model with the arguments ``inputs``: learn where each token stands in its text.
+
+        From the positions that the model is given, else from its mask, of which padding is no part, else by counting on
+        from the keys and values that are kept.
+        """
+        tokens = next((inputs[name] for name in ("input_ids", "inputs_embeds") if inputs.get(name) is not None), None)
+        positions, mask = inputs.get("position_ids"), inputs.get("attention_mask")
+        if tokens is None:
+            self.positions = None
+        elif positions is not None:
+            self.positions = positions
+        elif mask is not None and mask.dim() == 2:
+            self.positions = (mask.long().cumsum(dim=-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        else:
+            kept = next((inputs[name] for name in ("past_key_values", "cache") if inputs.get(name) is not None), None)
+            begin = 0 if kept is None else int(kept.get_seq_length())
+            self.positions = torch.arange(begin, begin + tokens.shape[1], device=tokens.device)[None]
+
+    def positions_of(self, x: Tensor) -> Tensor:
+        """The positions of the tokens of ``x`` (batch, tokens, features), (batch, tokens).
+
+        Raises BenchError where the module is not given all tokens of each text.
+        """
+        positions = self.positions
+        if positions is None or x.dim() != 3 or positions.shape not in (x.shape[:2], (1, x.shape[1])):
+            raise BenchError(
+                f"A router that reads noise needs the place of each token, but an adapted module was given "
+                f"{tuple(x.shape)} for {'no' if positions is None else tuple(positions.shape)} positions. In "
+                f"target_modules, name modules that see (texts, tokens, features)."
+            )
+        return positions.expand(x.shape[:2])
 
 
 class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
@@ -133,6 +192,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
 
     mixture_router: nn.ParameterDict
     adapter_layer_names: tuple[str, ...] = ("mixture_router",)
+    constants: tuple[str, ...] = ()  # of these, what is saved with the others and never trains
     other_param_names = ("settings", "experts", "rank", "scale")
 
     def __init__(
@@ -150,6 +210,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self.merged_adapters: list[str] = []
         self.current = ForwardPass()
         self.balance: Tensor | None = None
+        self.load: dict[str, Tensor] = {}  # with a bias of the choice: picks of each expert since it was last moved
         self.cast_input_dtype_enabled = True  # what PEFT's disable_input_dtype_casting turns off
         self._active_adapter = adapter
         self.update_layer(adapter, config, experts=experts, rank=rank, alpha=alpha)
@@ -162,24 +223,52 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
             getattr(self, name)[adapter] = nn.Parameter(parameter)
         weight = next(self.base_layer.parameters())
         to_base_device(self, adapter, weight.device)
+        for name, constant in self._constants_of(adapter).items():  # not in the base's dtype, which would round them
+            getattr(self, name)[adapter] = nn.Parameter(constant.to(weight.device), requires_grad=False)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)  # type: ignore[operator]
+
+    def set_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """As PEFT's, which makes all that is active trainable; but what is frozen stays so."""
+        super().set_adapter(*args, **kwargs)
+        self._freeze()
+
+    def set_requires_grad(self, *args: Any, **kwargs: Any) -> None:
+        """As PEFT's; but what is frozen stays so."""
+        super().set_requires_grad(*args, **kwargs)
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """Take the gradient from what does not train."""
+        for adapter, config in self.settings.items():
+            for name in (*self.constants, *(f"mixture_{matrix}" for matrix in config.frozen)):
+                if adapter in getattr(self, name):
+                    getattr(self, name)[adapter].requires_grad_(False)
 
     def _parameters_of(self, adapter: str) -> dict[str, Tensor]:
         """Initial values of the adapter's parameters, by their names, in the order in which they are drawn."""
         raise NotImplementedError
+
+    def _constants_of(self, adapter: str) -> dict[str, Tensor]:
+        """What the adapter keeps beside its parameters and never trains, by name, made when these are in place."""
+        return {}
+
+    def _bias(self, adapter: str) -> Tensor | None:
+        """What is added to the logits for the choice of experts, (N,); None where nothing is."""
+        return None
 
     def _shared(self, adapter: str) -> tuple[str, ...]:
         """Names of the parameters that every token uses whole; the others are stacked, one part for each expert."""
         return ("mixture_router",)
 
     def idle(self, adapter: str) -> int:
-        """How many parameters belong to the experts that one token leaves out: N - K of N, none with dense routing.
+        """How many trained parameters are of the experts that one token leaves out: N - K of N, none if dense.
 
         They are computed all the same, with a gate of zero, since the experts are stacked.
         """
         experts, picked = self.experts[adapter], self.settings[adapter].top_k or self.experts[adapter]
-        stacked = (getattr(self, name) for name in self.adapter_layer_names if name not in self._shared(adapter))
-        return sum(matrices[adapter].numel() * (experts - picked) // experts for matrices in stacked)
+        names = (name for name in self.adapter_layer_names if name not in self._shared(adapter))
+        stacked = (getattr(self, name)[adapter] for name in names if adapter in getattr(self, name))
+        return sum(each.numel() * (experts - picked) // experts for each in stacked if each.requires_grad)
 
     def _route(self, adapter: str, logits: Tensor) -> Tensor:
         """Gates (..., N) from router logits (..., N); leaves the balance loss on the module where it is asked for.
@@ -189,12 +278,19 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         """
         config = self.settings[adapter]
         dropout = config.dropouts.get("gates", 0.0) if self.training else 0.0
-        gates, probabilities = gate(logits, config.top_k, config.renormalize, dropout)
+        probabilities: Tensor | None
+        bias = self._bias(adapter)
+        if config.router == "magnitude" and config.top_k is not None:
+            gates, probabilities = magnitude_gates(logits, config.top_k, bias), None
+        else:
+            gates, probabilities = gate(logits, config.top_k, config.renormalize, dropout, bias)
         if self.training:
             mask = self.current.mask
             if mask is not None and mask.shape != gates.shape[:-1]:
                 mask = None
-            if config.balance_coef > 0:
+            if bias is not None and self.current.open:  # as below
+                self.load[adapter] = picks_of(gates, mask) + self.load.get(adapter, 0)
+            if config.balance_coef > 0 and probabilities is not None:
                 if config.balance_form == "counts":
                     balance = counts_loss(gates, mask)
                 else:
@@ -224,10 +320,48 @@ def gaussian(rows: int, columns: int) -> Tensor:
     return torch.randn(rows, columns) / math.sqrt(3 * columns)
 
 
+def sparse_gaussian(rows: int, columns: int, share: float) -> Tensor:
+    """Initial values of a down-projection, (rows, columns), that are zero but for a ``share`` of each row.
+
+    The others are Gaussian with std 1/rows, at random places (FlyLoRA, arXiv 2510.08396, and its code).
+    """
+    kept = max(1, int(columns * share))
+    places = torch.rand(rows, columns).argsort(dim=-1)[:, :kept]
+    return torch.zeros(rows, columns).scatter(-1, places, torch.randn(rows, kept) / rows)
+
+
+def random_up(rows: int, columns: int, rank: int) -> Tensor:
+    """Random initial values of up-projections, (rows, columns): Gaussian with std r^(1/4) / (8 sqrt(rows)).
+
+    Those of R-LoRA's code (arXiv 2502.15455), its gamma 64.
+    """
+    return torch.randn(rows, columns) * (math.pow(rank, 0.25) / (8 * math.sqrt(rows)))
+
+
 def fresh_router(experts: int, features: int) -> Tensor:
     """Initial values of a router, (N, d_in): PyTorch's default for linear layers, uniform in +-1/sqrt(d_in)."""
     bound = 1 / math.sqrt(features)
     return torch.empty(experts, features).uniform_(-bound, bound)
+
+
+#: Angles of the noise are multiples of a turn over this, so that they are whole numbers that float32 holds.
+_TURN = 1 << 24
+
+
+def fresh_noise(features: int) -> Tensor:
+    """What the noise of a router is made of, (2, features): steps and starts, whole numbers below 2^24 in float32."""
+    return torch.rand(2, features).mul(_TURN).floor()
+
+
+def position_noise(noise: Tensor, positions: Tensor) -> Tensor:
+    """Noise (..., d) for ``positions`` (...), by the steps and starts of `fresh_noise`: sqrt(2) cos(2 pi (k p + c)).
+
+    A fixed function of the position p alone. Over random steps k and starts c it has mean 0 and variance 1, and is
+    uncorrelated from position to position; so no table is needed, however long a text.
+    """
+    steps, starts = noise.long()
+    angles = (positions.unsqueeze(-1) * steps + starts) % _TURN
+    return math.sqrt(2) * torch.cos(angles.to(torch.float32) * (2 * math.pi / _TURN))
 
 
 def refuse_to_merge() -> NoReturn:
