@@ -6,6 +6,7 @@ All of it is tensor algebra: no loop over experts, no gather and no wait for the
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -117,12 +118,17 @@ def counts_loss(gates: Tensor, mask: Tensor | None = None) -> Tensor:
     return (counts.detach() * sums).sum()
 
 
+#: Is called with a layer, its gates (..., N), and its router's probabilities (..., N) where it has any.
+Observer = Callable[["RoutedLayer", Tensor, Tensor | None], None]
+
+
 @dataclass
 class ForwardPass:
     """What the adapted modules of a model share in one forward pass; the model fills it."""
 
     mask: Tensor | None = None  # (batch, tokens), 1 for real tokens, 0 for padding; None: all are real
     open: bool = True  # until the balance losses are asked for
+    observer: Observer | None = None  # is shown what every router does outside of training
 
 
 class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
@@ -205,6 +211,8 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
                     self.balance = balance
             if config.capacity is not None and config.top_k is not None:
                 gates = within_capacity(gates, config.top_k, config.capacity, mask)
+        elif self.current.observer is not None:
+            self.current.observer(self, gates, probabilities)
         return gates
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> NoReturn:
