@@ -134,6 +134,52 @@ def fit(request: Request, most: int, begin: Sequence[int]) -> Request:
     return Request(context, continuation)
 
 
+def shared_tokens(tokenizer: PreTrainedTokenizerBase, shared: Sequence[tuple[str, int]]) -> list[int]:
+    """How many tokens of each text, encoded as a prompt, hold nothing but the first so many characters of it.
+
+    A token that reaches beyond them does not count; what a tokenizer puts before every text does, and so does the token
+    that stands for an empty text.
+    """
+    begin = frame(tokenizer).begin
+    texts = [text for text, characters in shared if characters]
+    counts = iter(_counts_within(tokenizer, texts, [characters for _, characters in shared if characters]))
+    return [next(counts) if characters else len(begin) if text else max(1, len(begin)) for text, characters in shared]
+
+
+def _counts_within(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], characters: Sequence[int]) -> list[int]:
+    if not texts:
+        return []
+    if not getattr(tokenizer, "is_fast", False):  # it does not say which token is of which characters
+        before = _ids(tokenizer, [text[:count] for text, count in zip(texts, characters, strict=True)])
+        return [common_start(*pair) for pair in zip(before, _ids(tokenizer, texts), strict=True)]
+    begin = frame(tokenizer).begin
+    encoded = tokenizer(list(texts), return_offsets_mapping=True)
+    counts = []
+    for ids, spans, count in zip(encoded["input_ids"], encoded["offset_mapping"], characters, strict=True):
+        surplus = len(ids) - len(_open(list(ids), begin, []))
+        counts.append(next((i for i, (_, stop) in enumerate(spans) if stop > count), len(spans)) - surplus)
+    return counts
+
+
+def shift(shared: int, whole: Request, fitting: Request, begin: Sequence[int]) -> int:
+    """How many of the first ``shared`` tokens of ``whole`` are left in ``fitting``, which `fit` made of it."""
+    removed = len(whole.context) - len(fitting.context)
+    kept = len(begin) if list(whole.context[: len(begin)]) == list(begin) else 0
+    return min(max(kept, shared - removed) if removed else shared, len(fitting.context))
+
+
+def common_start(first: Sequence[object], second: Sequence[object]) -> int:
+    """How far two texts, or their tokens, are alike; by halves, since slices are compared faster than items."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        half = (low + high + 1) // 2
+        if first[low:half] == second[low:half]:
+            low = half
+        else:
+            high = half - 1
+    return low
+
+
 def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id of the token that stands for an empty context: the one that begins a text, else the one that ends it.
 

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mosld_bench.errors import DataError
-from mosld_bench.inputs.encoding import Request, UncutError, encode_answers, encode_pairs, fit, frame
+from mosld_bench.inputs.encoding import (
+    Request,
+    UncutError,
+    encode_answers,
+    encode_pairs,
+    fit,
+    frame,
+    shared_tokens,
+    shift,
+)
 from mosld_bench.inputs.rendering import Example, training_example
 from mosld_bench.spec.trial import TrainSpec
 
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
 class Encoded:
     """A training item: the token ids of prompt and answer together, of which the last ``answer`` are the answer's.
 
+    The first ``shared`` are not its own: what begins a text, the description and solved examples.
     Raises DataError where the prompt or the answer has none.
     """
 
@@ -32,6 +42,7 @@ class Encoded:
     ids: list[int]
     answer: int  # tokens
     cut: bool = False  # whether some of the item was cut off, to fit
+    shared: int = 0  # tokens
 
     def __post_init__(self) -> None:
         if not 0 < self.answer < len(self.ids):
@@ -167,7 +178,8 @@ def encode(
     beginning. Raises DataError where there is no training split, an empty one, or an item that cannot be trained on.
     """
     name, drawn = task.config.task, draw(task, count, spec.split_seed)
-    pairs = [(item.context, item.answer) for item in examples(task, drawn)]
+    items = examples(task, drawn)
+    pairs = [(item.context, item.answer) for item in items]
     written = task.OUTPUT_TYPE == "generate_until"
     try:
         requests = (encode_answers if written else encode_pairs)(tokenizer, pairs)
@@ -177,12 +189,14 @@ def encode(
     # An answer that is generated must learn to end; an option that is scored must not, since scoring adds no end.
     end = _end(task, tokenizer) if written else []
     begin = frame(tokenizer).begin
+    shared = shared_tokens(tokenizer, [(item.context, item.shared) for item in items])
     encoded = []
-    for context, answer in requests:
+    for (context, answer), before in zip(requests, shared, strict=True):
         whole = Request(context, answer + end)
         fitting = fit(whole, length or spec.max_length, begin)
         ids = fitting.context + fitting.continuation
-        encoded.append(Encoded(name, ids, len(fitting.continuation), cut=fitting != whole))
+        before = shift(before, whole, fitting, begin)
+        encoded.append(Encoded(name, ids, len(fitting.continuation), cut=fitting != whole, shared=before))
     return encoded
 
 

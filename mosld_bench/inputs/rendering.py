@@ -15,14 +15,19 @@ from typing import Any, NoReturn
 
 from mosld_bench.compat.lm_eval import template_value
 from mosld_bench.errors import DataError
+from mosld_bench.inputs.encoding import common_start
 
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and the answer that follows it, as lm-eval would concatenate them."""
+    """A prompt and the answer that follows it, as lm-eval would concatenate them.
+
+    ``shared``: how many characters of the prompt stand before the item's own text (`shared_text`).
+    """
 
     context: str
     answer: str
+    shared: int = 0
 
 
 class BadItemError(DataError):
@@ -58,7 +63,7 @@ def training_example(task: Any, doc: dict[str, Any]) -> Example:
         context, answer = instances[0].args[:2]
     else:
         context, answer = instances[0].args[0], _delimited(task, gold)
-    return Example(context, answer)
+    return Example(context, answer, shared_text(task, doc, context))
 
 
 def requests(task: Any, doc: dict[str, Any]) -> list[tuple[str, str]]:
@@ -86,6 +91,7 @@ def own_text(task: Any, doc: dict[str, Any]) -> str:
     """
     gold = _gold(task, doc)
     context = _context(task, doc, examples=0)
+    description = _description(task, doc)
     if task.OUTPUT_TYPE == "multiple_choice":
         right = gold[0] if isinstance(gold, list) else gold
         context, answer = _construct(task, doc, context)[right].args[:2]
@@ -93,9 +99,21 @@ def own_text(task: Any, doc: dict[str, Any]) -> str:
         context, answer = "", gold
     else:
         answer = _delimited(task, gold) if task.OUTPUT_TYPE == "generate_until" else gold
-    with _guarded(task, "description"):
-        description = task.resolve_field(doc, task.config.description) or ""
     return f"{context.removeprefix(description)}{answer}"
+
+
+def shared_text(task: Any, doc: dict[str, Any], context: str) -> int:
+    """How many characters of ``context``, a prompt of ``doc``, are description and solved examples."""
+    if not context or not (task.config.num_fewshot or task.config.description):
+        return 0
+    own, description = _context(task, doc, examples=0), _description(task, doc)
+    texts = [text.removeprefix(description) for text in (own if isinstance(own, list) else [own])]
+    return len(context) - max(common_start(context[::-1], text[::-1]) for text in texts)
+
+
+def _description(task: Any, doc: dict[str, Any]) -> str:
+    with _guarded(task, "description"):
+        return str(task.resolve_field(doc, task.config.description) or "")
 
 
 def _delimited(task: Any, answer: str) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mosld_bench.methods.live import AttachedModel
+    from mosld_bench.trial.router_log import RouterLog
     from mosld_bench.trial.scoring import Evaluation
 
 
@@ -63,7 +64,8 @@ class _Stopwatch:
 def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch) -> Outcome:
     from mosld_bench.methods.live import attached_copy, stored
     from mosld_bench.trial.device import PeakMemory, trim
-    from mosld_bench.trial.scoring import same_random_state
+    from mosld_bench.trial.random_state import same_random_state
+    from mosld_bench.trial.router_log import RouterLog
     from mosld_bench.trial.window import window
 
     config, spec = session.config, trial.train
@@ -82,10 +84,10 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         with same_random_state():  # whether an earlier trial encoded the items already or not
             items = _training_items(trial, spec, session, base.tokenizer, length)
         loading_seconds = stopwatch.seconds()
-        train_info = None
+        train_info, routers = None, RouterLog.of(adapted.model)
         if trial.train_on:
             train_info = _train(adapted, method, items, trial=trial, spec=spec, fit=fit,
-                                pad=base.pad, watch=watch)  # fmt: skip
+                                pad=base.pad, routers=routers, watch=watch)  # fmt: skip
             base.check(name, "training")
         stopped, evaluation = train_info is not None and train_info.stopped, None
         if not stopped:  # what a search has given up is scored on nothing
@@ -93,7 +95,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
             steps = train_info.steps if train_info else 0
             watch(Progress(trial.id, "scoring", steps, steps))
             trim(config.device)
-            evaluation = _score(adapted.model, base.tokenizer, trial, session, length)
+            evaluation = _score(adapted.model, base.tokenizer, trial, session, length, routers, steps)
     record = Record(
         trial=trial,
         trial_id=trial.id,
@@ -106,9 +108,11 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         peak_memory_bytes=memory.peak,
         meta_info=stopwatch.meta_info(config) | code | _loading(trial, session, loading_seconds),
     )
+    router = None if routers is None else routers.frame()
     if evaluation is None:
-        return Outcome(record)
-    return Outcome(record, evaluation.items, _saved(adapted.model) if config.save_adapter and trial.train_on else None)
+        return Outcome(record, router=router)
+    adapter = _saved(adapted.model) if config.save_adapter and trial.train_on else None
+    return Outcome(record, evaluation.items, adapter, router)
 
 
 def _code(trial: Trial, fit: Fit) -> dict[str, Any]:
@@ -153,6 +157,7 @@ def _train(
     spec: TrainSpec,
     fit: Fit,
     pad: int,
+    routers: RouterLog | None,
     watch: Watcher,
 ) -> TrainInfo:
     """Train the model in place, with gradient checkpointing while it lasts where study and method have it."""
@@ -173,6 +178,7 @@ def _train(
         pad=pad,
         optimizer=trial.recipe.optimizer,
         rivals=trial.rivals,
+        routers=routers,
         progress=lambda step, steps, loss: watch(Progress(trial.id, "training", step, steps, loss)),
     )
     if checkpointed:
@@ -188,8 +194,16 @@ def _cast(adapted: AttachedModel, dtype: str) -> None:
         parameter.data = parameter.data.to(getattr(torch, dtype))
 
 
-def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session, length: int) -> Evaluation:
-    """Score the model on the trial's tasks: on their test items, or on those of the validation loss.
+def _score(
+    model: nn.Module,
+    tokenizer: Any,
+    trial: Trial,
+    session: Session,
+    length: int,
+    routers: RouterLog | None,
+    steps: int,
+) -> Evaluation:
+    """Score the model, after ``steps`` steps, on the test items of the trial's tasks, or on the held-out ones.
 
     The loss of the held-out text, where the trial has one, is taken in windows of ``length`` tokens.
     """
@@ -198,16 +212,19 @@ def _score(model: nn.Module, tokenizer: Any, trial: Trial, session: Session, len
     from mosld_bench.trial.text_loss import text_loss
 
     resources, validation = session.config.resources, trial.evaluate.split == "validation"
+    tasks = {task: session.scored(task, trial.train if validation else None) for task in trial.scored_on}
     lm = PackedLM(
         model,
         tokenizer,
         tokens=resources.score_tokens,
         width=resources.score_width,
         encoded=session.encoded_requests(tokenizer),
+        routers=None if routers is None else routers.moment(steps, "test", tasks),
+        tasks=tasks,
     )
     evaluation = evaluate(
         lm,
-        {task: session.scored(task, trial.train if validation else None) for task in trial.scored_on},
+        tasks,
         {task: Domain.IN if task in trial.in_domain else Domain.OUT for task in trial.scored_on},
         limit=trial.evaluate.limit,
         sample_seed=trial.evaluate.sample_seed,

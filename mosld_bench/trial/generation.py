@@ -23,6 +23,7 @@ from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.trial.device import is_out_of_memory
 from mosld_bench.trial.logits import logits_at
 from mosld_bench.trial.packed_scoring import device_and_dtype, rooted
+from mosld_bench.trial.router_log import Counts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,8 +108,12 @@ class Writer:
     cached: bool | None = None
 
     @torch.no_grad()
-    def answers(self, requests: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
+    def answers(
+        self, requests: Sequence[tuple[str, str, Mapping[str, Any]]], counts: Counts | None = None
+    ) -> list[str]:
         """The answer to every (task, prompt, ``generation_kwargs``), without the text that ended it.
+
+        ``counts``: what is counted of the prompts, and the answers with them.
 
         Raises BenchError for kwargs that cannot be used, and OutOfMemoryError where the device is full.
         """
@@ -120,32 +125,42 @@ class Writer:
             torch.manual_seed(_SEED)
             for batch in _alike(order, lambda index: repr(requests[index][2]), _BATCH):
                 task, _, kwargs = requests[batch[0]]
-                written = self._batch(task, [requests[index][1] for index in batch], kwargs)
+                prompts = {index: requests[index][1] for index in batch}
+                written = self._batch(task, prompts, kwargs, counts or Counts())
                 answers.update(zip(batch, written, strict=True))
         return [answers[index] for index in range(len(requests))]
 
-    def _batch(self, task: str, prompts: Sequence[str], kwargs: Mapping[str, Any]) -> list[str]:
+    def room(self, task: str, kwargs: Mapping[str, Any]) -> int:
+        """Most tokens of a prompt of ``task`` with these ``generation_kwargs``. Raises as `answers`."""
+        return self.most_tokens - self._writing(task, kwargs).new_tokens
+
+    def _writing(self, task: str, kwargs: Mapping[str, Any]) -> Writing:
+        # A model of few positions still needs a prompt.
+        return Writing.of(task, kwargs, most_tokens=self.most_tokens // 2, end=self.tokenizer.eos_token)
+
+    def _batch(self, task: str, prompts: Mapping[int, str], kwargs: Mapping[str, Any], counts: Counts) -> list[str]:
         from lm_eval.models.utils import postprocess_generated_text
 
-        # A model of few positions still needs a prompt.
-        writing = Writing.of(task, kwargs, most_tokens=self.most_tokens // 2, end=self.tokenizer.eos_token)
-        texts = [self.encode(prompt, self.most_tokens - writing.new_tokens) for prompt in prompts]
+        writing = self._writing(task, kwargs)
+        texts = {index: self.encode(text, self.most_tokens - writing.new_tokens) for index, text in prompts.items()}
         ends = self._ends(writing)
         stop = StopTexts(self.tokenizer, writing.stops)
         pad = pad_token(self.tokenizer, self.model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
-        cached = self.check.covers(self.model, texts, writing.new_tokens, pad)
+        cached = self.check.covers(self.model, list(texts.values()), writing.new_tokens, pad)
         self.cached = cached and self.cached is not False
+        rows: list[list[int]] = []
         if cached:
             beams = int(writing.options.get("num_beams") or 1) > 1
-            rows = []
-            for batch in ([text] for text in texts) if beams else [texts]:
-                begin = max(map(len, batch)) + virtual_tokens(self.model)
-                with _room(self.model):
+            for batch in ({index: text} for index, text in texts.items()) if beams else [texts]:
+                lengths = {index: len(text) for index, text in batch.items()}
+                begin = max(lengths.values()) + virtual_tokens(self.model)
+                with _room(self.model), counts.written(lengths) as written:
                     output = with_cache(
-                        self.model, batch, pad=pad, new_tokens=writing.new_tokens, ends=ends,
+                        self.model, list(batch.values()), pad=pad, new_tokens=writing.new_tokens, ends=ends,
                         stopping_criteria=[stop.after(begin, beams=beams)], **writing.options,
-                    )  # fmt: skip
-                rows += [_until(row, ends) for row in output.tolist()]
+                    ).tolist()  # fmt: skip
+                    written += [len(_until(row, [*ends, pad])) for row in output]
+                rows += [_until(row, ends) for row in output]
         elif writing.options:
             raise BenchError(
                 f"The task {task!r} asks for {', '.join(writing.options)} in its generation_kwargs, but with kept keys "
@@ -154,10 +169,11 @@ class Writer:
             )
         else:
             with _room(self.model):
-                rows = [
-                    _until(by_forwards(self.model, text, new_tokens=writing.new_tokens, ends=ends, stop=stop), ends)
-                    for text in texts
-                ]
+                for index, text in texts.items():
+                    with counts.written({index: len(text)}, whole=True) as written:
+                        row = by_forwards(self.model, text, new_tokens=writing.new_tokens, ends=ends, stop=stop)
+                        written.append(len(_until(row, ends)))
+                    rows.append(_until(row, ends))
         return [
             postprocess_generated_text(self.tokenizer.decode(row, skip_special_tokens=True), list(writing.stops), None)
             for row in rows

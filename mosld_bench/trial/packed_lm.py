@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.instance import Instance
@@ -19,10 +19,15 @@ from mosld_bench.inputs.encoding import (
     frame,
     pad_token,
     prefix_token,
+    shared_tokens,
+    shift,
 )
+from mosld_bench.inputs.rendering import shared_text
 from mosld_bench.trial.generation import GenerationCheck, Writer
 from mosld_bench.trial.packed_scoring import Score, Work, score_packed, score_plain
 from mosld_bench.trial.packing_check import PackingCheck
+from mosld_bench.trial.random_state import same_random_state
+from mosld_bench.trial.router_log import Counts, Moment, Text
 from mosld_bench.trial.window import window
 
 if TYPE_CHECKING:
@@ -35,7 +40,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
     ``tokens``: most padded tokens a forward; ``width``: most tokens of a prefix tree. ``packed``: None asks the model
     (see `packing_check.packs`), True or False decide; afterwards the attribute says what was done last. ``check`` and
     ``generation`` are what is known of other models of its kind. ``encoded``: (context, continuation) -> token ids,
-    added to.
+    added to. ``routers``: counts what routers do with the items of ``tasks`` (name -> lm-eval task).
     """
 
     backend = "causal"
@@ -51,12 +56,15 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         check: PackingCheck | None = None,
         generation: GenerationCheck | None = None,
         encoded: dict[tuple[str, str], Request] | None = None,
+        routers: Moment | None = None,
+        tasks: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
         self.tokens, self.width = tokens, width
         self.forced, self.packed, self.check = packed, bool(packed), check or PackingCheck()
         self.work = Work()
+        self.routers, self.tasks = routers, tasks or {}
         self._encoded = encoded if encoded is not None else {}
         self._device = next(model.parameters()).device
         self.max_length = window(model)
@@ -105,7 +113,38 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         encoded = [self._encoded[pair] for pair in pairs]
         long = (sum(map(len, ids)) > self.max_length + 1 for ids in encoded)
         self._count_cut(request for request, is_cut in zip(requests, long, strict=True) if is_cut)
-        return self._loglikelihood_tokens([(pair, *ids) for pair, ids in zip(pairs, encoded, strict=True)])
+        counts = self._counts(requests, encoded, map(self._fitting, encoded))
+        return self._loglikelihood_tokens(
+            [(pair, *ids) for pair, ids in zip(pairs, encoded, strict=True)], counts=counts
+        )
+
+    def _counts(self, requests: list[Instance], encoded: Sequence[Request], fitting: Iterable[Request]) -> Counts:
+        """What is counted of what the model reads for ``requests``: of ``encoded``, what `fit` left of it."""
+        if self.routers is None:
+            return Counts()
+        own = zip(requests, encoded, fitting, self._shared(requests), strict=True)
+        return Counts.of(
+            self.routers,
+            (
+                Text(_whose(request)[0], fits.context + fits.continuation[:-1], shift(shared, whole, fits, self._begin))
+                for request, whole, fits, shared in own
+            ),
+        )
+
+    def _shared(self, requests: list[Instance]) -> list[int]:
+        """How many tokens of each prompt are not the item's own."""
+        with same_random_state():
+            texts = [
+                (request.args[0], shared_text(self.tasks[_whose(request)[0]], request.doc, request.args[0]))
+                for request in requests
+            ]
+        different = list(dict.fromkeys(texts))
+        tokens = dict(zip(different, shared_tokens(self.tokenizer, different), strict=True))
+        return [tokens[text] for text in texts]
+
+    def _fitting(self, request: Request) -> Request:
+        # The last token is asked for and not read, so there is room for one more.
+        return fit(request, self.max_length + 1, self._begin)
 
     def _encode(self, requests: list[Instance]) -> None:
         new: dict[tuple[str, str], Instance] = {}
@@ -125,16 +164,20 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
             self._cut.setdefault(task, set()).add(item)
 
     def _loglikelihood_tokens(
-        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        counts: Counts | None = None,
+        **kwargs: Any,
     ) -> list[Score]:
-        # The last token is asked for and not read, so there is room for one more.
-        fitting = [fit(Request(*ids), self.max_length + 1, self._begin) for _, *ids in requests]
+        fitting = [self._fitting(Request(*ids)) for _, *ids in requests]
         self.model.eval()
         if self.forced is None:
             self.packed = self._may_pack(fitting)
         if not self.packed:
-            return score_plain(self.model, fitting, pad=self._pad, tokens=self.tokens, work=self.work)
-        scores = score_packed(self.model, fitting, pad=self._pad, tokens=self.tokens, width=self.width, work=self.work)
+            return score_plain(self.model, fitting, pad=self._pad, tokens=self.tokens, work=self.work, counts=counts)
+        scores = score_packed(
+            self.model, fitting, pad=self._pad, tokens=self.tokens, width=self.width, work=self.work, counts=counts
+        )
         spoilt = [index for index, (value, _) in enumerate(scores) if math.isnan(value)]
         alone = [fitting[index] for index in spoilt]
         for index, score in zip(spoilt, score_plain(self.model, alone, pad=self._pad, tokens=self.tokens), strict=True):
@@ -151,21 +194,47 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         """Log-likelihood in nats of whole texts, in windows of the model's length."""
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-        totals = []
-        for request in requests:
-            tokens = self.tok_encode(request.args[0], add_special_tokens=False)
-            windows = [
-                (("", ""), *make_disjoint_window(window))
-                for window in get_rolling_token_windows(tokens, self.prefix_token_id, self.max_length, 1)
+        texts = [
+            [
+                Request(*make_disjoint_window(window))
+                for window in get_rolling_token_windows(
+                    self.tok_encode(request.args[0], add_special_tokens=False),
+                    self.prefix_token_id, self.max_length, 1,
+                )
             ]
-            totals.append(sum(value for value, _ in self._loglikelihood_tokens(windows)))
+            for request in requests
+        ]  # fmt: skip
+        counts = Counts.of(
+            self.routers,
+            (
+                # Of each window the token before the first that is asked for has been asked for, and was not read.
+                Text(_whose(request)[0], window.context + window.continuation[:-1], len(window.context) - (place > 0))
+                for request, windows in zip(requests, texts, strict=True)
+                for place, window in enumerate(windows)
+            ),
+        )
+        totals, begin = [], 0
+        for windows in texts:
+            end = begin + len(windows)
+            scores = self._loglikelihood_tokens([(("", ""), *window) for window in windows], counts[begin:end])
+            totals.append(sum(value for value, _ in scores))
+            begin = end
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """Greedy (or as the task asks) continuations up to the task's stop strings."""
-        answers = self.writer.answers([(_whose(one)[0], *one.args) for one in requests])
+        asked = [(_whose(one)[0], *one.args) for one in requests]
+        answers = self.writer.answers(asked, self._prompt_counts(requests))
         self._count_cut(request for request in requests if request.args[0] in self._cut_prompts)
         return answers
+
+    def _prompt_counts(self, requests: list[Instance]) -> Counts:
+        if self.routers is None:
+            return Counts()
+        whole = [Request(encode_prompt(self.tokenizer, request.args[0]), []) for request in requests]
+        rooms = [self.writer.room(_whose(request)[0], request.args[1]) for request in requests]
+        fitting = [fit(one, room, self._begin) for one, room in zip(whole, rooms, strict=True)]
+        return self._counts(requests, whole, fitting)
 
     def _prompt(self, text: str, most: int) -> list[int]:
         """The token ids of a prompt that is to be answered: at least one, and at most ``most``."""

@@ -24,6 +24,7 @@ from mosld_bench.trial.batching import cut
 from mosld_bench.trial.device import is_out_of_memory
 from mosld_bench.trial.logits import logits_at, padded
 from mosld_bench.trial.prefix_tree import TRUNK_OVERHEAD_TOKENS, Tree, plant
+from mosld_bench.trial.router_log import Counts
 
 Score = tuple[float, bool]  # log-likelihood of the continuation in nats; whether greedy decoding would give it
 
@@ -63,29 +64,31 @@ def score_packed(
     tokens: int,
     width: int,
     work: Work | None = None,
+    counts: Counts | None = None,
     trunk_overhead: int = TRUNK_OVERHEAD_TOKENS,
 ) -> list[Score]:
     """Score ``requests`` as prefix trees of at most ``width`` nodes, up to ``tokens`` padded nodes a forward.
 
-    ``pad``: token id that fills the rows. ``trunk_overhead``: how many tokens a trunk must save. Raises CannotPackError
+    ``pad``: token id that fills the rows. ``counts``: what is counted of the inputs of ``requests``, while they are
+    scored. ``trunk_overhead``: how many tokens a trunk must save. Raises CannotPackError
     where the model does not take its inputs, OutOfMemoryError where the device is full, and ValueError for a
     continuation without a token, which would be certain. A model that computes what is no number spoils every request
     of the same row; `score_plain` tells which it is.
     """
     _check_tokens(requests)
-    work = Work() if work is None else work
+    work, counts = Work() if work is None else work, counts or Counts()
     scores: list[Score] = [(0.0, True)] * len(requests)
     with _may_refuse(model):
         bare, root = rooted(model)
     for trunk in plant(requests, width, trunk_overhead):
-        with _may_refuse(model):
+        with _may_refuse(model), counts.trunk(trunk.trees, len(trunk.tokens)):
             kept = _extended(bare, root, trunk.tokens) if trunk.tokens else root
         trees = sorted(trunk.trees, key=lambda tree: -len(tree.tokens))
         for batch in (trees[piece] for piece in cut([len(tree.tokens) for tree in trees], tokens)):
             places = [_Columns(row, *place) for row, tree in enumerate(batch) for place in tree.places]
             inputs = _inputs(batch, kept, pad, *device_and_dtype(model))
             cache = with_cache(bare, kept.lent()) if kept else {}
-            with _may_refuse(model):
+            with _may_refuse(model), counts.trees(batch, len(trunk.tokens)):
                 _score_batch(bare, places, requests, scores, **inputs, **cache)
         work.computed += len(trunk.tokens) + sum(len(tree.tokens) for tree in trunk.trees)
     work.count(requests)
@@ -94,15 +97,22 @@ def score_packed(
 
 @torch.no_grad()
 def score_plain(
-    model: nn.Module, requests: Sequence[Request], *, pad: int, tokens: int, work: Work | None = None
+    model: nn.Module,
+    requests: Sequence[Request],
+    *,
+    pad: int,
+    tokens: int,
+    work: Work | None = None,
+    counts: Counts | None = None,
 ) -> list[Score]:
     """Score every request by itself, batched by length: for models and adapters whose mask cannot be replaced.
 
-    ``pad``: token id that fills the rows; ``tokens``: most padded tokens a forward. A log-likelihood that is no number
-    is given as NaN, and the others beside it as they are. Raises ValueError for a continuation without a token.
+    ``pad``: token id that fills the rows; ``tokens``: most padded tokens a forward; ``counts``: as in `score_packed`. A
+    log-likelihood that is no number is given as NaN, and the others beside it as they are. Raises ValueError for a
+    continuation without a token.
     """
     _check_tokens(requests)
-    work = Work() if work is None else work
+    work, counts = Work() if work is None else work, counts or Counts()
     device, _ = device_and_dtype(model)
     scores: list[Score] = [(0.0, True)] * len(requests)
     inputs = [request.context + request.continuation[:-1] for request in requests]
@@ -113,7 +123,8 @@ def score_plain(
             _Columns(row, index, _last(len(requests[index].continuation), of=len(inputs[index])))
             for row, index in enumerate(batch)
         ]
-        _score_batch(model, places, requests, scores, input_ids=ids, attention_mask=mask)
+        with counts.rows(batch, [len(inputs[index]) for index in batch], ids.shape[1]):
+            _score_batch(model, places, requests, scores, input_ids=ids, attention_mask=mask)
         work.computed += sum(len(inputs[index]) for index in batch)
     work.count(requests)
     return scores

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mosld_bench.inputs.encoding import Request
+from mosld_bench.inputs.encoding import Request, common_start
 
 #: What a trunk costs beside its tokens: a forward of its own, and batches that no other tree joins.
 TRUNK_OVERHEAD_TOKENS = 256
@@ -102,7 +102,7 @@ class _Forest:
         self.order = sorted(range(len(requests)), key=inputs.__getitem__)
         self.inputs = [inputs[index] for index in self.order]
         self.predicting = [len(requests[index].continuation) for index in self.order]
-        self.common = [0, *map(_common, self.inputs, self.inputs[1:])][: len(inputs)]  # with the one before
+        self.common = [0, *map(common_start, self.inputs, self.inputs[1:])][: len(inputs)]  # with the one before
         self._until = [0]  # nodes of the tree of all inputs up to one
         for sequence, shared in zip(self.inputs, self.common, strict=True):
             self._until.append(self._until[-1] + len(sequence) - shared)
@@ -178,11 +178,3 @@ class _Forest:
                 end = min(range(low + 1, end + 1), key=lambda index: (self.common[index], -index))
             yield low, end
             low = end
-
-
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two inputs begin with alike."""
-    for length, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return length
-    return min(len(first), len(second))

@@ -6,14 +6,13 @@ import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import cached_property
 from hashlib import sha256
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
 
 from mosld_bench.compat.lm_eval import Aggregation, aggregations_of, standard_error
@@ -23,6 +22,7 @@ from mosld_bench.inputs.tasks import chance, primary_metric
 from mosld_bench.records.record import EvalInfo, Metric, Unscored
 from mosld_bench.spec.trial import Domain
 from mosld_bench.trial.packed_lm import PackedLM
+from mosld_bench.trial.random_state import same_random_state
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,18 +99,6 @@ def evaluate(
         generated_with_cache=lm.writer.cached,
     )
     return Evaluation(metrics, pd.concat(frames, ignore_index=True), info)
-
-
-@contextmanager
-def same_random_state() -> Iterator[None]:
-    """lm-eval's few-shot samplers and bootstraps draw from the global generators; a trial's own draws must not move."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 class _Guard:

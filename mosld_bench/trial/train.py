@@ -27,6 +27,7 @@ from mosld_bench.spec.search import goes_on
 from mosld_bench.spec.trial import RUNGS, VALIDATIONS, TrainSpec
 from mosld_bench.trial.batching import cut
 from mosld_bench.trial.logits import logits_at, padded
+from mosld_bench.trial.router_log import Counts, Part, RouterLog, Text, parts_of
 
 _POINTS = 200  # losses of a stored curve at most, the first and those beside a validation loss apart
 
@@ -45,6 +46,7 @@ def train(
     pad: int,
     optimizer: str = "adamw",
     rivals: Sequence[Sequence[float]] | None = None,
+    routers: RouterLog | None = None,
     progress: StepWatcher = lambda step, steps, loss: None,
 ) -> TrainInfo:
     """Train ``model`` in place on ``examples``, with the validation loss taken over ``validation``.
@@ -53,7 +55,8 @@ def train(
     token id that fills a batch. ``optimizer``: ``adamw``, or ``adafactor``, whose steps are ``learning_rate`` times the
     spread of each matrix and whose state is a row and a column of it. ``rivals``: of a run of a search, by rung, the
     validation losses that it must keep up with (`spec.search`); it ends early where it does not, or where a loss is no
-    number. ``progress`` is called at every point of the curve.
+    number. ``routers`` notes what the model's routers do with the validation items. ``progress`` is called at every
+    point of the curve.
 
     Raises FloatingPointError where a loss is no number in what is no search, and UnknownNameError for another
     optimizer.
@@ -62,7 +65,7 @@ def train(
     steps = spec.steps or math.ceil((spec.epochs or 0) * len(examples) / spec.batch_size)
     stepper = make_optimizer(optimizer, trained, learning_rate=learning_rate, weight_decay=spec.weight_decay)
     order = batch_order(len(examples), spec.batch_size, seed)
-    held_out = _HeldOut(validation, spec, steps)
+    held_out = _HeldOut(validation, spec, steps, routers)
     log = _Log(steps, learning_rate, progress)
     judge, diverged = _Judge(rivals), None
 
@@ -72,7 +75,7 @@ def train(
         for group in stepper.param_groups:
             group["lr"] = learning_rate * schedule(step, steps, spec)
         result = optimizer_step(model, method, batch, spec=spec, optimizer=stepper, pad=pad, step=step, steps=steps)
-        validation_loss = held_out.loss(model, pad) if held_out.due(step) else None
+        validation_loss = held_out.loss(model, pad, step) if held_out.due(step) else None
         try:
             log.add(step, batch, result, validation_loss=validation_loss, learning_rate=stepper.param_groups[0]["lr"])
         except FloatingPointError as error:
@@ -218,22 +221,33 @@ def schedule(step: int, steps: int, spec: TrainSpec) -> float:
 class _HeldOut:
     """The validation items of a trial, and when their loss is taken: `VALIDATIONS` times at most, and at the end."""
 
-    def __init__(self, items: Sequence[Encoded], spec: TrainSpec, steps: int) -> None:
+    def __init__(self, items: Sequence[Encoded], spec: TrainSpec, steps: int, routers: RouterLog | None) -> None:
         self.pieces, self.dtype = micro_batches(items, spec.micro_tokens), spec.dtype
         self.steps, self.every = steps, -(-steps // VALIDATIONS)
+        self.routers, self.parts = routers, [list[Part]() for _ in self.pieces]
+        if routers is not None:
+            every = iter(parts_of([Text(item.task, item.ids, item.shared) for piece in self.pieces for item in piece]))
+            self.parts = [[next(every) for _ in piece] for piece in self.pieces]
         self.seconds = 0.0  # spent on it so far
 
     def due(self, step: int) -> bool:
         return bool(self.pieces) and (step == self.steps or step % self.every == 0)
 
     @torch.no_grad()
-    def loss(self, model: nn.Module, pad: int) -> float:
-        """Mean negative log-likelihood of an answer token, in nats, dropout off."""
+    def loss(self, model: nn.Module, pad: int, step: int) -> float:
+        """Mean negative log-likelihood of an answer token after ``step`` steps, in nats, dropout off."""
         started = time.perf_counter()
         device = next(model.parameters()).device
         model.eval()
+        tasks = {item.task for micro in self.pieces for item in micro}
+        moment = None if self.routers is None else self.routers.moment(step, "validation", tasks)
+        total = 0.0
         with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16", cache_enabled=False):
-            total = sum(float(answer_loss(model, micro, pad)) for micro in self.pieces)
+            for micro, parts in zip(self.pieces, self.parts, strict=True):
+                lengths = [len(item.ids) for item in micro]
+                with Counts(moment, parts).rows(range(len(micro)), lengths, max(lengths)):
+                    loss = answer_loss(model, micro, pad)
+                total += float(loss)
         model.train()
         self.seconds += time.perf_counter() - started
         return total / sum(example.answer for micro in self.pieces for example in micro)

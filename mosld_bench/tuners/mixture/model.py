@@ -58,7 +58,7 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
             return own
         if isinstance(config.experts, int):
             return config.experts
-        index = _layer_of(module)
+        index = layer_of(module)
         if index is None:
             raise BenchError(f"experts is a list by depth, but the module {module!r} is in no numbered layer.")
         return allocate(config.experts, int(index), int(self.model.config.num_hidden_layers))
@@ -87,7 +87,7 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
         refuse_to_merge()
 
 
-def _layer_of(module: str) -> str | None:
+def layer_of(module: str) -> str | None:
     """The number of the layer that the module of this name is in, None for a module outside of the numbered ones."""
     index = re.search(r"(?:^|\.)(\d+)\.", module)
     return index[1] if index else None
@@ -108,7 +108,7 @@ def aux_loss(model: nn.Module) -> Tensor | None:
         if layer.balance is not None:
             settings = [layer.settings[adapter] for adapter in layer.active_adapters]  # type: ignore[union-attr]
             loss = max(config.balance_coef for config in settings) * layer.balance
-            by_layer.setdefault(_layer_of(name) or name, []).append(loss)
+            by_layer.setdefault(layer_of(name) or name, []).append(loss)
             sums = sums or any(config.balance_reduce == "sum" for config in settings)
             layer.balance = None
     if not by_layer:

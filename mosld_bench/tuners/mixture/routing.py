@@ -6,7 +6,7 @@ All of it is tensor algebra: no loop over experts, no gather and no wait for the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -142,12 +142,17 @@ def picks_of(gates: Tensor, mask: Tensor | None = None) -> Tensor:
     return picks
 
 
+#: Is called with a layer, its gates (..., N), and its router's probabilities (..., N) where it has any.
+Observer = Callable[["RoutedLayer", Tensor, Tensor | None], None]
+
+
 @dataclass
 class ForwardPass:
     """What the adapted modules of a model share in one forward pass; the model fills it."""
 
     mask: Tensor | None = None  # (batch, tokens), 1 for real tokens, 0 for padding; None: all are real
     open: bool = True  # until the balance losses are asked for
+    observer: Observer | None = None  # is shown what every router does outside of training
     positions: Tensor | None = None  # (batch, tokens) or (1, tokens): the place of each token in its text, from 0
 
     def note_positions(self, module: nn.Module, args: Any, inputs: Mapping[str, Any]) -> None:
@@ -301,6 +306,8 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
                     self.balance = balance
             if config.capacity is not None and config.top_k is not None:
                 gates = within_capacity(gates, config.top_k, config.capacity, mask)
+        elif self.current.observer is not None:
+            self.current.observer(self, gates, probabilities)
         return gates
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> NoReturn:
