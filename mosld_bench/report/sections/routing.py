@@ -21,10 +21,8 @@ from mosld_bench.spec.trial import Condition
 
 TITLE = "Routing"
 
-IGNORES, FOLLOWS = (
-    0.05,
-    0.5,
-)  # of the most information: below, and from where on, the router ignores or follows the task
+IGNORES = 0.05  # of the most information: below it, the router ignores the task
+FOLLOWS = 0.5  # from there on it follows it
 _ALIKE = 0.05, 0.5  # the same of the agreement of two seeds, from chance (0) to all picks (1)
 _FEW = 8  # recipes that have a sentence each
 
@@ -44,7 +42,7 @@ def routing(analysis: Analysis) -> Section | None:
             f" Of {short_label(condition)}:" if len(blocks) > 1 else " What is seen:",
         ),
         _seen(rows),
-        *(_elsewhere(blocks, condition)),
+        *_elsewhere(blocks, condition),
         *_tables(analysis, blocks),
     )
 
@@ -99,7 +97,7 @@ def _clauses(routed: Routed) -> Iterator[str]:
         least, most_alike = _ALIKE
         alike = (found.mean - chance.mean) / (1 - chance.mean) if chance.mean < 1 else 0.0
         verdict = "no more than by chance" if alike < least else "largely" if alike >= most_alike else "in part"
-        yield (f"two seeds pick alike {verdict} ({percent(found.mean)} % of picks, {percent(chance.mean)} % by chance)")
+        yield f"two seeds pick alike {verdict} ({percent(found.mean)} % of picks, {percent(chance.mean)} % by chance)"
 
 
 class Following(StrEnum):
