@@ -94,7 +94,7 @@ def _train_seconds(analysis: Analysis, row: Row) -> Cost | None:
     if sd is None:
         return Cost(mean, None, None)
     half = stats.t_half_width(sd / math.sqrt(len(seconds)), len(seconds) - 1)
-    return Cost(mean, mean - half, mean + half)
+    return Cost(mean, max(0.0, mean - half), mean + half)
 
 
 def _decode_ms(analysis: Analysis, row: Row) -> Cost | None:

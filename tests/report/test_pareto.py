@@ -291,24 +291,30 @@ def test_the_figure_has_a_panel_for_every_domain_and_cost(tmp_path: Path) -> Non
     assert logarithmic == ["log", "log", "log", "linear", "linear"]
 
 
-@given(st.lists(st.floats(0, 100), min_size=1, max_size=12))
-def test_points_are_spread_no_more_than_they_have_to_be(places: list[float]) -> None:
-    moved = [place + shift for place, shift in zip(places, shifts(places, 5.0), strict=True)]
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    gaps = np.diff([moved[i] for i in order])
-    assert (gaps >= 5 - 1e-6).all()
-    assert sum(moved) == pytest.approx(sum(places), abs=1e-6)  # a cluster is spread around its middle
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=12), st.floats(1, 60))
+def test_points_are_spread_no_more_than_they_have_to_be(places: list[float], most: float) -> None:
+    moves = shifts(places, 5.0, most)
+    moved = [place + shift for place, shift in zip(places, moves, strict=True)]
+    gaps = np.diff([moved[i] for i in sorted(range(len(places)), key=lambda i: places[i])])
+    assert (gaps >= -1e-6).all(), "their order stays"
+    assert max(map(abs, moves)) <= most
+    if len(places) * 5.0 <= most:  # no cluster is so wide
+        assert (gaps >= 5 - 1e-6).all()
+    assert sum(moves) == pytest.approx(0, abs=1e-6)  # a cluster is spread around its middle
     apart = [i * 6.0 for i in range(len(places))]
-    assert shifts(apart, 5.0) == pytest.approx([0.0] * len(places), abs=1e-9)
+    assert shifts(apart, 5.0, most) == pytest.approx([0.0] * len(places), abs=1e-9)
 
 
-@given(st.lists(st.floats(1, 1e9), min_size=1, max_size=9), st.floats(60, 200))
-def test_an_axis_has_room_for_every_point_as_it_is_drawn(costs: Sequence[float], points_wide: float) -> None:
-    axis = CostAxis.of([Cost.counted(cost) for cost in costs], points_wide)
+@given(st.lists(st.floats(1, 1e9), min_size=1, max_size=9), st.floats(60, 200), st.booleans())
+def test_an_axis_has_room_for_every_point_as_it_is_drawn(costs: Sequence[float], wide: float, spread: bool) -> None:
+    axis = CostAxis.of([Cost.counted(cost) for cost in costs], wide, spread=spread)
     place = math.log if axis.logarithmic else float
-    scale = points_wide / (place(axis.right) - place(axis.left))
+    scale = wide / (place(axis.right) - place(axis.left))
     drawn = [scale * (place(c) - place(axis.left)) + s for c, s in zip(costs, axis.shifts, strict=True)]
-    assert all(4 < x < points_wide - 4 for x in drawn)
+    assert all(3 < x < wide - 3 for x in drawn)
+    assert spread or not any(axis.shifts)
+    assert axis.logarithmic == (max(costs) > 5 * min(costs))
+    assert axis.logarithmic or axis.left > 0
 
 
 @given(st.floats(-3, 12), st.floats(0.05, 6))

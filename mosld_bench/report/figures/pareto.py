@@ -31,8 +31,8 @@ from mosld_bench.report.sections.pareto import TITLE, group_label
 
 _PANEL_INCHES = 1.75  # height
 _AXIS_SHARE = 0.8  # of a panel's width
-_APART_POINTS = 3.5  # between neighbouring markers of as many points
-_EDGE_POINTS = 5.0  # between a marker and the end of its axis
+_MARKER_POINTS = 3.5  # as many are neighbours of like cost apart, where that moves none too far
+_MOST_SHIFT_POINTS = 8.0  # that a marker is drawn beside its place
 _LOGARITHMIC = 5.0  # times that the largest cost is the smallest one, from which the axis is logarithmic
 _LEAST_SPAN = 0.1  # of a cost, that the axis goes beyond the smallest and the largest of like ones
 _MOST_TICKS = 3
@@ -83,7 +83,7 @@ def _panel(axes: Axes, group: Group, kind: CostKind, analysis: Analysis, points:
     if not paid:
         return
     costs = [member.costs[kind.key] for member in paid]
-    axis = CostAxis.of(costs, points)
+    axis = CostAxis.of(costs, points, spread=kind.counted)
     _cost_axis(axes, kind, axis)
     _front(axes, members, kind, scale)
     for member in members:
@@ -113,23 +113,23 @@ class CostAxis:
     shifts: tuple[float, ...]
 
     @classmethod
-    def of(cls, costs: Sequence[Cost], points: float) -> CostAxis:
-        """An axis of a width of ``points`` with room for all ``costs``, which are above 0, and their intervals."""
+    def of(cls, costs: Sequence[Cost], points: float, *, spread: bool) -> CostAxis:
+        """An axis of a width of ``points`` with room for all ``costs``, which are above 0, and their intervals.
+
+        ``spread``: whether points of like cost are spread sideways.
+        """
         least = min(cost.value if cost.low is None or cost.low <= 0 else cost.low for cost in costs)
         most = max(cost.value if cost.high is None else cost.high for cost in costs)
         logarithmic = most > _LOGARITHMIC * least
         place, cost_at = (math.log, math.exp) if logarithmic else (float, float)
-        room = max(0.05 * (place(most) - place(least)), 0.0 if logarithmic else _LEAST_SPAN * most)
-        left, right = place(least) - room, place(most) + room
-        while True:
-            scale = points / (right - left)
-            places = [scale * (place(cost.value) - left) for cost in costs]
-            moved = shifts(places, _APART_POINTS)
-            drawn = [at + shift for at, shift in zip(places, moved, strict=True)]
-            below, above = _EDGE_POINTS - min(drawn), max(drawn) - points + _EDGE_POINTS
-            if max(below, above) <= 1e-6 or len(costs) * _APART_POINTS + 2 * _EDGE_POINTS > points:
-                return cls(cost_at(left), cost_at(right), logarithmic, tuple(moved))
-            left, right = left - max(0.0, below) / scale, right + max(0.0, above) / scale
+        least, most = place(least), place(most)
+        room = 0.0 if logarithmic else max(0.0, _LEAST_SPAN * most - (most - least) / 2)
+        beside = _MARKER_POINTS + (_MOST_SHIFT_POINTS if spread else 0.0)
+        scale = (points - 2 * beside) / (most - least + 2 * room)
+        left, right = least - room - beside / scale, most + room + beside / scale
+        places = [scale * (place(cost.value) - left) for cost in costs]
+        moved = shifts(places, _MARKER_POINTS, _MOST_SHIFT_POINTS) if spread else [0.0] * len(costs)
+        return cls(cost_at(left), cost_at(right), logarithmic, tuple(moved))
 
 
 def _cost_axis(axes: Axes, kind: CostKind, axis: CostAxis) -> None:
@@ -158,17 +158,23 @@ def round_ticks(left: float, right: float) -> list[float]:
     return found[:: math.ceil(len(found) / _MOST_TICKS)] if found else [left, right]
 
 
-def shifts(places: Sequence[float], apart: float) -> list[float]:
-    """By how much points at ``places`` have to move so that neighbours are ``apart``: the least, by squares.
+def shifts(places: Sequence[float], apart: float, most: float) -> list[float]:
+    """By how much points at ``places`` move so that neighbours are ``apart``: the least, by squares.
 
-    Their order stays; of points at one place it is the order given.
+    Their order stays; of points at one place it is the order given. Neighbours are closer, all alike, where a point
+    would else move by more than ``most``.
     """
     order = sorted(range(len(places)), key=lambda i: places[i])
-    ladder = apart * np.arange(len(places))
-    moved = isotonic_regression(np.array([places[i] for i in order]) - ladder).x + ladder if places else ladder
+    rising = np.array([places[i] for i in order])
+    while True:
+        ladder = apart * np.arange(len(places))
+        by = isotonic_regression(rising - ladder).x + ladder - rising
+        if np.abs(by).max() <= most:
+            break
+        apart *= 0.9
     found = [0.0] * len(places)
-    for i, place in zip(order, moved, strict=True):
-        found[i] = float(place) - places[i]
+    for i, shift in zip(order, by.tolist(), strict=True):
+        found[i] = shift
     return found
 
 
@@ -183,7 +189,7 @@ def _point(axes: Axes, member: Member, kind: CostKind, style: RecipeStyle, shift
     face = "white" if member.row.frozen else style.colour
     axes.plot(
         [cost.value], [score.mean], marker=style.marker, color=style.colour, markerfacecolor=face,
-        markersize=_APART_POINTS,
+        markersize=_MARKER_POINTS,
         linestyle="none", transform=moved,
     )  # fmt: skip
 
