@@ -102,6 +102,9 @@ class MixtureMethod(Method):
     pattern: ClassVar[str | None] = "rank_pattern"
     proportional_patterns: ClassVar[Mapping[str, str]] = {"lora_alpha": "alpha_pattern"}
 
+    #: The field that holds the number of experts of single modules, or None.
+    experts_pattern: ClassVar[str | None] = "experts_pattern"
+
     def defaults(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """Those of the configuration, whatever the ``params``."""
         return peft_types.defaults_in(self.config_class())
@@ -125,7 +128,7 @@ class MixtureMethod(Method):
             return super().sizing_by(params, knob)
         picks = params.get("top_k")
         follow = ("top_k",) if picks is not None else ()
-        return Sizing(knob, pattern="experts_pattern", follow=follow, least=1 if picks == 1 else 2)
+        return Sizing(knob, pattern=self.experts_pattern, follow=follow, least=1 if picks == 1 else 2)
 
     def config_class(self) -> Any:
         """The class of the tuner's configuration, whose fields are the ``params``."""
@@ -161,6 +164,8 @@ class MixtureMethod(Method):
 
 class MixLoraMethod(MixtureMethod):
     """MixLoRA: routed LoRA experts on the frozen feed-forward blocks. ``params``: the fields of MixLoraConfig."""
+
+    experts_pattern: ClassVar[str | None] = None
 
     def config_class(self) -> Any:
         """The class of the tuner's configuration, whose fields are the ``params``."""

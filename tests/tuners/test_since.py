@@ -234,6 +234,16 @@ def test_training_in_bfloat16_routes_as_scoring_does(point: dict[str, Any]) -> N
     assert torch.equal(trained > 0, scored > 0)
 
 
+def test_adapters_left_in_bfloat16_take_the_start_off_too() -> None:
+    """As PEFT leaves them with ``autocast_adapter_dtype`` off; the start itself is kept in float32."""
+    settings: dict[str, Any] = {"share": "down", "up_init": "random", "target_modules": ["q_proj"]}
+    base = build(config()).bfloat16()
+    ids = torch.randint(3, 40, (1, 5))
+    before = base(ids).logits
+    model: Any = get_peft_model(base, MixtureConfig(task_type="CAUSAL_LM", **settings), autocast_adapter_dtype=False)
+    torch.testing.assert_close(model(ids).logits, before, rtol=0, atol=0.05)
+
+
 def test_every_expert_drops_its_own_part_of_what_a_gives() -> None:
     """s sum_i p_i B_i (M_i * A x) / (1 - q)."""
     module, x = layer(share="down", dropout=0.3, dropout_on="expert_hidden").train(), tokens(2, 5, 10)
@@ -376,6 +386,12 @@ def test_own_numbers_of_experts_keep_their_ratio() -> None:
         (n.rsplit(".", 1)[1], m.experts["default"]) for n, m in model.named_modules() if isinstance(m, MixtureLayer)
     }
     assert counts == {("q_proj", 12), ("v_proj", 8)}
+
+
+def test_mixlora_has_one_number_of_experts_for_all_blocks() -> None:
+    method, params = registry.get("mixlora"), RECIPES["mixlora"].params
+    assert method.sizing_by(params, "experts").pattern is None
+    method.attach(build(config()), method.at(params, 5, "experts"))
 
 
 def test_the_method_moves_biases_after_a_step() -> None:

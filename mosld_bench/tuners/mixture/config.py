@@ -46,7 +46,7 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
         default=Coordinates.lora_alpha, metadata={"help": "the update is scaled by lora_alpha / r"}
     )
     target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "names of the linear layers to adapt, or a regular expression"}
+        default=None, metadata={"help": "names of the linear layers to adapt, a regular expression, or all-linear"}
     )
     exclude_modules: list[str] | str | None = field(default=None)
     rank_pattern: dict[str, int] = field(default_factory=dict, metadata={"help": "module name -> its own r"})
@@ -140,7 +140,7 @@ class MixtureConfig(PeftConfig):  # type: ignore[misc]
                  "a positive integer, or a list of them from the first part of the depth to the last")  # fmt: skip
         require(isinstance(self.r, int) and self.r >= 1, "r", self.r, "a positive integer")
         require(self.share in SHARES, "share", self.share, "none, down, up or both")
-        own = self.experts_pattern.values()
+        own = self.experts_pattern.values() if isinstance(self.experts_pattern, dict) else [0]
         require(all(isinstance(n, int) and n >= 1 for n in own), "experts_pattern", self.experts_pattern,
                  "positive integers")  # fmt: skip
         counts = [*counts, *own]

@@ -166,10 +166,10 @@ class MixtureLayer(RoutedLayer):
             mixed = _mix_separate(gates, hidden)
         if "expert_hidden" in dropouts:
             mixed = F.dropout(mixed, dropouts["expert_hidden"])
-        if (
-            adapter in self.mixture_start_down
-        ):  # in one product, which is exactly nothing at first whatever the dtype of y
-            taken = F.linear(x, self.mixture_start_down[adapter]) * -scale
+        if adapter in self.mixture_start_down:
+            # In one product, so that nothing is left of the two at first, whatever the dtype of what they are added to.
+            start = self.mixture_start_down[adapter]
+            taken = F.linear(x.to(start.dtype), start) * -scale
             mixed, up = torch.cat([mixed, taken], dim=-1), torch.cat([up, self.mixture_start_up[adapter]], dim=-1)
         return mixed, up
 
