@@ -343,3 +343,19 @@ def test_the_figures_of_the_ablations_stand_before_their_tables(tmp_path: Path) 
     (found,) = [part for part in document_of(analysis).sections if part.title == "Ablations"]
     kinds = [type(block).__name__ for block in found.blocks]
     assert kinds == ["Paragraph", "FigureBlock", "FigureBlock", *["Table"] * 5]
+
+
+def test_of_one_seed_everywhere_the_opening_speaks_of_trained_models() -> None:
+    analysis, _ = crossed(dict.fromkeys(CELLS, 1))
+    text = answered(analysis)["Factorial."]
+    sharing, *_ = effects(analysis, BLOCK)
+    assert sharing.verdict is Verdict.UNTESTED
+    assert f"Sharing A minus nothing: {numbers(sharing, over='over items ')}, of the trained models." in text
+    rows = drawn(
+        {"mosld": 0.5, "mosl": 0.4, "mosld.top_k-1": 0.3}, dict.fromkeys(("mosld", "mosl", "mosld.top_k-1"), 1)
+    )
+    varied_once = analysis_of_answers(rows, ablate=ABLATE)
+    told = answered(varied_once)["One factor at a time."]
+    (top_k, _) = factors(varied_once, BLOCK)
+    (comparison,) = top_k.comparisons
+    assert f"top-K 1 ({numbers(comparison, over='over items ')}); dropout 0 (" in told
