@@ -27,6 +27,7 @@ from mosld_bench.report.routers import Routed, Routers
 from mosld_bench.report.rows import Row, RowKey, make_rows, seed_scores
 from mosld_bench.report.scales import Scales, find_scales
 from mosld_bench.report.selection import Failure, select
+from mosld_bench.spec.ablation import leaders
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Condition, Domain, Trial
@@ -159,6 +160,11 @@ class Analysis:
         """In the order of the rows, each once, at its chosen learning rate: the order gives its marker and colour."""
         chosen = {row.recipe.name: row.recipe for row in self.rows if row.condition.rate == "chosen"}
         return list(({row.recipe.name: row.recipe for row in self.rows} | chosen).values())
+
+    @property
+    def leaders(self) -> dict[str, str]:
+        """Recipe of an ablation -> the one that it is around, by names; it has the learning rate of that one."""
+        return leaders(self.study.ablate, self.study.factorial, {recipe.name: recipe for recipe in self.recipes})
 
     @property
     def reference(self) -> str:

@@ -37,11 +37,13 @@ def compose(analysis: Analysis, figures: Sequence[Plot | str]) -> Document:
 
 
 def _with_figures(section: Section, plots: Sequence[Plot], absent: Sequence[str]) -> Section:
-    """The section with its figures at its end; but the results open with their first."""
+    """The section with its figures after its first block or at its end; but the results open with their first."""
     plots = [plot for plot in plots if plot.section == section.title]
     figures = [_figure(plot) for plot in plots]
     if section.title != _RESULTS:
-        return replace(section, blocks=(*section.blocks, *figures))
+        early = [figure for figure, plot in zip(figures, plots, strict=True) if plot.early]
+        late = [figure for figure in figures if figure not in early]
+        return replace(section, blocks=(*section.blocks[:1], *early, *section.blocks[1:], *late))
     text = [_figures_paragraph(plots, absent)] if plots or absent else []
     return replace(section, blocks=(*figures[:1], *section.blocks, *text, *figures[1:]))
 

@@ -175,7 +175,7 @@ def _of_model(comparison: Comparison, wording: Wording, *, full: bool) -> str:
     return f"{mean} ({', '.join([wording.name(comparison.row), *interval])})"
 
 
-def seeds_note(untested: Sequence[Comparison]) -> Note:
+def seeds_note(untested: Sequence[Judged]) -> Note:
     """Why nothing is said of methods."""
     if max(c.difference.seeds for c in untested) == 1:
         return Note("With one seed nothing is said of methods.")

@@ -193,6 +193,17 @@ def catalogue(ablate: Ablate | None, factorial: Factorial | None, recipes: Mappi
     return found
 
 
+def leaders(ablate: Ablate | None, factorial: Factorial | None, recipes: Mapping[str, Recipe]) -> dict[str, str]:
+    """Of ``recipes``, as a study has planned them, those of its ablations -> the recipe that they are around."""
+    found: dict[str, str] = {}
+    for of_study in (ablate, factorial):
+        if of_study is not None and of_study.around in recipes:
+            members = of_study.variants(recipes) if isinstance(of_study, Ablate) else of_study.cells(recipes)
+            names = (member.recipe.name for member in members)
+            found |= {name: of_study.around for name in names if name in recipes and name not in found}
+    return {name: leader for name, leader in found.items() if name != leader}
+
+
 def _around(recipes: Mapping[str, Recipe], name: str, key: str) -> Recipe:
     if name not in recipes:
         raise UnknownNameError("recipe", name, recipes, f"It is named in the study's {key}.around.")

@@ -21,13 +21,14 @@ from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import MARKERS, report_style
 from mosld_bench.report.rows import Row
 from mosld_bench.report.sections.ablation import ablation
+from mosld_bench.report.sections.protocol import origin_of_rates
 from mosld_bench.report.stats import Basis
 from mosld_bench.report.verdicts import numbers
 from mosld_bench.spec.ablation import Ablate, Factorial
 from mosld_bench.spec.budget import Budget
 from mosld_bench.spec.trial import Domain, Trial
 from tests.report.answering import answered
-from tests.report.reading import analysis_with, pages_of, tables_of, words
+from tests.report.reading import analysis_with, document_of, pages_of, tables_of, words
 from tests.support import plain_statistics as plain
 from tests.support.answers import BLOCK, Scores, analysis_of_answers
 from tests.support.synthetic import RECIPES, make_record, make_study, make_trials
@@ -324,3 +325,37 @@ def test_a_report_with_ablations_is_set_whole(tmp_path: Path) -> None:
     again = write_report(analysis, tmp_path / "again").parent
     for path in (folder / "tables").iterdir():
         assert path.read_bytes() == (again / "tables" / path.name).read_bytes()
+
+
+def test_the_rate_of_an_ablation_is_said_to_be_that_of_what_it_is_around(tmp_path: Path) -> None:
+    analysis = varied(tmp_path, learning_rate_scales={"mosld": 2.0})
+    assert set(analysis.leaders.values()) == {"mosld"}
+    assert analysis.leaders.keys() == {row.recipe.name for row in analysis.trained} - {"mosld"}
+    text = origin_of_rates(analysis)
+    assert text.startswith("The factors of all methods are written in the study by hand")
+    assert text.endswith("those of ablations are that of MoSLD")
+    own = replace(analysis, study=analysis.study.model_copy(update={"learning_rate_scales": {}}))
+    assert "each is its recipe's own" in origin_of_rates(own)
+
+
+def test_the_figures_of_the_ablations_stand_before_their_tables(tmp_path: Path) -> None:
+    analysis = varied(tmp_path)
+    (found,) = [part for part in document_of(analysis).sections if part.title == "Ablations"]
+    kinds = [type(block).__name__ for block in found.blocks]
+    assert kinds == ["Paragraph", "FigureBlock", "FigureBlock", *["Table"] * 5]
+
+
+def test_of_one_seed_everywhere_the_opening_speaks_of_trained_models() -> None:
+    analysis, _ = crossed(dict.fromkeys(CELLS, 1))
+    text = answered(analysis)["Factorial."]
+    sharing, *_ = effects(analysis, BLOCK)
+    assert sharing.verdict is Verdict.UNTESTED
+    assert f"Sharing A minus nothing: {numbers(sharing, over='over items ')}, of the trained models." in text
+    rows = drawn(
+        {"mosld": 0.5, "mosl": 0.4, "mosld.top_k-1": 0.3}, dict.fromkeys(("mosld", "mosl", "mosld.top_k-1"), 1)
+    )
+    varied_once = analysis_of_answers(rows, ablate=ABLATE)
+    told = answered(varied_once)["One factor at a time."]
+    (top_k, _) = factors(varied_once, BLOCK)
+    (comparison,) = top_k.comparisons
+    assert f"top-K 1 ({numbers(comparison, over='over items ')}); dropout 0 (" in told

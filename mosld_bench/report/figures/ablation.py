@@ -61,6 +61,7 @@ def draw(analysis: Analysis) -> Plot | str | None:
         figure,
         wide=True,
         section="Ablations",
+        early=True,
     )
 
 

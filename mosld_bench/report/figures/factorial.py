@@ -49,7 +49,9 @@ def draw(analysis: Analysis) -> Plot | str | None:
         "The cells of the factorial: mean over seeds; bars: 95 % by the seed noise of the block's rows, without what a "
         "seed does to all of them alike. Parallel lines: the factors' effects add up. Scales do not begin at zero."
     )
-    return Plot("factorial-lines", "the cells of the factorial", caption, figure, wide=True, section="Ablations")
+    return Plot(
+        "factorial-lines", "the cells of the factorial", caption, figure, wide=True, section="Ablations", early=True
+    )
 
 
 def _draw_panel(axes: Axes, analysis: Analysis, block: Condition, domain: Domain) -> None:

@@ -22,6 +22,7 @@ class Plot:
     figure: Figure
     wide: bool = False  # over both columns of the page
     section: str = "Results"  # title of the section of the report that it stands in
+    early: bool = False  # whether it stands after the first paragraph of its section, and not at the end
     rows: Sequence[Row] | None = None  # that are drawn; None for a figure that is not of the report's rows
 
     def write(self, folder: Path) -> None:

@@ -14,6 +14,7 @@ from mosld_bench.report.forgetting import text_loss, text_title
 from mosld_bench.report.labels import MISSING, count, parameter_label, percent
 from mosld_bench.report.table import Column, Line, Table
 from mosld_bench.spec.trial import TrainSpec
+from mosld_bench.spec.tuning import RateSource
 
 
 def protocol(analysis: Analysis) -> Section:
@@ -302,12 +303,17 @@ def _unequal(analysis: Analysis) -> list[_Point]:
 def origin_of_rates(analysis: Analysis) -> str:
     """Where the factors on the study's learning rate come from, recipe by recipe: the one place that words it."""
     trained = {row.recipe.name: row.recipe.title for row in analysis.trained}
-    by_hand = [title for name, title in trained.items() if name in analysis.study.learning_rate_scales]
-    others = [title for name, title in trained.items() if name not in analysis.study.learning_rate_scales]
+    leaders = analysis.leaders
+    of_hand = {name for name in trained if analysis.study.rate_source(name, leaders.get(name)) is RateSource.HAND}
+    by_hand = [title for name, title in trained.items() if name in of_hand]
+    others = [title for name, title in trained.items() if name not in of_hand]
     if not by_hand:
         return (
             "No factor was chosen for this study: each is its recipe's own. A method that would profit from another "
             "rate is at a disadvantage that these tables do not show"
         )
     whose = f"of {listed(by_hand)}, not those of {listed(others)}," if others else "of all methods"
-    return f"The factors {whose} are written in the study by hand, each once for all budgets, settings and seeds"
+    ablated = {trained.get(leaders[name], leaders[name]) for name in of_hand & leaders.keys()}
+    as_around = f"; those of ablations are that of {listed(sorted(ablated))}" if ablated else ""
+    by = "written in the study by hand, each once for all budgets, settings and seeds"
+    return f"The factors {whose} are {by}{as_around}"

@@ -85,12 +85,15 @@ def _outcome(analysis: Analysis, tuning: Tuning, recipes: dict[str, TunedRecipe]
 
 def _by_hand(analysis: Analysis) -> str:
     """The recipes whose factor is no search's."""
-    by_hand = [
-        recipe.title
-        for recipe in analysis.recipes
-        if recipe.method != "base" and analysis.study.rate_source(recipe.name) is not RateSource.SEARCH
-    ]
-    return f" Not searched for: {listed(by_hand)}." if by_hand else ""
+    leaders, study = analysis.leaders, analysis.study
+    trained = [recipe for recipe in analysis.recipes if recipe.method != "base"]
+    others = [recipe for recipe in trained if study.rate_source(recipe.name) is not RateSource.SEARCH]
+    ablated = [r for r in others if study.rate_source(r.name, leaders.get(r.name)) is RateSource.SEARCH]
+    by_hand = [recipe.title for recipe in others if recipe not in ablated]
+    text = f" Not searched for: {listed(by_hand)}." if by_hand else ""
+    return text + (
+        f" {counted(len(ablated), 'ablation').capitalize()} at the factor of the recipe ablated." if ablated else ""
+    )
 
 
 def _table(analysis: Analysis, tuning: Tuning, recipes: dict[str, TunedRecipe]) -> Table:

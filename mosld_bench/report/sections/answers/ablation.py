@@ -44,9 +44,12 @@ def _one_factor(analysis: Analysis, found: Sequence[Factor]) -> Iterator[str]:
     still_open = [f"{factor.title} {_each(levels)}" for factor in found if (levels := _of(factor, Verdict.OPEN))]
     if still_open:
         yield f"Neither told apart nor shown equal: {'; '.join(still_open)}."
-    untested = [c for factor in found for c in factor.comparisons if c.verdict is Verdict.UNTESTED]
+    untested = [(factor, level) for factor in found for level in _of(factor, Verdict.UNTESTED)]
     if untested:
-        yield seeds_note(untested)
+        each = [f"{f.title} {_each([level], over='over items ', full=not i)}" for i, (f, level) in enumerate(untested)]
+        more = [f"{len(each) - _FEW} more are in the table"] if len(each) > _FEW else []
+        yield f"The trained models differ on these items: {'; '.join([*each[:_FEW], *more])}."
+        yield seeds_note([level.comparison for _, level in untested if level.comparison])
 
 
 def _of(factor: Factor, verdict: Verdict) -> list[Level]:
@@ -68,11 +71,10 @@ def _is(levels: Sequence[Level]) -> str:
     return "is" if len(levels) == 1 else "are"
 
 
-def _each(levels: Sequence[Level]) -> str:
-    """'0 (−1.3 points, 95 % −1.6 to −1.0) and 0.5 (−2.5, −2.9 to −2.0)'."""
-    return listed(
-        [f"{lv.label} ({numbers(lv.comparison, full=not i)})" for i, lv in enumerate(levels) if lv.comparison]
-    )
+def _each(levels: Sequence[Level], *, over: str = "", full: bool = True) -> str:
+    """'0 (−1.3 points, 95 % −1.6 to −1.0) and 0.5 (−2.5, −2.9 to −2.0)'; the first one in ``full``."""
+    compared = [(level.label, level.comparison) for level in levels if level.comparison]
+    return listed([f"{label} ({numbers(c, full=full and not i, over=over)})" for i, (label, c) in enumerate(compared)])
 
 
 def _named(factor: Factor, levels: Sequence[Level]) -> str:
@@ -90,19 +92,22 @@ def _factorial(analysis: Analysis, found: Sequence[Effect]) -> Iterator[str]:
         Verdict.WORSE: "worse",
         Verdict.EQUAL: f"equal within {margin}",
         Verdict.OPEN: "neither told apart nor shown equal",
-        Verdict.UNTESTED: "not tested",
+        Verdict.UNTESTED: "of the trained models",
     }
     together = {
         Verdict.BETTER: "they do more together than their effects add up to",
         Verdict.WORSE: "they do less together than their effects add up to",
         Verdict.EQUAL: f"their effects add up within {margin}",
         Verdict.OPEN: "whether their effects add up is open",
-        Verdict.UNTESTED: "not tested",
+        Verdict.UNTESTED: "of the trained models",
     }
     several = len({effect.steps for effect in found if effect.main}) > len({e.factors for e in found if e.main})
     for i, effect in enumerate(found):
         words = (main if effect.main else together)[effect.verdict]
-        yield f"{_of_effect(effect, several)}: {numbers(effect, full=not i)}, {words}."
+        over = "over items " if effect.verdict is Verdict.UNTESTED else ""
+        yield f"{_of_effect(effect, several)}: {numbers(effect, full=not i, over=over)}, {words}."
+    if untested := [effect for effect in found if effect.verdict is Verdict.UNTESTED]:
+        yield seeds_note(untested)
 
 
 def _of_effect(effect: Effect, several: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mosld_bench.format import listed
+from mosld_bench.format import counted, listed
 from mosld_bench.records.scale import Scale
 from mosld_bench.report.analysis import Analysis, Verdict
 from mosld_bench.report.document import Run, Section, bullets, paragraph, section
@@ -23,6 +23,8 @@ from mosld_bench.report.table import Table
 from mosld_bench.spec.trial import Condition, Domain
 
 RISE = 0.05  # of the validation loss above its lowest: more than it moves by from one validation to the next
+
+_MOST_NAMED = 12  # rows of one verdict that are named
 
 
 def results(analysis: Analysis) -> Section | None:
@@ -114,7 +116,12 @@ def _told(analysis: Analysis, condition: Condition) -> str:
         Verdict.UNTESTED: "not tested",
     }
     rows = {verdict: [c.row.recipe.title for c in comparisons if c.verdict is verdict] for verdict in words}
-    return f"Beside {other}: {'; '.join(f'{words[v]}: {listed(titles)}' for v, titles in rows.items() if titles)}."
+    return f"Beside {other}: {'; '.join(f'{words[v]}: {_named(titles)}' for v, titles in rows.items() if titles)}."
+
+
+def _named(titles: Sequence[str]) -> str:
+    """The rows by title, or how many they are, where nobody would read so many."""
+    return listed(titles) if len(titles) <= _MOST_NAMED else counted(len(titles), "row")
 
 
 def _score(scale: Scale, row: Row) -> str:
