@@ -247,12 +247,14 @@ def test_only_what_a_study_uses_is_looked_at(tmp_path: Path) -> None:
 def test_the_uses_of_trials() -> None:
     study = make_study(
         in_domain=("a", "b"), out_of_domain=("c",), train=TrainSpec(steps=1, task_items=9, max_length=64),
-        evaluate=EvaluateSpec(limit=5), general=GeneralSweep(task="g", items=(0, 3, 7)),
+        evaluate=EvaluateSpec(limit=5, text="t"), general=GeneralSweep(task="g", items=(0, 3, 7)),
     )  # fmt: skip
     recipes = [Recipe(name="base", title="Base", method="base"), Recipe(name="full", title="Full", method="full")]
     uses = {(use.task, use.role): use for use in uses_of(make_trials(study, recipes))}
     assert {key for key in uses if key[1] == "trained"} == {("a", "trained"), ("b", "trained"), ("g", "trained")}
-    assert {key[0] for key in uses if key[1] == "scored"} == {"a", "b", "c"}
+    assert {key[0] for key in uses if key[1] == "scored"} == {"a", "b", "c", "t"}
+    assert ("t", "shown") not in uses
+    assert uses["t", "scored"].items == 5
     assert (uses["a", "trained"].items, uses["a", "trained"].window, uses["g", "trained"].items) == (9, 64, 7)
     assert uses["c", "scored"].items == 5
     amounts = study.model_copy(update={"task_items": (30, 2), "train": TrainSpec(steps=1)})

@@ -12,10 +12,12 @@ import pytest
 from rich.console import Console
 
 from mosld_bench import pipeline
+from mosld_bench.errors import DataError
 from mosld_bench.records.record import Outcome, Record
 from mosld_bench.records.store import Store
 from mosld_bench.run import Options, ProgressDisplay, RunWatcher, make_plan
 from mosld_bench.spec.study import Study
+from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import PlannedTrial
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.execute import failed
@@ -94,6 +96,20 @@ def test_a_run_that_is_broken_off_keeps_what_was_written_and_gives_the_workers_b
         run(tiny, Console(quiet=True))
     assert recorder.events == ["started", "overlaps", "yielded 0", "written", "shown", "closed"]
     assert len(list((tiny / "results" / "tiny").glob("*/failure.json"))) == 1
+
+
+def test_a_held_out_text_that_lm_eval_brings_is_looked_at_before_anything_starts(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its own tasks no definition is read when a study is planned; `other` stands for one here."""
+    recorder = Recorder()
+    watched(recorder, monkeypatch)
+    monkeypatch.setattr(TaskFiles, "check_text", lambda files, task: None)
+    with (tiny / "reports" / "tiny" / "study.yaml").open("a") as file:
+        file.write("evaluate: {text: other}\n")
+    with pytest.raises(DataError, match=r"evaluate\.text: the task 'other' .* has the output_type multiple_choice"):
+        run(tiny, Console(quiet=True))
+    assert recorder.events == []
 
 
 @pytest.mark.parametrize("module", ["mosld_bench.run", "mosld_bench.pipeline"])
