@@ -13,6 +13,7 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoConfig, LlamaConfig
 
+from mosld_bench.cost.measure import stored
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import BenchError
 from mosld_bench.methods import fit_budget, registry
@@ -236,6 +237,8 @@ def test_counts_by_hand(name: str, trained: int, active: int) -> None:
     model = adapted(name)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trained
     assert registry.get("mixture").active(model) == active
+    frozen = {"mosld-frozen-router": 20 * 64, "mosld-frozen-a": 4 * 4 * 64, "mosld-noise-router": 4 * 2 * 2 * 32}
+    assert stored(model) == trained + frozen.get(name, 0)  # what is saved: noise is two numbers a feature
 
 
 #: Trainable parameters of a module at a rank, by its d_in, d_out and number of experts.

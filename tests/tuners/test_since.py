@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from peft import PeftModel, get_peft_model
 from torch import Tensor
 
+from mosld_bench.cost.measure import stored
 from mosld_bench.methods import count_trainable, fit_budget, registry
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.trial.packed_scoring import score_packed, score_plain
@@ -323,6 +324,10 @@ def test_counts_by_hand(name: str, trained: int, active: int | None) -> None:
     model = adapted(name)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trained
     assert registry.get("mixture").active(model) == (trained if active is None else active)
+    kept = {"smora": 8 * 64, "flylora": 8 * 32 + 4 * 32 * 64, "r-lora": 4 * 8 * (64 + 48)}
+    assert stored(model) == trained + kept.get(
+        name, 0
+    )  # what is saved: biases, a frozen A, what a start is taken off by
 
 
 #: Trainable parameters at a rank or a number of experts, by d_in and d_out of the adapted modules.
