@@ -98,12 +98,12 @@ def test_count_on_meta_is_the_count_of_a_model_with_weights(recipe: str) -> None
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(4_000, 60_000), st.sampled_from(["lora", "mola", "mosld"]))
+@given(st.integers(4_000, 60_000), st.sampled_from(["lora", "mola", "mosld", "smora", "flylora"]))
 def test_no_count_between_is_nearer_than_one_module(target: int, recipe: str) -> None:
-    """The solver misses the target by at most half of what the largest single module costs a rank."""
+    """The solver misses the target by at most half of what the largest single module costs a rank, or an expert."""
     shape = config(layers=4)
     fit = fit_budget(RECIPES[recipe], shape, str(target), tolerance=0.99)
-    step = {"lora": 64, "mola": 8 * 64, "mosld": 32 + 8 * 32}[recipe]
+    step = {"lora": 64, "mola": 8 * 64, "mosld": 32 + 8 * 32, "smora": 3 * 32, "flylora": 32}[recipe]
     assert abs(fit.trainable - target) <= step / 2 + 1
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import AutoConfig, LlamaConfig
 
+from mosld_bench.cost.measure import stored
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import BenchError
 from mosld_bench.methods import fit_budget, registry
@@ -236,6 +237,8 @@ def test_counts_by_hand(name: str, trained: int, active: int) -> None:
     model = adapted(name)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trained
     assert registry.get("mixture").active(model) == active
+    frozen = {"mosld-frozen-router": 20 * 64, "mosld-frozen-a": 4 * 4 * 64, "mosld-noise-router": 4 * 2 * 2 * 32}
+    assert stored(model) == trained + frozen.get(name, 0)  # what is saved: noise is two numbers a feature
 
 
 #: Trainable parameters of a module at a rank, by its d_in, d_out and number of experts.
@@ -251,23 +254,35 @@ FORMULAS: dict[str, Any] = {
 }
 
 
+#: The embedded model, and one like SmolLM2: layers, and d_in and d_out of the linear layers that are not all alike.
+SHAPES: dict[str, tuple[Any, int, int, int]] = {  # hidden, keys, feed-forward
+    "embedded": (AutoConfig.from_pretrained(MODEL_DIR), 128, 64, 384),
+    "llama": (
+        LlamaConfig(hidden_size=576, num_hidden_layers=30, intermediate_size=1536, num_attention_heads=9,
+                    num_key_value_heads=3, vocab_size=49152, tie_word_embeddings=True), 576, 192, 1536,
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", FORMULAS)
-@pytest.mark.parametrize("budget", ["75k", "110k", "200k"])
-def test_budgets_are_met_by_the_formula_of_the_control(name: str, budget: str) -> None:
-    """On the embedded model: hidden 128, keys 64, feed-forward 384, four layers with 2, 4, 6 and 8 experts."""
-    shape = AutoConfig.from_pretrained(MODEL_DIR)
+@pytest.mark.parametrize(
+    ("model", "budget"), [("embedded", "75k"), ("embedded", "110k"), ("embedded", "200k"), ("llama", "3m")]
+)
+def test_budgets_are_met_by_the_formula_of_the_control(name: str, model: str, budget: str) -> None:
+    """Each module has the size of its own rank."""
+    shape, hidden, keys, inner = SHAPES[model]
     fit = fit_budget(RECIPES[name], shape, budget)
     assert fit.residual is not None
     assert abs(fit.residual) <= 0.01
-    total = 0
-    for number, experts in enumerate((2, 4, 6, 8)):
+    total, layers = 0, shape.num_hidden_layers
+    for number in range(layers):
         for module in fit.params["target_modules"]:
             block = "mlp" if module in {"gate_proj", "up_proj", "down_proj"} else "self_attn"
-            d_in = 384 if module == "down_proj" else 128
-            d_out = {"k_proj": 64, "v_proj": 64, "gate_proj": 384, "up_proj": 384}.get(module, 128)
+            d_in = inner if module == "down_proj" else hidden
+            d_out = {"k_proj": keys, "v_proj": keys, "gate_proj": inner, "up_proj": inner}.get(module, hidden)
             own = fit.params.get("rank_pattern") or {}
             rank = own.get(rf"model\.layers\.{number}\.{block}\.{module}", fit.params["r"])
-            total += FORMULAS[name](rank, d_in, d_out, experts)
+            total += FORMULAS[name](rank, d_in, d_out, (2, 4, 6, 8)[number * 4 // layers])
     assert total == fit.trainable
 
 

@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel, get_peft_model
 from torch import Tensor
-from transformers import AutoConfig
 
-from mosld_bench.embedded import MODEL_DIR
+from mosld_bench.cost.measure import stored
 from mosld_bench.methods import count_trainable, fit_budget, registry
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.trial.packed_scoring import score_packed, score_plain
@@ -23,6 +22,7 @@ from mosld_bench.tuners.mixture import MixtureConfig, MixtureLayer, move_biases
 from tests.conftest import REPOSITORY
 from tests.support.models import build, config
 from tests.support.requests import story_requests
+from tests.tuners.test_controls import SHAPES
 from tests.tuners.test_mixture import layer, probabilities
 
 RECIPES = load_recipes(REPOSITORY / "methods")
@@ -324,6 +324,10 @@ def test_counts_by_hand(name: str, trained: int, active: int | None) -> None:
     model = adapted(name)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trained
     assert registry.get("mixture").active(model) == (trained if active is None else active)
+    kept = {"smora": 8 * 64, "flylora": 8 * 32 + 4 * 32 * 64, "r-lora": 4 * 8 * (64 + 48)}
+    assert stored(model) == trained + kept.get(
+        name, 0
+    )  # what is saved: biases, a frozen A, what a start is taken off by
 
 
 #: Trainable parameters at a rank or a number of experts, by d_in and d_out of the adapted modules.
@@ -337,10 +341,12 @@ FORMULAS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", SINCE)
-@pytest.mark.parametrize("budget", ["20k", "60k", "150k"])
-def test_budgets_are_met_by_the_formula_of_the_method(name: str, budget: str) -> None:
-    """On the embedded model: every module has the size of its own rank, or number of experts."""
-    shape = AutoConfig.from_pretrained(MODEL_DIR)
+@pytest.mark.parametrize(
+    ("model", "budget"), [("embedded", "20k"), ("embedded", "60k"), ("embedded", "150k"), ("llama", "1m")]
+)
+def test_budgets_are_met_by_the_formula_of_the_method(name: str, model: str, budget: str) -> None:
+    """Every module has the size of its own rank, or number of experts."""
+    shape, hidden, keys, _ = SHAPES[model]
     fit = fit_budget(RECIPES[name], shape, budget)
     assert fit.residual is not None
     assert abs(fit.residual) <= 0.01
@@ -348,10 +354,10 @@ def test_budgets_are_met_by_the_formula_of_the_method(name: str, budget: str) ->
     own = fit.params.get("experts_pattern" if knob == "experts" else "rank_pattern") or {}
     total = 0
     for number in range(shape.num_hidden_layers):
-        for module, d_out in (("q_proj", 128), ("v_proj", 64)):
+        for module, d_out in (("q_proj", hidden), ("v_proj", keys)):
             size = own.get(rf"model\.layers\.{number}\.self_attn\.{module}", fit.params[knob])
             assert size in {fit.params[knob], fit.params[knob] + 1}
-            total += FORMULAS[name](size, 128, d_out)
+            total += FORMULAS[name](size, hidden, d_out)
     assert total == fit.trainable == count_trainable(registry.get("mixture"), shape, fit.params)
     if knob == "experts":
         picks, most = RECIPES[name].params["top_k"], RECIPES[name].params["experts"]
