@@ -40,6 +40,7 @@ def _answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
     if block is None:
         yield "Comparison.", [nothing_to_compare(analysis)]
     else:
+        yield from ablation_answers(analysis)
         at = f" ({where(analysis, block)})" if where(analysis, block) else ""
         for domain in analysis.domains:
             remarks = [where(analysis, block)] if domain is Domain.IN else []
@@ -47,7 +48,6 @@ def _answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
             remark = ", ".join(filter(None, remarks))
             yield f"{domain.label}{f' ({remark})' if remark else ''}.", list(methods(analysis, block, domain))
         yield "By task.", list(by_task(analysis, block))
-        yield from ablation_answers(analysis)
         yield "Ablations.", [] if analysis.study.ablate or analysis.study.factorial else list(ablations(analysis))
         yield "Other measures.", list(other_measures(analysis, block))
     yield "Gain over the frozen base.", list(gains(analysis, block))
