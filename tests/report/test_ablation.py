@@ -132,10 +132,10 @@ def varied(root: Path, **changes: Any) -> Analysis:
         **{"ablate": ABLATE, "factorial": FACTORIAL, "budgets": ("60000", "r8"), "reference": "mosld", **changes}
     )
     known = study.catalogue(RECIPES)
-    names = dict.fromkeys((*known.words["ablate"], *known.words["factorial"]))
+    names = dict.fromkeys(name for of_word in known.words.values() for name in of_word)
     trials = make_trials(study, [known.recipes[name] for name in names])
     ranked = study.model_copy(update={"budgets": make_study(budgets=("r4", "r16")).budgets})
-    trials += make_trials(ranked, [RECIPES["mosld"]])
+    trials += make_trials(ranked, [RECIPES["mosld"]]) if study.ablate else []
     records = [make_record(t, study, values=values(t)) for t in trials]
     return analysis_with(root, study, records)
 
@@ -242,6 +242,8 @@ def test_the_opening_answers_block_by_block_what_each_factor_does(tmp_path: Path
     assert "Dropout: 0.3 (" in at_size
     assert "worse than 0.1." in at_size
     assert "Equal size against equal rank." in told
+    ((_, rank),) = ranks(analysis)
+    assert rank.title in told["Rank."].lower()
     assert not [question for question in told if question.startswith(("Ablations.", "Across"))]
 
 
@@ -359,3 +361,63 @@ def test_of_one_seed_everywhere_the_opening_speaks_of_trained_models() -> None:
     (top_k, _) = factors(varied_once, BLOCK)
     (comparison,) = top_k.comparisons
     assert f"top-K 1 ({numbers(comparison, over='over items ')}); dropout 0 (" in told
+
+
+def test_more_than_two_blocks_go_on_in_a_further_table(tmp_path: Path) -> None:
+    analysis = varied(tmp_path, budgets=("60000", "90000", "r8"), out_of_domain=())
+    tables = tables_of(ablation(analysis))
+    assert list(tables) == ["ablation", "ablation-2", "ablation-rank", "factorial-cells", "factorial"]
+    assert [len(tables[name].columns) for name in ("ablation", "ablation-2")] == [7, 4]
+    assert tables["ablation-2"].frame is None
+    with report_style():
+        forest = draw_forest(analysis)
+    assert isinstance(forest, Plot)
+    assert len(forest.figure.axes) == 3
+
+
+def test_a_factorial_of_three_factors_has_all_interactions(tmp_path: Path) -> None:
+    three = Factorial(around="mosld", cross={"top_k": [2, None], **CROSS})
+    analysis = varied(tmp_path, ablate=None, factorial=three, budgets=("60000",), out_of_domain=())
+    found = effects(analysis, BLOCK)
+    assert [effect.title for effect in found if not effect.main] == [
+        "top-K × sharing", "top-K × dropout", "sharing × dropout", "top-K × sharing × dropout",
+    ]  # fmt: skip
+    means = {cell.labels: cell.row.mean_sd()[0] or 0.0 for cell in cells(analysis, BLOCK)}
+    places = {labels: tuple(level) for labels, level in zip(means, product(range(2), repeat=3), strict=True)}
+    expected = plain.effects({places[labels]: mean for labels, mean in means.items()})
+    assert [effect.difference.mean for effect in found] == pytest.approx(list(map(float, expected.values())))
+    tables = tables_of(ablation(analysis))
+    assert list(tables) == ["factorial-cells", "factorial"]
+    assert [line.cells[0].text for line in tables["factorial-cells"].rows[1:]] == [
+        "2, nothing", "2, A", "dense, nothing", "dense, A",
+    ]  # fmt: skip
+    with report_style():
+        plot = draw_factorial(analysis)
+    assert isinstance(plot, Plot)
+    (legend,) = plot.figure.legends
+    assert len(legend.get_texts()) == 4
+    assert "Equal size against equal rank." not in answered(analysis)
+
+
+def test_levels_are_named_where_a_factor_has_several(tmp_path: Path) -> None:
+    several = Factorial(around="mosld", cross={"share": ["none", "down", "up"], "top_k": [2, None]})
+    analysis = varied(tmp_path, ablate=None, factorial=several, budgets=("60000",), out_of_domain=())
+    assert [effect.title for effect in effects(analysis, BLOCK) if effect.main] == [
+        "sharing: A minus nothing", "sharing: B minus nothing", "top-K: dense minus 2",
+    ]  # fmt: skip
+    table = tables_of(ablation(analysis))["factorial"]
+    assert table.rows[-1].cells[0].text == "Sharing × top-K (B minus nothing, by dense minus 2)"
+    assert "Interaction of sharing and top-K (A minus nothing, by dense minus 2)" in answered(analysis)["Factorial."]
+
+
+def test_what_is_shown_equal_is_told_with_the_range_of_its_differences(tmp_path: Path) -> None:
+    analysis = varied(tmp_path, margin=4.0)
+    found = factors(analysis, BLOCK)
+    equal = [c for factor in found for c in factor.comparisons if c.verdict is Verdict.EQUAL]
+    assert equal
+    low, high = min(c.difference.low or 0 for c in equal), max(c.difference.high or 0 for c in equal)
+    text = answered(analysis)["One factor at a time (60,000 parameters)."]
+    assert f"95 % within {equal[0].scale.interval(low, high)}): " in text
+    for factor in found:
+        if all(c.verdict is Verdict.EQUAL for c in factor.comparisons) and len(factor.comparisons) > 1:
+            assert f"every value of {factor.title}" in text

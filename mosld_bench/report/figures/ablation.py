@@ -126,7 +126,10 @@ def _caption(analysis: Analysis, title: str, levels: Sequence[Level]) -> str:
     )
     if any(c.margin is not None for c in comparisons):
         text += f"; the band is the margin of ±{margin_label(analysis.study.margin)}"
-    text += ". Filled: told apart after Holm's correction over the values of the factor; hollow: not told apart."
+    if any(c.separated for c in comparisons):
+        text += ". Filled: told apart after Holm's correction over the values of the factor; hollow: not told apart."
+    else:
+        text += ". No value is told apart."
     if any(c.difference.basis is Basis.MODELS and c.difference.low is not None for c in comparisons):
         text += " Dotted: over items alone, of these trained models."
     return text

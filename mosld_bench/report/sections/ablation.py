@@ -53,6 +53,8 @@ def ablation(analysis: Analysis) -> Section | None:
         return None
     tables = [*factor_tables(analysis), *rank_tables(analysis)]
     factorial = [*cell_tables(analysis), *effect_tables(analysis)]
+    if not tables and not factorial:  # no domain has a mean
+        return None
     return section(
         TITLE,
         paragraph(*_how_to_read(analysis, tables, factorial)),
@@ -267,10 +269,10 @@ def _without_budget(block: Condition) -> str:
 
 def cell_tables(analysis: Analysis) -> list[Table]:
     """The cells of the factorial: the last factor's levels side by side, a line a combination of the others'."""
-    blocks = crossed_blocks(analysis)
-    if not blocks:
+    blocks, domains = crossed_blocks(analysis), analysis.averaged()
+    if not blocks or not domains:
         return []
-    titles, domain = factor_titles(analysis), analysis.averaged()[0] if analysis.averaged() else Domain.IN
+    titles, domain = factor_titles(analysis), domains[0]
     scale, lines, numbers = analysis.scale(domain), list[Line](), list[dict[str, Any]]()
     across = list(dict.fromkeys(cell.labels[-1] for cell in cells(analysis, blocks[0])))
     for block in blocks:

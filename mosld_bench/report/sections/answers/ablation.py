@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mosld_bench.format import listed
-from mosld_bench.report.ablation import Effect, Factor, Level, ablated_blocks, crossed_blocks, effects, factors
-from mosld_bench.report.analysis import Analysis, Verdict
+from mosld_bench.report.ablation import Effect, Factor, Level, ablated_blocks, crossed_blocks, effects, factors, ranks
+from mosld_bench.report.analysis import Analysis, Comparison, Verdict
 from mosld_bench.report.labels import margin_label
 from mosld_bench.report.sections.answers.blocks import where
 from mosld_bench.report.verdicts import WORDS, numbers, seeds_note
@@ -17,11 +17,14 @@ _FEW = 6  # values whose verdicts are told block by block
 
 
 def ablation_answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
-    """Questions with the sentences that answer them, in-domain: the factors of a block, its factorial, both blocks."""
+    """Questions with the sentences that answer them, in-domain: a block's factors, ranks, its factorial, two blocks."""
     if analysis.unlike(Domain.IN):
         return
     for block in ablated_blocks(analysis):
         yield f"One factor at a time{_at(analysis, block)}.", list(_one_factor(analysis, factors(analysis, block)))
+    for block, factor in ranks(analysis):
+        place = _at(analysis, block) if len(ranks(analysis)) > 1 else ""
+        yield f"Rank{place}.", list(_one_factor(analysis, [factor]))
     for block in crossed_blocks(analysis):
         yield f"Factorial{_at(analysis, block)}.", list(_factorial(analysis, effects(analysis, block)))
     yield "Equal size against equal rank.", list(_size_and_rank(analysis))
@@ -40,7 +43,8 @@ def _one_factor(analysis: Analysis, found: Sequence[Factor]) -> Iterator[str]:
                 yield f"{_title(factor)}: {_each(told)} {_is(told)} {WORDS[verdict]} than {_own(factor)}."
     equal = [_named(factor, levels) for factor in found if (levels := _of(factor, Verdict.EQUAL))]
     if equal:
-        yield f"Equal within {margin_label(analysis.study.margin)}: {'; '.join(equal)}."
+        shown = [c for factor in found for c in factor.comparisons if c.verdict is Verdict.EQUAL]
+        yield f"Equal within {margin_label(analysis.study.margin)} ({_range(shown)}): {'; '.join(equal)}."
     still_open = [f"{factor.title} {_each(levels)}" for factor in found if (levels := _of(factor, Verdict.OPEN))]
     if still_open:
         yield f"Neither told apart nor shown equal: {'; '.join(still_open)}."
@@ -75,6 +79,15 @@ def _each(levels: Sequence[Level], *, over: str = "", full: bool = True) -> str:
     """'0 (−1.3 points, 95 % −1.6 to −1.0) and 0.5 (−2.5, −2.9 to −2.0)'; the first one in ``full``."""
     compared = [(level.label, level.comparison) for level in levels if level.comparison]
     return listed([f"{label} ({numbers(c, full=full and not i, over=over)})" for i, (label, c) in enumerate(compared)])
+
+
+def _range(comparisons: Sequence[Comparison]) -> str:
+    """'−0.1 to +0.3 points, 95 % within −0.5 to +0.8'."""
+    scale, deltas = comparisons[0].scale, [comparison.difference for comparison in comparisons]
+    means = [delta.mean for delta in deltas]
+    ends = dict.fromkeys(scale.text(end, sign=True) for end in (min(means), max(means)))
+    lows, highs = ([end for end in of if end is not None] for of in ([d.low for d in deltas], [d.high for d in deltas]))
+    return f"{' to '.join(ends)}{scale.points}, 95 % within {scale.interval(min(lows), max(highs))}"
 
 
 def _named(factor: Factor, levels: Sequence[Level]) -> str:

@@ -51,6 +51,7 @@ def _answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
     if block is None:
         yield "Comparison.", [nothing_to_compare(analysis)]
     else:
+        yield from ablation_answers(analysis)
         at = f" ({where(analysis, block)})" if where(analysis, block) else ""
         for domain in analysis.domains:
             remarks = [where(analysis, block)] if domain is Domain.IN else []
@@ -58,7 +59,6 @@ def _answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
             remark = ", ".join(filter(None, remarks))
             yield f"{domain.label}{f' ({remark})' if remark else ''}.", list(methods(analysis, block, domain))
         yield "By task.", list(by_task(analysis, block))
-        yield from ablation_answers(analysis)
         own = bool(analysis.study.ablate or analysis.study.factorial)  # whose answers these are
         for group, (question, noun) in _GROUPS.items():
             yield question, [] if own and group == "ablation" else list(of_group(analysis, group, noun))
