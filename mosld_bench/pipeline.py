@@ -38,6 +38,7 @@ from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import PlannedTrial, Trial
 from mosld_bench.spec.workspace import Workspace
+from mosld_bench.trial.execute import failed
 
 if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
@@ -68,6 +69,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     check_writable(options.report_folder or workspace.reports / study.name)
     executor = make_executor(study, folders, options, gpus=inputs.gpus)
     order = todo.planned if options.inline(study) else plan.longest_first(todo.planned)
+    for trial, reason in plan.left_out:  # so that a report says why they are missing
+        store.write(failed(trial, reason, {}))
     records = []
     with ProgressDisplay(plan.hours(order), console) as progress, closing(executor):
         outcomes = executor.run(order, progress)
@@ -77,11 +80,11 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
             store.write(outcome)
             progress.finish(outcome.record)
             records.append(outcome.record)
-    failed = [record for record in records if record.status == "failed"]
-    _print_failures(failed, store, console)
-    if len(failed) < len(plan.planned):
+    failures = [record for record in records if record.status == "failed"]
+    _print_failures(failures, store, console)
+    if len(failures) < len(plan.planned):
         _report_and_print(plan, workspace, options, console)
-    return 1 if failed else 0
+    return 1 if failures else 0
 
 
 def tune(search: Search, workspace: Workspace, console: Console, options: Options) -> int:
@@ -105,20 +108,20 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
         store.check_writable(plan.study.name)
     check_writable(workspace.reports / search.study.name)
     executor = make_executor(plan.study, folders, options, gpus=inputs.gpus)
-    failed: list[Record] = []
+    failures: list[Record] = []
     with ProgressDisplay(search.hours(todo), console) as progress, closing(executor):
         if todo:
             progress.say(driver.told())
         for outcome in executor.run(todo, progress, most=len(plan.planned) * max(map(len, search.waves))):
             store.write(outcome)
             progress.finish(outcome.record)
-            failed += [outcome.record] if outcome.record.status == "failed" else []
-            if driver.ended(outcome.record) and not failed and (more := driver.next_trials()):
+            failures += [outcome.record] if outcome.record.status == "failed" else []
+            if driver.ended(outcome.record) and not failures and (more := driver.next_trials()):
                 progress.say(driver.told())
                 progress.expect(search.hours(more))
                 todo += more  # the executor goes on with them
-    _print_failures(failed, store, console)
-    if failed:
+    _print_failures(failures, store, console)
+    if failures:
         console.print("The same command runs these again and goes on; until then there is nothing to choose from.")
         return 1
     tuning = search.tuning()
@@ -234,6 +237,8 @@ def _print_summary(plan: Plan, todo: Missing, console: Console) -> None:
     console.print(
         f"{plan.study.name}: {len(plan.planned)} trials, {recorded} recorded{taken}, {len(todo.planned)} to run"
     )
+    for line in display.left_out_sentences(plan):
+        console.print(line, soft_wrap=True)
     if todo.outdated:
         first, made_by = next(iter(todo.outdated.items()))
         others = f"; with it {listed(list(todo.outdated)[1:])}" if len(todo.outdated) > 1 else ""
@@ -267,7 +272,8 @@ def _report_and_print(plan: Plan, workspace: Workspace, options: Options, consol
     from mosld_bench.report import answer_lines, main_notes, main_rows, write_report
 
     study = plan.study
-    analysis = _analysis(study, workspace, options.include_paths, plan.trials)
+    trials = plan.trials + [trial for trial, _ in plan.left_out]
+    analysis = _analysis(study, workspace, options.include_paths, trials)
     path = write_report(analysis, options.report_folder or workspace.reports / study.name)
     if study.trains:
         console.print(display.results_table(main_rows(analysis), main_notes(analysis)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mosld_bench.display.comparison import comparison_table, items_table
 from mosld_bench.display.methods import methods_table, recipes_table
-from mosld_bench.display.plan import plan_sentences, plan_table
+from mosld_bench.display.plan import left_out_sentences, plan_sentences, plan_table
 from mosld_bench.display.power import power_sentences
 from mosld_bench.display.profile import profile_sentences, profile_table
 from mosld_bench.display.results import results_table
@@ -28,6 +28,7 @@ __all__ = [
     "data_notes",
     "example_text",
     "items_table",
+    "left_out_sentences",
     "methods_table",
     "overlap_sentence",
     "overlap_table",

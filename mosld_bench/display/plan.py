@@ -80,7 +80,7 @@ def plan_sentences(
     if not prices and plan.study.trains:
         return ["No estimate of time and memory: it is made for transformers alone, and this model's shape is another."]
     if not prices:
-        return ["Nothing is trained or scored: parameters are counted, which takes seconds."]
+        return ["Nothing is trained or scored: parameters are counted, which takes seconds.", *left_out_sentences(plan)]
     total = estimate.summary(prices, gpus)
     sentences = []
     if total.gpu_hours is None:
@@ -95,7 +95,13 @@ def plan_sentences(
         sentences += _without_gpu(plan, prices, core_rate) if core_rate else []
     sentences += _rates(plan)
     sentences.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB of a GPU.")
+    sentences += left_out_sentences(plan)
     return sentences + [f"Refused: {reason}" for reason in plan.refusals(gpu_bytes)]
+
+
+def left_out_sentences(plan: Plan) -> list[str]:
+    """Which recipes are taken along by a word and cannot be run at a budget, each with the reason."""
+    return list(dict.fromkeys(f"Left out: {reason}" for _, reason in plan.left_out))
 
 
 def _rates(plan: Plan) -> Iterator[str]:

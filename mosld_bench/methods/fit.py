@@ -236,6 +236,11 @@ def _at_rank(recipe: Recipe, method: Method, budget: Rank, counts: Counts) -> di
             f"The recipe {recipe.name!r} has an update of no rank that could be set, so that the budget {budget} "
             f"cannot be met."
         )
+    if recipe.knob not in {None, sizing.rank}:
+        raise BudgetError(
+            f"The size of the recipe {recipe.name!r} is set by its {recipe.knob}, whatever the rank, so that the "
+            f"budget {budget} cannot be met. Run it at 'native' or at a number of parameters."
+        )
     sized = method.at(params, budget.rank, sizing.rank)
     pattern = sizing.pattern or ""
     if any(rank != budget.rank for rank in (sized.get(pattern) or {}).values()):

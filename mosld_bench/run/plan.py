@@ -17,7 +17,7 @@ from mosld_bench.methods import registry
 from mosld_bench.records.published import TABLES
 from mosld_bench.spec.ablation import Catalogue
 from mosld_bench.spec.budget import Native
-from mosld_bench.spec.recipe import load_recipes
+from mosld_bench.spec.recipe import load_recipes, taken_along
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import Condition, Fit, PlannedTrial, Trial
@@ -40,6 +40,8 @@ class Plan:
     """Task -> its size; None where its definition gives none."""
     leaders: Mapping[str, str] = field(default_factory=dict)
     """Recipe of an ablation -> the one that it is around, and has its learning rate of."""
+    left_out: tuple[tuple[Trial, str], ...] = ()
+    """Trials of recipes that a word such as `everything` takes along, and why no size of these meets the budget."""
 
     @property
     def trials(self) -> list[Trial]:
@@ -118,6 +120,8 @@ def make_plan(
 ) -> Plan:
     """Plan ``study`` and solve every budget, each once. Reads configurations, no weights and no data.
 
+    A recipe that a word such as `everything` takes along, and that a budget cannot be met with, is left out.
+
     Raises UnknownNameError for a recipe, task or published table that is not there, ModelError for a model without a
     configuration, BudgetError for budgets that recipes cannot meet, with all of them, and BadFileError for a malformed
     file.
@@ -139,6 +143,8 @@ def make_plan(
     known = study.catalogue(recipes)
     fits: dict[tuple[str, str, str], Fit] = {}
     unmet: dict[tuple[str, str, str], BudgetError] = {}
+    wanted = [word for part in study.products() for word in part.recipes]
+    along, left_out = taken_along(recipes, wanted), list[tuple[Trial, str]]()
     planned: list[PlannedTrial] = []
     for trial in study.plan(workspace, include_paths):
         model = trial.model.name
@@ -159,10 +165,12 @@ def make_plan(
                 unmet[key] = error
         if key in fits:
             planned.append(PlannedTrial(trial, fits[key]))
-    if unmet:
-        raise BudgetError("\n".join(dict.fromkeys(map(str, unmet.values()))))
+        elif trial.recipe.name in along:
+            left_out.append((trial, str(unmet[key])))
+    if errors := [str(error) for (name, *_), error in unmet.items() if name not in along]:
+        raise BudgetError("\n".join(dict.fromkeys(errors)))
     leaders = {name: leader.name for name, leader in known.leaders.items()}
-    return Plan(study, planned, configs, estimate.task_sizes(files, study.tasks), leaders)
+    return Plan(study, planned, configs, estimate.task_sizes(files, study.tasks), leaders, tuple(left_out))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ deviations: {dropout: null} # those of the included file stay but for the one of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -142,6 +142,21 @@ def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(inner, f"{path}.{key}" if path else str(key))
     elif isinstance(value, str):
         yield path, value
+
+
+#: Words that take whatever there is: a recipe of theirs that a study cannot run is left out, and no error.
+_TAKE_WHAT_CAN_BE = SELECTORS.keys() - {"all", "main"}
+
+
+def taken_along(recipes: Mapping[str, Recipe], wanted: Iterable[str]) -> set[str]:
+    """Names of the recipes that are in ``wanted`` by a word such as ``everything`` alone, and not by name or as main.
+
+    Such a word is no promise that every one of its recipes has a size that meets a budget.
+    """
+    wanted = set(wanted)
+    by_word = select(recipes, sorted(_TAKE_WHAT_CAN_BE & wanted))
+    asked = {recipe.name for recipe in select(recipes, sorted({"all", "main"} & wanted))} | wanted
+    return {recipe.name for recipe in by_word} - asked
 
 
 def load_recipes(folder: Path) -> dict[str, Recipe]:

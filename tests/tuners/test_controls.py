@@ -13,10 +13,10 @@ from peft import PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoConfig, LlamaConfig
 
-from mosld_bench.cost.measure import stored
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import BenchError
 from mosld_bench.methods import fit_budget, registry
+from mosld_bench.methods.live import stored
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.trial.packed_scoring import score_packed, score_plain
 from mosld_bench.trial.packing_check import packs

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from peft import PeftModel, get_peft_model
 from torch import Tensor
 
-from mosld_bench.cost.measure import stored
 from mosld_bench.methods import count_trainable, fit_budget, registry
+from mosld_bench.methods.live import stored
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.trial.packed_scoring import score_packed, score_plain
 from mosld_bench.trial.packing_check import packs

@@ -61,7 +61,7 @@ def test_the_studies_are_those_of_the_paper_and_ours() -> None:
     assert set(STUDIES) == {
         "embedded", "smollm2", "smollm2-budget", "paper", "location", "dropout", "general-data", "allocation",
         "uncommon", "scaling", "parameters", "rank", "budget", "diverse", "dissimilar", "scarce", "imbalance",
-        "ablation", "ablation-smollm2",
+        "ablation", "ablation-smollm2", "controls", "targets", "since",
     }  # fmt: skip
 
 
