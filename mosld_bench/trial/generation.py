@@ -159,7 +159,7 @@ class Writer:
                         self.model, list(batch.values()), pad=pad, new_tokens=writing.new_tokens, ends=ends,
                         stopping_criteria=[stop.after(begin, beams=beams)], **writing.options,
                     ).tolist()  # fmt: skip
-                    written += [len(_until(row, [*ends, pad])) for row in output]
+                    written += [_length(_until(row, ends), pad) for row in output]
                 rows += [_until(row, ends) for row in output]
         elif writing.options:
             raise BenchError(
@@ -343,6 +343,11 @@ def _room(model: nn.Module) -> Iterator[None]:
 def _until(row: Sequence[int], ends: Sequence[int]) -> list[int]:
     """``row`` before the first of ``ends``."""
     return list(row[: next((place for place, token in enumerate(row) if token in ends), len(row))])
+
+
+def _length(row: Sequence[int], pad: int) -> int:
+    """How many tokens ``row`` has without those of ``pad`` behind a text that another one outlasts."""
+    return max((place for place, token in enumerate(row, 1) if token != pad), default=0)
 
 
 def _alike(order: Sequence[int], key: Callable[[int], str], most: int) -> Iterator[list[int]]:

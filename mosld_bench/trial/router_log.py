@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -94,15 +94,17 @@ class RouterLog:
 
     def frame(self) -> pd.DataFrame | None:
         """All that was counted, as `records.router` describes it; None where that is nothing."""
+        import pandas as pd
         import pyarrow as pa
 
-        rows = [row for moment in self.moments for row in moment.rows()]
-        if not rows:
+        blocks = [block for moment in self.moments for block in moment.blocks()]
+        rows = pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame()
+        if rows.empty:
             return None
         place = {router.module: index for index, router in enumerate(self.routers)}
-        rows.sort(key=lambda row: (row["step"], row["split"], row["task"], place[row["module"]], row["expert"]))
+        rows = rows.assign(place=rows["module"].map(place)).sort_values(["step", "split", "task", "place", "expert"])
         schema = pa.schema([(name, getattr(pa, kind)()) for name, (_, kind) in COLUMNS.items()])
-        frame: pd.DataFrame = pa.Table.from_pylist(rows, schema).to_pandas()
+        frame: pd.DataFrame = pa.Table.from_pandas(rows, schema, preserve_index=False).to_pandas()
         return frame
 
 
@@ -163,44 +165,48 @@ class Moment:
             for group in self._groups:
                 group.add(seen, size, *at)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """A row of the frame for every task, module and expert."""
+    def blocks(self) -> Iterator[pd.DataFrame]:
+        """Rows of the frame, those of the modules with as many experts together."""
+        import pandas as pd
+
+        tokens, sampled = ([counted[task] for task in self.tasks] for counted in (self.tokens, self._sampled))
         for group in self._groups:
-            sums, sample = group.sums.cpu().numpy(), None if group.sample is None else group.sample.cpu().numpy()
-            for task, index in self.tasks.items():
-                for place, router in enumerate(group.routers):
-                    own = sums[index, place]
-                    if not self.tokens[task] or not np.isfinite(own[router.experts]):
-                        continue
-                    for expert in range(router.experts):
-                        picks, mass, probability = own[expert :: router.experts][:3]
-                        yield {
-                            "step": self.step, "split": self.split, "task": task, "module": router.module,
-                            "layer": router.number, "experts": router.experts, "expert": expert,
-                            "tokens": self.tokens[task], "picks": int(picks), "mass": mass,
-                            "probability": _known(probability), "entropy_before": _known(own[-2]),
-                            "entropy_after": own[-1],
-                            "sample": None if sample is None else
-                            np.packbits(sample[index, : self._sampled[task], place, expert]).tobytes(),
-                        }  # fmt: skip
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+            picks, mass, probability = group.sums.cpu().numpy()
+            before, after = group.entropies.cpu().numpy()
+            task, module, expert = (each.ravel() for each in np.indices(mass.shape))
+            known = (np.array(tokens)[:, None] > 0) & np.isfinite(mass).all(-1)
+            rows = {
+                "step": self.step,
+                "split": self.split,
+                "task": np.array(list(self.tasks), object)[task],
+                "module": np.array([router.module for router in group.routers], object)[module],
+                "layer": np.array([router.number for router in group.routers])[module],
+                "experts": group.experts,
+                "expert": expert,
+                "tokens": np.array(tokens)[task],
+                "picks": picks.ravel(),
+                "mass": mass.ravel(),
+                "probability": probability.ravel(),
+                "entropy_before": before[task, module],
+                "entropy_after": after[task, module],
+                "sample": group.bits(sampled),
+            }
+            yield pd.DataFrame(rows)[known[task, module]]
 
 
 class _Group:
     """Sums over the M ``routers`` with N experts each.
 
-    ``sums``: (tasks, M, 3 N + 2), of picks, gates and probabilities, and of the entropies before and after the top-K.
-    ``sample``: (tasks, tokens, M, N), the picks of the first tokens; None where none is taken.
+    ``sums``: (3, tasks, M, N), of picks, gates and probabilities. ``entropies``: (2, tasks, M), before and after the
+    top-K. ``sample``: (tasks, tokens, M, N), the picks of the first tokens; None where none is taken.
     """
 
     def __init__(self, routers: Sequence[Router], tasks: int, device: torch.device, sampled: bool) -> None:
         self.routers, self.experts = routers, routers[0].experts
-        self.sums = torch.zeros(tasks, len(routers), 3 * self.experts + 2, dtype=torch.float64, device=device)
-        shape = tasks, SAMPLE_TOKENS, len(routers), self.experts
-        self.sample = torch.zeros(shape, dtype=torch.bool, device=device) if sampled else None
+        size = len(routers), self.experts
+        self.sums = torch.zeros(3, tasks, *size, dtype=torch.float64, device=device)
+        self.entropies = torch.zeros(2, tasks, len(routers), dtype=torch.float64, device=device)
+        self.sample = torch.zeros(tasks, SAMPLE_TOKENS, *size, dtype=torch.bool, device=device) if sampled else None
 
     def add(self, seen: Seen, size: int, places: Tensor, weights: Tensor, sampled: Tensor, slots: Tensor) -> None:
         """Add the tokens ``places`` (n) of a forward, with ``weights`` (tasks, n) 1 where a token is of a task.
@@ -209,16 +215,27 @@ class _Group:
         """
         found = [self._of(seen.get(id(router.layer), []), size) for router in self.routers]
         dense = all(gates is probabilities for gates, probabilities in found)
-        gates = torch.stack([gates for gates, _ in found], dim=1)[places]  # (n, M, N)
-        given = gates if dense else torch.stack([probabilities for _, probabilities in found], dim=1)[places]
-        picks = gates > 0
-        before = -_times_log(given).sum(-1, keepdim=True)
-        total = gates.sum(-1, keepdim=True)
-        after = total.log() - (-before if dense else _times_log(gates).sum(-1, keepdim=True)) / total
-        every = torch.cat([picks, gates, given, before, after.where(total > 0, 0)], dim=-1)
-        self.sums += (weights.to(every.dtype) @ every.flatten(1)).view(self.sums.shape)
+        gates = torch.stack([gates for gates, _ in found], dim=1).index_select(0, places)  # (n, M, N)
+        given = gates
+        if not dense:
+            given = torch.stack([probabilities for _, probabilities in found], dim=1).index_select(0, places)
+        picks, total, before = gates.clamp_min(0).sign(), gates.sum(-1), _entropy(given)
+        after = total.log() + (before if dense else _entropy(gates)) / total
+        weights = weights.to(gates.dtype)
+        for sums, values in zip(self.sums, (picks, gates, given), strict=True):
+            sums += (weights @ values.flatten(1)).view_as(sums)
+        for sums, values in zip(self.entropies, (before, after.where(total > 0, 0)), strict=True):
+            sums += weights @ values
         if self.sample is not None and len(slots):
-            self.sample.flatten(0, 1)[slots] = picks[sampled]
+            self.sample.flatten(0, 1)[slots] = picks.index_select(0, sampled).bool()
+
+    def bits(self, tokens: Sequence[int]) -> list[bytes | None]:
+        """The picks of the first ``tokens`` of each task, a bit each, for every task, module and expert."""
+        if self.sample is None:
+            return [None] * self.sums[0].numel()
+        every = zip(self.sample.cpu().numpy(), tokens, strict=True)
+        packed = [np.packbits(picks.reshape(len(picks), -1)[:count], axis=0) for picks, count in every]
+        return [column.tobytes() for task in packed for column in task.T]
 
     def _of(self, left: Sequence[Left], size: int) -> tuple[Tensor, Tensor]:
         """Gates and probabilities (size, N) of what a router left, no numbers where it left none that fit."""
@@ -237,9 +254,9 @@ def _rows(parts: Sequence[Tensor]) -> Tensor:
     return (parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)).flatten(0, -2)
 
 
-def _times_log(values: Tensor) -> Tensor:
-    """v log v of each v, 0 for 0."""
-    return values * values.clamp_min(torch.finfo(values.dtype).tiny).log()
+def _entropy(values: Tensor) -> Tensor:
+    """- sum of v log v over the last axis, where a v of 0 adds nothing."""
+    return -values.clamp_min(torch.finfo(values.dtype).tiny).log_().mul_(values).sum(-1)
 
 
 class Counts:

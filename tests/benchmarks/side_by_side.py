@@ -46,16 +46,22 @@ class Row:
         return asdict(self) | {"holds": self.holds}
 
 
-def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int, *, warm: int = 1) -> dict[str, list[float]]:
-    """Seconds that each of ``ways`` took in each round, after ``warm`` rounds that do not count."""
+def in_turns(
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    warm: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of ``clock`` that each of ``ways`` took in each round, after ``warm`` rounds that do not count."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warm + rounds):
         for name, way in ways.items():
             gc.collect()
-            started = time.perf_counter()
+            started = clock()
             way()
             if turn >= warm:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 

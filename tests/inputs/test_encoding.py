@@ -28,6 +28,8 @@ from mosld_bench.inputs.encoding import (
     pad_token,
     prefix_token,
     problems,
+    shared_tokens,
+    shift,
     unknown,
     windows,
 )
@@ -269,3 +271,48 @@ def test_a_whole_text_has_the_beginning_and_not_the_end(shape: str) -> None:
     assert ids[: len(begin)] == begin
     assert begin + words("the cat sat on the mat", add_special_tokens=False)["input_ids"] == ids
     assert not end or ids[-1] != end[0]
+
+
+class Slow:
+    """A tokenizer that does not say which of its tokens is of which characters."""
+
+    is_fast = False
+
+    def __init__(self, words: Any) -> None:
+        self._words = words
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._words(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._words, name)
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.partition("-")[0] in ("bytes", "spaces")])
+def test_a_token_is_shared_where_it_ends_within_the_shared_text(shape: str) -> None:
+    """And so is what a tokenizer puts in front, of a text that begins with it already too."""
+    words = shaped(shape)
+    for text in ("12 and 34; the cat\nQuestion: which one is the fruit?", "<s>the parrot saw a ham."):
+        ids = encode_prompt(words, text)
+        bare = text.removeprefix("<s>")
+        begun = len(text) - len(bare)
+
+        def written(count: int, ids: list[int] = ids) -> int:
+            return len(words.decode(ids[:count], skip_special_tokens=True).lstrip())
+
+        for characters in range(begun + 1, len(text)):
+            (count,) = shared_tokens(words, [(text, characters)])
+            assert written(count) <= characters - begun < written(count + 1)
+            if not text[characters - 1].isspace() and text[characters].isspace():  # between words
+                assert shared_tokens(Slow(words), [(text, characters)]) == [count]  # type: ignore[list-item, arg-type]
+        (nothing,) = shared_tokens(words, [(bare, 0)])
+        assert encode_prompt(words, bare)[:nothing] == frame(words).begin
+
+
+def test_what_is_left_of_shared_tokens_in_a_text_that_is_cut() -> None:
+    whole = Request([1, *range(10, 30)], [5])
+    for begin, shared in (([1], 9), ([], 9), ([1], 1), ([1], 21)):
+        for most in range(3, 30):
+            left = fit(whole, most, begin)
+            kept = [token for token in left.context if token in whole.context[:shared]]
+            assert shift(shared, whole, left, begin) == len(kept)

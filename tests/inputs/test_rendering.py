@@ -103,6 +103,29 @@ def test_the_tokens_that_are_trained_are_those_that_are_scored(kind: str, shots:
             assert [pair[0] for pair in pairs] == [one.args[0] if len(one.args) == 2 else "" for one in asked]
 
 
+@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "several right"])
+def test_what_stands_before_an_items_own_text_is_told(kind: str, shots: int, tmp_path: Path) -> None:
+    """The description and solved examples; nothing of a text that is scored whole, which has no prompt."""
+    for number, extras in enumerate(EXTRAS):
+        few = {"num_fewshot": shots, "fewshot_split": "train"} if shots else {}
+        task = _load(tmp_path / str(number), ROWS, **KINDS[kind], **few, **extras)
+        descriptions = ["", "About the {topic}.\n\n", "{topic}", "A question."]
+        for doc in task.training_docs():
+            example = training_example(task, doc)
+            before, own = example.context[: example.shared], example.context[example.shared :]
+            if kind == "whole text":
+                assert (example.context, example.shared) == ("", 0)
+                continue
+            assert own.startswith(doc["begins"][doc["label"]] if kind == "options are prompts" else f"q: {doc['q']}")
+            assert before.startswith(descriptions[number].format(**doc))
+            assert (
+                len(before) > len(descriptions[number].format(**doc))
+                if shots
+                else (before == descriptions[number].format(**doc))
+            )
+
+
 def test_what_a_definition_adds_is_in_the_text_and_not_in_what_is_compared(tmp_path: Path) -> None:
     extras = {
         "gen_prefix": "it is",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+import yaml
 from peft import get_peft_model
 
 from mosld_bench.inputs.encoding import Request
@@ -24,6 +26,7 @@ from mosld_bench.records.router import COLUMNS, SAMPLE_TOKENS
 from mosld_bench.spec.trial import Domain, TrainSpec
 from mosld_bench.trial import router_log
 from mosld_bench.trial.execute import execute
+from mosld_bench.trial.generation import GenerationCheck, by_forwards
 from mosld_bench.trial.packed_lm import PackedLM
 from mosld_bench.trial.packed_scoring import score_packed, score_plain
 from mosld_bench.trial.router_log import Counts, RouterLog, Text, parts_of
@@ -167,6 +170,62 @@ def test_description_and_solved_examples_do_not_count(model: Any, packed: bool |
     without = scored(None)
     assert counted.metrics == without.metrics
     assert counted.items.equals(without.items)
+
+
+def defined(folder: Path, name: str, keys: dict[str, Any], rows: list[dict[str, Any]]) -> Any:
+    """The task ``name`` with a description, over ``rows`` as its test split."""
+    folder.mkdir()
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {"task": name, "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": f"{name}.jsonl"}},
+            "test_split": "test", "description": "in short.\n", **keys}  # fmt: skip
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
+    return TaskLoader([folder]).get(name)
+
+
+@pytest.mark.parametrize("way", ["cached", "read anew", "beams"])
+def test_prompts_of_answers_count_and_what_is_read_of_the_answers(way: str, tmp_path: Path) -> None:
+    """The sample has the prompts alone. Beams change rows, so that of theirs the prompts alone are counted."""
+    model, words = routed(MODELS["mosld"]), tokenizer()
+    with torch.no_grad():
+        model.get_output_embeddings().weight[0].zero_()  # what fills a batch is not written
+    options = {"until": ["no such text"], "max_gen_toks": 6} | ({"num_beams": 2} if way == "beams" else {})
+    keys = {
+        "output_type": "generate_until", "doc_to_text": "{{q}}:", "doc_to_target": "{{a}}",
+        "generation_kwargs": options,
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    }  # fmt: skip
+    questions = ["who is it", "who was it then, of all who came", "no", "who is he"]
+    task = defined(tmp_path / "tasks", "write", keys, [{"q": question, "a": "x"} for question in questions])
+    log = log_of(model)
+    check = GenerationCheck(length=100, holds=False) if way == "read anew" else None
+    lm = PackedLM(model, words, routers=log.moment(3, "test", ["write"]), tasks={"write": task}, generation=check)
+    evaluate(lm, {"write": task}, {"write": Domain.IN}, limit=None, sample_seed=0)
+    assert lm.writer.cached is (way != "read anew")
+    ours = of_frame(frame_of(log))
+    prompts = [words(f"in short.\n{question}:")["input_ids"] for question in questions]
+    shared = len("in short.\n")
+    answers = [[] if way == "beams" else by_forwards(model, ids, new_tokens=6, ends=[1])[:-1] for ids in prompts]
+    whole = by_hand(model, [("write", ids + answer, shared) for ids, answer in zip(prompts, answers, strict=True)])
+    alone = by_hand(model, [("write", ids, shared) for ids in prompts])
+    for key, tally in whole.items():
+        tally.bits = alone[key].bits
+    assert_alike(ours, whole, SAMPLE_TOKENS)
+
+
+def test_of_a_text_that_is_scored_whole_all_counts_that_is_read(tmp_path: Path) -> None:
+    """In one window or several: each token once, but for the last, which is asked for and not read."""
+    rng = random.Random(0)
+    texts = ["".join(rng.choices("abcdefgh ", k=size)) + "." for size in (20, 90, 200)]
+    keys = {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{text}}",
+            "metric_list": [{"metric": "word_perplexity"}]}  # fmt: skip
+    task = defined(tmp_path / "tasks", "whole", keys, [{"text": text} for text in texts])
+    for packed in (None, False):
+        model = routed(MODELS["mosld"], max_position_embeddings=64)
+        log = log_of(model)
+        moment = log.moment(3, "test", ["whole"])
+        lm = PackedLM(model, tokenizer(), packed=packed, routers=moment, tasks={"whole": task})
+        evaluate(lm, {"whole": task}, {"whole": Domain.IN}, limit=None, sample_seed=0)
+        assert set(frame_of(log)["tokens"]) == {sum(map(len, texts)) - len(texts)}
 
 
 def test_texts_that_are_cut_count_from_where_their_item_begins(tiny: Path) -> None:
