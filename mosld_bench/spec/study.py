@@ -168,6 +168,8 @@ class Study(Selection):
         content = read_including(path, ("train", "evaluate", "resources"), _REPLACES)
         changes = {tuple(key.split(".")): value for key, value in (overrides or {}).items()}
         parts = narrowed(content.get("parts"), overrides or {})
+        if not within_words(parts) and any(word in (overrides or {}) for word in WORDS):
+            parts = None  # as where a file that includes this one gives the key
         asked = as_list((overrides or {}).get("recipes", "all"))
         content = layered(content, changes, _REPLACES) | ({"parts": parts} if parts else {})
         if parts and within_words(parts) and isinstance(asked, list) and "all" not in asked:

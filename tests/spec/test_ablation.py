@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from mosld_bench.errors import BadFileError, BenchError, UnknownNameError
 from mosld_bench.run.plan import make_plan
 from mosld_bench.spec.ablation import Ablate, Factorial, level_label, meaning
+from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
@@ -237,6 +239,35 @@ def test_mistakes_are_named_by_their_key(tiny: Path) -> None:
 )  # fmt: skip
 def test_values_have_labels(factor: str, value: Any, label: str) -> None:
     assert level_label(factor, value) == label
+
+
+def test_ablations_on_the_command_line_take_the_place_of_parts(tiny: Path) -> None:
+    parts = {"recipes": ["lora"], "parts": [{"recipes": ["lora"], "seeds": [0]}]}
+    assert planned(tiny, parts) == ["lora"]
+    assert planned(tiny, parts, {"ablate": ABLATE}) == VARIED
+    assert planned(tiny, parts | {"parts": [{"recipes": ["ablate"]}]}, {"ablate": ABLATE}) == VARIED
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-2, 9) | st.floats(-2, 2) | st.text(max_size=8)
+ODD = st.recursive(SCALARS, lambda of: st.lists(of, max_size=3) | st.dictionaries(st.text(max_size=5), of, max_size=2))
+COORDINATES = st.sampled_from([*(field.name for field in fields(Coordinates)), "target_modules", "unknown"])
+
+
+@given(st.dictionaries(COORDINATES, ODD, min_size=1, max_size=3), st.sampled_from(["mosld", "mola", "lora", "mixlora"]))
+def test_whatever_a_study_says_is_a_recipe_or_an_error_of_its_own(changes: dict[str, Any], around: str) -> None:
+    ablate, problem = Ablate(around=around, vary={"factor": [changes]}), ""
+    try:
+        (variant,) = ablate.variants(RECIPES)
+    except BenchError as error:
+        problem = str(error)
+    if problem:
+        assert "ablate.vary.factor" in problem
+        return
+    assert ablate.variants(RECIPES) == [variant]
+    if variant.recipe.name not in RECIPES:
+        assert variant.recipe.name.startswith(f"{around}.")
+        assert meaning(variant.recipe) not in {meaning(recipe) for recipe in RECIPES.values()}
+    assert level_label("factor", changes) is not None
 
 
 def test_a_recipe_is_found_again_among_the_rows_of_a_report() -> None:
