@@ -12,8 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mosld_bench import display
 from mosld_bench.errors import BadFileError, BenchError, UnknownNameError
 from mosld_bench.run.plan import make_plan
+from mosld_bench.run.search import make_search
 from mosld_bench.spec.ablation import Ablate, Factorial, level_label, meaning
 from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.recipe import Recipe, load_recipes
@@ -176,6 +178,18 @@ def test_an_ablation_trains_at_the_rate_of_what_it_is_around(tiny: Path) -> None
 
     assert set(scales({"mosld": 2}).values()) == {2}
     assert {name: scale for name, scale in scales({"mosld": 2, "mosl": 3}).items() if scale != 2} == {"mosl": 3}
+
+
+def test_a_plan_says_whose_rate_an_ablation_has(tiny: Path) -> None:
+    plan = make_plan(study(tiny, {"factorial": FACTORIAL, "learning_rate_scales": {"mosld": 2}}), Workspace(tiny, tiny))
+    assert plan.leaders == dict.fromkeys(["mola-no-dropout", "mola-weight-dropout", "mosl"], "mosld")
+    sentences = " ".join(display.plan_sentences(plan, 8, 80e9))
+    assert f"written by hand in the study for {', '.join(CROSSED[:-1])} and mosld." in sentences
+
+
+def test_a_search_is_made_for_ablations_too(tiny: Path) -> None:
+    search = make_search(study(tiny, {"ablate": ABLATE, "seeds": [0]}), Workspace(tiny, tiny), seeds=(5, 6))
+    assert {trial.recipe.name for trial, _ in search.plan.planned} == set(VARIED)
 
 
 def test_a_file_of_another_learning_rate_is_another_recipe(tiny: Path) -> None:
