@@ -1,5 +1,6 @@
 """What is asked: recipes, studies, trials and budgets as plain data read from YAML; no torch."""
 
+from mosld_bench.spec.ablation import Ablate, Factorial
 from mosld_bench.spec.budget import NATIVE, Budget, Count, Native, Rank, Share, SizeOf
 from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.recipe import Optimizer, Recipe, load_recipes, select
@@ -25,7 +26,7 @@ from mosld_bench.spec.workspace import Workspace
 __all__ = [  # noqa: RUF022 - as they build on each other
     "Recipe", "Optimizer", "load_recipes", "select",
     "Budget", "Native", "NATIVE", "Rank", "Count", "Share", "SizeOf",
-    "Study", "Selection", "GeneralSweep",
+    "Study", "Selection", "GeneralSweep", "Ablate", "Factorial",
     "ModelSpec", "TrainSpec", "EvaluateSpec", "GeneralData", "Resources", "Setting",
     "Trial", "Condition", "Domain", "Fit", "PlannedTrial",
     "Tuning", "RateSource", "read_tuning",

@@ -241,7 +241,7 @@ class _Maker:
         """The recipe with these params changed; ``place`` is named where it cannot be."""
         params = {**self._around.params, **_with_what_follows(changes, self._around.params)}
         before = _filled(self._around)
-        changed = {key: value for key, value in params.items() if key not in before or _plain(value) != before[key]}
+        changed = {key: of for key, of in params.items() if key not in before or _text(of) != _text(before[key])}
         label = listed([change_label(key, value) for key, value in changed.items()])
         made = parse(
             Recipe,
@@ -261,7 +261,7 @@ class _Maker:
 def _with_what_follows(changes: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """The changes with those that leave no choice: a rate of 0 drops nowhere, and what drops nowhere has the rate 0."""
     changes = dict(changes)
-    if "dropout" in changes and "dropout_on" in params and not dropout_rates(changes["dropout"] or 0, "input"):
+    if "dropout" in changes and "dropout_on" in params and not _rates(changes["dropout"] or 0, "input"):
         changes = {"dropout_on": "none", **changes}
         if "dropout_matrix" in params:
             changes = {"dropout_matrix": "shared", **changes}
@@ -284,7 +284,7 @@ def meaning(recipe: Recipe) -> str:
     """
     params = _filled(recipe)
     if recipe.method == "mixture":
-        rates = dropout_rates(params.pop("dropout"), params.pop("dropout_on"))
+        rates = _rates(params.pop("dropout"), params.pop("dropout_on"))
         of_matrix = {"weight", "update"} & rates.keys()
         if not of_matrix:
             params.pop("dropout_matrix")
@@ -296,8 +296,20 @@ def meaning(recipe: Recipe) -> str:
     for key in ("target_modules", "exclude_modules"):
         if isinstance(params.get(key), list):
             params[key] = sorted(map(str, params[key]))
-    content = [recipe.method, params, recipe.knob, recipe.optimizer]
-    return json.dumps(content, sort_keys=True, default=str)
+    return _text([recipe.method, params, recipe.knob, recipe.optimizer])
+
+
+def _text(value: Any) -> str:
+    """Text that tells true from 1, and not 1 from 1.0."""
+    return json.dumps(_plain(value), sort_keys=True, default=str)
+
+
+def _rates(dropout: Any, dropout_on: Any) -> dict[str, Any]:
+    """`dropout_rates`; of what are no rates, something that is one only with itself: the method refuses it later."""
+    try:
+        return dict(dropout_rates(dropout, dropout_on))
+    except TypeError:
+        return {_text(dropout_on): _text(dropout)}
 
 
 def _name(around: str, changed: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from mosld_bench.errors import BudgetError
+from mosld_bench.spec.ablation import WORDS
 from mosld_bench.spec.budget import NATIVE, Budget
 from mosld_bench.spec.trial import GeneralData, Rate
 from mosld_bench.spec.yaml_file import Strict
@@ -78,6 +79,12 @@ def narrowed(parts: Any, asked: Mapping[str, Any]) -> Any:
         return parts  # for the schema to refuse
     taken = {key: asked[key] for key in ("settings", "budgets", "seeds", "rates") if key in asked}
     return [{key: taken.get(key, value) for key, value in part.items()} for part in parts]
+
+
+def within_words(parts: Any) -> bool:
+    """Whether a part has recipes by the word of an ablation."""
+    lists = [as_list(part.get("recipes")) for part in parts or () if isinstance(part, dict)]
+    return any(word in names for names in lists if isinstance(names, list) for word in WORDS)
 
 
 def as_list(value: Any) -> Any:

@@ -18,7 +18,7 @@ from mosld_bench.spec.model_folder import located
 from mosld_bench.spec.names import problem_of_study, problem_of_task
 from mosld_bench.spec.recipe import Recipe, load_recipes, select
 from mosld_bench.spec.search import check_fits, check_recipe
-from mosld_bench.spec.selection import GeneralSweep, Selection, as_list, narrowed, without_repetitions
+from mosld_bench.spec.selection import GeneralSweep, Selection, as_list, narrowed, within_words, without_repetitions
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import EvaluateSpec, ModelSpec, Rate, Resources, TrainSpec, Trial
 from mosld_bench.spec.tuning import RateSource, Tuning, read_tuning
@@ -183,6 +183,8 @@ class Study(Selection):
         content = read_including(path, ("train", "evaluate", "resources"), _REPLACES)
         changes = {tuple(key.split(".")): value for key, value in (overrides or {}).items()}
         parts = narrowed(content.get("parts"), overrides or {})
+        if not within_words(parts) and any(word in (overrides or {}) for word in WORDS):
+            parts = None  # as where a file that includes this one gives the key
         content = layered(content, changes, _REPLACES) | ({"parts": parts} if parts else {})
         if isinstance(content.get("tuning"), str):
             folder = Path() if "tuning" in (overrides or {}) else _folder_of("tuning", path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import pytest
 from mosld_bench.records.store import Sources, Store
 from mosld_bench.report import stats
 from mosld_bench.report.analysis import Analysis, Comparison, Verdict, analyse
-from mosld_bench.report.evidence import PROBABILITY
+from mosld_bench.report.evidence import PROBABILITY, Term
 from mosld_bench.report.stats import Basis
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
@@ -133,6 +134,34 @@ def test_every_difference_of_the_kept_study_follows_from_its_items(
         assert comparison.difference.basis is basis, recipe
     p_values = [c.difference.p or 0 for c in comparisons.values()]
     assert [c.adjusted for c in comparisons.values()] == pytest.approx(plain.holm(p_values))
+
+
+@pytest.mark.parametrize("domain", Domain)
+@pytest.mark.parametrize("weights", [(1, -1, -1, 1), (-1, -1, 1, 1), (0, 1, -1, 0)])
+def test_a_contrast_of_the_kept_rows_follows_from_their_items(
+    kept: Analysis, files: dict[tuple[str, str], KeptRow], domain: Domain, weights: tuple[int, ...]
+) -> None:
+    names, tasks = ("lora", "moe-lora", "mosl", "mosld"), TASKS[domain]
+    table = [means(files[MIXTURE, name], tasks) for name in SEVERAL]
+    noise = plain.seed_noise(table)
+    assert noise is not None
+    taken = [(name, c) for name, c in zip(names, weights, strict=True) if c]
+    noisy = any((plain.scatter_p(table, SEVERAL.index(name)) or 1) < 0.05 for name, _ in taken)
+    rows = [
+        [
+            plain.Task([files[MIXTURE, name].answers[t][s] for s in range(3)], files[MIXTURE, name].groups[t])
+            for t in tasks
+        ]
+        for name, _ in taken
+    ]
+    expected = plain.contrast(rows, [Fraction(c, 2) for _, c in taken], noise, noisy=noisy)
+    pool = kept.pool(blocks(kept)[MIXTURE])
+    by_name = {row.recipe.name: row for row in pool}
+    found = kept.evidence.contrast([Term(by_name[name], c / 2) for name, c in taken], domain, pool)
+    assert found is not None
+    assert found.mean == pytest.approx(expected.mean, abs=1e-9)
+    assert found.error == pytest.approx(expected.error, rel=1e-6)
+    assert found.freedom == pytest.approx(expected.freedom, rel=1e-6)
 
 
 def _agree(comparison: Comparison, estimate: plain.Estimate) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mosld_bench import display
 from mosld_bench.errors import BadFileError, BenchError, UnknownNameError
 from mosld_bench.run.plan import make_plan
+from mosld_bench.run.search import make_search
 from mosld_bench.spec.ablation import Ablate, Factorial, level_label, meaning
+from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
@@ -176,6 +180,18 @@ def test_an_ablation_trains_at_the_rate_of_what_it_is_around(tiny: Path) -> None
     assert {name: scale for name, scale in scales({"mosld": 2, "mosl": 3}).items() if scale != 2} == {"mosl": 3}
 
 
+def test_a_plan_says_whose_rate_an_ablation_has(tiny: Path) -> None:
+    plan = make_plan(study(tiny, {"factorial": FACTORIAL, "learning_rate_scales": {"mosld": 2}}), Workspace(tiny, tiny))
+    assert plan.leaders == dict.fromkeys(["mola-no-dropout", "mola-weight-dropout", "mosl"], "mosld")
+    sentences = " ".join(display.plan_sentences(plan, 8, 80e9))
+    assert f"written by hand in the study for {', '.join(CROSSED[:-1])} and mosld." in sentences
+
+
+def test_a_search_is_made_for_ablations_too(tiny: Path) -> None:
+    search = make_search(study(tiny, {"ablate": ABLATE, "seeds": [0]}), Workspace(tiny, tiny), seeds=(5, 6))
+    assert {trial.recipe.name for trial, _ in search.plan.planned} == set(VARIED)
+
+
 def test_a_file_of_another_learning_rate_is_another_recipe(tiny: Path) -> None:
     path = tiny / "methods" / "mosl.yaml"
     path.write_text(path.read_text() + "learning_rate_scale: 2\n")
@@ -237,6 +253,35 @@ def test_mistakes_are_named_by_their_key(tiny: Path) -> None:
 )  # fmt: skip
 def test_values_have_labels(factor: str, value: Any, label: str) -> None:
     assert level_label(factor, value) == label
+
+
+def test_ablations_on_the_command_line_take_the_place_of_parts(tiny: Path) -> None:
+    parts = {"recipes": ["lora"], "parts": [{"recipes": ["lora"], "seeds": [0]}]}
+    assert planned(tiny, parts) == ["lora"]
+    assert planned(tiny, parts, {"ablate": ABLATE}) == VARIED
+    assert planned(tiny, parts | {"parts": [{"recipes": ["ablate"]}]}, {"ablate": ABLATE}) == VARIED
+
+
+SCALARS = st.none() | st.booleans() | st.integers(-2, 9) | st.floats(-2, 2) | st.text(max_size=8)
+ODD = st.recursive(SCALARS, lambda of: st.lists(of, max_size=3) | st.dictionaries(st.text(max_size=5), of, max_size=2))
+COORDINATES = st.sampled_from([*(field.name for field in fields(Coordinates)), "target_modules", "unknown"])
+
+
+@given(st.dictionaries(COORDINATES, ODD, min_size=1, max_size=3), st.sampled_from(["mosld", "mola", "lora", "mixlora"]))
+def test_whatever_a_study_says_is_a_recipe_or_an_error_of_its_own(changes: dict[str, Any], around: str) -> None:
+    ablate, problem = Ablate(around=around, vary={"factor": [changes]}), ""
+    try:
+        (variant,) = ablate.variants(RECIPES)
+    except BenchError as error:
+        problem = str(error)
+    if problem:
+        assert "ablate.vary.factor" in problem
+        return
+    assert ablate.variants(RECIPES) == [variant]
+    if variant.recipe.name not in RECIPES:
+        assert variant.recipe.name.startswith(f"{around}.")
+        assert meaning(variant.recipe) not in {meaning(recipe) for recipe in RECIPES.values()}
+    assert level_label("factor", changes) is not None
 
 
 def test_a_recipe_is_found_again_among_the_rows_of_a_report() -> None:
