@@ -85,7 +85,7 @@ def test_every_field_of_a_protocol_is_told_with_what_it_means() -> None:
                 weight_decay=1, gradient_clip=None, task_items=1, max_length=9, micro_tokens=1, dtype="bfloat16",
                 gradient_checkpointing=True, validation_fraction=0, validation_items=0, split_seed=1,
             ),
-            "evaluate": EvaluateSpec(sample_seed=1, split="validation"),
+            "evaluate": EvaluateSpec(sample_seed=1, split="validation", text="prose"),
             "task_digests": dict.fromkeys(ours.task_digests, "ffffffff"),
             "general": GeneralData(task="openorca", items=1),
         }
@@ -97,6 +97,8 @@ def test_every_field_of_a_protocol_is_told_with_what_it_means() -> None:
     assert {f"tasks.{task}" for task in ours.scored_on} <= fields.keys()
     assert {"model.name", "model.revision", "general.task"} <= fields.keys()
     assert all(field.effect for field in fields.values())
+    assert "moves no score" in fields["evaluate.text"].effect
+    assert "samples of items" in fields["evaluate.limit"].effect
 
 
 @pytest.mark.parametrize("name", EFFECTS)

@@ -136,6 +136,42 @@ def test_standings_follow_from_numbers_and_tests(items: bool, tmp_path: Path) ->
         assert standing(group, "prefix-tuning", "trainable_parameters") is Standing.OFF  # ten points below the others
 
 
+def plain_holm(values: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """Step by step: the smallest p times how many there are, the next times one fewer, never below the one before."""
+    adjusted: dict[tuple[str, str], float] = {}
+    before = 0.0
+    for step, (pair, p) in enumerate(sorted(values.items(), key=lambda entry: entry[1])):
+        before = adjusted[pair] = max(before, min(1.0, p * (len(values) - step)))
+    return adjusted
+
+
+@pytest.mark.parametrize("key", ["trainable_parameters", "active_parameters"])
+def test_who_is_off_is_found_pair_by_pair(key: str, tmp_path: Path) -> None:
+    """Over all ordered pairs of which the second costs no more, each tested as the report tests its rows."""
+    analysis = analysed(tmp_path, items=True)
+    group = groups(analysis)[0]
+    members = {member.row.recipe.name: member for member in group.members}
+    block = [row for row in analysis.trained if row.condition == MIXTURE]
+    values: dict[tuple[str, str], float] = {}
+    worse: set[tuple[str, str]] = set()
+    for name, one in members.items():
+        for other_name, other in members.items():
+            if name == other_name or other.costs[key].value > one.costs[key].value * 1.01:
+                continue
+            if other.row.frozen:
+                pool = block if one.row in block else [one.row]
+                estimate = analysis.evidence.against_base(one.row, other.row, group.of, pool)
+            else:
+                pool = block if one.row in block and other.row in block else [one.row, other.row]
+                estimate = analysis.evidence.difference(one.row, other.row, group.of, pool)
+            assert estimate is not None
+            if estimate.p is not None and estimate.of_methods:
+                values[name, other_name] = estimate.p
+                worse |= {(name, other_name)} if estimate.mean < 0 else set()
+    off = {pair[0] for pair, p in plain_holm(values).items() if p < 0.05 and pair in worse}
+    assert off == {name for name in members if standing(group, name, key) is Standing.OFF}
+
+
 def test_what_a_test_of_the_report_does_not_tell_apart_is_not_shown_off(tmp_path: Path) -> None:
     """Holm over more pairs is no weaker: whoever is shown off by a row of its block is worse in the report's tests."""
     analysis = analysed(tmp_path, items=True)
