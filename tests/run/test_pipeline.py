@@ -118,3 +118,20 @@ def test_importing_what_runs_trials_loads_no_heavy_library(module: str) -> None:
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_what_a_budget_leaves_out_is_recorded_with_the_reason(tiny: Path) -> None:
+    for path in (tiny / "methods").glob("*.yaml"):
+        if "group: peft" in path.read_text(encoding="utf-8"):
+            path.unlink()
+    params = "{peft_type: LOKR, r: 2, target_modules: [q_proj]}"
+    (tiny / "methods" / "small.yaml").write_text(f"title: Small\nmethod: peft\ngroup: peft\nparams: {params}\n")
+    workspace, path = Workspace(tiny, tiny), tiny / "reports" / "tiny" / "study.yaml"
+    plan = make_plan(Study.load(path, {"recipes": ["lora", "peft"], "seeds": [0]}), workspace)
+    printed = Console(file=io.StringIO(), record=True, width=200)
+    assert pipeline.run(plan, workspace, printed, Options(executor="inline")) == 0
+    assert "Left out: The recipe 'small' cannot meet the budget 6k" in printed.export_text()
+    ((trial, _),) = plan.left_out
+    failures = Store(workspace.results).failures("tiny")
+    assert failures.keys() == {trial.id}
+    assert "'small' cannot meet the budget 6k" in failures[trial.id]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mosld_bench import display
-from mosld_bench.run import make_plan
+from mosld_bench.errors import BudgetError
+from mosld_bench.run import Plan, make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY
@@ -54,3 +55,22 @@ def test_a_model_without_a_price_is_planned_and_ordered() -> None:
     assert other.refusals(1) == []
     (sentence,) = display.plan_sentences(other, 8, 80e9)
     assert sentence.startswith("No estimate of time and memory")
+
+
+def test_what_a_word_takes_along_and_no_budget_sizes_is_left_out_and_by_name_refused() -> None:
+    workspace = Workspace(REPOSITORY, REPOSITORY)
+
+    def plan(*recipes: str) -> Plan:
+        asked = {"recipes": list(recipes), "seeds": [0, 1]}
+        return make_plan(Study.load(workspace.study_file("embedded"), asked), workspace)
+
+    found = plan("lora", "controls")
+    assert {trial.recipe.name for trial, _ in found.left_out} == {"mola-all-linear"}
+    assert [trial.seed for trial, _ in found.left_out] == [0, 1]
+    assert {"lora", "mosld-uniform"} <= {trial.recipe.name for trial in found.trials}
+    assert "mola-all-linear" not in {trial.recipe.name for trial in found.trials}
+    (sentence,) = [line for line in display.plan_sentences(found, 1, 80e9) if line.startswith("Left out")]
+    assert "cannot meet the budget 60k" in sentence
+    for asked in (("mola-all-linear",), ("controls", "mola-all-linear")):
+        with pytest.raises(BudgetError, match="'mola-all-linear' cannot meet the budget 60k"):
+            plan(*asked)
