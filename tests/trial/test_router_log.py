@@ -23,6 +23,7 @@ from mosld_bench.methods import registry
 from mosld_bench.methods.live import checkpoint_layers
 from mosld_bench.records.record import Outcome
 from mosld_bench.records.router import COLUMNS, SAMPLE_TOKENS
+from mosld_bench.records.store import Store
 from mosld_bench.spec.trial import Domain, TrainSpec
 from mosld_bench.trial import router_log
 from mosld_bench.trial.execute import execute
@@ -405,6 +406,11 @@ def test_a_trial_notes_its_validations_and_its_scoring_and_changes_no_number(
     frame, info = with_log["mosld"].router, with_log["mosld"].record.train_info
     assert frame is not None
     assert info is not None
+    store = Store(tiny / "results")
+    store.write(with_log["mosld"])
+    kept = store.router(with_log["mosld"].record.trial)
+    assert kept is not None
+    pd.testing.assert_frame_equal(kept, frame, check_exact=True)
     moments = frame[["step", "split"]].drop_duplicates().apply(tuple, axis=1).tolist()
     validations = [point.step for point in info.curve if point.validation_loss is not None]
     assert moments == [*((step, "validation") for step in validations[:-1]), (6, "test"), (6, "validation")]
