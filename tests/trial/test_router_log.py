@@ -269,6 +269,21 @@ def test_every_validation_counts_the_held_out_items(checkpointed: bool, tiny: Pa
     ]  # fmt: skip
 
 
+def test_sums_are_exact_where_training_rounds(tiny: Path) -> None:
+    """Under autocast too, gates of a token add up to one, and every token has its picks."""
+    tasks, spec = loaded(tiny), TrainSpec(steps=1, batch_size=4, learning_rate=1e-2, max_length=60, dtype="bfloat16")
+    items = [item for task in tasks.values() for item in encode(task, tokenizer(), spec, 12)]
+    model = routed(MODELS["mosld"])
+    log = log_of(model)
+    train(model, registry.get("mixture"), examples=items, validation=items, spec=spec, learning_rate=1e-2, seed=0,
+          pad=0, routers=log)  # fmt: skip
+    for _, rows in frame_of(log).groupby(["task", "module"]):
+        tokens = rows["tokens"].iloc[0]
+        assert rows["mass"].sum() == pytest.approx(tokens, rel=1e-6)
+        assert rows["probability"].sum() == pytest.approx(tokens, rel=1e-6)
+        assert rows["picks"].sum() == 2 * tokens
+
+
 def test_an_item_of_training_knows_which_of_its_tokens_are_its_own(tiny: Path) -> None:
     tasks = loaded(tiny)
     for most in (200, 20):
