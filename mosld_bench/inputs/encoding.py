@@ -147,16 +147,15 @@ def shared_tokens(tokenizer: PreTrainedTokenizerBase, shared: Sequence[tuple[str
 
 
 def _counts_within(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], characters: Sequence[int]) -> list[int]:
-    if not texts:
-        return []
     if not getattr(tokenizer, "is_fast", False):  # it does not say which token is of which characters
         before = _ids(tokenizer, [text[:count] for text, count in zip(texts, characters, strict=True)])
         return [common_start(*pair) for pair in zip(before, _ids(tokenizer, texts), strict=True)]
     begin = frame(tokenizer).begin
-    encoded = tokenizer(list(texts), return_offsets_mapping=True)
     counts = []
-    for ids, spans, count in zip(encoded["input_ids"], encoded["offset_mapping"], characters, strict=True):
-        surplus = len(ids) - len(_open(list(ids), begin, []))
+    for text, count in zip(texts, characters, strict=True):  # one by one: spans take ten times the memory of a text
+        encoded = tokenizer(text, return_offsets_mapping=True)
+        ids, spans = list(encoded["input_ids"]), encoded["offset_mapping"]
+        surplus = len(ids) - len(_open(ids, begin, []))
         counts.append(next((i for i, (_, stop) in enumerate(spans) if stop > count), len(spans)) - surplus)
     return counts
 

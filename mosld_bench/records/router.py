@@ -1,7 +1,8 @@
 """What the routers of a trial did, as `router.parquet` has it. The one place that reads it.
 
 Counted are the tokens of the items alone: no padding, no solved examples and no description before an item, and of the
-prompt that the options of an item share, each token once.
+prompt that the options of an item share, each token once. Of an answer that the model writes, what it reads of it
+counts too, but for answers of a beam search.
 """
 
 from __future__ import annotations

@@ -221,6 +221,7 @@ def _score(
         encoded=session.encoded_requests(tokenizer),
         routers=None if routers is None else routers.moment(steps, "test", tasks),
         tasks=tasks,
+        shared=session.shared_tokens(tokenizer),
     )
     evaluation = evaluate(
         lm,

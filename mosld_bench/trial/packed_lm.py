@@ -40,7 +40,8 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
     ``tokens``: most padded tokens a forward; ``width``: most tokens of a prefix tree. ``packed``: None asks the model
     (see `packing_check.packs`), True or False decide; afterwards the attribute says what was done last. ``check`` and
     ``generation`` are what is known of other models of its kind. ``encoded``: (context, continuation) -> token ids,
-    added to. ``routers``: counts what routers do with the items of ``tasks`` (name -> lm-eval task).
+    added to. ``routers``: counts what routers do with the items of ``tasks`` (name -> lm-eval task). ``shared``: (task,
+    prompt) -> tokens that are not the item's own, added to.
     """
 
     backend = "causal"
@@ -58,6 +59,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         encoded: dict[tuple[str, str], Request] | None = None,
         routers: Moment | None = None,
         tasks: Mapping[str, Any] | None = None,
+        shared: dict[tuple[str, str], int] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
@@ -65,6 +67,7 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
         self.forced, self.packed, self.check = packed, bool(packed), check or PackingCheck()
         self.work = Work()
         self.routers, self.tasks = routers, tasks or {}
+        self._shared_tokens = shared if shared is not None else {}
         self._encoded = encoded if encoded is not None else {}
         self._device = next(model.parameters()).device
         self.max_length = window(model)
@@ -133,14 +136,12 @@ class PackedLM(TemplateLM):  # type: ignore[misc]
 
     def _shared(self, requests: list[Instance]) -> list[int]:
         """How many tokens of each prompt are not the item's own."""
+        keys = [(_whose(request)[0], request.args[0]) for request in requests]
+        new = {key: request for key, request in zip(keys, requests, strict=True) if key not in self._shared_tokens}
         with same_random_state():
-            texts = [
-                (request.args[0], shared_text(self.tasks[_whose(request)[0]], request.doc, request.args[0]))
-                for request in requests
-            ]
-        different = list(dict.fromkeys(texts))
-        tokens = dict(zip(different, shared_tokens(self.tokenizer, different), strict=True))
-        return [tokens[text] for text in texts]
+            texts = [(text, shared_text(self.tasks[task], one.doc, text)) for (task, text), one in new.items()]
+        self._shared_tokens.update(zip(new, shared_tokens(self.tokenizer, texts), strict=True))
+        return [self._shared_tokens[key] for key in keys]
 
     def _fitting(self, request: Request) -> Request:
         # The last token is asked for and not read, so there is room for one more.

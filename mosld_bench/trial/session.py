@@ -118,6 +118,7 @@ class Session:
         self._held_out: dict[tuple[str, str], Any] = {}
         self._general: dict[_ItemsKey, list[Encoded]] = {}
         self._requests: dict[str, dict[tuple[str, str], Request]] = {}
+        self._shared: dict[str, dict[tuple[str, str], int]] = {}
 
     @property
     def model_root(self) -> Path | None:
@@ -246,3 +247,7 @@ class Session:
     def encoded_requests(self, tokenizer: Any) -> dict[tuple[str, str], Request]:
         """(context, continuation) -> token ids, of all that was scored so far; to be added to."""
         return self._requests.setdefault(tokenizer.name_or_path, {})
+
+    def shared_tokens(self, tokenizer: Any) -> dict[tuple[str, str], int]:
+        """(task, prompt) -> tokens that are not the item's own, of all that was scored so far; to be added to."""
+        return self._shared.setdefault(tokenizer.name_or_path, {})

@@ -45,7 +45,9 @@ def test_inline_run_writes_whole_records(tiny: Path) -> None:
     assert {"commit", "dirty", "versions", "hardware", "started", "seconds"} <= record.meta_info.keys()
     assert 0 < record.meta_info["loading_seconds"] < record.meta_info["seconds"]
     folder = tiny / "results" / "tiny" / record.trial_id
-    assert {file.name for file in folder.iterdir()} == {"record.json", "items.parquet", "router.parquet", "adapter"}
+    assert {file.name for file in folder.iterdir()} == {
+        "record.json", "items.parquet", "router.parquet", "adapter"
+    }  # fmt: skip
     assert not list(folder.glob(".*"))
     bare = dataclasses.replace(outcomes[-1], adapter=None)
     Store(tiny / "results").write(bare)

@@ -23,6 +23,7 @@ from mosld_bench.methods import registry
 from mosld_bench.methods.live import checkpoint_layers
 from mosld_bench.records.record import Outcome
 from mosld_bench.records.router import COLUMNS, SAMPLE_TOKENS
+from mosld_bench.records.store import Store
 from mosld_bench.spec.trial import Domain, TrainSpec
 from mosld_bench.trial import router_log
 from mosld_bench.trial.execute import execute
@@ -268,6 +269,21 @@ def test_every_validation_counts_the_held_out_items(checkpointed: bool, tiny: Pa
     ]  # fmt: skip
 
 
+def test_sums_are_exact_where_training_rounds(tiny: Path) -> None:
+    """Under autocast too, gates of a token add up to one, and every token has its picks."""
+    tasks, spec = loaded(tiny), TrainSpec(steps=1, batch_size=4, learning_rate=1e-2, max_length=60, dtype="bfloat16")
+    items = [item for task in tasks.values() for item in encode(task, tokenizer(), spec, 12)]
+    model = routed(MODELS["mosld"])
+    log = log_of(model)
+    train(model, registry.get("mixture"), examples=items, validation=items, spec=spec, learning_rate=1e-2, seed=0,
+          pad=0, routers=log)  # fmt: skip
+    for _, rows in frame_of(log).groupby(["task", "module"]):
+        tokens = rows["tokens"].iloc[0]
+        assert rows["mass"].sum() == pytest.approx(tokens, rel=1e-6)
+        assert rows["probability"].sum() == pytest.approx(tokens, rel=1e-6)
+        assert rows["picks"].sum() == 2 * tokens
+
+
 def test_an_item_of_training_knows_which_of_its_tokens_are_its_own(tiny: Path) -> None:
     tasks = loaded(tiny)
     for most in (200, 20):
@@ -405,6 +421,11 @@ def test_a_trial_notes_its_validations_and_its_scoring_and_changes_no_number(
     frame, info = with_log["mosld"].router, with_log["mosld"].record.train_info
     assert frame is not None
     assert info is not None
+    store = Store(tiny / "results")
+    store.write(with_log["mosld"])
+    kept = store.router(with_log["mosld"].record.trial)
+    assert kept is not None
+    pd.testing.assert_frame_equal(kept, frame, check_exact=True)
     moments = frame[["step", "split"]].drop_duplicates().apply(tuple, axis=1).tolist()
     validations = [point.step for point in info.curve if point.validation_loss is not None]
     assert moments == [*((step, "validation") for step in validations[:-1]), (6, "test"), (6, "validation")]

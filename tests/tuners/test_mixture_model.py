@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mosld_bench.errors import BenchError
 from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.tuners.mixture import MixtureConfig, MixtureLayer, allocate, aux_loss, draw_masks
+from mosld_bench.tuners.mixture.routers import observed, routers_of
 from tests.support.models import build, config
 
 
@@ -338,3 +339,25 @@ def test_defaults_stand_in_one_place() -> None:
     config = MixtureConfig(target_modules=["q_proj"])
     assert {name: getattr(config, name) for name in asdict(Coordinates())} == asdict(Coordinates())
     assert Coordinates.of({"experts": 3, "target_modules": ["v_proj"]}) == replace(Coordinates(), experts=3)
+
+
+def test_routers_are_shown_outside_of_training_and_change_nothing() -> None:
+    """Each once a forward, under its name in the base model; one expert has no router."""
+    model, ids = (
+        stir(mixture(build(config()), experts=[1, 3], top_k=1, renormalize=False)),
+        torch.randint(3, 40, (2, 9)),
+    )
+    routers = routers_of(model)
+    names = [f"model.layers.{layer}.self_attn.{matrix}" for layer in (2, 3) for matrix in ("q_proj", "v_proj")]
+    assert [router.module for router in routers] == names
+    assert [(router.number, router.experts) for router in routers] == [(2, 3), (2, 3), (3, 3), (3, 3)]
+    for training in (True, False):
+        model.train(training)
+        shown: list[Any] = []
+        with observed((router.layer for router in routers), lambda *what, shown=shown: shown.append(what)):
+            seen = model(input_ids=ids).logits
+        assert [layer for layer, _, _ in shown] == ([] if training else [router.layer for router in routers])
+        assert all(gates.shape == probabilities.shape == (2, 9, 3) for _, gates, probabilities in shown)
+        count = len(shown)
+        assert torch.equal(model(input_ids=ids).logits, seen)
+        assert len(shown) == count
