@@ -356,7 +356,7 @@ _LABELS = {
     "dropout_on": "place of dropout",
     "target_modules": "modules",
 }
-_SHARED = {"none": "nothing", "down": "A", "up": "B"}
+_SHARED = {"none": "nothing", "down": "A", "up": "B", "both": "A and B"}
 
 
 def factor_label(factor: str) -> str:
