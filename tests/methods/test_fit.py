@@ -32,10 +32,12 @@ SMOLLM2 = LlamaConfig(
 )  # fmt: skip
 SHAPE = config(layers=2)
 EMBEDDED = AutoConfig.from_pretrained(MODEL_DIR)
-SIZED = [name for name, recipe in RECIPES.items() if recipe.method not in {"base", "full"}]
+SIZED = [name for name, recipe in RECIPES.items() if recipe.method not in {"base", "full"} and not recipe.fixed_size]
 #: What is larger than a million parameters on SmolLM2 at rank 1 -> how large.
 LARGE = {"mixlora": 1_774_080, "mola-all-linear": 2_244_864, "mosld-all-linear": 1_655_808}
-SMALL = [name for name in SIZED if name not in LARGE]
+#: What has whole ranks alone, the same in all modules.
+COARSE = ["adalora"]
+SMALL = [name for name in SIZED if name not in LARGE and name not in COARSE]
 
 
 @pytest.mark.parametrize(
@@ -88,10 +90,24 @@ def test_what_a_million_does_not_reach_is_told_with_its_smallest_size(recipe: st
     assert abs(fit_budget(RECIPES[recipe], SMOLLM2, "3m").residual or 0) <= 0.01
 
 
+@pytest.mark.parametrize("recipe", COARSE)
+def test_what_has_one_rank_for_all_modules_is_refused_with_the_sizes_beside(recipe: str) -> None:
+    with pytest.raises(BudgetError, match="the nearest reachable counts are 980,220 and 1,037,880"):
+        fit_budget(RECIPES[recipe], SMOLLM2, "1m")
+    assert fit_budget(RECIPES[recipe], SMOLLM2, "1m", tolerance=0.03).trainable == 980_220
+
+
+@pytest.mark.parametrize("recipe", [name for name, recipe in RECIPES.items() if recipe.fixed_size])
+def test_what_has_its_own_size_under_every_budget_is_counted_at_it(recipe: str) -> None:
+    """The plan gives it the budget `native`, so that no other is asked of it."""
+    assert fit_budget(RECIPES[recipe], SMOLLM2, "native").trainable > 0
+
+
 @pytest.mark.parametrize("recipe", SIZED)
 def test_count_on_meta_is_the_count_of_a_model_with_weights(recipe: str) -> None:
     shape = config(layers=4)
-    fit = fit_budget(RECIPES[recipe], shape, "20k" if recipe.endswith("-all-linear") else "9000", tolerance=0.1)
+    budget = "20k" if recipe.endswith("-all-linear") else "6k" if recipe == "miss" else "9000"
+    fit = fit_budget(RECIPES[recipe], shape, budget, tolerance=0.1)
     built = registry.get(RECIPES[recipe].method).attach(build(shape), fit.params)
     assert sum(p.numel() for p in built.parameters() if p.requires_grad) == fit.trainable
     assert sum(p.numel() for p in built.parameters()) == fit.total

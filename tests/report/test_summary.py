@@ -208,6 +208,7 @@ def test_blocks_are_called_by_whatever_they_differ_in(tmp_path: Path, name: str)
         "budget": (Budget.parse("120000"), "120,000 parameters", "sizes"),
         "model": ("HuggingFaceTB/SmolLM2-135M", "SmolLM2-135M", "models"),
         "general": (500, "500 general items", "amounts of general data"),
+        "items": (64, "64 items a task", "amounts of training items"),
         "rate": ("runner_up", "runner-up learning rates", "learning rates"),
     }[name]
     analysis = analysis_from(tmp_path, {key: FIVE[key] for key in ("lora", "mola", "mosl")})

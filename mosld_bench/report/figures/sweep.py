@@ -5,10 +5,11 @@ To let a study vary something else, add an entry to `SWEEPS`, and its name to th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mosld_bench.records.record import Record
@@ -47,9 +48,13 @@ def draw(analysis: Analysis) -> Plot | str | None:
             panel.sharey(grid[0, column])
     for axes in grid[: len(settings), len(domains) :].flat:
         axes.remove()
+
+    def panels_of(setting: str) -> Sequence[Axes]:
+        return list(grid[settings.index(setting), : len(domains)])
+
     for curve in curves:
         style = styles[_leader(analysis, curve).name]
-        for axes, domain in zip(grid[settings.index(curve[0].row.setting)], domains, strict=True):
+        for axes, domain in zip(panels_of(curve[0].row.setting), domains, strict=True):
             means = [(values.index(stop.value), *stop.row.mean_sd(domain)) for stop in curve]
             style.draw_curve(axes, [Point(x, mean, sd) for x, mean, sd in means if mean is not None])
         for axes, (_, of_record) in zip(grid[-1], _LOSSES.items() if sweep.losses else (), strict=False):
@@ -58,7 +63,8 @@ def draw(analysis: Analysis) -> Plot | str | None:
                 for stop in curve
             ]
             style.draw_curve(axes, [Point(x, mean, sd) for x, mean, sd in losses if mean is not None])
-    for setting, panels in zip(settings, grid, strict=True):
+    for setting in settings:
+        panels = panels_of(setting)
         for axes, domain in zip(panels, domains, strict=True):
             axes.set_title(panel_title(analysis, domain, setting))
             scale_axis(axes, analysis.scale(domain))
