@@ -470,7 +470,7 @@ def test_a_sweep_over_training_items_draws_the_losses_too(tmp_path: Path) -> Non
     scores, training, validation = plot_of(sweep.draw, analysis).figure.axes
     rows = sorted(analysis.trained, key=lambda row: row.condition.items)
     assert [row.condition.items for row in rows] == [16, 64]
-    for axes in (scores, training, validation):
+    for axes in (training, validation):
         assert labels(axes) == ["16", "64"]
     assert points(bars(scores)[0]) == ([0, 1], approx([row.mean_sd(Domain.IN)[0] for row in rows]))
     infos = [[record.train_info for record in row.records if record.train_info] for row in rows]
