@@ -38,7 +38,7 @@ def check_recipe(recipe: str, plugin: Plugin = None, root: Root = None) -> None:
     load_plugins(plugin)
     checked = _recipe(recipe, root)
     method = get(checked.method)
-    for line in check_method(method, checked.params, knob=checked.knob):
+    for line in check_method(method, checked.params, knob=checked.knob, fixed_size=checked.fixed_size):
         console.print(line)
     console.print(check_answers(method, checked.params))
 

@@ -91,14 +91,15 @@ def check_method(
     params: Mapping[str, Any],
     *,
     knob: str | None = None,
+    fixed_size: bool = False,
     config: PreTrainedConfig | None = None,
 ) -> list[str]:
     """Hold ``method`` at ``params`` to the contract on a small model (``config``, a four-layer Llama if not given).
 
-    ``knob``: the recipe's, where it is not the method's. Returns one line a check. Raises BenchError with every check
-    that does not hold, each with what was found.
+    ``knob``: the recipe's, where it is not the method's; ``fixed_size``: whether no budget turns it. Returns one line a
+    check. Raises BenchError with every check that does not hold, each with what was found.
     """
-    subject = Subject(method, params, knob, config or small_llama())
+    subject = Subject(method, params, None if fixed_size else knob or method.knob_of(params), config or small_llama())
     lines, broken = [], []
     settings = TorchSettings()
     for claim, check in _CHECKS.items():
@@ -166,7 +167,7 @@ def _counts_true(subject: Subject) -> str | None:
 
 
 def _turns(subject: Subject) -> str | None:
-    knob = subject.knob or subject.method.knob_of(subject.params)
+    knob = subject.knob
     if knob is None:
         return "no knob: a fixed size"
     method, params = subject.method, subject.params

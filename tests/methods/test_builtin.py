@@ -28,7 +28,8 @@ ARCHITECTURES = {
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_keeps_the_contract_on_other_architectures(name: str, shape: PreTrainedConfig) -> None:
     recipe = RECIPES[name]
-    assert len(check_method(registry.get(recipe.method), recipe.params, knob=recipe.knob, config=shape)) == 8
+    method, fixed = registry.get(recipe.method), recipe.fixed_size
+    assert len(check_method(method, recipe.params, knob=recipe.knob, fixed_size=fixed, config=shape)) == 8
 
 
 @pytest.mark.parametrize("name", ["base", "full"])

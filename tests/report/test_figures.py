@@ -617,3 +617,15 @@ def test_a_figure_says_which_rows_it_leaves_out(tmp_path: Path) -> None:
     drawn_alone = draw_all(written(tmp_path / "one", make_study(), [RECIPES["lora"], RECIPES["mosld"]]))
     by_size = next(plot for plot in drawn_alone if isinstance(plot, Plot) and plot.name == "size")
     assert "Not drawn" not in by_size.caption
+
+
+def test_one_row_beside_the_reference_has_room_whatever_the_titles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layout without room is a warning of matplotlib, and with it a figure that overlaps."""
+    monkeypatch.setattr(Analysis, "title", lambda self, task: f"Questions of many kinds on the subject of {task}")
+    study, trials = make_records(tmp_path, ("lora", "mosld"), seeds=(0, 1))
+    plot = plot_of(difference.draw, analysis_of(tmp_path, study, trials))
+    plot.write(tmp_path)
+    boxes = [axes.get_window_extent() for axes in plot.figure.axes]
+    assert min(box.height for box in boxes) > 0.15 * plot.figure.dpi

@@ -29,7 +29,9 @@ from mosld_bench.report.stats import Basis
 from mosld_bench.spec.trial import Condition, Domain
 
 _ROW_INCHES = 0.155  # height that a row takes
+_LEAST_ROWS = 2  # that a panel has room for
 _FRAME_INCHES = 0.5  # title and axis of a panel
+_LINE_INCHES = 0.13  # a further line of its title
 _MOST_INCHES = 8.0  # height of all panels
 _MOST_TASKS = 15  # of panels; the table has more
 _ACROSS = 5  # panels of tasks side by side
@@ -53,7 +55,7 @@ def draw(analysis: Analysis) -> Plot | str:
     if not lines:
         return f"No block of the study has {analysis.reference} beside another row, so no differences are drawn."
     titles = {panel.condition: _titles(line) for line in lines for panel in line}
-    heights = [_ROW_INCHES * len(titles[line[0].condition]) + _FRAME_INCHES for line in lines]
+    heights = [_height(line) for line in lines]
     figure = Figure(figsize=(PAGE_INCHES, sum(heights) + 0.15), layout="constrained")
     styles = recipe_styles(analysis.recipes)
     limits = _limits(lines)
@@ -131,7 +133,8 @@ def _named(panel: _Panel, several: bool) -> _Panel:
 
 
 def _height(line: Sequence[_Panel]) -> float:
-    return _ROW_INCHES * len(_titles(line)) + _FRAME_INCHES
+    broken = max(panel.title.count("\n") for panel in line)
+    return _ROW_INCHES * max(_LEAST_ROWS, len(_titles(line))) + _FRAME_INCHES + _LINE_INCHES * broken
 
 
 def _across(line: Sequence[_Panel]) -> int:
