@@ -184,7 +184,7 @@ def select(
             raise UnknownNameError(
                 "recipe",
                 name,
-                recipes,
+                [*recipes, *SELECTORS, *(words or ())],
                 f"Recipes are the YAML files in methods/; {', '.join(SELECTORS)} select several by their group.",
             )
     return list(chosen.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -81,7 +81,7 @@ class TrainSpec(Strict):
     )
     weight_decay: float = Field(0.0, ge=0, le=10**6, description="decoupled, as AdamW's")
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; none for no clipping")
-    task_items: Annotated[int, Field(gt=0)] | dict[str, Annotated[int, Field(gt=0)]] | None = Field(
+    task_items: int | dict[str, int] | None = Field(
         None, description="most items of a task's training split, a fixed sample: of every task, or task by task"
     )
     max_length: int = Field(256, gt=8, le=10**7, description="tokens; longer prompts lose their beginning")
@@ -102,6 +102,14 @@ class TrainSpec(Strict):
         200, ge=0, description="most items a task that the validation loss is taken over; none for all held-out ones"
     )
     split_seed: int = Field(0, description="draws the held-out items and every fixed sample of training items")
+
+    @field_validator("task_items", mode="before")
+    @classmethod
+    def _refuse_what_is_no_count(cls, value: Any) -> Any:
+        counts = value.values() if isinstance(value, dict) else [value]
+        if value is not None and not all(type(count) is int and count > 0 for count in counts):
+            raise ValueError("takes a whole number above 0, or tasks with one each: {emb_story: 1500, emb_tools: 15}")
+        return value
 
     def items_of(self, task: str) -> int | None:
         """The most items that are drawn of the task's training split; None for all of them."""
