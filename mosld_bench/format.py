@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
+_PARENTHESES = re.compile(r"\([^()]*\)")
+
 
 def listed(items: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'; 'none' where there is nothing."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"
+    """'a', 'a and b', 'a, b and c'; 'none' where there is nothing.
+
+    Items with commas of their own, other than in parentheses, are told apart by semicolons: 'a; b, c; and d'.
+    """
+    if len(items) < 2:
+        return items[0] if items else "none"
+    apart = "; " if len(items) > 2 and any(", " in _PARENTHESES.sub("", item) for item in items) else ", "
+    return f"{apart.join(items[:-1])}{apart[0] if apart == '; ' else ''} and {items[-1]}"
 
 
 def spelled(count: int) -> str:

@@ -10,6 +10,7 @@ from mosld_bench.report.routers import Routed, Run, modules_text
 from mosld_bench.report.routing_stats import COLLAPSE_RULE
 from mosld_bench.report.sections.answers.blocks import where
 
+_MOST_NAMES = 12  # of recipes in a sentence
 _FEW = 6  # recipes, or sets of modules, that are named one by one
 
 
@@ -25,7 +26,8 @@ def routers(analysis: Analysis) -> Iterator[str]:
     totals = {title: sum(routed.routers for routed in of) for title, of in rows.items()}
     if not collapsed:
         total = sum(totals.values())
-        yield f"None of the {total:,} routers of {listed(list(rows))} (modules of all seeds) has collapsed."
+        whose = listed(list(rows)) if len(rows) <= _MOST_NAMES else f"{len(rows)} recipes"
+        yield f"None of the {total:,} routers of {whose} (modules of all seeds) has collapsed."
         return
     for title in list(collapsed)[:_FEW]:
         yield (
