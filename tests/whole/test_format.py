@@ -1,0 +1,25 @@
+"""Lists as sentences have them."""
+
+from __future__ import annotations
+
+import pytest
+
+from mosld_bench.format import listed
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [
+        ([], "none"),
+        (["a"], "a"),
+        (["a", "b"], "a and b"),
+        (["a", "b", "c"], "a, b and c"),
+        (["a, x", "b, y"], "a, x and b, y"),
+        (["a, x", "b", "c"], "a, x; b; and c"),
+        (["a (1, 2)", "b (3, 4)", "c"], "a (1, 2), b (3, 4) and c"),
+        (["a, x (1, 2)", "b (3, 4)", "c"], "a, x (1, 2); b (3, 4); and c"),
+        (["10,000", "20,000", "c"], "10,000, 20,000 and c"),
+    ],
+)
+def test_items_are_told_apart(items: list[str], text: str) -> None:
+    assert listed(items) == text
