@@ -16,8 +16,9 @@ def listed(items: Sequence[str]) -> str:
     """
     if len(items) < 2:
         return items[0] if items else "none"
-    apart = "; " if len(items) > 2 and any(", " in _PARENTHESES.sub("", item) for item in items) else ", "
-    return f"{apart.join(items[:-1])}{apart[0] if apart == '; ' else ''} and {items[-1]}"
+    if len(items) > 2 and any(", " in _PARENTHESES.sub("", item) for item in items):
+        return f"{'; '.join(items[:-1])}; and {items[-1]}"
+    return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def spelled(count: int) -> str:

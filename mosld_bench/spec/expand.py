@@ -32,13 +32,14 @@ def trials_of(
     """
     for model in map(identified, study.models):
         amounts = study.general.amounts() if study.general else [None]
-        specs = study.train_specs or (None,)
+        whole = study.train, _shared(study, model, digests, study.train)
+        specs = [(spec, _shared(study, model, digests, spec)) for spec in study.train_specs or (None,)]
         for spec, general, budget, asked, recipe in product(specs, amounts, study.budgets, study.settings, recipes):
             setting = _setting(study, recipe, asked)
             trains = setting in {"mixture", "single"}
             mixed_in = general if trains else None
-            train = spec if trains else study.train
-            protocol = digest(_with_general(_shared(study, model, digests, train), mixed_in, digests))
+            train, shared = spec if trains else whole
+            protocol = digest(_with_general(shared, mixed_in, digests))
             for in_domain in [(task,) for task in study.in_domain] if setting == "single" else [study.in_domain]:
                 used = in_domain + study.out_of_domain + ((mixed_in.task,) if mixed_in else ()) + study.text
                 for seed in study.seeds if trains else study.seeds[:1]:

@@ -18,6 +18,7 @@ from mosld_bench.report.analysis import Analysis
 from mosld_bench.report.figures.panels import legend, panel_label, wrapped
 from mosld_bench.report.figures.plot import Plot
 from mosld_bench.report.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, recipe_styles
+from mosld_bench.report.figures.training import draw_course
 from mosld_bench.report.routers import COURSES, Routed, Run, modules_text
 from mosld_bench.report.sections.routing import TITLE, main_routed
 from mosld_bench.report.stats import Floats
@@ -172,19 +173,7 @@ def draw_training(analysis: Analysis, rows: Sequence[Routed]) -> _Drawn | None:
             if len(points) < 2:
                 continue
             shown.add(routed.row.recipe.name)
-            style, steps = styles[routed.row.recipe.name], [point.step for point in points]
-            axes.fill_between(
-                steps, [p.low for p in points], [p.high for p in points], color=style.colour, alpha=0.12, linewidth=0
-            )
-            axes.plot(
-                steps,
-                [point.mean for point in points],
-                color=style.colour,
-                linestyle=style.line,
-                linewidth=0.9,
-                marker=style.marker,
-                markersize=3.2,
-            )
+            draw_course(axes, points, styles[routed.row.recipe.name])
         axes.set_ylim(-0.03, 1.03)
         axes.set_ylabel(label)
         axes.set_xlabel("Optimiser step")

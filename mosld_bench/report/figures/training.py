@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -47,7 +48,8 @@ def draw(analysis: Analysis) -> Plot | str:
             if points := curve(row, loss):
                 shown.add(row.recipe.name)
                 place = list(styles).index(row.recipe.name)
-                _draw_curve(axes, points, styles[row.recipe.name], place=place, places=len(styles))
+                every = max(1, len(points) // _MARKERS_A_CURVE)
+                draw_course(axes, points, styles[row.recipe.name], marks=(place * every // len(styles), every))
         axes.set_ylabel(label)
         axes.set_xlabel("Optimiser step")
     if not shown:
@@ -62,12 +64,29 @@ def draw(analysis: Analysis) -> Plot | str:
     return Plot("training", "the course of training", caption, figure, wide=True, rows=drawn)
 
 
-def _draw_curve(axes: Axes, points: list[CurvePoint], style: RecipeStyle, *, place: int, places: int) -> None:
-    """The range as a band, the mean as a line; markers begin at another step for each ``place`` of ``places``."""
+class _CoursePoint(Protocol):
+    """A mean and its range at a step."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def mean(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+def draw_course(
+    axes: Axes, points: Sequence[_CoursePoint], style: RecipeStyle, *, marks: tuple[int, int] = (0, 1)
+) -> None:
+    """The range as a band, the mean as a line. ``marks``: the first point that has a marker, and the step to the next.
+
+    Curves whose markers begin at different steps are told apart where they run together.
+    """
     steps = [point.step for point in points]
     lows, highs = [point.low for point in points], [point.high for point in points]
     axes.fill_between(steps, lows, highs, color=style.colour, alpha=0.12, linewidth=0)
-    every = max(1, len(steps) // _MARKERS_A_CURVE)
     axes.plot(
         steps,
         [point.mean for point in points],
@@ -76,7 +95,7 @@ def _draw_curve(axes: Axes, points: list[CurvePoint], style: RecipeStyle, *, pla
         linewidth=0.9,
         marker=style.marker,
         markersize=3.2,
-        markevery=(place * every // places, every),
+        markevery=marks,
     )
 
 
