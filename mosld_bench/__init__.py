@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mosld_bench.methods import Method, check_method, fit_budget, get, register
     from mosld_bench.records.frame import load
     from mosld_bench.records.record import Record
-    from mosld_bench.report.build import build_report
+    from mosld_bench.reporting.build import build_report
     from mosld_bench.spec.recipe import Recipe
     from mosld_bench.spec.study import Study
     from mosld_bench.spec.trial import Fit, Trial
@@ -34,7 +34,7 @@ _MODULES = {
     "Method": "methods.base",
     "get": "methods.registry",
     "register": "methods.registry",
-    "build_report": "report.build",
+    "build_report": "reporting.build",
     "Study": "spec.study",
     "Trial": "spec.trial",
     "check_method": "methods.contract",

@@ -22,7 +22,7 @@ from mosld_bench.records.published import Published
 from mosld_bench.records.record import Record
 from mosld_bench.records.slips import slips
 from mosld_bench.records.store import Store, check_writable
-from mosld_bench.run import (
+from mosld_bench.scheduling import (
     Missing,
     Options,
     Plan,
@@ -33,7 +33,7 @@ from mosld_bench.run import (
     make_executor,
     missing,
 )
-from mosld_bench.run.reuse import Weights
+from mosld_bench.scheduling.reuse import Weights
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import PlannedTrial, Trial
@@ -42,7 +42,7 @@ from mosld_bench.trial.execute import failed
 
 if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
-    from mosld_bench.report import Analysis
+    from mosld_bench.reporting import Analysis
 
 __all__ = ["Options", "find_overlaps", "printed_slips", "report", "run", "tune"]
 
@@ -51,7 +51,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     """Run the trials of a plan that have no record, and build the study's report. Returns the exit code.
 
     It is 1 where a trial failed; the others are recorded all the same, and the same call runs those that failed again.
-    Raises BenchError, before anything starts, for what `run.check`, `run.missing` and `run.check_items` refuse.
+    Raises BenchError, before anything starts, for what `scheduling.check`, `scheduling.missing` and
+    `scheduling.check_items` refuse.
     """
     study, store = plan.study, Store(workspace.results)
     folders = (workspace.tasks, *options.include_paths)
@@ -91,7 +92,8 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
     """Search for the learning rates of a study, as far as there are no records, and write its tuning.yaml.
 
     Returns the exit code: 1 where a trial failed, after which the same call goes on, or a recipe has no rate. Raises
-    BenchError, before anything starts, for what `run.check`, `run.missing` and `run.check_items` refuse.
+    BenchError, before anything starts, for what `scheduling.check`, `scheduling.missing` and `scheduling.check_items`
+    refuse.
     """
     plan, store = search.plan, Store(workspace.results)
     folders = (workspace.tasks, *options.include_paths)
@@ -182,7 +184,7 @@ def report(
     ``trials``: the plan that the report is of; by default that of ``study``. ``to``: the folder of the report; by
     default that of the study in reports/.
     """
-    from mosld_bench.report import write_report
+    from mosld_bench.reporting import write_report
 
     planned = study.plan(workspace, include_paths) if trials is None else trials
     analysis = _analysis(study, workspace, include_paths, planned)
@@ -192,7 +194,7 @@ def report(
 
 
 def _analysis(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial]) -> Analysis:
-    from mosld_bench.report import analyse
+    from mosld_bench.reporting import analyse
 
     files = TaskFiles.scan((workspace.tasks, *include_paths))
     tasks = {task: files.config(task) or {} for task in study.tasks}
@@ -269,7 +271,7 @@ def _print_failures(failed: Sequence[Record], store: Store, console: Console) ->
 
 def _report_and_print(plan: Plan, workspace: Workspace, options: Options, console: Console) -> None:
     """Compile the report, and print its main table, its answers, the slips of the paper's tables and where it is."""
-    from mosld_bench.report import answer_lines, main_notes, main_rows, write_report
+    from mosld_bench.reporting import answer_lines, main_notes, main_rows, write_report
 
     study = plan.study
     trials = plan.trials + [trial for trial, _ in plan.left_out]

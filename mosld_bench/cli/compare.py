@@ -40,7 +40,7 @@ def compare(
     budgets = [Budget.parse(text) for text in _parts(budget)]
     from mosld_bench import display
     from mosld_bench.records.store import no_garbage_collection
-    from mosld_bench.report import comparing
+    from mosld_bench.reporting import comparing
 
     with no_garbage_collection():
         reader = comparing.SideReader(Workspace.find(root), study, tuple(include_path or ()))

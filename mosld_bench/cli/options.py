@@ -22,7 +22,7 @@ from mosld_bench.errors import BadFileError, BenchError, UnknownNameError
 from mosld_bench.spec.yaml_reader import read_text
 
 if TYPE_CHECKING:
-    from mosld_bench.run.options import Options
+    from mosld_bench.scheduling.options import Options
 
 STUDY_HELP = "A study's name (a folder of reports/) or a study.yaml."
 
@@ -132,7 +132,7 @@ class RunOptions:
 
         ``starts``: whether trials are to run, so that the cluster is needed.
         """
-        from mosld_bench.run.ray_places import check_address
+        from mosld_bench.scheduling.ray_places import check_address
 
         _check_choice("--executor", self.executor, ("ray", "inline"))
         _check_choice("--overwrite", self.overwrite, ("only-missing", "always", "never"))
@@ -148,7 +148,7 @@ class RunOptions:
 
     def options(self, **more: Any) -> Options:
         """The options of a run; ``more``: those that are of one command alone."""
-        from mosld_bench.run.options import Options
+        from mosld_bench.scheduling.options import Options
 
         return Options(
             gpus=self.gpus,

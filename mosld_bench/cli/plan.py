@@ -31,8 +31,8 @@ from mosld_bench.spec.trial import Condition
 from mosld_bench.spec.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mosld_bench.report import Power
-    from mosld_bench.run import Plan, Search
+    from mosld_bench.reporting import Power
+    from mosld_bench.scheduling import Plan, Search
     from mosld_bench.spec.block import Block
 
 GPU_MEMORY_GB = 80.0  # of the GPU that a plan is made for
@@ -147,7 +147,7 @@ def _power(plan: Plan, workspace: Workspace, include_paths: Sequence[Path] | Non
     pilots = find_pilots(plan.study, plan.trials, store) if blocks else []
     if not pilots:
         return blocks, []
-    from mosld_bench.report import study_power  # here, since it brings scipy
+    from mosld_bench.reporting import study_power  # here, since it brings scipy
 
     files = TaskFiles.scan((workspace.tasks, *(include_paths or ())))
     definitions = {task: files.config(task) or {} for task in plan.study.tasks}
@@ -197,7 +197,7 @@ def planned_study(
     model_root: Path | None,
 ) -> Plan:
     """The plan of the study called ``name``, with ``overrides`` on top of its file."""
-    from mosld_bench.run import make_plan
+    from mosld_bench.scheduling import make_plan
 
     study = Study.load(workspace.study_file(name), overrides)
     load_plugins(plugins)
@@ -219,7 +219,7 @@ def planned_search(
     Seeds among them are those of the search; ``factors`` as the option gives them. What an earlier search found is not
     looked at.
     """
-    from mosld_bench.run import make_search
+    from mosld_bench.scheduling import make_search
 
     seeds = overrides.get("seeds", SEEDS)
     study = Study.load(

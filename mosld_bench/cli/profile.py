@@ -54,7 +54,7 @@ def profile(
     from mosld_bench.cost import measure
     from mosld_bench.records.provenance import command_line
     from mosld_bench.records.store import Store
-    from mosld_bench.run import make_plan
+    from mosld_bench.scheduling import make_plan
 
     load = measure.workload(
         batch=batch, streams=streams, prompt_tokens=prompt_tokens, new_tokens=new_tokens, rounds=rounds

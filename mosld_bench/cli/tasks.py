@@ -110,7 +110,7 @@ def _vocabularies(model: str | None, model_root: Path | None) -> list[Vocabulary
     if model is None:
         return []
     from mosld_bench.inputs.models import load_config
-    from mosld_bench.run.checks import vocabulary
+    from mosld_bench.scheduling.checks import vocabulary
 
     spec = ModelSpec(name=model)
     return [vocabulary(spec, load_config(spec, model_root), model_root)]

@@ -10,7 +10,7 @@ from rich.table import Table
 from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price
 from mosld_bench.format import listed
-from mosld_bench.run.plan import Plan
+from mosld_bench.scheduling.plan import Plan
 from mosld_bench.spec.trial import Condition, PlannedTrial
 from mosld_bench.spec.tuning import RateSource
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from mosld_bench.run import make_plan
+from mosld_bench.scheduling import make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.device import resident

@@ -20,7 +20,7 @@ from mosld_bench.methods.base import Method
 from mosld_bench.records.frame import load
 from mosld_bench.records.record import Point, Record
 from mosld_bench.records.store import Store
-from mosld_bench.report import build_report
+from mosld_bench.reporting import build_report
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import ModelSpec, Trial

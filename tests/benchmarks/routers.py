@@ -10,7 +10,7 @@ from unittest.mock import patch
 from mosld_bench.inputs.models import load_config
 from mosld_bench.methods import count_trainable, registry
 from mosld_bench.records.record import Outcome
-from mosld_bench.run import make_plan
+from mosld_bench.scheduling import make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import PlannedTrial
 from mosld_bench.spec.workspace import Workspace

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from mosld_bench.records.record import Record
 from mosld_bench.records.store import Store
-from mosld_bench.run import ProgressDisplay, make_plan
-from mosld_bench.run.checks import local_gpus
-from mosld_bench.run.ray_executor import RayExecutor, worker_count
+from mosld_bench.scheduling import ProgressDisplay, make_plan
+from mosld_bench.scheduling.checks import local_gpus
+from mosld_bench.scheduling.ray_executor import RayExecutor, worker_count
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.device import cores

@@ -20,7 +20,7 @@ from mosld_bench.cli.compare import compare
 from mosld_bench.cli.console import console
 from mosld_bench.records.record import Metric, Record
 from mosld_bench.records.store import read_record
-from mosld_bench.report import stats
+from mosld_bench.reporting import stats
 from mosld_bench.spec.trial import EvaluateSpec, TrainSpec
 from tests.cli.conftest import Command
 from tests.conftest import REPOSITORY

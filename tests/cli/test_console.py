@@ -10,8 +10,8 @@ from rich.cells import cell_len
 from mosld_bench import display
 from mosld_bench.cli.console import _Terminal, plain
 from mosld_bench.records.scale import SHARE, Scale
-from mosld_bench.report import MainRow
-from mosld_bench.report.sections.results.main_table import MainScore
+from mosld_bench.reporting import MainRow
+from mosld_bench.reporting.sections.results.main_table import MainScore
 from tests.conftest import bench
 
 TITLES = ("[bold]LoRA[/bold]", "[/]", ":bug: LoRA", "{}\\")

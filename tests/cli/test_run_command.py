@@ -14,7 +14,7 @@ from mosld_bench.errors import BenchError
 from mosld_bench.records.store import Store
 from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, items, write_task
-from tests.report.reading import read_csv
+from tests.reporting.reading import read_csv
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 

@@ -14,10 +14,10 @@ from mosld_bench import display
 from mosld_bench.inputs.rendering import Example
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.scale import SHARE
-from mosld_bench.report import MainRow
-from mosld_bench.report.sections.results.main_table import MainScore
-from mosld_bench.run import make_plan
-from mosld_bench.run.plan import Plan
+from mosld_bench.reporting import MainRow
+from mosld_bench.reporting.sections.results.main_table import MainScore
+from mosld_bench.scheduling import make_plan
+from mosld_bench.scheduling.plan import Plan
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles

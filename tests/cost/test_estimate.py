@@ -23,7 +23,7 @@ from mosld_bench.cost import (
 from mosld_bench.errors import BadFileError
 from mosld_bench.inputs.models import load_config
 from mosld_bench.methods import fit_budget
-from mosld_bench.run import make_plan
+from mosld_bench.scheduling import make_plan
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles

@@ -22,7 +22,7 @@ from mosld_bench.methods import registry
 from mosld_bench.methods.live import copy_sharing_weights, stored
 from mosld_bench.records.profile import Entry, Flops, Profile
 from mosld_bench.records.store import Store
-from mosld_bench.run import make_plan
+from mosld_bench.scheduling import make_plan
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Fit, ModelSpec

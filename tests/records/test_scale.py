@@ -8,7 +8,7 @@ import pytest
 
 from mosld_bench.errors import BadFileError
 from mosld_bench.records.scale import SHARE, Range, Scale, declared_range
-from mosld_bench.report.labels import percent
+from mosld_bench.reporting.labels import percent
 
 #: lm-eval's name -> its range, whether higher is better, and a value as it is printed.
 KNOWN = {

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from mosld_bench import display
 from mosld_bench.errors import BadFileError, BenchError, UnknownNameError
-from mosld_bench.run.plan import make_plan
-from mosld_bench.run.search import make_search
+from mosld_bench.scheduling.plan import make_plan
+from mosld_bench.scheduling.search import make_search
 from mosld_bench.spec.ablation import Ablate, Factorial, level_label, meaning
 from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.recipe import Recipe, load_recipes

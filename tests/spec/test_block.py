@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mosld_bench.report import stats
+from mosld_bench.reporting import stats
 from mosld_bench.spec.block import Block, blocks_of
 from mosld_bench.spec.selection import Selection
 from tests.support.synthetic import RECIPES, make_study, make_trials

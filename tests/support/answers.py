@@ -12,7 +12,7 @@ import pandas as pd
 
 from mosld_bench.records.record import Record
 from mosld_bench.records.store import Sources
-from mosld_bench.report.analysis import Analysis, analyse
+from mosld_bench.reporting.analysis import Analysis, analyse
 from mosld_bench.spec.budget import Budget
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mosld_bench.records.record import Outcome
 from mosld_bench.records.store import Store
-from mosld_bench.run import InlineExecutor, ProgressDisplay, make_plan
+from mosld_bench.scheduling import InlineExecutor, ProgressDisplay, make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import PlannedTrial
 from mosld_bench.spec.workspace import Workspace

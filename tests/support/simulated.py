@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from mosld_bench.report import stats
+from mosld_bench.reporting import stats
 
 Answers: TypeAlias = npt.NDArray[np.float64]  # rows × seeds × tasks × items, 0 or 1
 LEVELS = (0.231, 0.490, 0.580, 0.630, 0.292)  # the share of right answers, task by task

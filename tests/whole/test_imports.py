@@ -38,7 +38,7 @@ def run_python(code: str) -> None:
             ["torch", "ray", "transformers"],
         ),
         (
-            "from mosld_bench.report import build; from mosld_bench.records import record",
+            "from mosld_bench.reporting import build; from mosld_bench.records import record",
             ["torch", "ray", "transformers", "lm_eval"],
         ),
         ("from mosld_bench.trial import train, scoring, execute; from mosld_bench.inputs import tasks", ["ray"]),
@@ -71,8 +71,8 @@ def test_a_package_offers_its_public_names(package: str) -> None:
 @pytest.mark.parametrize(
     ("module", "wrong", "contract"),
     [
-        ("records/store.py", "mosld_bench.run.plan", "Packages import in one direction"),
-        ("report/stats.py", "mosld_bench.cost.memory", "A report is a function of a study and its records"),
+        ("records/store.py", "mosld_bench.scheduling.plan", "Packages import in one direction"),
+        ("reporting/stats.py", "mosld_bench.cost.memory", "A report is a function of a study and its records"),
         ("trial/batching.py", "ray", "Only the Ray executor imports ray"),
     ],
 )

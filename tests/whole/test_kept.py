@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mosld_bench.report.labels import percent
+from mosld_bench.reporting.labels import percent
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, declarations, tracked

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mosld_bench.run import make_plan
+from mosld_bench.scheduling import make_plan
 from mosld_bench.spec.recipe import load_recipes, select
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Resources

@@ -21,7 +21,7 @@ import yaml
 
 from mosld_bench import __version__
 from mosld_bench.cli.app import app
-from mosld_bench.run.plan import make_plan
+from mosld_bench.scheduling.plan import make_plan
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.selection import Selection
 from mosld_bench.spec.study import Study

@@ -16,7 +16,7 @@ from rich.console import Console
 from mosld_bench import display, pipeline
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.inputs.source_note import NOTE
-from mosld_bench.run import Options, make_plan
+from mosld_bench.scheduling import Options, make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, declarations

@@ -1,0 +1,58 @@
+"""The report: `mosld-bench report STUDY` turns a study's records into a PDF, tables and figures beside it.
+
+    build_report(study, study.plan(workspace), Store(workspace.results).sources(study, tasks), folder)
+
+Reads nothing but its arguments, runs no model and needs no network: the same records give the same files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mosld_bench.records.store import Sources
+from mosld_bench.reporting.analysis import Analysis, analyse
+from mosld_bench.reporting.compose import compose, latest_start
+from mosld_bench.reporting.figures import draw_all
+from mosld_bench.reporting.figures.plot import Plot
+from mosld_bench.reporting.typeset import typeset
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import Trial
+
+
+def build_report(study: Study, trials: Sequence[Trial], sources: Sources, folder: Path) -> Path:
+    """Write ``report.pdf``, ``tables/`` and ``figures/`` into ``folder``; the path of the PDF.
+
+    ``trials`` is the study's whole plan, so that what is missing is shown as missing; ``sources`` is what
+    `Store.sources` gives. Raises BenchError where no record of the plan's protocol is finished, or where typst cannot
+    set the document.
+    """
+    return write_report(analyse(study, trials, sources), folder)
+
+
+def write_report(analysis: Analysis, folder: Path) -> Path:
+    """What `build_report` does, for an analysis that is at hand; the path of the PDF.
+
+    Raises BenchError where typst cannot set the document.
+    """
+    figures = draw_all(analysis)
+    plots = [figure for figure in figures if isinstance(figure, Plot)]
+    document = compose(analysis, figures)
+    table_folder = _emptied(folder / "tables", (".csv", ".tex"))
+    for table in document.tables:
+        table.write(table_folder)
+    figure_folder = _emptied(folder / "figures", (".pdf", ".png"))
+    for plot in plots:
+        plot.write(figure_folder)
+    pdf = folder / "report.pdf"
+    typeset(document, plots, pdf, date=latest_start(analysis))
+    return pdf
+
+
+def _emptied(folder: Path, suffixes: tuple[str, ...]) -> Path:
+    """The folder, without the files that an earlier report left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.suffix in suffixes:
+            path.unlink()
+    return folder

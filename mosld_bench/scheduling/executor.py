@@ -1,0 +1,207 @@
+"""Where trials run: in this process, or on a pool of workers that are fed, watched and replaced.
+
+An executor yields outcomes and writes nothing: the driver alone writes, so a trial is recorded once, and only when it
+finished. `dispatch` is the policy of every pool; a pool, such as Ray's, only starts, feeds and ends workers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from mosld_bench.records.provenance import command_line
+from mosld_bench.records.record import Outcome
+from mosld_bench.scheduling.options import Options
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import PlannedTrial
+from mosld_bench.trial.execute import execute, failed
+from mosld_bench.trial.session import Progress, Session, WorkerConfig
+
+TRIES = 2  # a trial whose worker died is tried once more, on a new worker
+POLL_SECONDS = 0.5  # between two looks at what running trials tell, where none ends
+
+
+class RunWatcher(Protocol):
+    """Whoever follows a run, such as a display."""
+
+    def show(self, progress: Progress) -> None:
+        """Note where a running trial is."""
+
+    def say(self, line: str) -> None:
+        """Tell the user something out of the ordinary."""
+
+
+class Executor(Protocol):
+    """Runs trials. To be closed after use, whether or not all outcomes were taken."""
+
+    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher, *, most: int = 0) -> Iterator[Outcome]:
+        """Outcomes of ``planned`` as trials end, each once. Workers, if any, are started and fed before this returns.
+
+        A list may grow while the outcomes are taken, until the last of them is; then ``most`` says how many trials may
+        wait at a time. A trial that fails has an outcome as well. Raises ResourceError where devices that were asked
+        for are missing.
+        """
+
+    def close(self) -> None:
+        """Stop what still runs and give the devices back."""
+
+
+def make_executor(study: Study, task_folders: Sequence[Path], options: Options, *, gpus: int) -> Executor:
+    """The executor that ``options`` name. ``gpus``: those of this machine that an inline run may use."""
+    inline = options.inline(study)
+    config = WorkerConfig(
+        task_folders=tuple(str(folder.resolve()) for folder in task_folders),
+        resources=study.resources,
+        data_root=str(options.data_root.resolve()) if options.data_root else None,
+        model_root=str(options.model_root.resolve()) if options.model_root else None,
+        plugins=options.plugins,
+        device="cuda" if inline and gpus else "cpu",
+        save_adapter=options.save_adapters,
+        command=command_line(),
+    )
+    if inline:
+        return InlineExecutor(config)
+    from mosld_bench.scheduling.ray_executor import RayExecutor
+
+    return RayExecutor(config, gpus=options.gpus, cpus=options.cpus, address=options.address)
+
+
+class InlineExecutor:
+    """One trial after another in this process, in the order given, without Ray."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+
+    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher, *, most: int = 0) -> Iterator[Outcome]:
+        """See `Executor.run`; a trial starts when its outcome is asked for."""
+        if not planned:
+            return
+        session = Session(self._config)
+        for trial, fit in planned:
+            yield execute(trial, session, fit, watcher.show)
+
+    def close(self) -> None:
+        """Nothing is left to stop."""
+
+
+class WorkerDeath(NamedTuple):
+    """How the process of a worker ended while it ran a trial."""
+
+    kind: str  # the name of the error
+    message: str
+
+
+class Ended(NamedTuple):
+    """A trial that a worker has ended, with its outcome or with its own death."""
+
+    worker: int
+    result: Outcome | WorkerDeath
+
+
+class WorkerPool(Protocol):
+    """Workers, each a process that runs one trial at a time. A worker is known by a number that is never used again."""
+
+    @property
+    def size(self) -> int:
+        """How many workers there are to be, at least 1."""
+
+    @property
+    def failures_spoil_workers(self) -> bool:
+        """Whether a process may be of no use after a failed trial, as after an error of a GPU."""
+
+    def start(self) -> int:
+        """A new worker; it may still be getting ready."""
+
+    def stop(self, worker: int) -> None:
+        """End ``worker``, which may be dead already, and give back what it holds."""
+
+    def submit(self, worker: int, planned: PlannedTrial) -> None:
+        """Have ``worker``, which is idle, run a trial."""
+
+    def wait(self, timeout_seconds: float) -> list[Ended]:
+        """Trials that ended: at least one, or none where none ends in time. Each is returned once."""
+
+    def progress(self) -> list[tuple[int, Progress]]:
+        """What busy workers told since the last call, perhaps of an earlier trial of theirs. Never waits for one."""
+
+
+class Attempt(NamedTuple):
+    """A trial, and how often it was tried, this time included."""
+
+    planned: PlannedTrial
+    number: int
+
+
+def dispatch(planned: Sequence[PlannedTrial], pool: WorkerPool, watcher: RunWatcher) -> Iterator[Outcome]:
+    """Run ``planned`` on ``pool`` in their order. The first trials are submitted before this returns.
+
+    A worker has its next trial before the outcome of the last one is yielded, so that it goes on while the outcome is
+    written. A worker that died, or may be spent, is replaced; a trial whose worker died is tried again behind the
+    others, and after `TRIES` deaths it has failed.
+    """
+    dispatcher = _Dispatcher(pool, planned, watcher)
+    dispatcher.feed()
+    return dispatcher.outcomes()
+
+
+class _Dispatcher:
+    """Who waits, who is idle and who is busy."""
+
+    def __init__(self, pool: WorkerPool, planned: Sequence[PlannedTrial], watcher: RunWatcher) -> None:
+        self._pool, self._watcher = pool, watcher
+        self._planned, self._begun = planned, 0
+        self._again: deque[Attempt] = deque()  # behind the others
+        self._idle = [pool.start() for _ in range(pool.size)]
+        self._busy: dict[int, Attempt] = {}
+
+    def feed(self) -> None:
+        """Give every idle worker a trial, as long as there are any."""
+        while self._idle and (attempt := self._next()):
+            worker = self._idle.pop()
+            self._busy[worker] = attempt
+            self._pool.submit(worker, attempt.planned)
+
+    def _next(self) -> Attempt | None:
+        """The trial that waits longest; None where none does."""
+        if self._begun < len(self._planned):
+            self._begun += 1
+            return Attempt(self._planned[self._begun - 1], 1)
+        return self._again.popleft() if self._again else None
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """The outcomes as trials end, until none is left."""
+        while self._busy:
+            for worker, result in self._pool.wait(POLL_SECONDS):
+                outcome = self._ended(worker, self._busy.pop(worker), result)
+                self.feed()  # before the outcome is yielded: the worker trains on while the driver writes
+                if outcome is not None:
+                    yield outcome
+                    self.feed()  # with what was planned meanwhile
+            self._show_progress()
+
+    def _ended(self, worker: int, attempt: Attempt, result: Outcome | WorkerDeath) -> Outcome | None:
+        """The outcome of a trial; None where it waits for another try. Leaves an idle worker in place of ``worker``."""
+        trial = attempt.planned.trial
+        if not isinstance(result, WorkerDeath):
+            # After an error of its device a process would fail every trial that is left.
+            spent = self._pool.failures_spoil_workers and result.record.status == "failed"
+            self._idle.append(self._replace(worker) if spent else worker)
+            return result
+        self._idle.append(self._replace(worker))
+        if attempt.number < TRIES:
+            self._watcher.say(f"{trial.id}: its worker died ({result.kind}); trying once more")
+            self._again.append(Attempt(attempt.planned, attempt.number + 1))
+            return None
+        return failed(trial, f"The worker died {TRIES} times: {result.message}", {})
+
+    def _replace(self, worker: int) -> int:
+        self._pool.stop(worker)  # if it lives, it holds what the next one needs
+        return self._pool.start()
+
+    def _show_progress(self) -> None:
+        for worker, progress in self._pool.progress():
+            attempt = self._busy.get(worker)
+            if attempt is not None and attempt.planned.trial.id == progress.trial:
+                self._watcher.show(progress)

@@ -1,0 +1,92 @@
+"""Trials on a Ray cluster that was started elsewhere: two nodes on this machine, joined by their address."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+
+import mosld_bench
+from mosld_bench.errors import ResourceError
+from mosld_bench.methods.builtin import PeftMethod
+from mosld_bench.scheduling.ray_executor import RayExecutor
+from tests.conftest import REPOSITORY
+from tests.support.runs import prepare, run_inline, silent, timeless
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+
+NOTES = "MOSLD_BENCH_TEST_NODES"  # names the folder where every node leaves a note
+
+
+class Noting(PeftMethod):
+    """LoRA; a node that trains it leaves a file with its id for a name, and in it where it found the package."""
+
+    def before_step(self, model: torch.nn.Module) -> None:
+        import ray
+
+        if ray.is_initialized():
+            node = ray.get_runtime_context().get_node_id()
+            (Path(os.environ[NOTES]) / node).write_text(mosld_bench.__file__)
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for the notes of nodes that start after this."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    monkeypatch.setenv(NOTES, str(folder))
+    return folder
+
+
+@pytest.fixture
+def address(notes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of two nodes with a core each, whose workers import the package and the tests from here."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    before = signal.getsignal(signal.SIGTERM)
+    cluster = Cluster()
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, num_gpus=0, include_dashboard=False)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_trials_run_on_both_nodes_and_give_what_they_give_in_this_process(
+    tiny: Path, address: str, notes: Path
+) -> None:
+    recipe = (tiny / "methods" / "lora.yaml").read_text().replace("method: peft", f'method: "{__name__}:Noting"')
+    (tiny / "methods" / "noting.yaml").write_text(recipe)
+    _, planned, config = prepare(tiny, recipes=["noting"], frozen_base=False, seeds=[0, 1, 2, 3])
+    with closing(RayExecutor(config, gpus=1, address=address)) as executor, pytest.raises(ResourceError) as refused:
+        executor.run(planned, silent(planned))
+    assert str(refused.value) == "--gpus 1 was asked for, but the Ray cluster has 0."
+    with closing(RayExecutor(config, address=address)) as executor:
+        outcomes = {outcome.record.trial_id: outcome for outcome in executor.run(planned, silent(planned))}
+    assert {note.read_text() for note in notes.iterdir()} == {mosld_bench.__file__}
+    assert len(list(notes.iterdir())) == 2
+    assert len(outcomes) == 4
+    for alone in run_inline(planned, config, tiny / "results"):
+        outcome = outcomes[alone.record.trial_id]
+        assert outcome.record.error is None
+        assert timeless(outcome.record.model_dump(mode="json")) == timeless(alone.record.model_dump(mode="json"))
+        assert outcome.items is not None
+        assert alone.items is not None
+        assert outcome.items.equals(alone.items)
+        assert outcome.adapter is not None
+        assert alone.adapter is not None
+        assert outcome.adapter.keys() == alone.adapter.keys()
+        weights = "adapter_model.safetensors"  # the configuration beside it lists sets in the order of a process
+        assert outcome.adapter[weights] == alone.adapter[weights]
