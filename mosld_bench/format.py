@@ -9,11 +9,15 @@ from collections.abc import Sequence
 _PARENTHESES = re.compile(r"\([^()]*\)")
 
 
-def listed(items: Sequence[str]) -> str:
+def listed(items: Sequence[str], *, most: int | None = None, noun: str = "") -> str:
     """'a', 'a and b', 'a, b and c'; 'none' where there is nothing.
 
-    Items with commas of their own, other than in parentheses, are told apart by semicolons: 'a; b, c; and d'.
+    Items with commas of their own, other than in parentheses, are told apart by semicolons: 'a; b, c; and d'. Of more
+    than ``most``, which is two at least, so many are told together with how many more there are: 'a, b and 7 more';
+    ``noun`` says what they are more of.
     """
+    if most is not None and len(items) > most:
+        items = [*items[: most - 1], f"{len(items) - most + 1} more{f' {noun}' if noun else ''}"]
     if len(items) < 2:
         return items[0] if items else "none"
     if len(items) > 2 and any(", " in _PARENTHESES.sub("", item) for item in items):

@@ -32,9 +32,16 @@ from mosld_bench.reporting.figures import (
     tasks,
     training,
 )
-from mosld_bench.reporting.figures.panels import offset, wrapped
+from mosld_bench.reporting.figures.panels import legend, offset, wrapped
 from mosld_bench.reporting.figures.plot import Plot
-from mosld_bench.reporting.figures.style import MARKERS, RULE_COLOUR, recipe_styles, report_style, scale_axis
+from mosld_bench.reporting.figures.style import (
+    MARKERS,
+    PAGE_INCHES,
+    RULE_COLOUR,
+    recipe_styles,
+    report_style,
+    scale_axis,
+)
 from mosld_bench.reporting.figures.sweep import SWEEPS
 from mosld_bench.reporting.figures.training import curve
 from mosld_bench.reporting.labels import short_label
@@ -165,6 +172,25 @@ def test_a_figure_that_cannot_be_drawn_gives_a_sentence(draw: Draw, sentence: st
     trials = make_trials(study, [RECIPES["base"], RECIPES["lora"]])
     write(tmp_path, study, [trial for trial in trials if trial.setting == "frozen"])
     assert draw(analysis_of(tmp_path, study, trials)) == sentence
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 9, 14, 27])
+@pytest.mark.parametrize("title", ["M {}", "MoSLD with a router frozen at its start {}", "a title " * 30 + "{}"])
+def test_a_legend_is_no_wider_than_its_figure(count: int, title: str) -> None:
+    """However many recipes there are and whatever they are called; in no more rows than it takes."""
+    recipes = [RECIPES["lora"].model_copy(update={"name": f"m{i}", "title": title.format(i)}) for i in range(count)]
+    with report_style():
+        figure = Figure(figsize=(PAGE_INCHES, 2), layout="constrained")
+        axes = figure.subplots()
+        legend(figure, recipes, {recipe.name for recipe in recipes}, True)
+        drawn = legend_of(figure)
+        figure.draw_without_rendering()
+        assert drawn.get_window_extent().width <= figure.bbox.width
+        assert axes.get_window_extent().height > figure.dpi  # the panel keeps its room
+    assert len(drawn.get_texts()) == count
+    if title == "M {}" and count <= 14:
+        heights = {round(text.get_window_extent().y0) for text in drawn.get_texts()}
+        assert len(heights) == 1 + (count > 8)
 
 
 def test_figures_of_rows_of_a_study(tmp_path: Path) -> None:

@@ -23,3 +23,13 @@ from mosld_bench.format import listed
 )
 def test_items_are_told_apart(items: list[str], text: str) -> None:
     assert listed(items) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(3, "a, b and c"), (4, "a, b and 2 more"), (9, "a, b and 7 more"), (2, "a and b")],
+)
+def test_of_many_items_some_are_named(count: int, text: str) -> None:
+    """Never 'and 1 more', which takes the room of what it hides."""
+    assert listed(list("abcdefghi")[:count], most=3) == text
+    assert listed(list("abcdefghi"), most=3, noun="rows") == "a, b and 7 more rows"

@@ -216,5 +216,4 @@ def _labels(rows: Sequence[Row], with_recipe: bool = False) -> str:
     labels = [short_label(row.condition) for row in rows]
     if with_recipe:
         labels = [f"{row.recipe.name} ({label})" for row, label in zip(rows, labels, strict=True)]
-    more = [f"{len(labels) - _MOST_ROWS} more rows"] if len(labels) > _MOST_ROWS else []
-    return listed([*labels[:_MOST_ROWS], *more])
+    return listed(labels, most=_MOST_ROWS, noun="rows")

@@ -207,8 +207,7 @@ def _counts(pair: Pair, overlap: TaskOverlap) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return listed([*names[:_MOST_NAMED], f"{more} more"] if more > 0 else list(names))
+    return listed(names, most=_MOST_NAMED)
 
 
 def _value(value: Any) -> str:

@@ -20,7 +20,10 @@ from mosld_bench.spec.trial import Condition, Domain
 #: In place of a figure of means, where there are none; the beginning is to be put in.
 UNLIKE = "{}: the in-domain tasks are scored on unlike scales, over which no mean is taken."
 
+_LEGEND_CHARACTERS = 60  # of a line of a title in a legend
+_TWO_ROWS_INCHES = 0.4  # height of a legend of two rows
 _MOST_PARTS = 6  # of the sentence that names what is not drawn
+_MOST_NAMES = 12  # of the recipes of such a part
 
 
 class Panel(NamedTuple):
@@ -53,6 +56,7 @@ def offset(place: int, places: int) -> float:
 def legend(figure: Figure, recipes: Sequence[Recipe], shown: Container[str], line: bool) -> None:
     """One legend below the panels: those of all ``recipes`` whose names are ``shown``, in their order.
 
+    It has as many rows as it takes to be no wider than the figure, which grows by those beyond the first two.
     ``line``: with the line of a recipe as well as its marker.
     """
     styles = recipe_styles(recipes)
@@ -69,16 +73,24 @@ def legend(figure: Figure, recipes: Sequence[Recipe], shown: Container[str], lin
         )
         for recipe in drawn
     ]
-    labels = [recipe.title for recipe in drawn]
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=max(1, len(labels)) if len(labels) <= 8 else -(-len(labels) // 2),
-        columnspacing=1.2,
-        handletextpad=0.4,
-        handlelength=2.2 if line else 1.2,
-    )
+    labels = [wrapped(recipe.title, _LEGEND_CHARACTERS) for recipe in drawn]
+    rows = 1 if len(labels) <= 8 else 2
+    while True:
+        drawn_legend = figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=max(1, -(-len(labels) // rows)),
+            columnspacing=1.2,
+            handletextpad=0.4,
+            handlelength=2.2 if line else 1.2,
+        )
+        extent = drawn_legend.get_window_extent()
+        if rows >= len(labels) or extent.width <= figure.bbox.width:
+            break
+        drawn_legend.remove()
+        rows += 1
+    figure.set_figheight(figure.get_figheight() + max(0.0, extent.height / figure.dpi - _TWO_ROWS_INCHES))
 
 
 def points_and_bars(rows: Sequence[Row]) -> str:
@@ -102,7 +114,8 @@ def not_drawn(analysis: Analysis, drawn: Sequence[Row]) -> str:
     for condition in dict.fromkeys(row.condition for row in left):
         titles = [row.recipe.title for row in left if row.condition == condition]
         part = short_label(condition)
-        parts.append(f"{listed(titles)} ({part})" if condition in conditions or len(titles) == 1 else part)
+        whole = condition not in conditions and len(titles) > 1
+        parts.append(part if whole else f"{listed(titles, most=_MOST_NAMES)} ({part})")
     shown = parts if len(parts) <= _MOST_PARTS else [*parts[: _MOST_PARTS - 1], f"{len(parts) - _MOST_PARTS + 1} more"]
     return f"Not drawn, but in the tables: {'; '.join(shown)}." if parts else ""
 

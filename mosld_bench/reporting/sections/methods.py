@@ -39,10 +39,7 @@ def _trained(analysis: Analysis) -> list[Recipe]:
 
 def _titles(recipes: Sequence[Recipe]) -> str:
     """The recipes by title; of many the first ones, and how many more."""
-    titles = [recipe.title for recipe in recipes]
-    if len(titles) <= _MOST_NAMED:
-        return listed(titles)
-    return listed([*titles[: _MOST_NAMED // 2], f"{len(titles) - _MOST_NAMED // 2} more"])
+    return listed([recipe.title for recipe in recipes], most=_MOST_NAMED)
 
 
 def _recipe_table(analysis: Analysis, recipes: Sequence[Recipe]) -> Table:

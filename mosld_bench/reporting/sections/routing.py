@@ -128,7 +128,7 @@ def _by_task(rows: Sequence[Routed]) -> str:
             groups.setdefault(following(share), []).append(routed.row.recipe.title)
     if len(groups) == 1 and len(titles := next(iter(groups.values()))) == len(rows) > 2:
         return f"the task is {_OF_TASK[next(iter(groups))]} all {counted(len(titles), 'recipe')}."
-    said = [f"{words} {listed(groups[verdict])}" for verdict, words in _OF_TASK.items() if verdict in groups]
+    said = [f"{words} {listed(groups[verdict], most=_FEW)}" for verdict, words in _OF_TASK.items() if verdict in groups]
     return f"the task is {'; '.join(said)}." if said else ""
 
 
@@ -203,7 +203,8 @@ def _incomplete(rows: Sequence[Routed]) -> list[str]:
         for routed in rows
         if len(routed.runs) < len(routed.row.records)
     ]
-    return [f"Not every record says what its routers did: {listed(list(dict.fromkeys(short)))}."] if short else []
+    titles = listed(list(dict.fromkeys(short)), most=_FEW)
+    return [f"Not every record says what its routers did: {titles}."] if short else []
 
 
 def _line(routed: Routed) -> Line:

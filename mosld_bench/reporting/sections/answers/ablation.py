@@ -159,9 +159,8 @@ def _size_and_rank(analysis: Analysis) -> Iterator[str]:
     told = [
         f"{key} ({WORDS[both[size][key]]} at equal size, {WORDS[both[rank][key]]} at equal rank)" for key in differing
     ]
-    if len(differing) > _FEW:
-        told = [*told[:_FEW], f"{len(differing) - _FEW} more"]
-    yield f"Verdicts differ for {listed(told)}; {len(tested) - len(differing)} of {len(tested)} are the same."
+    same = f"{len(tested) - len(differing)} of {len(tested)} are the same"
+    yield f"Verdicts differ for {listed(told, most=_FEW)}; {same}."
     yield (
         "What holds at equal size alone is bought by the rank that fewer parameters leave room for; what holds at "
         "equal rank alone, by more parameters."

@@ -35,7 +35,7 @@ def routers(analysis: Analysis) -> Iterator[str]:
             f"{_which(analysis, rows[title])}."
         )
     if others := list(collapsed)[_FEW:]:
-        yield f"{sum(collapsed[title] for title in others):,} more have in {listed(others)}."
+        yield f"{sum(collapsed[title] for title in others):,} more have in {listed(others, most=_MOST_NAMES)}."
     yield f"A router has collapsed where {COLLAPSE_RULE}."
 
 
