@@ -38,6 +38,7 @@ from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import PlannedTrial, Trial
 from mosld_bench.spec.workspace import Workspace
+from mosld_bench.tracking import Tracking, make_trackers
 from mosld_bench.trial.execute import failed
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     """
     study, store = plan.study, Store(workspace.results)
     folders = (workspace.tasks, *options.include_paths)
+    report_folder = options.report_folder or workspace.reports / study.name
+    trackers = make_trackers(options.report_to, study.name, report_folder)
     inputs = check(plan, folders, options)
     todo = missing(plan.planned, store, overwrite=options.overwrite, weights=inputs.weights)
     _print_summary(plan, todo, console)
@@ -67,19 +70,23 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
         for line in display.data_notes(found):
             console.print(line, soft_wrap=True)
         store.check_writable(study.name)
-    check_writable(options.report_folder or workspace.reports / study.name)
+    check_writable(report_folder)
     executor = make_executor(study, folders, options, gpus=inputs.gpus)
     order = todo.planned if options.inline(study) else plan.longest_first(todo.planned)
     for trial, reason in plan.left_out:  # so that a report says why they are missing
         store.write(failed(trial, reason, {}))
     records = []
-    with ProgressDisplay(plan.hours(order), console) as progress, closing(executor):
-        outcomes = executor.run(order, progress)
+    with (
+        ProgressDisplay(plan.hours(order), console) as progress,
+        Tracking(progress, trackers, order) as tracking,
+        closing(executor),
+    ):
+        outcomes = executor.run(order, tracking)
         if study.trains:  # a report needs the overlaps; they are searched while the workers get ready
             find_overlaps(study, workspace, inputs.loader.files, lambda: inputs.loader)
         for outcome in outcomes:
             store.write(outcome)
-            progress.finish(outcome.record)
+            tracking.finish(outcome.record)
             records.append(outcome.record)
     failures = [record for record in records if record.status == "failed"]
     _print_failures(failures, store, console)
@@ -97,6 +104,8 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
     """
     plan, store = search.plan, Store(workspace.results)
     folders = (workspace.tasks, *options.include_paths)
+    report_folder = workspace.reports / search.study.name
+    trackers = make_trackers(options.report_to, plan.study.name, report_folder)
     inputs = check(plan, folders, options)
     if options.overwrite == "never":
         missing(search.planned(search.start), store, overwrite="never", weights=inputs.weights)
@@ -108,26 +117,31 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
         for line in display.data_notes(found):
             console.print(line, soft_wrap=True)
         store.check_writable(plan.study.name)
-    check_writable(workspace.reports / search.study.name)
+    check_writable(report_folder)
     executor = make_executor(plan.study, folders, options, gpus=inputs.gpus)
     failures: list[Record] = []
-    with ProgressDisplay(search.hours(todo), console) as progress, closing(executor):
+    with (
+        ProgressDisplay(search.hours(todo), console) as progress,
+        Tracking(progress, trackers, todo) as tracking,
+        closing(executor),
+    ):
         if todo:
             progress.say(driver.told())
-        for outcome in executor.run(todo, progress, most=len(plan.planned) * max(map(len, search.waves))):
+        for outcome in executor.run(todo, tracking, most=len(plan.planned) * max(map(len, search.waves))):
             store.write(outcome)
-            progress.finish(outcome.record)
+            tracking.finish(outcome.record)
             failures += [outcome.record] if outcome.record.status == "failed" else []
             if driver.ended(outcome.record) and not failures and (more := driver.next_trials()):
                 progress.say(driver.told())
                 progress.expect(search.hours(more))
+                tracking.expect(more)
                 todo += more  # the executor goes on with them
     _print_failures(failures, store, console)
     if failures:
         console.print("The same command runs these again and goes on; until then there is nothing to choose from.")
         return 1
     tuning = search.tuning()
-    path = store.write_tuning(tuning, workspace.reports / search.study.name)
+    path = store.write_tuning(tuning, report_folder)
     console.print(display.tuning_table(tuning, console.width))
     for line in (*display.tuning_sentences(tuning, search), f"tuning: {path}"):
         console.print(line, soft_wrap=True)

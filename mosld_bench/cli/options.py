@@ -126,6 +126,9 @@ class RunOptions:
     include_path: Include = None
     plugin: Plugin = None
     overwrite: Annotated[str, typer.Option(help="only-missing, always, or never.")] = "only-missing"
+    report_to: Annotated[
+        list[str] | None, typer.Option(help="Make each trial a run of tensorboard, trackio or wandb; default: none.")
+    ] = None
 
     def check(self, *, starts: bool) -> None:
         """Raises BenchError for a value that is none of those allowed, and for a cluster that does not answer.
@@ -133,11 +136,13 @@ class RunOptions:
         ``starts``: whether trials are to run, so that the cluster is needed.
         """
         from mosld_bench.scheduling.ray_places import check_address
+        from mosld_bench.tracking import check_trackers, tracker_names
 
         _check_choice("--executor", self.executor, ("ray", "inline"))
         _check_choice("--overwrite", self.overwrite, ("only-missing", "always", "never"))
         _check_least("--gpus", self.gpus, 0)
         _check_least("--cpus", self.cpus, 1)
+        check_trackers(tracker_names(self.report_to or ()))
         if self.ray_address is not None and self.executor == "ray" and starts:
             check_address(self.ray_address)  # before a plan is made of what may take minutes
 
@@ -160,6 +165,7 @@ class RunOptions:
             include_paths=tuple(self.include_path or ()),
             plugins=tuple(self.plugin or ()),
             overwrite=self.overwrite,
+            report_to=tuple(self.report_to or ()),
             **more,
         )
 

@@ -59,7 +59,7 @@ def make_executor(study: Study, task_folders: Sequence[Path], options: Options, 
         plugins=options.plugins,
         device="cuda" if inline and gpus else "cpu",
         save_adapter=options.save_adapters,
-        command=command_line(),
+        command=options.command or command_line(),
     )
     if inline:
         return InlineExecutor(config)

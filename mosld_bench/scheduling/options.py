@@ -34,6 +34,10 @@ class Options:
     """'only-missing' runs what has no record, 'always' everything, 'never' refuses a study that has records."""
     report_folder: Path | None = None
     """Where the report is written to; None is the study's folder in reports/."""
+    report_to: tuple[str, ...] = ()
+    """Trackers that every trial is a run of: tensorboard, trackio, wandb."""
+    command: str | None = None
+    """What records name as their command; None is the command line of this process."""
 
     def inline(self, study: Study) -> bool:
         """Whether the trials of ``study`` run in this process: as asked for, or as they only count parameters."""

@@ -149,13 +149,18 @@ def _result(record: Record) -> str:
 
 
 def in_domain_mean(record: Record) -> tuple[Scale, float] | None:
-    """Mean of the primary metrics over the trial's in-domain tasks, lm-eval's numbers, with their scale.
+    """`domain_mean` of the trial's in-domain tasks."""
+    return domain_mean(record, Domain.IN)
+
+
+def domain_mean(record: Record, domain: Domain) -> tuple[Scale, float] | None:
+    """Mean of the primary metrics over the trial's tasks of a domain, lm-eval's numbers, with their scale.
 
     None where it was scored on none, where one came to no number, and where they are on unlike scales.
     """
-    metrics = [metric for metric in record.metrics if metric.primary and metric.role == Domain.IN]
+    metrics = [metric for metric in record.metrics if metric.primary and metric.role == domain]
     scales = {Scale.of(m.metric, higher_is_better=m.higher_is_better, values=[m.value]) for m in metrics}
-    absent = any(metric.primary and metric.role == Domain.IN for metric in record.unscored)
+    absent = any(metric.primary and metric.role == domain for metric in record.unscored)
     if len(scales) != 1 or absent:
         return None
     (scale,) = scales
