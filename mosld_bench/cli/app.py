@@ -14,6 +14,7 @@ import typer
 from mosld_bench.cli.compare import compare
 from mosld_bench.cli.console import print_in_any_encoding
 from mosld_bench.cli.fetch import fetch
+from mosld_bench.cli.merge import merge
 from mosld_bench.cli.methods import check_recipe, list_methods, show_recipe
 from mosld_bench.cli.options import expanded
 from mosld_bench.cli.plan import plan
@@ -48,6 +49,7 @@ app = _group(
         "profile": profile,
         "report": report,
         "compare": compare,
+        "merge": merge,
         "fetch": fetch,
     },
     pretty_exceptions_enable=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mosld_bench.display.comparison import comparison_table, items_table
+from mosld_bench.display.merge import merge_sentences, merge_table
 from mosld_bench.display.methods import methods_table, recipes_table
 from mosld_bench.display.plan import left_out_sentences, plan_sentences, plan_table
 from mosld_bench.display.power import power_sentences
@@ -29,6 +30,8 @@ __all__ = [
     "example_text",
     "items_table",
     "left_out_sentences",
+    "merge_sentences",
+    "merge_table",
     "methods_table",
     "overlap_sentence",
     "overlap_table",

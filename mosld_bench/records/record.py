@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 #: Fields that records of earlier versions lack. They are in a file where they say something: old ones stay as they are.
-_LATER = frozenset(
+LATER_FIELDS = frozenset(
     {"cut_items", "diverged", "generated_with_cache", "judged", "parameters", "text", "tied", "unscored"}
 )
 
@@ -30,7 +30,9 @@ class _Grown(Strict):
     @model_serializer(mode="wrap")
     def _without_empty_later_fields(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields: dict[str, Any] = content(self)
-        return {key: value for key, value in fields.items() if key not in _LATER or value not in ({}, [], (), None)}
+        return {
+            key: value for key, value in fields.items() if key not in LATER_FIELDS or value not in ({}, [], (), None)
+        }
 
 
 class Metric(_Grown):

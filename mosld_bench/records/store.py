@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 
 _MOST_OVERLAPS = 8  # choices of tasks and items whose overlaps a study keeps
+
+#: What may lie beside a record: of its numbers, and of what was trained.
+PARTS = ("items.parquet", "router.parquet", "adapter")
 
 
 def no_items(trial: Trial) -> pd.DataFrame | None:
@@ -184,6 +187,53 @@ class Store:
         """
         for path in sorted(self.results.glob(f"{glob.escape(study) if study else '*'}/*/record.json")):
             yield read_record(path)
+
+    def trial_folders(self, study: str | None = None) -> list[Path]:
+        """The folders of all trials that were run (of one study, if named), whatever they came to, in their order."""
+        pattern = f"{glob.escape(study) if study else '*'}/*/"
+        files = [*self.results.glob(f"{pattern}record.json"), *self.results.glob(f"{pattern}failure.json")]
+        return sorted({path.parent for path in files})
+
+    @staticmethod
+    def read(folder: Path) -> Record:
+        """The record in the folder of a trial, or that of its failure where it has none.
+
+        Raises BadFileError for a file that is no record, and for one that lies in another trial's folder.
+        """
+        path = folder / "record.json"
+        record = read_record(path if path.exists() else folder / "failure.json")
+        if not record.trial_id == record.trial.id == folder.name:
+            raise BadFileError(f"{folder} holds the record of {record.trial.id}, of another trial or version.")
+        return record
+
+    def adopt(self, copies: Iterable[tuple[Record, Path | None, Mapping[str, Path]]]) -> None:
+        """Copy folders of trials here: a record, the folder that has it, and parts (name -> path) to lie beside it.
+
+        Without a folder the parts are put beside what is here. All is copied aside before anything is put into its
+        place, and each folder comes whole: what is broken off leaves the places that it did not reach as they were.
+        """
+        with tempfile.TemporaryDirectory(dir=self.results, prefix=".merging-") as name:  # two folders above any record
+            aside, ready = Path(name), list[tuple[Path, Path]]()
+            for record, folder, parts in copies:
+                place = self.folder(record.trial)
+                staged = aside / "new" / record.trial.study / record.trial.id
+                if folder is not None:
+                    _copy(folder, staged, without="failure.json" if record.status != "failed" else None)
+                    ready.append((staged, place))
+                for part, source in parts.items():
+                    _copy(source, staged / part)
+                    ready += [(staged / part, place / part)] if folder is None else []
+            os.sync()
+            for staged, place in ready:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                _exchange(staged, place, aside)
+
+    def add_overlaps(self, study: str, others: Iterable[Overlaps]) -> None:
+        """Note overlaps that another folder has and this one has not."""
+        known = [entry.key for entry in self.overlaps(study)]
+        for entry in others:
+            if entry.key not in known:
+                self.write_overlaps(study, entry)
 
     def trial_ids(self) -> dict[str, list[str]]:
         """Study -> ids of its finished trials, as their folders are named; no file is read."""
@@ -327,6 +377,33 @@ class Store:
     def _write(self, path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, content)
+
+
+def _copy(source: Path, target: Path, *, without: str | None = None) -> None:
+    """Copy a file, or a folder without its hidden files and ``without``; contents alone, so that all can be moved."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_file():
+        shutil.copyfile(source, target)
+        return
+    target.mkdir()
+    for path in source.iterdir():
+        if path.name != without and not path.name.startswith("."):
+            _copy(path, target / path.name)
+
+
+def _exchange(staged: Path, place: Path, aside: Path) -> None:
+    """Rename ``staged`` to ``place``; what is there goes to a folder in ``aside``, and back again where that fails."""
+    if not place.exists():
+        staged.rename(place)
+        return
+    with tempfile.TemporaryDirectory(dir=aside) as name:
+        former = Path(name, place.name)
+        place.rename(former)
+        try:
+            staged.rename(place)
+        except BaseException:
+            former.rename(place)
+            raise
 
 
 def check_writable(folder: Path) -> None:
