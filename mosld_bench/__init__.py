@@ -12,6 +12,7 @@ from mosld_bench._version import __version__ as __version__
 from mosld_bench.compat.peft import register_with_peft
 
 if TYPE_CHECKING:
+    from mosld_bench.api import Comparison, Report, StudyPlan, compare, plan, report, run
     from mosld_bench.errors import BenchError
     from mosld_bench.methods import Method, check_method, fit_budget, get, register
     from mosld_bench.records.frame import load
@@ -40,6 +41,7 @@ _MODULES = {
     "check_method": "methods.contract",
     "MixtureConfig": "tuners.mixture",
     "aux_loss": "tuners.mixture",
+    **dict.fromkeys(("Comparison", "Report", "StudyPlan", "compare", "plan", "report", "run"), "api"),
 }
 __all__ = [  # noqa: RUF022 - grouped as the nouns of the project
     "BenchError",
@@ -51,6 +53,7 @@ __all__ = [  # noqa: RUF022 - grouped as the nouns of the project
     "execute",
     "Record", "load",
     "build_report",
+    "plan", "run", "report", "compare", "StudyPlan", "Report", "Comparison",
 ]  # fmt: skip
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
     from mosld_bench.reporting import Analysis
 
-__all__ = ["Options", "find_overlaps", "printed_slips", "report", "run", "tune"]
+__all__ = ["Options", "analysed", "find_overlaps", "printed_slips", "report", "run", "tune", "write"]
 
 
 def run(plan: Plan, workspace: Workspace, console: Console, options: Options) -> int:
@@ -198,16 +198,20 @@ def report(
     ``trials``: the plan that the report is of; by default that of ``study``. ``to``: the folder of the report; by
     default that of the study in reports/.
     """
+    planned = study.plan(workspace, include_paths) if trials is None else trials
+    return write(analysed(study, workspace, include_paths, planned), to or workspace.reports / study.name)
+
+
+def write(analysis: Analysis, folder: Path) -> Path:
+    """Write the report of an analysis to ``folder``. Returns the PDF. Raises BenchError where that cannot be done."""
     from mosld_bench.reporting import write_report
 
-    planned = study.plan(workspace, include_paths) if trials is None else trials
-    analysis = _analysis(study, workspace, include_paths, planned)
-    folder = to or workspace.reports / study.name
     check_writable(folder)
     return write_report(analysis, folder)
 
 
-def _analysis(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial]) -> Analysis:
+def analysed(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial]) -> Analysis:
+    """What the records of ``trials``, the plan of a study, say. Raises BenchError where none has finished."""
     from mosld_bench.reporting import analyse
 
     files = TaskFiles.scan((workspace.tasks, *include_paths))
@@ -285,12 +289,12 @@ def _print_failures(failed: Sequence[Record], store: Store, console: Console) ->
 
 def _report_and_print(plan: Plan, workspace: Workspace, options: Options, console: Console) -> None:
     """Compile the report, and print its main table, its answers, the slips of the paper's tables and where it is."""
-    from mosld_bench.reporting import answer_lines, main_notes, main_rows, write_report
+    from mosld_bench.reporting import answer_lines, main_notes, main_rows
 
     study = plan.study
     trials = plan.trials + [trial for trial, _ in plan.left_out]
-    analysis = _analysis(study, workspace, options.include_paths, trials)
-    path = write_report(analysis, options.report_folder or workspace.reports / study.name)
+    analysis = analysed(study, workspace, options.include_paths, trials)
+    path = write(analysis, options.report_folder or workspace.reports / study.name)
     if study.trains:
         console.print(display.results_table(main_rows(analysis), main_notes(analysis)))
     for line in answer_lines(analysis):

@@ -15,7 +15,7 @@ from mosld_bench.spec.workspace import Workspace
 
 def merge(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders of results, of workspaces, or of one study's records.", metavar="DIR…")
+        list[Path], typer.Argument(help="Folders of results, of workspaces, or of one study's records.", metavar="DIR")
     ],
     *,
     to: Annotated[Path | None, typer.Option("--to", help="Folder of results to write to; default: results/.")] = None,

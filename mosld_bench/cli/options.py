@@ -135,11 +135,12 @@ class RunOptions:
 
         ``starts``: whether trials are to run, so that the cluster is needed.
         """
+        from mosld_bench.scheduling.options import EXECUTORS, OVERWRITES
         from mosld_bench.scheduling.ray_places import check_address
         from mosld_bench.tracking import check_trackers, tracker_names
 
-        _check_choice("--executor", self.executor, ("ray", "inline"))
-        _check_choice("--overwrite", self.overwrite, ("only-missing", "always", "never"))
+        _check_choice("--executor", self.executor, EXECUTORS)
+        _check_choice("--overwrite", self.overwrite, OVERWRITES)
         _check_least("--gpus", self.gpus, 0)
         _check_least("--cpus", self.cpus, 1)
         check_trackers(tracker_names(self.report_to or ()))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.records.record import Record
 from mosld_bench.records.store import Store, no_garbage_collection
+from mosld_bench.spec.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def load(results: Path, study: str | None = None) -> pd.DataFrame:
+def load(results: Path | str | None = None, study: str | None = None) -> pd.DataFrame:
     """One tidy row per trial, task and metric; what is missing is missing, there are no sentinel numbers.
+
+    ``results``: the folder of results, by default that of the workspace around; ``study``: of this study alone.
 
     One pass: every ``record.json`` is opened once, and nothing beside it is. A trial that only counted parameters, or
     that a search has stopped, has one row without task and metric; what else a search has scored is not of test items,
@@ -21,11 +25,17 @@ def load(results: Path, study: str | None = None) -> pd.DataFrame:
 
     Raises BadFileError for a file that is no record.
     """
+    folder = Workspace.find().results if results is None else Path(results)
+    with no_garbage_collection():
+        return frame_of(Store(folder).records(study))
+
+
+def frame_of(records: Iterable[Record]) -> pd.DataFrame:
+    """The rows of `load` for records that are at hand."""
     import pandas as pd
 
-    with no_garbage_collection():
-        rows = [row for record in Store(results).records(study) for row in _rows(record)]
-        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["study", "trial", "protocol", "record"])
+    rows = [row for record in records for row in _rows(record)]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["study", "trial", "protocol", "record"])
 
 
 def _rows(record: Record) -> list[dict[str, Any]]:

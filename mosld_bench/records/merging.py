@@ -1,4 +1,4 @@
-"""Result folders of several machines put side by side: which records are one, which contradict each other, what is kept.
+"""Result folders of several machines put side by side: which records are one, which contradict each other, what stays.
 
     merge = plan_merge([Path("lab-a/results"), Path("lab-b/results")], Path("results"))
     write_merge(merge)
@@ -273,8 +273,9 @@ def _missing_parts(kept: Found, same: Sequence[Found]) -> dict[str, Path]:
     parts: dict[str, Path] = {}
     for name in PARTS:
         if not (kept.folder / name).exists():
-            there = [member.folder / name for member in same if (member.folder / name).exists()]
-            parts |= {name: place for place in there[:1]}
+            there = (member.folder / name for member in same if (member.folder / name).exists())
+            if place := next(there, None):
+                parts[name] = place
     return parts
 
 

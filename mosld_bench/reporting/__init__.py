@@ -14,7 +14,7 @@ from mosld_bench._lazy import door
 
 if TYPE_CHECKING:
     from mosld_bench.reporting.analysis import Analysis, analyse
-    from mosld_bench.reporting.build import build_report, write_report
+    from mosld_bench.reporting.build import build_report, figures_of, tables_of, write_report
     from mosld_bench.reporting.power import Power, study_power
     from mosld_bench.reporting.sections.results import MainRow, main_notes, main_rows
     from mosld_bench.reporting.sections.summary import answer_lines
@@ -23,6 +23,8 @@ _MODULES = {
     "Analysis": "analysis",
     "analyse": "analysis",
     "build_report": "build",
+    "figures_of": "build",
+    "tables_of": "build",
     "write_report": "build",
     "Power": "power",
     "study_power": "power",
@@ -32,7 +34,7 @@ _MODULES = {
     "answer_lines": "sections.summary",
 }
 __all__ = [  # noqa: RUF022 - as they build on each other
-    "Analysis", "analyse", "build_report", "write_report",
+    "Analysis", "analyse", "build_report", "write_report", "tables_of", "figures_of",
     "MainRow", "main_rows", "main_notes", "answer_lines",
     "Power", "study_power",
 ]  # fmt: skip

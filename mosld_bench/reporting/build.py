@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mosld_bench.records.store import Sources
 from mosld_bench.reporting.analysis import Analysis, analyse
@@ -18,6 +19,10 @@ from mosld_bench.reporting.figures.plot import Plot
 from mosld_bench.reporting.typeset import typeset
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 
 def build_report(study: Study, trials: Sequence[Trial], sources: Sources, folder: Path) -> Path:
@@ -47,6 +52,16 @@ def write_report(analysis: Analysis, folder: Path) -> Path:
     pdf = folder / "report.pdf"
     typeset(document, plots, pdf, date=latest_start(analysis))
     return pdf
+
+
+def tables_of(analysis: Analysis) -> dict[str, pd.DataFrame]:
+    """Name -> the numbers of every table of the report that has a CSV, in its order."""
+    return {table.name: table.frame for table in compose(analysis, ()).tables if table.frame is not None}
+
+
+def figures_of(analysis: Analysis) -> dict[str, Figure]:
+    """Name -> every figure of the report, in its order."""
+    return {figure.name: figure.figure for figure in draw_all(analysis) if isinstance(figure, Plot)}
 
 
 def _emptied(folder: Path, suffixes: tuple[str, ...]) -> Path:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mosld_bench.errors import UnknownNameError
 from mosld_bench.spec.study import Study
+
+EXECUTORS = ("ray", "inline")
+OVERWRITES = ("only-missing", "always", "never")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,11 @@ class Options:
     """Trackers that every trial is a run of: tensorboard, trackio, wandb."""
     command: str | None = None
     """What records name as their command; None is the command line of this process."""
+
+    def __post_init__(self) -> None:
+        for kind, value, allowed in (("executor", self.executor, EXECUTORS), ("overwrite", self.overwrite, OVERWRITES)):
+            if value not in allowed:
+                raise UnknownNameError(f"value of {kind}", value, allowed)
 
     def inline(self, study: Study) -> bool:
         """Whether the trials of ``study`` run in this process: as asked for, or as they only count parameters."""

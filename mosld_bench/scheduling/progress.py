@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from datetime import timedelta
+from importlib.util import find_spec
 from statistics import fmean
 from types import TracebackType
 from typing import NamedTuple
@@ -56,7 +57,7 @@ class ProgressDisplay:
         self._workers = 0  # the most that were seen to run side by side
         self._running: dict[str, Running] = {}
         self._last_done: deque[Done] = deque(maxlen=5)
-        live = console.is_terminal and bool(hours)
+        live = bool(hours) and (console.is_terminal or _in_notebook(console))
         self._live = Live(console=console, refresh_per_second=2, transient=True) if live else None
 
     def __enter__(self) -> ProgressDisplay:
@@ -146,6 +147,11 @@ def _result(record: Record) -> str:
     ]
     told = f"in-domain {mean[0].text(mean[1])}{mean[0].sign.strip()}" if mean else "finished"
     return "; ".join([told, *absent])
+
+
+def _in_notebook(console: Console) -> bool:
+    """Whether a table can be drawn again and again in the cell of a notebook."""
+    return console.is_jupyter and not console.quiet and find_spec("ipywidgets") is not None
 
 
 def in_domain_mean(record: Record) -> tuple[Scale, float] | None:

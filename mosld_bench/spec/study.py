@@ -25,6 +25,9 @@ from mosld_bench.spec.tuning import RateSource, Tuning, read_tuning
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.spec.yaml_file import layered, parse, read_including, read_yaml
 
+#: Keys that are laid over those of another file key by key.
+_MERGED = ("train", "evaluate", "resources")
+
 #: Key -> the keys that go out of an included file, or of the file itself, where the first is given on top of it.
 _REPLACES = {
     "model": ("models",),
@@ -180,7 +183,7 @@ class Study(Selection):
         Raises BadFileError with every problem of the file, each with its key, and ModelError for a path without a
         model.
         """
-        content = read_including(path, ("train", "evaluate", "resources"), _REPLACES)
+        content = read_including(path, _MERGED, _REPLACES)
         changes = {tuple(key.split(".")): value for key, value in (overrides or {}).items()}
         parts = narrowed(content.get("parts"), overrides or {})
         if not within_words(parts) and any(word in (overrides or {}) for word in WORDS):
@@ -190,7 +193,39 @@ class Study(Selection):
             folder = Path() if "tuning" in (overrides or {}) else _folder_of("tuning", path)
             content["tuning"] = read_tuning(folder / content["tuning"]).model_dump()
         where = f"{path}, with {', '.join(overrides)} given by options," if overrides else path
-        study = parse(cls, where, {"name": path.resolve().parent.name, **content})
+        study = cls._made(where, {"name": path.resolve().parent.name, **content})
+        study._narrows = "recipes" in (overrides or {}) and "parts" not in (overrides or {})
+        return study
+
+    @classmethod
+    def of(cls, source: Path | str | None = None, *, root: Path | str | None = None, **keys: Any) -> Study:
+        """A study by its name, folder or file, with ``keys`` on top; without one, that of the keys alone.
+
+        ``keys`` are those of a study.yaml, with a ``name`` of its own among them where its records are not to lie with
+        those of the file; ``train``, ``evaluate`` and ``resources`` change what they name, and ``model`` may be a name.
+        ``root``: the workspace in which a name is looked for, by default the one around.
+
+            Study.of("embedded", name="short", recipes=["lora", "mosld"], seeds=[0], train={"steps": 20})
+
+        Raises BadFileError with every problem of the keys, and what `load` raises.
+        """
+        changes: dict[str, Any] = {}
+        for key, value in keys.items():
+            if source is not None and key in _MERGED and isinstance(value, Mapping):
+                changes |= {f"{key}.{inner}": inner_value for inner, inner_value in value.items()}
+            else:
+                changes[key] = {"name": value} if key == "model" and isinstance(value, str) else value
+        if source is not None:
+            workspace = Workspace.find(None if root is None else Path(root))
+            return cls.load(workspace.study_file(str(source)), changes)
+        if isinstance(changes.get("tuning"), str):
+            changes["tuning"] = read_tuning(Path(changes["tuning"])).model_dump()
+        return cls._made("the study that is given by its keys", changes)
+
+    @classmethod
+    def _made(cls, where: Path | str, content: dict[str, Any]) -> Study:
+        """The study of ``content``, its models found. ``where`` is named in errors."""
+        study = parse(cls, where, content)
         if study.tuning:
             study.tuning.check(where)
         models = tuple(map(located, study.models))
@@ -199,9 +234,7 @@ class Study(Selection):
             raise BadFileError(
                 f"{where} lists two models of one name ({', '.join(names)}); folders of models need names of their own."
             )
-        study = study.model_copy(update={"models": models})
-        study._narrows = "recipes" in (overrides or {}) and "parts" not in (overrides or {})
-        return study
+        return study.model_copy(update={"models": models})
 
     @property
     def trains(self) -> bool:

@@ -13,7 +13,7 @@ _PROJECT = "mosld-bench"  # unless WANDB_PROJECT names another
 
 
 class WeightsAndBiases:
-    """A `Tracker`. Account, mode and project are as the library finds them: `wandb login`, WANDB_MODE, WANDB_PROJECT."""
+    """A `Tracker`. Account and mode are as the library finds them: `wandb login`, WANDB_MODE."""
 
     name = "wandb"
 

@@ -17,7 +17,7 @@ from tests.cli.conftest import Command
 STUDY = ["methods", "budget", "seeds", "settings", "tasks", "out-of-domain", "model", "limit", "steps", "name", "set"]
 RUN = [
     "gpus", "gpus-per-trial", "cpus", "cpus-per-trial", "ray-address", "executor", "data-root", "model-root",
-    "include-path", "plugin", "overwrite",
+    "include-path", "plugin", "overwrite", "report-to",
 ]  # fmt: skip
 OPTIONS = {
     "run": [*STUDY, *RUN, "save-adapters", "to", "dry-run", "root"],
@@ -33,6 +33,7 @@ OPTIONS = {
     "compare": [
         "study", "budget", "setting", "metric", "task", "margin", "items", "json", "include-path", "root",
     ],
+    "merge": ["to", "keep", "dry-run", "root"],
     "fetch": ["model", "to", "include-path", "root"],
     "methods ls": ["plugin", "root"],
     "methods show": ["root"],
@@ -55,8 +56,8 @@ def test_help_lists_the_commands(command: Command) -> None:
     listed = [
         re.findall(r"^│ ([a-z]+) ", command(*words, "--help").out, re.M) for words in ([], ["methods"], ["tasks"])
     ]
-    assert listed[0] == ["run", "plan", "tune", "profile", "report", "compare", "fetch", "methods", "tasks"]
-    assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[7:]
+    assert listed[0] == ["run", "plan", "tune", "profile", "report", "compare", "merge", "fetch", "methods", "tasks"]
+    assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[8:]
 
 
 def parsed(*words: str) -> StudyOptions:

@@ -196,10 +196,22 @@ def test_the_import_rule_is_the_contract() -> None:
     assert rule.strip().split(" > ") == layers
 
 
-def test_the_example_for_programs_runs() -> None:
+def test_the_example_for_programs_runs(tmp_path: Path) -> None:
+    """As in a notebook: in a folder of its own, in a process that has imported nothing of ours."""
     (code,) = _blocks("mosld_bench/README.md", "python")
-    done = python("-c", f"{code}\nassert len(frame)", cwd=REPOSITORY)
+    checks = """
+assert set(frame.recipe) == {"base", "lora", "mosld"} == set(accuracy.index), frame.recipe
+assert len(sizes) == 5 and sizes.gpu_hours.notna().all()
+assert set(gaps["of"]) >= {"in_domain", "out_of_domain"}
+assert found.pdf.is_file() and "<table>" in found._repr_html_()
+print("all of it")
+"""
+    root = declarations(tmp_path / "root")
+    done = python("-c", f"{code}\n{checks}", cwd=root)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("all of it\n")
+    assert (root / "size.png").stat().st_size > 10_000
+    assert {path.name for path in (root / "results").iterdir()} == {"published", "short"}
 
 
 def test_the_keys_of_a_recipe_are_all_told() -> None:

@@ -54,6 +54,8 @@ def compare(
 
     Raises BenchError where nothing is left to compare, and UnknownNameError for a metric or task that is not there.
     """
+    if margin is not None and not 0 < margin <= 100:
+        raise BenchError(f"The margin takes points, more than 0 and at most 100; given: {margin:g}.")
     margins = [side.source.analysis.study.margin for side in (ours, theirs)]
     margin = min(margins) if margin is None else margin
     pairs, left = matched(narrowed(ours, budgets, settings), narrowed(theirs, budgets, settings))
