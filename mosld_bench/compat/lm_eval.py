@@ -214,6 +214,19 @@ def filter_names(task: Any) -> list[str]:
 
 
 @contextmanager
+def without_bars() -> Iterator[None]:
+    """Have lm-eval draw no bar for every task whose requests it makes: a run has a display of its own."""
+    from lm_eval.api import task
+
+    drawn = task.tqdm
+    task.tqdm = lambda docs, **options: docs
+    try:
+        yield
+    finally:
+        task.tqdm = drawn
+
+
+@contextmanager
 def aggregations_of(task: Any, wrapped: Callable[[str, Aggregation], Aggregation]) -> Iterator[None]:
     """While it lasts, lm-eval takes each aggregation of ``task`` as ``wrapped(metric, aggregation)`` gives it.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from lm_eval.evaluator import evaluate as lm_evaluate
 
-from mosld_bench.compat.lm_eval import Aggregation, aggregations_of, standard_error
+from mosld_bench.compat.lm_eval import Aggregation, aggregations_of, standard_error, without_bars
 from mosld_bench.format import one_line
 from mosld_bench.inputs.items import passage_field, sample
 from mosld_bench.inputs.tasks import chance, primary_metric
@@ -72,6 +72,7 @@ def evaluate(
     with same_random_state(), ExitStack() as wrapped:
         random.seed(_BOOTSTRAP_SEED)
         np.random.seed(_BOOTSTRAP_SEED)
+        wrapped.enter_context(without_bars())
         for name, task in tasks.items():
             wrapped.enter_context(aggregations_of(task, _Guard(raised[name])))
         results = lm_evaluate(lm, {"tasks": dict(tasks)}, samples=indices, bootstrap_iters=0, log_samples=True)

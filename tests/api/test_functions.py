@@ -17,10 +17,10 @@ from mosld_bench import BenchError, Comparison, Report, Study, compare, load, pi
 from mosld_bench.api import html
 from mosld_bench.records.record import Outcome
 from mosld_bench.reporting import Analysis
-from mosld_bench.scheduling import ProgressDisplay, executor, progress
+from mosld_bench.scheduling import ProgressDisplay, progress
 from mosld_bench.spec.trial import Trial
 from mosld_bench.spec.workspace import Workspace
-from mosld_bench.trial.execute import failed
+from mosld_bench.trial.execute import execute, failed
 from tests.conftest import REPOSITORY, bench
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -146,12 +146,10 @@ def test_what_is_wrong_is_an_error_of_the_package(tiny: Path) -> None:
 def test_failures_are_told_and_a_run_of_nothing_else_is_an_error(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = executor.execute
-
     def broken(trial: Trial, *words: Any) -> Outcome:
-        return failed(trial, "Traceback\nValueError: no loss", {}) if trial.train_on else real(trial, *words)
+        return failed(trial, "Traceback\nValueError: no loss", {}) if trial.train_on else execute(trial, *words)
 
-    monkeypatch.setattr(executor, "execute", broken)
+    monkeypatch.setattr("mosld_bench.scheduling.executor.execute", broken)
     monkeypatch.setattr(pipeline, "write", lambda analysis, folder: folder / "report.pdf")
     study = Study.of("tiny", root=tiny, recipes=["lora"])
     made = run(study, root=tiny, executor="inline", progress=False)

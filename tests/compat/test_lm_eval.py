@@ -50,6 +50,25 @@ def test_templates_are_compiled_once() -> None:
         assert (after.misses - before.misses, after.hits - before.hits) == (1, 1)
 
 
+def test_requests_are_made_without_a_bar(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with assumed("lm-eval", "lm_eval.api.task.tqdm draws the bar of a task whose requests are made"):
+        from lm_eval.api import task as module
+
+        drawn: list[int] = []
+
+        def draw(docs: Any, total: int) -> Any:
+            drawn.append(total)
+            return docs
+
+        monkeypatch.setattr(module, "tqdm", draw)
+        with compat.without_bars():
+            task.build_all_requests(rank=0, world_size=1)
+        assert len(task.instances) == 18
+        assert drawn == []
+        task.build_all_requests(rank=0, world_size=1)
+        assert drawn == [6]
+
+
 def test_a_copy_of_a_task_scores_other_documents(task: Any) -> None:
     with assumed("lm-eval", "a task's eval_docs are its test_docs() where has_test_docs(), also of a shallow copy"):
         docs = [task.training_docs()[index] for index in (4, 1)]
