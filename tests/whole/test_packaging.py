@@ -134,6 +134,10 @@ def test_every_command_of_the_readme_runs(command: str, tmp_path: Path, cache: P
     elif words[0] == "compare":
         for recorded in ("smollm2", "smollm2-budget"):
             (root / "results" / recorded).symlink_to(REPOSITORY / "results" / recorded)
+    elif words[0] == "merge":
+        for lab, pattern in (("lab-a", "lora-*"), ("lab-b", "lora-mixture-*")):
+            for folder in (REPOSITORY / "results" / "smollm2").glob(pattern):
+                shutil.copytree(folder, root / lab / "results" / "smollm2" / folder.name)
     elif words[0] == "profile":
         words += ["--methods", "lora", "--rounds", "1", "--prompt-tokens", "8", "--new-tokens", "2", "--batch", "1"]
     elif words[0] == "report":

@@ -28,6 +28,7 @@ from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import EvaluateSpec, Resources, TrainSpec
 from mosld_bench.spec.workspace import Workspace
+from mosld_bench.spec.yaml_file import read_yaml
 from tests.conftest import REPOSITORY, bench, declarations, tracked
 from tests.support.commands import python
 from tests.whole.test_packaging import commands
@@ -197,7 +198,7 @@ def test_the_import_rule_is_the_contract() -> None:
 
 
 def test_the_example_for_programs_runs(tmp_path: Path) -> None:
-    """As in a notebook: in a folder of its own, in a process that has imported nothing of ours."""
+    """As in a notebook: in a folder of its own, in a process that has imported nothing of ours; of a small study."""
     (code,) = _blocks("mosld_bench/README.md", "python")
     checks = """
 assert set(frame.recipe) == {"base", "lora", "mosld"} == set(accuracy.index), frame.recipe
@@ -207,6 +208,13 @@ assert found.pdf.is_file() and "<table>" in found._repr_html_()
 print("all of it")
 """
     root = declarations(tmp_path / "root")
+    path = root / "reports" / "embedded" / "study.yaml"
+    small = {
+        "in_domain": ["emb_world"], "out_of_domain": ["emb_people"], "figures": ["size"], "evaluate": {},
+        "train": {"steps": 20, "batch_size": 4, "validation_items": 5, "learning_rate": 1e-3},
+    }  # fmt: skip
+    content = {key: value for key, value in read_yaml(path).items() if key not in small}
+    path.write_text(yaml.safe_dump({**content, **small}))
     done = python("-c", f"{code}\n{checks}", cwd=root)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("all of it\n")
