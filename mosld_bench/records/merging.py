@@ -11,24 +11,21 @@ before one that failed. What is merged is copied byte for byte; the folders that
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from mosld_bench.errors import BadFileError, BenchError
+from mosld_bench.records.numbers import Difference, differences
 from mosld_bench.records.overlap import Overlaps
 from mosld_bench.records.profile import Profile
-from mosld_bench.records.record import LATER_FIELDS, Record
+from mosld_bench.records.record import Record
 from mosld_bench.records.store import PARTS, Store, check_writable, no_garbage_collection
 
 Keep = Literal["first", "newest"]
 """Of records that contradict each other: that of the folder which is named first, or the one that was made last."""
 
-#: Fields that say how a trial ran and not what came out.
-_OF_THE_RUN = frozenset(
-    {"seconds", "tokens_per_second", "peak_memory_bytes", "meta_info", "tokens_computed", "packed", "trial"}
-)
 _RANK = {"failed": 0, "stopped": 1, "finished": 2}
 _MOST_CONFLICTS = 20  # that an error lists
 
@@ -47,14 +44,6 @@ class Found(NamedTuple):
         hardware = meta.get("hardware") or {}
         known = (hardware.get("gpu") or hardware.get("cpu"), str(meta.get("started", ""))[:10])
         return f"{self.source} ({', '.join(text for text in known if text) or 'of an unknown machine'})"
-
-
-class Difference(NamedTuple):
-    """A number that two records of one trial do not agree on."""
-
-    field: str
-    ours: Any
-    theirs: Any
 
 
 class Conflict(NamedTuple):
@@ -176,16 +165,6 @@ def write_merge(merge: Merge) -> None:
             store.write_profile(profile)
 
 
-def differences(ours: Record, theirs: Record) -> list[Difference]:
-    """The numbers that two records of one trial do not agree on, scores first; what it took to make them is none."""
-    first, second = dict(_numbers(ours)), dict(_numbers(theirs))
-    return [
-        Difference(name, first.get(name), second.get(name))
-        for name in dict.fromkeys([*first, *second])
-        if first.get(name) != second.get(name) and not _grown(name, first.get(name), second.get(name))
-    ]
-
-
 def _sources(folders: Sequence[Path], target: Path) -> dict[Path, list[Path]]:
     """Folder -> the folders of its trials, the target first; each once, however it is called."""
     sources = {target: Store(target).trial_folders()} if target.is_dir() else {}
@@ -277,32 +256,3 @@ def _missing_parts(kept: Found, same: Sequence[Found]) -> dict[str, Path]:
             if place := next(there, None):
                 parts[name] = place
     return parts
-
-
-def _numbers(record: Record) -> Iterator[tuple[str, Any]]:
-    """Name -> value of every number of a record, the scores first and the training curve last."""
-    content = record.model_dump(mode="json")
-    for metric in content.pop("metrics"):
-        where = f"{metric.pop('task')} {metric.pop('metric')}"
-        yield from ((f"{where}, {name}" if name != "value" else where, value) for name, value in metric.items())
-    info = content.get("train_info") or {}
-    curve = info.pop("curve", [])
-    yield from _leaves(content, "")
-    for point in curve:
-        step = point.pop("step")
-        yield from ((f"{name} at step {step}", value) for name, value in point.items() if name not in _OF_THE_RUN)
-
-
-def _leaves(content: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in content.items():
-        if name in _OF_THE_RUN:
-            continue
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _grown(name: str, ours: Any, theirs: Any) -> bool:
-    """Whether one of two records is of a version that did not note a field."""
-    return (ours is None or theirs is None) and not LATER_FIELDS.isdisjoint(name.replace(", ", ".").split("."))

@@ -40,7 +40,7 @@ from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 workspace = Workspace.find()
 study = Study.load(workspace.study_file("smollm2"))
-analysis = pipeline._analysis(study, workspace, (), study.plan(workspace))
+analysis = pipeline.analysed(study, workspace, (), study.plan(workspace))
 assert analysis.records and analysis.outdated, "records of version 1 of the mixture, in bfloat16"
 print(*sorted({"torch", "ray", "transformers", "peft", "lm_eval"} & sys.modules.keys()))
 """

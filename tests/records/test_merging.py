@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mosld_bench.errors import BenchError
-from mosld_bench.records.merging import Merge, check_conflicts, differences, plan_merge, write_merge
+from mosld_bench.records.merging import Merge, check_conflicts, plan_merge, write_merge
+from mosld_bench.records.numbers import differences
 from mosld_bench.records.overlap import Overlaps
 from mosld_bench.records.record import Metric, Outcome, Record
 from mosld_bench.records.store import Store

@@ -149,7 +149,7 @@ def test_every_command_of_the_readme_runs(command: str, tmp_path: Path, cache: P
     if words[0] == "fetch":
         to = root / words[words.index("--to") + 1] if "--to" in words else None
         _check_fetched(words[1], root=root, to=to, cache=cache, printed=done.stdout)
-    elif "--dry-run" in words:
+    elif words[0] == "run" and "--dry-run" in words:
         name = "paper" if words[1].startswith("--") else words[1]
         recipes = {"recipes": ["all"]} if "--methods" in words else {}
         study = Study.load(root / "reports" / name / "study.yaml", recipes)
