@@ -14,6 +14,7 @@ import typer
 from mosld_bench.cli.compare import compare
 from mosld_bench.cli.console import print_in_any_encoding
 from mosld_bench.cli.fetch import fetch
+from mosld_bench.cli.lm_eval import PASSED_ON, lm_eval
 from mosld_bench.cli.merge import merge
 from mosld_bench.cli.methods import check_recipe, list_methods, show_recipe
 from mosld_bench.cli.options import expanded
@@ -21,6 +22,7 @@ from mosld_bench.cli.plan import plan
 from mosld_bench.cli.profile import profile
 from mosld_bench.cli.report import report
 from mosld_bench.cli.run import run
+from mosld_bench.cli.score import score
 from mosld_bench.cli.tasks import check_tasks, list_tasks, show_overlap, show_task
 from mosld_bench.cli.tune import tune
 from mosld_bench.errors import BenchError
@@ -50,11 +52,13 @@ app = _group(
         "report": report,
         "compare": compare,
         "merge": merge,
+        "score": score,
         "fetch": fetch,
     },
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command("lm-eval", context_settings=PASSED_ON)(lm_eval)
 app.add_typer(
     _group("The methods and recipes in reach.", {"ls": list_methods, "show": show_recipe, "check": check_recipe}),
     name="methods",

@@ -66,6 +66,26 @@ class TaskLoader:
         for name in names:
             self._manager(name)
 
+    def title(self, name: str) -> str:
+        """What tables call the task: ``metadata.title`` of its definition, else its name."""
+        metadata = self.definition(name).get("metadata")
+        return str((metadata.get("title") if isinstance(metadata, dict) else None) or name)
+
+    def hub_data(self, name: str) -> str | None:
+        """The data set on the hub that the task reads, wherever it is read from here; None where it reads files."""
+        definition = self.definition(name)
+        path, _ = data_path(definition)
+        local = Path(path).is_absolute() or data_set_folder(definition, self._folder(name)) is not None
+        return path if "/" in path and not local else None
+
+    def definition(self, name: str) -> dict[str, Any]:
+        """The task's definition with its includes resolved, as it stands in its file. Raises UnknownNameError."""
+        manager = self._manager(name)
+        return (self.files.config(name) or {}) if name in self.files.paths else task_config(manager, name)
+
+    def _folder(self, name: str) -> Path:
+        return self.files.paths[name].parent if name in self.files.paths else Path()
+
     def _manager(self, name: str) -> Any:
         """That of the task folders if it knows the name, else that of lm-eval's own tasks."""
         if name in self.files.paths or name in self._own_tasks.all_subtasks:

@@ -3,8 +3,9 @@
 results/STUDY/TRIAL/record.json      the numbers, the trial, the provenance; there only when the trial finished
 results/STUDY/TRIAL/items.parquet    per-item outcomes
 results/STUDY/TRIAL/router.parquet   what its routers did, where it has any
-results/STUDY/TRIAL/adapter/         if asked for, what PEFT's save_pretrained writes
+results/STUDY/TRIAL/adapter/         if asked for, what it trained, with its tokenizer and a model card
 results/STUDY/TRIAL/failure.json     the record of a failure, where the trial failed when it was last run
+results/STUDY/SCORED/scored.json     what `mosld-bench score` found of a model or adapter, with items.parquet
 results/STUDY/overlap.json           what evaluation sets share with training sets
 results/STUDY/profile.json           what `mosld-bench profile` measured
 """
@@ -33,6 +34,7 @@ from mosld_bench.records.profile import Profile
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Outcome, Record
 from mosld_bench.records.router import read_router
+from mosld_bench.records.scored import Scored, ScoredOutcome
 from mosld_bench.spec.trial import PlannedTrial, Trial
 from mosld_bench.spec.tuning import TUNING_FILE, Tuning
 
@@ -53,6 +55,11 @@ def no_items(trial: Trial) -> pd.DataFrame | None:
     return None
 
 
+def no_scored_items(record: Scored) -> pd.DataFrame | None:
+    """The items of a scored record where none are at hand."""
+    return None
+
+
 def no_router(trial: Trial) -> pd.DataFrame | None:
     """What the routers of a trial did where that is not at hand."""
     return None
@@ -65,7 +72,8 @@ class Sources:
     ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error;
     ``other_overlaps``: whether overlaps are noted, but of other tasks or items than the study has now. ``outdated``:
     ids of trials whose record other code of its method made than is here now. ``items``: reads the items of a trial
-    (`records/items.py`), ``router`` what its routers did (`records/router.py`); None where there is none.
+    (`records/items.py`), ``router`` what its routers did (`records/router.py`); None where there is none. ``scored``:
+    what was scored for the study without being trained here, and ``scored_items`` its items.
     """
 
     records: tuple[Record, ...] = ()
@@ -78,6 +86,8 @@ class Sources:
     outdated: frozenset[str] = frozenset()
     items: Callable[[Trial], pd.DataFrame | None] = no_items
     router: Callable[[Trial], pd.DataFrame | None] = no_router
+    scored: tuple[Scored, ...] = ()
+    scored_items: Callable[[Scored], pd.DataFrame | None] = no_scored_items
 
 
 class Store:
@@ -368,7 +378,37 @@ class Store:
             published=published,
             items=self.items,
             router=self.router,
+            scored=tuple(self.scored(study.name)),
+            scored_items=self.scored_items,
         )
+
+    def write_scored(self, outcome: ScoredOutcome) -> Path:
+        """Write a scored record and its items, ``scored.json`` last. Returns its folder."""
+        folder = self.results / outcome.record.study / outcome.record.scored_id
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / "items.parquet", outcome.items.to_parquet(index=False, compression="zstd"))
+        replace_file(folder / "scored.json", outcome.record.model_dump_json(indent=1).encode())
+        return folder
+
+    def scored(self, study: str) -> Iterator[Scored]:
+        """What was scored under the name of ``study``, in the order of its folders.
+
+        Raises BadFileError for a file that is no such record.
+        """
+        for path in sorted(self.results.glob(f"{glob.escape(study)}/*/scored.json")):
+            try:
+                yield Scored.model_validate_json(path.read_bytes())
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise BadFileError(
+                    f"{path} is no scored record of this version ({'.'.join(map(str, first['loc']))}: {first['msg']}). "
+                    f"Move its folder away; `mosld-bench score` makes it again."
+                ) from error
+
+    def scored_items(self, record: Scored) -> pd.DataFrame | None:
+        """The outcome of every item of a scored record; None where there is no file."""
+        path = self.results / record.study / record.scored_id / "items.parquet"
+        return read_items(path) if path.exists() else None
 
     def check_writable(self, study: str) -> None:
         """Raises BenchError where records of ``study`` could not be written."""

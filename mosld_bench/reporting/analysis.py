@@ -8,11 +8,11 @@ how they are printed, is asked of their `Scale`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mosld_bench.format import one_line
 from mosld_bench.records.overlap import Overlap
@@ -20,7 +20,8 @@ from mosld_bench.records.profile import Profile
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Metric, Record, Unscored
 from mosld_bench.records.scale import SHARE, Scale
-from mosld_bench.records.store import Sources
+from mosld_bench.records.scored import Scored
+from mosld_bench.records.store import Sources, no_scored_items
 from mosld_bench.reporting import stats
 from mosld_bench.reporting.evidence import PROBABILITY, Evidence
 from mosld_bench.reporting.routers import Routed, Routers
@@ -31,6 +32,9 @@ from mosld_bench.spec.ablation import leaders
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Condition, Domain, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Verdict(StrEnum):
@@ -104,8 +108,8 @@ class Analysis:
     """Everything that a section may draw on.
 
     ``rows`` are in the order of the report and ``tasks`` holds the resolved definition of each task. ``missing``,
-    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`. ``outdated``:
-    see `Sources`.
+    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`. ``outdated``
+    and ``scored_items``: see `Sources`. ``scored_records``: what was scored for the study and not trained here.
     """
 
     study: Study
@@ -123,6 +127,8 @@ class Analysis:
     unasked: int = 0
     scales: Scales = field(default_factory=Scales)
     outdated: frozenset[str] = frozenset()
+    scored_records: tuple[Scored, ...] = ()
+    scored_items: Callable[[Scored], pd.DataFrame | None] = no_scored_items
     evidence: Evidence = field(kw_only=True)
     routers: Routers = field(default_factory=Routers, kw_only=True)
     _families: dict[tuple[Any, ...], list[Comparison]] = field(
@@ -568,6 +574,8 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         unasked=selection.unasked,
         scales=scales,
         outdated=sources.outdated,
+        scored_records=sources.scored,
+        scored_items=sources.scored_items,
         evidence=Evidence(study, scales, sources.items),
         routers=Routers(sources.router),
     )

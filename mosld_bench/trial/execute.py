@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.errors import BenchError
@@ -17,6 +15,7 @@ from mosld_bench.methods.base import Method
 from mosld_bench.records.provenance import meta_info, now
 from mosld_bench.records.record import Outcome, Parameters, Record, TrainInfo
 from mosld_bench.spec.trial import Domain, Fit, TrainSpec, Trial
+from mosld_bench.trial.saved import saved_files
 from mosld_bench.trial.session import Progress, Session, TrainingItems, Watcher, WorkerConfig
 
 if TYPE_CHECKING:
@@ -111,7 +110,8 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
     router = None if routers is None else routers.frame()
     if evaluation is None:
         return Outcome(record, router=router)
-    adapter = _saved(adapted.model) if config.save_adapter and trial.train_on else None
+    keeps = config.save_adapter and trial.train_on
+    adapter = saved_files(adapted.model, base.tokenizer, record, session) if keeps else None
     return Outcome(record, evaluation.items, adapter, router)
 
 
@@ -243,15 +243,6 @@ def _loading(trial: Trial, session: Session, seconds: float) -> dict[str, Any]:
     from mosld_bench.inputs.models import weights_source
 
     return {"loading_seconds": seconds, "weights": weights_source(trial.model, session.model_root)}
-
-
-def _saved(model: nn.Module) -> dict[str, bytes]:
-    """The files of ``save_pretrained``: for an adapter, what PeftModel.from_pretrained reads."""
-    from mosld_bench.compat.peft import save_model
-
-    with tempfile.TemporaryDirectory() as folder:
-        save_model(model, Path(folder))
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir()) if path.is_file()}
 
 
 def _release(device: str) -> None:

@@ -24,10 +24,12 @@ from mosld_bench.reporting.sections.provenance import provenance
 from mosld_bench.reporting.sections.reproduction import reproduction
 from mosld_bench.reporting.sections.results import further_results, method_of_tests, results
 from mosld_bench.reporting.sections.routing import routing
+from mosld_bench.reporting.sections.scored import scored_section
 from mosld_bench.reporting.sections.tuning import tuning_section
 
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     results,
+    scored_section,
     ablation,
     routing,
     tuning_section,

@@ -1,0 +1,77 @@
+"""Adapters in folders, as PEFT writes and reads them: what of that goes beyond its documentation."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mosld_bench.compat.peft import base_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: The files of an adapter.
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def name_base(model: Any, folder: Path, base: str, revision: str | None) -> None:
+    """Have the adapter of ``model`` in ``folder``, as `peft.save_model` left it, name its base model as ``base``.
+
+    PEFT notes the path that the model was loaded from, which means nothing elsewhere. What PEFT holds as a set, such as
+    ``target_modules``, is put in order: its own order is another in every process.
+    """
+    file = folder / CONFIG
+    content, config = json.loads(file.read_text(encoding="utf-8")), model.active_peft_config
+    for key, value in content.items():
+        if isinstance(getattr(config, key, None), set | frozenset):
+            content[key] = sorted(value)
+    content |= {"base_model_name_or_path": base, "revision": revision}
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+class LoadedAdapter(NamedTuple):
+    """A model with an adapter that was read from a folder.
+
+    ``trainable`` parameters are those that train on; of virtual tokens, which PEFT saves without what made them, what
+    is saved. ``stored``: numbers in the file. ``strangers``: names of numbers that the model's adapter needs and the
+    file lacks, and of those in the file that the model has no place for.
+    """
+
+    model: Any
+    trainable: int
+    stored: int
+    strangers: list[str]
+
+
+def load_adapter(base: nn.Module, folder: Path) -> LoadedAdapter:
+    """``base`` with the adapter in ``folder``. Only safetensors are read.
+
+    PEFT would read a pickle where these are missing, so FileNotFoundError is raised. Raises whatever PEFT raises where
+    the adapter does not fit the model.
+    """
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(folder / WEIGHTS)
+    known = {name for name, _ in base.named_parameters()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that numbers are missing: they are looked for below
+        virtual = PeftConfig.from_pretrained(str(folder)).is_prompt_learning
+        model = PeftModel.from_pretrained(base, str(folder), is_trainable=not virtual)
+        expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        stored = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    numbers = sum(_product(shape) for shape in stored.values())
+    trains = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    extra = {name for name in stored.keys() - expected if base_name(name) not in known}  # embeddings are saved along
+    return LoadedAdapter(model, numbers if virtual else trains, numbers, sorted((expected - stored.keys()) | extra))
+
+
+def _product(shape: list[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

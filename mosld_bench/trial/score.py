@@ -1,0 +1,174 @@
+"""Scoring a model or an adapter that no trial has trained, as trials are scored: the same items, packed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mosld_bench.errors import BenchError, ModelError, first_line
+from mosld_bench.inputs.adapter import AdapterFolder, check_base
+from mosld_bench.records.provenance import meta_info, now
+from mosld_bench.records.scored import Scored, ScoredAdapter, ScoredOutcome, ScoredParameters, scored_id
+from mosld_bench.spec.expand import identified
+from mosld_bench.spec.trial import Domain, EvaluateSpec, ModelSpec
+from mosld_bench.trial.session import Session
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mosld_bench.compat.peft_folder import LoadedAdapter
+    from mosld_bench.trial.scoring import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What is to be scored, on what: all that changes the numbers, and the study that it lies under.
+
+    ``adapter``: None scores the model itself. ``title``: what reports call it.
+    """
+
+    study: str
+    title: str
+    model: ModelSpec
+    adapter: AdapterFolder | None
+    tasks: tuple[str, ...]
+    evaluate: EvaluateSpec
+    dtype: str
+
+
+def check_scoring(scoring: Scoring, session: Session) -> list[str]:
+    """Make sure that there is what is to be scored, before any weights are loaded. Downloads what is missing.
+
+    Returns what cannot be told of it, in sentences. Raises UnknownNameError for a task that is not there, DataError for
+    one whose items cannot be used, and ModelError for a model without weights and an adapter of another model.
+    """
+    from mosld_bench.inputs.audit import Use, Vocabulary, audit, refuse
+    from mosld_bench.inputs.audit_cache import AuditCache
+    from mosld_bench.inputs.models import ensure_weights, load_config, load_tokenizer
+
+    root, model = session.model_root, scoring.model
+    session.tasks.check_names(scoring.tasks)
+    doubt = check_base(scoring.adapter, model, root) if scoring.adapter else None
+    ensure_weights(model, root)
+    positions = getattr(load_config(model, root), "max_position_embeddings", None)
+    vocabulary = Vocabulary(model.name, load_tokenizer(model, root), positions if isinstance(positions, int) else None)
+    limit, seed = scoring.evaluate.limit, scoring.evaluate.sample_seed
+    uses = [Use(task=task, role="scored", items=limit, seed=seed) for task in scoring.tasks]
+    cache = AuditCache(lambda line: None)
+    refuse(audit(session.tasks, uses, [vocabulary], known=cache.known, keep=cache.keep))
+    return [doubt] if doubt else []
+
+
+def score(scoring: Scoring, session: Session, notes: list[str]) -> ScoredOutcome:
+    """Load and score it, in this process; nothing is written. ``notes``: what `check_scoring` gave.
+
+    Raises ModelError for an adapter that does not fit the model.
+    """
+    from mosld_bench.inputs.models import weights_source
+
+    started, clock = now(), time.perf_counter()
+    adapter, base = _described(scoring.adapter), session.model(scoring.model, scoring.dtype)
+    loaded = _with_adapter(base.model, scoring.adapter, scoring.model.name) if scoring.adapter else None
+    model = loaded.model.to(session.config.device) if loaded else base.model
+    model.requires_grad_(False).eval()
+    tasks = {name: session.scored(name) for name in scoring.tasks}
+    evaluation = _evaluate(model, base.tokenizer, tasks, scoring, session)
+    identity = identified(scoring.model)
+    digests = {task: session.tasks.files.digest(task) for task in scoring.tasks}
+    record = Scored(
+        scored_id=scored_id(identity, adapter, digests, scoring.evaluate, scoring.dtype),
+        study=scoring.study,
+        title=scoring.title,
+        model=identity,
+        adapter=adapter,
+        tasks=scoring.tasks,
+        task_digests=digests,
+        evaluate=scoring.evaluate,
+        dtype=scoring.dtype,
+        parameters=_parameters(model, loaded),
+        eval_info=evaluation.info,
+        metrics=tuple(evaluation.metrics),
+        notes=tuple(notes),
+        meta_info={
+            **meta_info(started, time.perf_counter() - clock, session.config.device, session.config.command),
+            "weights": weights_source(scoring.model, session.model_root),
+        },
+    )
+    return ScoredOutcome(record, evaluation.items)
+
+
+def _evaluate(
+    model: nn.Module, tokenizer: Any, tasks: Mapping[str, Any], scoring: Scoring, session: Session
+) -> Evaluation:
+    from mosld_bench.trial.packed_lm import PackedLM
+    from mosld_bench.trial.scoring import evaluate
+
+    resources = session.config.resources
+    lm = PackedLM(model, tokenizer, tokens=resources.score_tokens, width=resources.score_width, tasks=tasks)
+    limit, seed = scoring.evaluate.limit, scoring.evaluate.sample_seed
+    return evaluate(lm, tasks, dict.fromkeys(tasks, Domain.OUT), limit=limit, sample_seed=seed)
+
+
+def _with_adapter(base: nn.Module, adapter: AdapterFolder, model: str) -> LoadedAdapter:
+    from mosld_bench.compat.peft_folder import load_adapter
+
+    refusal = f"The adapter {adapter.folder} ({adapter.peft_type}) does not fit the model {model!r}"
+    advice = f"It names {adapter.base!r} as its base model." if adapter.base else "It names no base model."
+    try:
+        loaded = load_adapter(base, adapter.folder)
+    except BenchError:
+        raise
+    except Exception as error:  # of PEFT, safetensors or a tuner: a shape, a module that is not there, a damaged file
+        raise ModelError(f"{refusal} ({type(error).__name__}: {first_line(error)}). {advice}") from error
+    if loaded.strangers:
+        first, count = loaded.strangers[0], len(loaded.strangers)
+        raise ModelError(f"{refusal}: {count:,} of its numbers are on one side only, the first {first}. {advice}")
+    return loaded
+
+
+def _parameters(model: nn.Module, loaded: LoadedAdapter | None) -> ScoredParameters:
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if loaded is None:
+        return ScoredParameters(trainable=None, stored=None, total=total)
+    return ScoredParameters(trainable=loaded.trainable, stored=loaded.stored, total=total)
+
+
+def _described(adapter: AdapterFolder | None) -> ScoredAdapter | None:
+    if adapter is None:
+        return None
+    base = adapter.base
+    return ScoredAdapter(
+        name=adapter.name,
+        peft_type=adapter.peft_type,
+        base_model=Path(base).name if base and Path(base).is_absolute() else base,  # where it lay says nothing here
+        sha256=adapter.sha256,
+        config_sha256=adapter.config_sha256,
+    )
+
+
+def results_table(record: Scored, session: Session) -> str:
+    """The numbers as lm-eval prints them, with the standard errors of the record."""
+    from lm_eval.utils import make_table
+
+    tasks = {name: session.tasks.get(name) for name in record.tasks}
+    results: dict[str, dict[str, Any]] = {name: {"alias": name} for name in tasks}
+    for metric in record.metrics:
+        name, _, filtered = metric.metric.partition(",")
+        results[metric.task] |= {metric.metric: metric.value, f"{name}_stderr,{filtered}": _or_none(metric.stderr)}
+    return str(
+        make_table(
+            {
+                "results": results,
+                "versions": {name: task.VERSION for name, task in tasks.items()},
+                "n-shot": {name: task.config.num_fewshot or 0 for name, task in tasks.items()},
+                "higher_is_better": {name: task.higher_is_better() for name, task in tasks.items()},
+            }
+        )
+    )
+
+
+def _or_none(error: float | None) -> float | str:
+    return "N/A" if error is None else error
