@@ -114,11 +114,13 @@ def _evaluate(
 
 def _with_adapter(base: nn.Module, adapter: AdapterFolder, model: str) -> LoadedAdapter:
     from mosld_bench.compat.peft_folder import load_adapter
+    from mosld_bench.methods.live import copy_sharing_weights, own_if_written
 
     refusal = f"The adapter {adapter.folder} ({adapter.peft_type}) does not fit the model {model!r}"
     advice = f"It names {adapter.base!r} as its base model." if adapter.base else "It names no base model."
     try:
-        loaded = load_adapter(base, adapter.folder)
+        with own_if_written(base):  # PiSSA and OLoRA take their start out of the base weights
+            loaded = load_adapter(copy_sharing_weights(base), adapter.folder)
     except BenchError:
         raise
     except Exception as error:  # of PEFT, safetensors or a tuner: a shape, a module that is not there, a damaged file
