@@ -1,4 +1,4 @@
-"""The fields of records and overlaps as tables, taken from the models themselves, for `results/README.md`.
+"""The fields of records, overlaps and scored records as tables, from the models themselves, for `results/README.md`.
 
 `python -m tests.support.record_schema` prints the tables as they should stand there.
 """
@@ -14,6 +14,7 @@ from mosld_bench.format import listed
 from mosld_bench.records.overlap import Overlaps
 from mosld_bench.records.provenance import TrialMetaInfo
 from mosld_bench.records.record import Record
+from mosld_bench.records.scored import Scored
 
 _WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "anything"}
 
@@ -27,9 +28,9 @@ class FieldRow(NamedTuple):
 
 
 def record_schema() -> dict[type, list[FieldRow]]:
-    """Every kind of object in record.json and overlap.json -> its fields, those of a file first."""
+    """Every kind of object in record.json, overlap.json and scored.json -> its fields, those of a file first."""
     schema: dict[type, list[FieldRow]] = {}
-    waiting: list[type] = [Record, Overlaps]
+    waiting: list[type] = [Record, Overlaps, Scored]
     while waiting:
         kind = waiting.pop(0)
         if kind not in schema:
