@@ -98,7 +98,7 @@ def check_base(adapter: AdapterFolder, model: ModelSpec, model_root: Path | None
     """
     named, asked = adapter.base, public_name(model, model_root)
     if named is None or _is_path(named):
-        where = "no base model" if named is None else f"its base model by a path, {named!r}"
+        where = "no base model" if named is None else f"its base model by a path that ends in {_last(named)!r}"
         same = named is not None and _last(named) == _last(asked)
         return None if same else f"The adapter names {where}; whether it was trained on {asked!r} cannot be told."
     if named == asked or (("/" not in named or "/" not in asked) and _last(named) == _last(asked)):

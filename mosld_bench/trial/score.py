@@ -65,7 +65,8 @@ def check_scoring(scoring: Scoring, session: Session) -> list[str]:
 def score(scoring: Scoring, session: Session, notes: list[str]) -> ScoredOutcome:
     """Load and score it, in this process; nothing is written. ``notes``: what `check_scoring` gave.
 
-    Raises ModelError for an adapter that does not fit the model.
+    Raises ModelError for an adapter that does not fit the model, and for a model whose log-likelihoods are no
+    numbers.
     """
     from mosld_bench.inputs.models import weights_source
 
@@ -75,7 +76,10 @@ def score(scoring: Scoring, session: Session, notes: list[str]) -> ScoredOutcome
     model = loaded.model.to(session.config.device) if loaded else base.model
     model.requires_grad_(False).eval()
     tasks = {name: session.scored(name) for name in scoring.tasks}
-    evaluation = _evaluate(model, base.tokenizer, tasks, scoring, session)
+    try:
+        evaluation = _evaluate(model, base.tokenizer, tasks, scoring, session)
+    except FloatingPointError as error:
+        raise ModelError(f"{scoring.title} cannot be scored in {scoring.dtype}. {error}") from error
     identity = identified(scoring.model)
     digests = {task: session.tasks.files.digest(task) for task in scoring.tasks}
     record = Scored(

@@ -170,7 +170,7 @@ def test_every_command_and_option_is_there(place: str, line: str) -> None:
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands") and not words[0].startswith("-"):
         command = command.commands[words.pop(0)]
-    if not command.ignore_unknown_options:  # else they are those of another program
+    if not command.context_settings.get("ignore_unknown_options"):  # else they are those of another program
         assert {word for word in words if word.startswith("-")} <= _options(command), place
 
 
