@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.inputs import models
+from mosld_bench.inputs import tasks as tasks_of_lm_eval
 from mosld_bench.records.store import Store
 from tests.cli.conftest import Command
 from tests.support.adapters import write_adapter
@@ -31,6 +33,8 @@ def test_wrong_input_is_a_sentence_before_weights_are_loaded(
         raise AssertionError("weights were loaded")
 
     monkeypatch.setattr(models, "load_base", loaded)
+    none = SimpleNamespace(all_subtasks=(), all_groups=())  # to index lm-eval's own takes longer than all the rest
+    monkeypatch.setattr(tasks_of_lm_eval, "_built_in_tasks", lambda: none)
     tasks = ("--tasks", "emb_visit")
     for words, said in (
         (("embedded",), "--tasks is missing"),
