@@ -105,7 +105,7 @@ class Analysis:
 
     ``rows`` are in the order of the report and ``tasks`` holds the resolved definition of each task. ``missing``,
     ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`. ``outdated``:
-    see `Sources`.
+    see `Sources`. ``preliminary``: whether what is missing is still to be run, which a report says on its face.
     """
 
     study: Study
@@ -123,6 +123,7 @@ class Analysis:
     unasked: int = 0
     scales: Scales = field(default_factory=Scales)
     outdated: frozenset[str] = frozenset()
+    preliminary: bool = False
     evidence: Evidence = field(kw_only=True)
     routers: Routers = field(default_factory=Routers, kw_only=True)
     _families: dict[tuple[Any, ...], list[Comparison]] = field(
