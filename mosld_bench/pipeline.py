@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from mosld_bench import display
-from mosld_bench.format import counted, listed
+from mosld_bench.background import BackgroundCall
+from mosld_bench.errors import first_line
 from mosld_bench.inputs.overlap_cache import OverlapSearch, cached_overlaps
 from mosld_bench.records.method_code import differing_code
 from mosld_bench.records.overlap import Overlap
@@ -23,10 +25,11 @@ from mosld_bench.records.record import Record
 from mosld_bench.records.slips import slips
 from mosld_bench.records.store import Store, check_writable
 from mosld_bench.scheduling import (
-    Missing,
+    InterimReports,
     Options,
     Plan,
     ProgressDisplay,
+    Rounds,
     Search,
     check,
     check_items,
@@ -59,40 +62,88 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     folders = (workspace.tasks, *options.include_paths)
     report_folder = options.report_folder or workspace.reports / study.name
     trackers = make_trackers(options.report_to, study.name, report_folder)
-    inputs = check(plan, folders, options)
+    with console.status("loading tasks and weights …"):
+        inputs = check(plan, folders, options)
     todo = missing(plan.planned, store, overwrite=options.overwrite, weights=inputs.weights)
-    _print_summary(plan, todo, console)
+    _say(display.run_sentences(plan, todo), console)
     if options.save_adapters:
-        _print_without_adapter(plan, todo, store, console)
+        _say(display.without_adapter_sentences(plan, todo, store), console)
     if todo.planned:
         with display.checking(console) as watch:
             found = check_items(plan, todo.planned, inputs, options, watch=watch, say=console.print)
-        for line in display.data_notes(found):
-            console.print(line, soft_wrap=True)
+        _say(display.data_notes(found), console)
         store.check_writable(study.name)
     check_writable(report_folder)
     executor = make_executor(study, folders, options, gpus=inputs.gpus)
-    order = todo.planned if options.inline(study) else plan.longest_first(todo.planned)
+    order = plan.in_rounds(todo.planned)
     for trial, reason in plan.left_out:  # so that a report says why they are missing
         store.write(failed(trial, reason, {}))
-    records = []
-    with (
-        ProgressDisplay(plan.hours(order), console) as progress,
-        Tracking(progress, trackers, order) as tracking,
-        closing(executor),
-    ):
-        outcomes = executor.run(order, tracking)
-        if study.trains:  # a report needs the overlaps; they are searched while the workers get ready
-            find_overlaps(study, workspace, inputs.loader.files, lambda: inputs.loader)
-        for outcome in outcomes:
-            store.write(outcome)
-            tracking.finish(outcome.record)
-            records.append(outcome.record)
+    records: list[Record] = []
+    so_far = _ReportSoFar(plan, workspace, options, len(plan.planned) - len(todo.planned))
+    try:
+        with (
+            ProgressDisplay(plan.hours(order), console) as progress,
+            Tracking(progress, trackers, order) as tracking,
+            closing(executor),
+            so_far.after_rounds(todo.planned, progress.say) as interim,
+        ):
+            outcomes = executor.run(order, tracking)
+            if study.trains:  # a report needs the overlaps; they are searched while the workers get ready
+                find_overlaps(study, workspace, inputs.loader.files, lambda: inputs.loader)
+            for outcome in outcomes:
+                store.write(outcome)
+                records.append(outcome.record)  # with what is written: an interruption may come any time
+                tracking.finish(outcome.record)
+                interim.ended(outcome.record.trial_id, of=so_far.of(records), seconds_left=progress.seconds_left())
+    except KeyboardInterrupt:
+        so_far.at_interruption(records, console)
+        raise
     failures = [record for record in records if record.status == "failed"]
-    _print_failures(failures, store, console)
+    _say(display.failure_sentences(failures, store), _heard(console))
     if len(failures) < len(plan.planned):
         _report_and_print(plan, workspace, options, console)
     return 1 if failures else 0
+
+
+class _ReportSoFar:
+    """The report of a run that goes on, or was interrupted: marked preliminary, in the place of the final one."""
+
+    def __init__(self, plan: Plan, workspace: Workspace, options: Options, recorded: int) -> None:
+        """``recorded``: how many trials of the plan had a record when the run began."""
+        self._plan, self._recorded, self._trials = plan, recorded, _reported(plan)
+        self._folder = options.report_folder or workspace.reports / plan.study.name
+        words = (plan.study, workspace, options.include_paths)
+        self._make = partial(report, *words, trials=self._trials, to=self._folder, preliminary=True)
+
+    def of(self, records: Sequence[Record]) -> str:
+        """What a report is of that is made after the run has come to ``records``."""
+        done = self._recorded + sum(record.status == "finished" for record in records)
+        return f"{done} of {len(self._trials)} trials"
+
+    def after_rounds(self, todo: Sequence[PlannedTrial], say: Callable[[str], None]) -> InterimReports:
+        """Has one made after every round but the last, while trials go on."""
+
+        def begin(done: Callable[[str | None], None]) -> BackgroundCall:
+            return BackgroundCall(self._make, done=done)
+
+        return InterimReports(Rounds(self._plan.rounds, todo), begin, say=say, where=self._folder / "report.pdf")
+
+    def at_interruption(self, records: Sequence[Record], console: Console) -> None:
+        """Make one here and now, if the run has come to anything."""
+        if not self._plan.study.trains or all(record.status != "finished" for record in records):
+            return
+        console.print(f"making a report of {self.of(records)}; Ctrl-C again leaves it out", soft_wrap=True)
+        try:
+            path = self._make()
+        except Exception as error:  # the records count, and the interruption is what is to be told
+            console.print(f"no report: {first_line(error)}", soft_wrap=True)
+        else:
+            console.print(f"report so far, of {self.of(records)}: {path}", soft_wrap=True)
+
+
+def _reported(plan: Plan) -> list[Trial]:
+    """The trials that a report of the plan is of: those that were left out, too."""
+    return plan.trials + [trial for trial, _ in plan.left_out]
 
 
 def tune(search: Search, workspace: Workspace, console: Console, options: Options) -> int:
@@ -106,7 +157,8 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
     folders = (workspace.tasks, *options.include_paths)
     report_folder = workspace.reports / search.study.name
     trackers = make_trackers(options.report_to, plan.study.name, report_folder)
-    inputs = check(plan, folders, options)
+    with console.status("loading tasks and weights …"):
+        inputs = check(plan, folders, options)
     if options.overwrite == "never":
         missing(search.planned(search.start), store, overwrite="never", weights=inputs.weights)
     driver = _SearchDriver(search, store, options, inputs.weights)
@@ -114,8 +166,7 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
     if todo:
         with display.checking(console) as watch:
             found = check_items(plan, todo, inputs, options, watch=watch, say=console.print)
-        for line in display.data_notes(found):
-            console.print(line, soft_wrap=True)
+        _say(display.data_notes(found), console)
         store.check_writable(plan.study.name)
     check_writable(report_folder)
     executor = make_executor(plan.study, folders, options, gpus=inputs.gpus)
@@ -136,15 +187,14 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
                 progress.expect(search.hours(more))
                 tracking.expect(more)
                 todo += more  # the executor goes on with them
-    _print_failures(failures, store, console)
+    _say(display.failure_sentences(failures, store), _heard(console))
     if failures:
         console.print("The same command runs these again and goes on; until then there is nothing to choose from.")
         return 1
     tuning = search.tuning()
     path = store.write_tuning(tuning, report_folder)
     console.print(display.tuning_table(tuning, console.width))
-    for line in (*display.tuning_sentences(tuning, search), f"tuning: {path}"):
-        console.print(line, soft_wrap=True)
+    _say((*display.tuning_sentences(tuning, search), f"tuning: {path}"), console)
     return 1 if search.without_rate() else 0
 
 
@@ -192,14 +242,16 @@ def report(
     *,
     trials: list[Trial] | None = None,
     to: Path | None = None,
+    preliminary: bool = False,
 ) -> Path:
     """Compile the study's report from its records. Returns the PDF; tables and figures are beside it.
 
     ``trials``: the plan that the report is of; by default that of ``study``. ``to``: the folder of the report; by
-    default that of the study in reports/.
+    default that of the study in reports/. ``preliminary``: whether it says on its face that others are still to be run.
     """
     planned = study.plan(workspace, include_paths) if trials is None else trials
-    return write(analysed(study, workspace, include_paths, planned), to or workspace.reports / study.name)
+    analysis = replace(analysed(study, workspace, include_paths, planned), preliminary=preliminary)
+    return write(analysis, to or workspace.reports / study.name)
 
 
 def write(analysis: Analysis, folder: Path) -> Path:
@@ -251,40 +303,14 @@ def printed_slips(study: Study, published: Published | None) -> list[str]:
     return [f"slip in the paper: {slip.sentence}" for slip in printed if slip.name in study.published]
 
 
-def _print_summary(plan: Plan, todo: Missing, console: Console) -> None:
-    recorded = len(plan.planned) - len(todo.planned)
-    taken = "".join(f", {count} of them taken from {study}" for study, count in todo.taken.items())
-    console.print(
-        f"{plan.study.name}: {len(plan.planned)} trials, {recorded} recorded{taken}, {len(todo.planned)} to run"
-    )
-    for line in display.left_out_sentences(plan):
-        console.print(line, soft_wrap=True)
-    if todo.outdated:
-        first, made_by = next(iter(todo.outdated.items()))
-        others = f"; with it {listed(list(todo.outdated)[1:])}" if len(todo.outdated) > 1 else ""
-        console.print(
-            f"{counted(len(todo.outdated), 'trial')} of them again: the record {first} was made by {made_by}{others}",
-            soft_wrap=True,
-        )
+def _say(sentences: Iterable[str], console: Console) -> None:
+    for sentence in sentences:
+        console.print(sentence, soft_wrap=True)
 
 
-def _print_without_adapter(plan: Plan, todo: Missing, store: Store, console: Console) -> None:
-    """Say where --save-adapters comes too late: a trial that has a record is not trained again for it."""
-    running = {trial.id for trial, _ in todo.planned}
-    recorded = [trial for trial, _ in plan.planned if trial.id not in running and trial.train_on]
-    without = [trial.id for trial in recorded if not store.has_adapter(trial)]
-    if without:
-        console.print(
-            f"--save-adapters: {counted(len(without), 'recorded trial')} left no adapter, the first {without[0]}. "
-            "--overwrite always trains them again, to the same numbers.",
-            soft_wrap=True,
-        )
-
-
-def _print_failures(failed: Sequence[Record], store: Store, console: Console) -> None:
-    for record in failed:
-        file = store.failure_file(record.trial)
-        console.print(f"failed: {record.trial_id}; the whole error is in {file}", soft_wrap=True)
+def _heard(console: Console) -> Console:
+    """The console, or where it is a quiet one, one on stderr: failures are heard."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False) if console.quiet else console
 
 
 def _report_and_print(plan: Plan, workspace: Workspace, options: Options, console: Console) -> None:
@@ -292,12 +318,11 @@ def _report_and_print(plan: Plan, workspace: Workspace, options: Options, consol
     from mosld_bench.reporting import answer_lines, main_notes, main_rows
 
     study = plan.study
-    trials = plan.trials + [trial for trial, _ in plan.left_out]
-    analysis = analysed(study, workspace, options.include_paths, trials)
-    path = write(analysis, options.report_folder or workspace.reports / study.name)
+    with console.status("making the report …"):
+        analysis = analysed(study, workspace, options.include_paths, _reported(plan))
+        path = write(analysis, options.report_folder or workspace.reports / study.name)
     if study.trains:
         console.print(display.results_table(main_rows(analysis), main_notes(analysis)))
     for line in answer_lines(analysis):
         console.print(line)
-    for line in (*printed_slips(study, analysis.published), f"report: {path}"):
-        console.print(line, soft_wrap=True)
+    _say((*printed_slips(study, analysis.published), f"report: {path}"), console)

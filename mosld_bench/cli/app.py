@@ -7,12 +7,15 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from mosld_bench._version import __version__
 from mosld_bench.cli.compare import compare
 from mosld_bench.cli.console import print_in_any_encoding
+from mosld_bench.cli.doctor import doctor
+from mosld_bench.cli.examples import epilog
 from mosld_bench.cli.fetch import fetch
 from mosld_bench.cli.lm_eval import PASSED_ON, lm_eval
 from mosld_bench.cli.merge import merge
@@ -38,7 +41,7 @@ def _group(summary: str, commands: dict[str, Callable[..., None]], **options: An
     """Commands by name, in the order of the help."""
     group = typer.Typer(help=summary, no_args_is_help=True, **options)
     for name, command in commands.items():
-        group.command(name)(expanded(command))
+        group.command(name, epilog=epilog(command))(expanded(command))
     return group
 
 
@@ -54,9 +57,9 @@ app = _group(
         "merge": merge,
         "score": score,
         "fetch": fetch,
+        "doctor": doctor,
     },
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.command("lm-eval", context_settings=PASSED_ON)(lm_eval)
 app.add_typer(
@@ -69,6 +72,21 @@ app.add_typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mosld-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """What `mosld-bench` takes before a command; its help is that of `app`."""
+
+
 def main() -> None:
     """Entry point. A BenchError, or a file that the system does not let be read or written, is one sentence on stderr
     and exit code 2.
@@ -78,7 +96,7 @@ def main() -> None:
     print_in_any_encoding()
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own display tells the progress
     try:
-        app(standalone_mode=True)
+        app(prog_name="mosld-bench", standalone_mode=True)
     except BenchError as error:
         print(f"mosld-bench: {error}", file=sys.stderr)
         sys.exit(2)

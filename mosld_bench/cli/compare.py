@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from typing import Annotated
 
 import typer
 
-from mosld_bench.cli.console import console, say
-from mosld_bench.cli.options import Include, Root
+from mosld_bench.cli.console import console, make_console, print_json, say
+from mosld_bench.cli.examples import examples
+from mosld_bench.cli.options import Include, Json, Root, compared, output
 from mosld_bench.errors import BenchError
 from mosld_bench.spec.budget import Budget
 from mosld_bench.spec.workspace import Workspace
@@ -16,18 +16,26 @@ from mosld_bench.spec.workspace import Workspace
 _SIDE = "A recipe of --study, RECIPE@STUDY, RECIPE@FOLDER, a study, or a folder of records: one trial's or a study's."
 
 
+@examples(
+    ("mosld-bench compare mosld lora --study smollm2", "two recipes of a study: A minus B, with intervals"),
+    ("mosld-bench compare mosld@smollm2 mosld@smollm2-budget", "one recipe in two studies"),
+    ("mosld-bench compare mosld lora --study smollm2 --metric primary --items 0 --json", "for programs"),
+)
 def compare(
     a: Annotated[str, typer.Argument(help=_SIDE)],
     b: Annotated[str, typer.Argument(help="What A is compared with: as A.")],
     *,
-    study: Annotated[str, typer.Option(help="Study, or folder of its records, that bare recipes are of.")] = "embedded",
-    budget: Annotated[str | None, typer.Option(help="Rows of these budgets alone, by comma.")] = None,
-    setting: Annotated[str | None, typer.Option(help="Rows of these settings alone: mixture, single.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Metrics, by comma: primary, probability, acc_norm, ...")] = None,
-    task: Annotated[str | None, typer.Option(help="Tasks, by comma, without the means over them.")] = None,
-    margin: Annotated[float | None, typer.Option(help="Points that still count as equal; else the study's.")] = None,
-    items: Annotated[int, typer.Option(help="How many of the items that differ most.", min=0)] = 10,
-    json: Annotated[bool, typer.Option("--json", help="Every number, for programs.")] = False,
+    study: Annotated[str, compared(help="Study, or folder of its records, that bare recipes are of.")] = "embedded",
+    budget: Annotated[str | None, compared(help="Rows of these budgets alone, by comma.")] = None,
+    setting: Annotated[str | None, compared(help="Rows of these settings alone: mixture, single.")] = None,
+    metric: Annotated[
+        str | None,
+        compared(help="Metrics, by comma: primary, probability, acc_norm, ..."),
+    ] = None,
+    task: Annotated[str | None, compared(help="Tasks, by comma, without the means over them.")] = None,
+    margin: Annotated[float | None, compared(help="Points that still count as equal; else the study's.")] = None,
+    items: Annotated[int, output(help="How many of the items that differ most.", min=0)] = 10,
+    json: Json = False,
     include_path: Include = None,
     root: Root = None,
 ) -> None:
@@ -42,7 +50,7 @@ def compare(
     from mosld_bench.records.store import no_garbage_collection
     from mosld_bench.reporting import comparing
 
-    with no_garbage_collection():
+    with make_console(stderr=True).status("reading records …"), no_garbage_collection():
         reader = comparing.SideReader(Workspace.find(root), study, tuple(include_path or ()))
         sides = reader.read(a), reader.read(b)
         result = comparing.compare(
@@ -55,15 +63,15 @@ def compare(
             items=items,
         )
     if json:
-        print(jsonlib.dumps(comparing.as_json(result), indent=1, ensure_ascii=False, allow_nan=False))
+        print_json(comparing.as_json(result))
         return
     for note in result.notes:
         say(note)
-    for compared in result.pairs:
-        for sentence in comparing.sentences(compared):
+    for pair in result.pairs:
+        for sentence in comparing.sentences(pair):
             say(sentence)
-        if sections := comparing.sections(compared, result.margin):
-            console.print(display.comparison_table(comparing.title(compared), sections, width=console.width))
+        if sections := comparing.sections(pair, result.margin):
+            console.print(display.comparison_table(comparing.title(pair), sections, width=console.width))
     if result.items:
         console.print(
             display.items_table([(comparing.item_title(result, item), item) for item in result.items], console.width)

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from mosld_bench.cli import completion
 from mosld_bench.cli.console import say
-from mosld_bench.cli.options import STUDY_HELP, Include, Model, Root, StudyOptions
+from mosld_bench.cli.examples import examples
+from mosld_bench.cli.options import STUDY_HELP, Include, Model, Root, StudyOptions, place
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.workspace import Workspace
@@ -16,12 +18,21 @@ from mosld_bench.spec.workspace import Workspace
 _DEFAULT = "smollm2"
 
 
+@examples(
+    ("mosld-bench fetch smollm2", "the model of a study, to where this machine keeps models"),
+    ("mosld-bench fetch smollm2 --to there", "its model and its data, to carry to where no network is"),
+    ("mosld-bench fetch --model HuggingFaceTB/SmolLM2-135M", "a model alone"),
+)
 def fetch(
-    study: Annotated[str | None, typer.Argument(help=STUDY_HELP, show_default=_DEFAULT)] = None,
+    study: Annotated[
+        str | None,
+        typer.Argument(help=STUDY_HELP, show_default=_DEFAULT, autocompletion=completion.study_name),
+    ] = None,
     *,
     model: Model = None,
     to: Annotated[
-        Path | None, typer.Option(help="Folder for models and data sets, to carry to where no network is.")
+        Path | None,
+        place(help="Folder for models and data sets, to carry to where no network is."),
     ] = None,
     include_path: Include = None,
     root: Root = None,

@@ -8,21 +8,29 @@ from typing import Annotated, Literal, cast
 import typer
 
 from mosld_bench.cli.console import console, say
-from mosld_bench.cli.options import Root
+from mosld_bench.cli.examples import examples
+from mosld_bench.cli.options import Root, place, running
 from mosld_bench.errors import UnknownNameError
 from mosld_bench.spec.workspace import Workspace
 
 
+@examples(
+    (
+        "mosld-bench merge lab-a/results lab-b/results",
+        "what two machines have recorded, into this workspace's results/",
+    ),
+    ("mosld-bench merge lab-a lab-b --to both --dry-run", "what would be done, and which records disagree"),
+)
 def merge(
     folders: Annotated[
         list[Path], typer.Argument(help="Folders of results, of workspaces, or of one study's records.", metavar="DIR")
     ],
     *,
-    to: Annotated[Path | None, typer.Option("--to", help="Folder of results to write to; default: results/.")] = None,
+    to: Annotated[Path | None, place("--to", help="Folder of results to write to; default: results/.")] = None,
     keep: Annotated[
-        str | None, typer.Option(help="Of records of one trial with different numbers: first, or newest.")
+        str | None, running(help="Of records of one trial with different numbers: first, or newest.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done and stop.")] = False,
+    dry_run: Annotated[bool, running("--dry-run", help="Print what would be done and stop.")] = False,
     root: Root = None,
 ) -> None:
     """Put result folders of several machines side by side, so that `report` and `compare` see all of them.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from mosld_bench.cli import completion
 from mosld_bench.errors import BadFileError, BenchError, UnknownNameError
 from mosld_bench.spec.yaml_reader import read_text
 
@@ -26,32 +27,73 @@ if TYPE_CHECKING:
 
 STUDY_HELP = "A study's name (a folder of reports/) or a study.yaml."
 
-StudyName = Annotated[str, typer.Argument(help=STUDY_HELP)]
-Root = Annotated[Path | None, typer.Option(help="Folder with methods/, tasks/, results/ and reports/.")]
-Include = Annotated[list[Path] | None, typer.Option("--include-path", help="More lm-eval task definitions.")]
-Plugin = Annotated[list[str] | None, typer.Option(help="Python module that registers methods.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Mirror of data sets: DIR/ORGANISATION/DATASET.")]
-ModelRoot = Annotated[Path | None, typer.Option(help="Folder of models: DIR/ORGANISATION/MODEL.")]
+#: Groups of options in a command's help.
+COMPARED, RUNNING, PLACES, OUTPUT = "What is compared", "Where and how it runs", "Folders and plug-ins", "Output"
+
+
+def compared(*names: str, help: str, **more: Any) -> Any:
+    """An option that says what is compared; arguments as those of `typer.Option`."""
+    return typer.Option(*names, help=help, rich_help_panel=COMPARED, **more)
+
+
+def place(*names: str, help: str, **more: Any) -> Any:
+    """An option that names a folder or a plug-in; see `compared`."""
+    return typer.Option(*names, help=help, rich_help_panel=PLACES, **more)
+
+
+def running(*names: str, help: str, **more: Any) -> Any:
+    """An option that says where and how it runs; see `compared`."""
+    return typer.Option(*names, help=help, rich_help_panel=RUNNING, **more)
+
+
+def output(*names: str, help: str, **more: Any) -> Any:
+    """An option that says what is printed; see `compared`."""
+    return typer.Option(*names, help=help, rich_help_panel=OUTPUT, **more)
+
+
+StudyName = Annotated[str, typer.Argument(help=STUDY_HELP, autocompletion=completion.study_name)]
+RecipeName = Annotated[str, typer.Argument(help="A recipe's name.", autocompletion=completion.recipe_name)]
+TaskName = Annotated[str, typer.Argument(help="A task's name.", autocompletion=completion.task_name)]
+Root = Annotated[Path | None, place(help="Folder with methods/, tasks/, results/ and reports/.")]
+Include = Annotated[list[Path] | None, place("--include-path", help="More lm-eval task definitions.")]
+Plugin = Annotated[list[str] | None, place(help="Python module that registers methods.")]
+DataRoot = Annotated[Path | None, place(help="Mirror of data sets: DIR/ORGANISATION/DATASET.")]
+ModelRoot = Annotated[Path | None, place(help="Folder of models: DIR/ORGANISATION/MODEL.")]
 
 Recipes = Annotated[
     str | None,
-    typer.Option("--methods", help="Recipes or groups of them, by comma: all, controls, since, peft, everything."),
+    compared(
+        "--methods",
+        help="Recipes or groups of them, by comma: all, controls, since, peft, everything.",
+        autocompletion=completion.recipe_names,
+    ),
 ]
-Budgets = Annotated[str | None, typer.Option(help="Trainable parameters, by comma: 250k, 0.5%, lora-r8, native.")]
-Seeds = Annotated[str | None, typer.Option(help="Seeds, by comma.")]
-Settings = Annotated[str | None, typer.Option("--settings", help="mixture, single, or both by comma.")]
-InDomain = Annotated[str | None, typer.Option("--tasks", help="Tasks to train on and score, by comma.")]
-OutOfDomain = Annotated[str | None, typer.Option("--out-of-domain", help="Tasks to score only; '' for none.")]
-Model = Annotated[str | None, typer.Option(help="Base model: 'embedded', a hub id, or a folder.")]
-Limit = Annotated[int | None, typer.Option(help="Items a task to score, a fixed sample.")]
-Steps = Annotated[int | None, typer.Option(help="Optimiser steps, instead of the study's.")]
+Budgets = Annotated[str | None, compared(help="Trainable parameters, by comma: 250k, 0.5%, lora-r8, native.")]
+Seeds = Annotated[str | None, compared(help="Seeds, by comma.")]
+Settings = Annotated[str | None, compared("--settings", help="mixture, single, or both by comma.")]
+InDomain = Annotated[
+    str | None,
+    compared("--tasks", help="Tasks to train on and score, by comma.", autocompletion=completion.task_names),
+]
+OutOfDomain = Annotated[
+    str | None,
+    compared("--out-of-domain", help="Tasks to score only; '' for none.", autocompletion=completion.task_names),
+]
+Model = Annotated[str | None, compared(help="Base model: 'embedded', a hub id, or a folder.")]
+Limit = Annotated[int | None, compared(help="Items a task to score, a fixed sample.")]
+Steps = Annotated[int | None, compared(help="Optimiser steps, instead of the study's.")]
 Factors = Annotated[
-    str | None, typer.Option("--factors", help="Of a search, on the learning rate, by comma; default: 0.25,0.5,1,2,4.")
+    str | None,
+    compared("--factors", help="Of a search, on the learning rate, by comma; default: 0.25,0.5,1,2,4."),
 ]
-Name = Annotated[str | None, typer.Option("--name", help="A study's name of its own: results/NAME and reports/NAME.")]
-To = Annotated[Path | None, typer.Option("--to", help="Folder to write the report to; default: reports/STUDY.")]
-Assignments = Annotated[
-    list[str] | None, typer.Option("--set", help="Any other key of the study: train.batch_size=64.")
+Name = Annotated[str | None, compared("--name", help="A study's name of its own: results/NAME and reports/NAME.")]
+To = Annotated[Path | None, place("--to", help="Folder to write the report to; default: reports/STUDY.")]
+Assignments = Annotated[list[str] | None, compared("--set", help="Any other key of the study: train.batch_size=64.")]
+Json = Annotated[bool, output("--json", help="For programs: JSON and nothing else.")]
+DryRun = Annotated[bool, running("--dry-run", help="Print the plan and stop.")]
+Quiet = Annotated[
+    bool,
+    output("--quiet", "-q", help="Errors, and the path of what was written, alone."),
 ]
 
 
@@ -115,19 +157,19 @@ class StudyOptions:
 class RunOptions:
     """Where and how trials run, as given: None is an option that was left out."""
 
-    gpus: Annotated[int | None, typer.Option(help="GPUs to use; default: all there are.")] = None
-    gpus_per_trial: Annotated[float | None, typer.Option(help="0.25 packs four trials on a GPU.")] = None
-    cpus: Annotated[int | None, typer.Option(help="CPU cores to use; default: all there are.")] = None
-    cpus_per_trial: Annotated[float | None, typer.Option(help="Cores a trial.")] = None
-    ray_address: Annotated[str | None, typer.Option(help="Join this Ray cluster ('auto' finds it).")] = None
-    executor: Annotated[str, typer.Option(help="ray, or inline: one after another in this process.")] = "ray"
+    gpus: Annotated[int | None, running(help="GPUs to use; default: all there are.")] = None
+    gpus_per_trial: Annotated[float | None, running(help="0.25 packs four trials on a GPU.")] = None
+    cpus: Annotated[int | None, running(help="CPU cores to use; default: all there are.")] = None
+    cpus_per_trial: Annotated[float | None, running(help="Cores a trial.")] = None
+    ray_address: Annotated[str | None, running(help="Join this Ray cluster ('auto' finds it).")] = None
+    executor: Annotated[str, running(help="ray, or inline: one after another in this process.")] = "ray"
     data_root: DataRoot = None
     model_root: ModelRoot = None
     include_path: Include = None
     plugin: Plugin = None
-    overwrite: Annotated[str, typer.Option(help="only-missing, always, or never.")] = "only-missing"
+    overwrite: Annotated[str, running(help="only-missing, always, or never.")] = "only-missing"
     report_to: Annotated[
-        list[str] | None, typer.Option(help="Make each trial a run of tensorboard, trackio or wandb; default: none.")
+        list[str] | None, running(help="Make each trial a run of tensorboard, trackio or wandb; default: none.")
     ] = None
 
     def check(self, *, starts: bool) -> None:

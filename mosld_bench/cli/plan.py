@@ -10,19 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from mosld_bench.cli.console import console, say
+from mosld_bench.cli.console import console, make_console, print_json, say
+from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import (
     Factors,
     Include,
+    Json,
     ModelRoot,
     Plugin,
     Root,
     StudyName,
     StudyOptions,
+    compared,
     load_plugins,
     numbers,
+    running,
 )
 from mosld_bench.errors import BenchError
 from mosld_bench.spec.search import FACTORS, SEEDS
@@ -39,6 +41,12 @@ GPU_MEMORY_GB = 80.0  # of the GPU that a plan is made for
 GPUS = 8  # that the hours of a plan are spread over
 
 
+@examples(
+    ("mosld-bench plan embedded", "every row of the default study, its size, and which differences it will find"),
+    ("mosld-bench plan paper --gpus 8 --gpu-memory 80", "the hours of the paper's study on eight GPUs"),
+    ("mosld-bench plan embedded --methods lora,mosld --mde 0.5", "how many seeds find half a point"),
+    ("mosld-bench plan embedded --json", "every trial, for programs"),
+)
 def plan(
     study: StudyName = "embedded",
     *,
@@ -46,12 +54,15 @@ def plan(
     model_root: ModelRoot = None,
     include_path: Include = None,
     plugin: Plugin = None,
-    gpus: Annotated[int, typer.Option(help="GPUs that the hours are spread over.", min=1)] = GPUS,
-    gpu_memory: Annotated[float, typer.Option(help="GB of one; what needs more is refused.", min=0)] = GPU_MEMORY_GB,
-    tune: Annotated[bool, typer.Option("--tune", help="Of the search that `tune` makes for the study.")] = False,
+    gpus: Annotated[int, running(help="GPUs that the hours are spread over.", min=1)] = GPUS,
+    gpu_memory: Annotated[float, running(help="GB of one; what needs more is refused.", min=0)] = GPU_MEMORY_GB,
+    tune: Annotated[bool, compared("--tune", help="Of the search that `tune` makes for the study.")] = False,
     factors: Factors = None,
-    mde: Annotated[str | None, typer.Option(help="Points of difference to find: what they take in seeds.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Every trial, for programs.")] = False,
+    mde: Annotated[
+        str | None,
+        compared(help="Points of difference to find: what they take in seeds."),
+    ] = None,
+    json: Json = False,
     root: Root = None,
 ) -> None:
     """Price a study: trials, exact parameter counts, memory, estimated GPU-hours, and which differences it will find.
@@ -60,30 +71,33 @@ def plan(
     """
     overrides, wished, workspace = study_options.overrides(), _points(mde), Workspace.find(root)
     search = None
+    status = make_console(stderr=True).status(f"planning {study}: loading torch, counting parameters …")
     if tune:
         if mde is not None:
             raise BenchError("--mde is of the study, not of the search for its learning rates: leave out --tune.")
-        search = planned_search(
-            study,
-            overrides,
-            factors,
-            workspace=workspace,
-            plugins=plugin,
-            include_paths=include_path,
-            model_root=model_root,
-        )
+        with status:
+            search = planned_search(
+                study,
+                overrides,
+                factors,
+                workspace=workspace,
+                plugins=plugin,
+                include_paths=include_path,
+                model_root=model_root,
+            )
         planned = search.whole
     elif factors is not None:
         raise BenchError("--factors are of a search: give --tune with it.")
     else:
-        planned = planned_study(
-            study,
-            overrides,
-            workspace=workspace,
-            plugins=plugin,
-            include_paths=include_path,
-            model_root=model_root,
-        )
+        with status:
+            planned = planned_study(
+                study,
+                overrides,
+                workspace=workspace,
+                plugins=plugin,
+                include_paths=include_path,
+                model_root=model_root,
+            )
     blocks, powers = ([], []) if search else _power(planned, workspace, include_path)
     if json:
         content = {
@@ -91,7 +105,7 @@ def plan(
             "trials": planned.rows(),
             "power": [power.as_data(wished) for power in powers],
         }
-        print(jsonlib.dumps(content, indent=1))
+        print_json(content)
         return
     print_plan(planned, gpus=gpus, gpu_memory_gb=gpu_memory, search=search)
     if search:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
-from mosld_bench.cli.console import console, say
+from mosld_bench.cli.console import console, print_json, say
+from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import (
     Assignments,
     Include,
+    Json,
     Model,
     ModelRoot,
     Plugin,
@@ -17,30 +17,37 @@ from mosld_bench.cli.options import (
     Root,
     StudyName,
     StudyOptions,
+    compared,
     load_plugins,
+    running,
 )
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 
 
+@examples(
+    ("mosld-bench profile embedded --methods lora,mosld", "two recipes beside the frozen base"),
+    ("mosld-bench profile paper --methods lora,mosld --random-weights --dtype bfloat16", "no download, same cost"),
+)
 def profile(
     study: StudyName = "embedded",
     *,
     methods: Recipes = None,
-    budget: Annotated[str | None, typer.Option(help="One budget; default: the study's first.")] = None,
+    budget: Annotated[str | None, compared(help="One budget; default: the study's first.")] = None,
     model: Model = None,
     set_: Assignments = None,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Random numbers in the model's shape: no download, same cost.")
+        bool,
+        running("--random-weights", help="Random numbers in the model's shape: no download, same cost."),
     ] = False,
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the study's.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: a GPU if there is one.")] = None,
-    prompt_tokens: Annotated[int, typer.Option(help="Tokens of a prompt, and of a text of a training step.")] = 64,
-    new_tokens: Annotated[int, typer.Option(help="Tokens decoded one by one.")] = 32,
-    batch: Annotated[int, typer.Option(help="Texts of a training step.")] = 8,
-    streams: Annotated[int, typer.Option(help="Prompts answered side by side.")] = 1,
-    rounds: Annotated[int, typer.Option(help="Every recipe is measured once in each.")] = 5,
-    json: Annotated[bool, typer.Option("--json", help="Every measurement, for programs.")] = False,
+    dtype: Annotated[str | None, running(help="float32 or bfloat16; default: the study's.")] = None,
+    device: Annotated[str | None, running(help="cpu or cuda; default: a GPU if there is one.")] = None,
+    prompt_tokens: Annotated[int, running(help="Tokens of a prompt, and of a text of a training step.")] = 64,
+    new_tokens: Annotated[int, running(help="Tokens decoded one by one.")] = 32,
+    batch: Annotated[int, running(help="Texts of a training step.")] = 8,
+    streams: Annotated[int, running(help="Prompts answered side by side.")] = 1,
+    rounds: Annotated[int, running(help="Every recipe is measured once in each.")] = 5,
+    json: Json = False,
     model_root: ModelRoot = None,
     include_path: Include = None,
     plugin: Plugin = None,
@@ -82,7 +89,7 @@ def profile(
     )
     path = Store(workspace.results).write_profile(measured)
     if json:
-        print(measured.model_dump_json(indent=1))
+        print_json(measured.model_dump(mode="json"))
         return
     console.print(display.profile_table(measured, console.width))
     for sentence in display.profile_sentences(measured):

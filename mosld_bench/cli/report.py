@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from mosld_bench.cli.console import say
-from mosld_bench.cli.options import Include, Root, StudyName, StudyOptions, To
+from mosld_bench.cli.console import console, make_console, print_json, say
+from mosld_bench.cli.examples import examples
+from mosld_bench.cli.options import Include, Json, Quiet, Root, StudyName, StudyOptions, To
 from mosld_bench.errors import BenchError
 from mosld_bench.format import counted
 from mosld_bench.spec.study import Study
@@ -14,11 +16,18 @@ from mosld_bench.spec.trial import Trial
 from mosld_bench.spec.workspace import Workspace
 
 
+@examples(
+    ("mosld-bench report embedded", "the default study's report, made anew from its records"),
+    ("mosld-bench report smollm2 --methods lora,mosld --to two-of-them", "of two recipes alone, elsewhere"),
+    ("mosld-bench report smollm2 --to there --json", "with the paths of all that was written, for programs"),
+)
 def report(
     study: StudyName = "embedded",
     *,
     study_options: StudyOptions,
     to: To = None,
+    quiet: Quiet = False,
+    json: Json = False,
     include_path: Include = None,
     root: Root = None,
 ) -> None:
@@ -26,16 +35,31 @@ def report(
 
     Of the study as its file says; with --methods, --budget, --set and so on of the trials that these ask for.
     """
-    from mosld_bench import pipeline
+    out = make_console(stderr=True, quiet=quiet) if quiet or json else console
+    with out.status("loading libraries …"):
+        from mosld_bench import pipeline
 
     overrides = study_options.overrides()
     workspace = Workspace.find(root)
     file, folders = workspace.study_file(study), tuple(include_path or ())
     declared = Study.load(file, overrides)
     trials = declared.plan(workspace, folders)
-    say(f"report: {pipeline.report(declared, workspace, folders, trials=trials, to=to)}")
-    if to is None:
+    with out.status(f"making the report of {declared.name} …"):
+        path = pipeline.report(declared, workspace, folders, trials=trials, to=to)
+    if json:
+        print_json(_written(path))
+    elif quiet:
+        print(path)
+    else:
+        say(f"report: {path}")
+    if to is None and not (quiet or json):
         say_whose_place(declared, file, trials, workspace, folders)
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """What --json prints: the report, and the tables and figures beside it."""
+    beside = {name: sorted(map(str, (path.parent / name).iterdir())) for name in ("tables", "figures")}
+    return {"report": str(path), **beside}
 
 
 def say_whose_place(

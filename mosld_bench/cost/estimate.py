@@ -219,6 +219,11 @@ def summary(prices: Sequence[Price], gpus: int = 1) -> Summary:
     )
 
 
+def on_cores(gpu_hours: float, dtype: str, rate: float, cores: float) -> float:
+    """Hours that work of so many GPU-hours takes on ``cores`` cores of ``rate`` FLOP/s each."""
+    return gpu_hours * SUSTAINED_FLOPS[dtype] / (rate * REACHED_SHARE[dtype] * cores)
+
+
 def side_by_side(times: Iterable[float], workers: int) -> float:
     """When the last of ``times`` is over: the longest first, each on the worker that is free first."""
     busy_until = [0.0] * workers

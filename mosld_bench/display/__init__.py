@@ -9,6 +9,7 @@ from mosld_bench.display.plan import left_out_sentences, plan_sentences, plan_ta
 from mosld_bench.display.power import power_sentences
 from mosld_bench.display.profile import profile_sentences, profile_table
 from mosld_bench.display.results import results_table
+from mosld_bench.display.run import failure_sentences, run_sentences, without_adapter_sentences
 from mosld_bench.display.search import search_sentences, tuning_sentences, tuning_table, wave_sentence
 from mosld_bench.display.tasks import (
     checked_sentences,
@@ -16,6 +17,7 @@ from mosld_bench.display.tasks import (
     checking,
     data_notes,
     example_text,
+    listed_tasks,
     overlap_sentence,
     overlap_table,
     tasks_table,
@@ -28,8 +30,10 @@ __all__ = [
     "comparison_table",
     "data_notes",
     "example_text",
+    "failure_sentences",
     "items_table",
     "left_out_sentences",
+    "listed_tasks",
     "merge_sentences",
     "merge_table",
     "methods_table",
@@ -42,9 +46,11 @@ __all__ = [
     "profile_table",
     "recipes_table",
     "results_table",
+    "run_sentences",
     "search_sentences",
     "tasks_table",
     "tuning_sentences",
     "tuning_table",
     "wave_sentence",
+    "without_adapter_sentences",
 ]

@@ -100,8 +100,9 @@ def plan_sentences(
 
 
 def left_out_sentences(plan: Plan) -> list[str]:
-    """Which recipes are taken along by a word and cannot be run at a budget, each with the reason."""
-    return list(dict.fromkeys(f"Left out: {reason}" for _, reason in plan.left_out))
+    """Which recipes are taken along by a word and cannot be run at a budget, and which files are not read, and why."""
+    unread = [f"Not read, and not asked for: {reason}" for reason in plan.unreadable]
+    return list(dict.fromkeys(f"Left out: {reason}" for _, reason in plan.left_out)) + unread
 
 
 def _rates(plan: Plan) -> Iterator[str]:
@@ -125,7 +126,7 @@ def _without_gpu(plan: Plan, prices: Sequence[Price], core_rate: Callable[[str],
     side_by_side = max(1, int(cores() / cores_per_trial))
     rate = core_rate(dtype)
     hours = estimate.summary(prices, side_by_side).wall_hours or 0.0
-    hours *= estimate.SUSTAINED_FLOPS[dtype] / (rate * estimate.REACHED_SHARE[dtype] * cores_per_trial)
+    hours = estimate.on_cores(hours, dtype, rate, cores_per_trial)
     if hours > _LONG:
         return []
     return [

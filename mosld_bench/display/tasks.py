@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.box import HEAVY_HEAD
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from mosld_bench.errors import BadFileError
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.spec.task_files import TaskFiles
 
@@ -24,17 +25,56 @@ _NOTES = 5  # lines on the data that a run prints
 _ROOM_FOR_EXAMPLES = 110  # characters of a terminal; below, the overlap table has numbers alone
 
 
-def tasks_table(files: TaskFiles) -> Table:
-    """One line a task of ``files``, by name. A name is never cut; longer texts go over several lines."""
+class ListedTask(NamedTuple):
+    """A task as it is listed: what its definition says of it, texts empty where it says nothing."""
+
+    name: str
+    title: str
+    kind: str
+    data: str  # the data set, or how its files are read
+    trains: bool  # whether it has items to train on
+    file: str
+
+
+class UnreadableFile(NamedTuple):
+    """A file of a task folder that cannot be read, and why; ``name``: of its task, None where that cannot be told."""
+
+    name: str | None
+    file: str
+    reason: str
+
+
+def listed_tasks(files: TaskFiles) -> tuple[list[ListedTask], list[UnreadableFile]]:
+    """The tasks of ``files`` by name, and the files that are none, also by what they include."""
+    listed, unreadable = [], [UnreadableFile(file.task, str(file.path), file.reason) for file in files.unreadable]
+    for name, path in sorted(files.paths.items()):
+        try:
+            config = files.config(name) or {}
+        except BadFileError as error:
+            unreadable.append(UnreadableFile(name, str(path), str(error)))
+            continue
+        metadata = config.get("metadata") or {}
+        listed.append(
+            ListedTask(
+                name=name,
+                title=str(metadata.get("title", "")),
+                kind=str(metadata.get("kind", "")),
+                data=str(config.get("dataset_path", "")),
+                trains=bool(config.get("training_split")),
+                file=str(path),
+            )
+        )
+    return listed, unreadable
+
+
+def tasks_table(tasks: Iterable[ListedTask]) -> Table:
+    """One line a task, in their order. A name is never cut; longer texts go over several lines."""
     table = Table()
     table.add_column("task", no_wrap=True)
     for column in ("title", "kind", "data", "trains"):
         table.add_column(column, overflow="fold")
-    for name in sorted(files.paths):
-        config = files.config(name) or {}
-        metadata = config.get("metadata") or {}
-        texts = (metadata.get("title", ""), metadata.get("kind", ""), config.get("dataset_path", ""))
-        table.add_row(name, *map(str, texts), "yes" if config.get("training_split") else "no")
+    for task in tasks:
+        table.add_row(task.name, task.title, task.kind, task.data, "yes" if task.trains else "no")
     return table
 
 

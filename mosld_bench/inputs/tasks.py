@@ -88,6 +88,7 @@ class TaskLoader:
 
     def _manager(self, name: str) -> Any:
         """That of the task folders if it knows the name, else that of lm-eval's own tasks."""
+        self.files.check_named(name)
         if name in self.files.paths or name in self._own_tasks.all_subtasks:
             return self._own_tasks
         built_in = _built_in_tasks()
@@ -100,6 +101,8 @@ class TaskLoader:
             "Tasks are lm-eval definitions in tasks/, in --include-path, or built into lm-eval; a group must be named "
             "by its members."
         )
+        if lost := [str(file.path) for file in self.files.unreadable if file.task is None]:
+            hint += f" Files that cannot be read: {', '.join(lost)}."
         raise UnknownNameError("task", name, known, hint)
 
     @cached_property

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mosld_bench.compat.lm_eval import BuildError
 from mosld_bench.errors import DataError
+from mosld_bench.inputs.hub import chain, in_words, why_nothing_came
 
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -31,22 +31,6 @@ def why_not_built(name: str, where: str, config: dict[str, Any], error: BuildErr
     return DataError(_of_definition(task, cause))
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and what it came of."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def in_words(error: BaseException) -> str:
-    """The name of an error and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
-
-
 def _of_definition(task: str, error: Exception) -> str:
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown and "TaskConfig" in str(error):
@@ -64,7 +48,7 @@ def _of_data(name: str, task: str, config: dict[str, Any], error: Exception, fet
     from datasets.config import HF_DATASETS_CACHE
     from datasets.table import CastError
 
-    for cause in _chain(error):
+    for cause in chain(error):
         if isinstance(cause, OSError) and cause.errno in _NOT_WRITABLE:
             what = "is full" if cause.errno in _FULL else "cannot be written or read"
             return (
@@ -74,11 +58,12 @@ def _of_data(name: str, task: str, config: dict[str, Any], error: Exception, fet
     if callable(config.get("custom_dataset")):
         return f"{task} makes its own data (custom_dataset), which failed with {in_words(error)}."
     here = Path(str(config.get("dataset_path"))).is_dir()
-    if not here and any(_is_unreachable(cause) for cause in _chain(error)):
-        return f"The data of the task {name!r} cannot be reached ({in_words(error)}). {fetch}"
+    if not here and any(_is_unreachable(cause) for cause in chain(error)):
+        of_which = f"of {config['dataset_path']}, " if config.get("dataset_path") else ""
+        return f"The data of the task {name!r} cannot be reached: {of_which}{why_nothing_came(error)}. {fetch}"
     if isinstance(error, StopIteration):
         return f"The data of the task {name!r} is empty; there is nothing to train on or score."
-    *_, root = _chain(error)
+    *_, root = chain(error)
     if isinstance(root, CastError):
         unlike = sorted(set(root.table_column_names) ^ set(root.requested_column_names))
         return (

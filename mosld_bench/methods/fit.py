@@ -18,12 +18,12 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mosld_bench.compat.peft import of_module, pattern_of
-from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
+from mosld_bench.errors import BenchError, BudgetError
 from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method, Sizing
 from mosld_bench.methods.count import CountByModule, Counts, base_size
 from mosld_bench.spec.budget import Budget, Count, Rank, Share, SizeOf
-from mosld_bench.spec.recipe import Recipe
+from mosld_bench.spec.recipe import Recipe, recipe_named
 from mosld_bench.spec.trial import Fit
 
 if TYPE_CHECKING:
@@ -120,9 +120,7 @@ def target_of(
     elif isinstance(parsed, Share):
         target = round(parsed.fraction * base_size(config))
     elif isinstance(parsed, SizeOf):
-        if parsed.recipe not in recipes:
-            raise UnknownNameError("recipe", parsed.recipe, recipes, f"The budget {budget!r} is another recipe's size.")
-        recipe = recipes[parsed.recipe]
+        recipe = recipe_named(recipes, parsed.recipe, f"The budget {budget!r} is another recipe's size.")
         method = registry.get(recipe.method)
         knob = recipe.knob or method.knob_of(recipe.params)
         if knob is None:

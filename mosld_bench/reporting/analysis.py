@@ -110,6 +110,7 @@ class Analysis:
     ``rows`` are in the order of the report and ``tasks`` holds the resolved definition of each task. ``missing``,
     ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`. ``outdated``
     and ``scored_items``: see `Sources`. ``scored_records``: what was scored for the study and not trained here.
+    ``preliminary``: whether what is missing is still to be run, which a report says on its face.
     """
 
     study: Study
@@ -129,6 +130,7 @@ class Analysis:
     outdated: frozenset[str] = frozenset()
     scored_records: tuple[Scored, ...] = ()
     scored_items: Callable[[Scored], pd.DataFrame | None] = no_scored_items
+    preliminary: bool = False
     evidence: Evidence = field(kw_only=True)
     routers: Routers = field(default_factory=Routers, kw_only=True)
     _families: dict[tuple[Any, ...], list[Comparison]] = field(

@@ -32,6 +32,7 @@ def compose(analysis: Analysis, figures: Sequence[Plot | str]) -> Document:
         answers=tuple(part for part in opening if isinstance(part, Answer)),
         summary=tuple(part for part in opening if isinstance(part, str)),
         draft=_draft(analysis),
+        preliminary=_preliminary(analysis),
         sections=tuple(_with_figures(section, plots, absent) for section in sections),
     )
 
@@ -59,6 +60,14 @@ def _figures_paragraph(plots: Sequence[Plot], absent: Sequence[str]) -> Paragrap
 def _figure(plot: Plot) -> FigureBlock:
     width, height = plot.figure.get_size_inches()
     return FigureBlock(plot.name, f"{plot.name}.svg", plot.caption, plot.wide, float(width), float(height))
+
+
+def _preliminary(analysis: Analysis) -> str | None:
+    """What is stamped on a report of a study that is still run; None where it is not."""
+    if not analysis.preliminary:
+        return None
+    count, done = len(analysis.trials), len(analysis.trials) - len(analysis.missing)
+    return f"PRELIMINARY: {done} of {count} trials have a record; the others may change what is said here."
 
 
 def _draft(analysis: Analysis) -> str | None:

@@ -164,7 +164,8 @@ class Document:
     """A whole report: the study's question and name, the days of its trials, how it opens, and the sections.
 
     It opens with ``answers``, one a question of the study, and goes on with the sentences of ``summary``. ``draft`` is
-    what is stamped on a report that no commit reproduces; None where there is nothing to stamp.
+    what is stamped on a report that no commit reproduces, ``preliminary`` on one of a study that is still run; None
+    where there is nothing to stamp.
     """
 
     title: str
@@ -174,6 +175,7 @@ class Document:
     summary: tuple[str, ...]
     draft: str | None
     sections: tuple[Section, ...]
+    preliminary: str | None = None
 
     @property
     def tables(self) -> list[Table]:

@@ -11,15 +11,18 @@ from mosld_bench.scheduling.options import Options
 from mosld_bench.scheduling.plan import Plan, make_plan
 from mosld_bench.scheduling.progress import ProgressDisplay
 from mosld_bench.scheduling.reuse import Missing, missing
+from mosld_bench.scheduling.rounds import InterimReports, Rounds
 from mosld_bench.scheduling.search import Search, make_search
 
 __all__ = [
     "Executor",
     "InlineExecutor",
+    "InterimReports",
     "Missing",
     "Options",
     "Plan",
     "ProgressDisplay",
+    "Rounds",
     "RunWatcher",
     "Search",
     "check",

@@ -13,8 +13,10 @@ from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price, TaskSize
 from mosld_bench.cost.memory import Shape, UnknownShapeError
 from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
+from mosld_bench.format import one_line
 from mosld_bench.methods import registry
 from mosld_bench.records.published import TABLES
+from mosld_bench.scheduling.rounds import rounds_of
 from mosld_bench.spec.ablation import Catalogue
 from mosld_bench.spec.budget import Native
 from mosld_bench.spec.recipe import load_recipes, taken_along
@@ -42,6 +44,8 @@ class Plan:
     """Recipe of an ablation -> the one that it is around, and has its learning rate of."""
     left_out: tuple[tuple[Trial, str], ...] = ()
     """Trials of recipes that a word such as `everything` takes along, and why no size of these meets the budget."""
+    unreadable: tuple[str, ...] = ()
+    """Why files of recipes and tasks cannot be read, none of which the plan uses: a line each."""
 
     @property
     def trials(self) -> list[Trial]:
@@ -88,6 +92,18 @@ class Plan:
             return models.index(trial.model.name), -hours[trial.id], not trial.train_on
 
         return sorted(planned, key=rank)
+
+    def in_rounds(self, planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
+        """``planned`` of this plan round by round (`rounds_of`), and `longest_first` within a round."""
+        members: dict[int, list[PlannedTrial]] = {}
+        for member in planned:
+            members.setdefault(self.rounds[member.trial.id], []).append(member)
+        return [member for number in sorted(members) for member in self.longest_first(members[number])]
+
+    @cached_property
+    def rounds(self) -> dict[str, int]:
+        """Trial id -> its round, from 0: that of the first seed of every row comes first."""
+        return rounds_of(self.trials)
 
     def hours(self, planned: Sequence[PlannedTrial]) -> dict[str, float]:
         """Trial id of ``planned`` -> its estimated GPU-hours, 0 where there is no estimate."""
@@ -170,7 +186,16 @@ def make_plan(
     if errors := [str(error) for (name, *_), error in unmet.items() if name not in along]:
         raise BudgetError("\n".join(dict.fromkeys(errors)))
     leaders = {name: leader.name for name, leader in known.leaders.items()}
-    return Plan(study, planned, configs, estimate.task_sizes(files, study.tasks), leaders, tuple(left_out))
+    reasons = [recipe.reason for recipe in recipes.unreadable.values()] + [task.reason for task in files.unreadable]
+    return Plan(
+        study,
+        planned,
+        configs,
+        estimate.task_sizes(files, study.tasks),
+        leaders,
+        tuple(left_out),
+        tuple(map(one_line, reasons)),
+    )
 
 
 @contextmanager

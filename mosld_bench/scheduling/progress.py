@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -18,8 +20,12 @@ from rich.table import Table
 from mosld_bench.cost.estimate import side_by_side
 from mosld_bench.records.record import Record
 from mosld_bench.records.scale import Scale
+from mosld_bench.scheduling.progress_table import Line, progress_table
 from mosld_bench.spec.trial import Domain
 from mosld_bench.trial.session import Progress
+
+#: A trial that takes longer than estimated is taken to need this share of its time so far on top.
+_LATE_SHARE = 0.1
 
 
 class Running(NamedTuple):
@@ -57,8 +63,11 @@ class ProgressDisplay:
         self._workers = 0  # the most that were seen to run side by side
         self._running: dict[str, Running] = {}
         self._last_done: deque[Done] = deque(maxlen=5)
+        self._lock = threading.RLock()  # the table is drawn by a thread of its own
         live = bool(hours) and (console.is_terminal or _in_notebook(console))
-        self._live = Live(console=console, refresh_per_second=2, transient=True) if live else None
+        self._live = (
+            Live(get_renderable=self._table, console=console, refresh_per_second=2, transient=True) if live else None
+        )
 
     def __enter__(self) -> ProgressDisplay:
         if self._live:
@@ -82,55 +91,67 @@ class ProgressDisplay:
 
     def show(self, progress: Progress) -> None:
         """Note where a running trial is; without a terminal, print its phase where it is a new one."""
-        before = self._running.get(progress.trial)
-        self._running[progress.trial] = Running(progress, before.since if before else time.monotonic())
-        self._workers = max(self._workers, len(self._running))
+        with self._lock:
+            before = self._running.get(progress.trial)
+            self._running[progress.trial] = Running(progress, before.since if before else time.monotonic())
+            self._workers = max(self._workers, len(self._running))
         if self._live:
-            self._live.update(self._table())
+            self._live.refresh()
         elif before is None or before.progress.phase != progress.phase:
             self.say(f"  {progress.trial}: {progress.phase}")
 
     def finish(self, record: Record) -> None:
         """Note that a trial ended, and print its result."""
-        running = self._running.pop(record.trial_id, None)
-        since = running.since if running else self._started
-        seconds = float(record.meta_info.get("seconds", time.monotonic() - since))
-        hours = self._left.pop(record.trial_id)
-        failed = record.status == "failed"
-        self.done += 1
-        self.failed += failed
-        if record.status == "finished":  # what ended early tells nothing of the pace
-            self._done_hours, self._done_seconds = self._done_hours + hours, self._done_seconds + seconds
         result = _result(record)
-        self._last_done.append(Done(record.trial_id, result, seconds))
+        with self._lock:
+            running = self._running.pop(record.trial_id, None)
+            since = running.since if running else self._started
+            seconds = float(record.meta_info.get("seconds", time.monotonic() - since))
+            hours = self._left.pop(record.trial_id)
+            self.done += 1
+            self.failed += record.status == "failed"
+            if record.status == "finished":  # what ended early tells nothing of the pace
+                self._done_hours, self._done_seconds = self._done_hours + hours, self._done_seconds + seconds
+            self._last_done.append(Done(record.trial_id, result, seconds))
         self.say(f"[{self.done}/{self.total}] {record.trial_id}  {result}  {seconds:.1f} s  left {self.time_left()}")
         if self._live:
-            self._live.update(self._table())
+            self._live.refresh()
 
     def time_left(self) -> str:
-        """Wall time to go as H:MM:SS: the estimates of what is left, at the pace of what is done; ? before that."""
-        if not self._done_hours:
-            return "?"
-        now, seconds_per_hour = time.monotonic(), self._done_seconds / self._done_hours
-        spent = {trial: now - running.since for trial, running in self._running.items()}
-        left = (max(0.0, hours * seconds_per_hour - spent.get(trial, 0.0)) for trial, hours in self._left.items())
-        return str(timedelta(seconds=round(side_by_side(left, max(1, self._workers)))))
+        """Wall time to go as H:MM:SS, rounded up; ? before it is known."""
+        seconds = self.seconds_left()
+        return "?" if seconds is None else str(timedelta(seconds=math.ceil(seconds - 1e-6)))
+
+    def seconds_left(self) -> float | None:
+        """Wall time to go: the estimates of what is left, at the pace of what is done; None before that.
+
+        It is 0 where nothing is left, and not before: a trial that is late is taken to need some more.
+        """
+        with self._lock:
+            if not self._done_hours:
+                return None
+            now, seconds_per_hour = time.monotonic(), self._done_seconds / self._done_hours
+            left = []
+            for trial, hours in self._left.items():
+                running = self._running.get(trial)
+                spent = now - running.since if running else 0.0
+                left.append(max(hours * seconds_per_hour - spent, _LATE_SHARE * spent, 1.0))
+        return side_by_side(left, max(1, self._workers))
 
     def _table(self) -> Table:
-        table = Table(title=f"{self.done} of {self.total} trials done, {self.failed} failed, left {self.time_left()}")
-        for column in ("trial", "state", "step", "loss", "time"):
-            table.add_column(column, justify="left" if column in {"trial", "state"} else "right")
-        for done in self._last_done:
-            table.add_row(done.trial, done.result, "", "", f"{done.seconds:.0f} s", style="dim")
-        for progress, since in self._running.values():
-            table.add_row(
-                progress.trial,
-                progress.phase,
-                f"{progress.step}/{progress.steps}" if progress.steps else "",
-                f"{progress.loss:.3f}" if progress.loss is not None else "",
-                f"{time.monotonic() - since:.0f} s",
-            )
-        return table
+        now = time.monotonic()
+        with self._lock:
+            lines = [
+                Line(done.trial, done.result, time=f"{done.seconds:.0f} s", ended=True) for done in self._last_done
+            ]
+            for progress, since in self._running.values():
+                step = f"{progress.step}/{progress.steps}" if progress.steps else ""
+                loss = f"{progress.loss:.3f}" if progress.loss is not None else ""
+                lines.append(Line(progress.trial, progress.phase, step, loss, f"{now - since:.0f} s"))
+            if not self._running and not self.done:
+                lines.append(Line("no trial yet", "workers get ready", time=f"{now - self._started:.0f} s"))
+            title = f"{self.done} of {self.total} trials done, {self.failed} failed, left {self.time_left()}"
+        return progress_table(title, lines, self.console.width)
 
 
 def _result(record: Record) -> str:

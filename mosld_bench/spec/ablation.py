@@ -28,11 +28,11 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from mosld_bench.errors import BadFileError, UnknownNameError
+from mosld_bench.errors import BadFileError
 from mosld_bench.format import listed
 from mosld_bench.spec.design_space import Coordinates, dropout_rates
 from mosld_bench.spec.names import MAX_NAME
-from mosld_bench.spec.recipe import Recipe
+from mosld_bench.spec.recipe import Recipe, Recipes, recipe_named
 from mosld_bench.spec.yaml_file import Strict, parse
 
 _NOT_OF_A_NAME = re.compile(r"[^a-z0-9._-]+")
@@ -155,7 +155,7 @@ class Catalogue:
     place in the study's file.
     """
 
-    recipes: dict[str, Recipe]
+    recipes: Recipes
     words: dict[str, tuple[str, ...]] = field(default_factory=dict)
     leaders: dict[str, Recipe] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
@@ -167,7 +167,7 @@ WORDS = ("ablate", "factorial")
 
 def catalogue(ablate: Ablate | None, factorial: Factorial | None, recipes: Mapping[str, Recipe]) -> Catalogue:
     """``recipes`` and those that the ablations make. Raises what `Ablate.variants` and `Factorial.cells` raise."""
-    found = Catalogue(dict(recipes))
+    found = Catalogue(Recipes(recipes))
     for word, of_study in zip(WORDS, (ablate, factorial), strict=True):
         if of_study is None:
             continue
@@ -205,9 +205,7 @@ def leaders(ablate: Ablate | None, factorial: Factorial | None, recipes: Mapping
 
 
 def _around(recipes: Mapping[str, Recipe], name: str, key: str) -> Recipe:
-    if name not in recipes:
-        raise UnknownNameError("recipe", name, recipes, f"It is named in the study's {key}.around.")
-    return recipes[name]
+    return recipe_named(recipes, name, f"It is named in the study's {key}.around.")
 
 
 def _changes(factor: str, value: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
@@ -159,32 +159,90 @@ def taken_along(recipes: Mapping[str, Recipe], wanted: Iterable[str]) -> set[str
     return {recipe.name for recipe in by_word} - asked
 
 
-def load_recipes(folder: Path) -> dict[str, Recipe]:
-    """Every recipe of a folder by name, in the order of the tables. Raises BadFileError."""
-    recipes = [Recipe.load(path) for path in folder.glob("*.yaml")]
-    return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: (recipe.order, recipe.name))}
+class Unreadable(NamedTuple):
+    """A file of methods/ that is no recipe: why not, and its group as far as that can be told."""
+
+    path: Path
+    reason: str
+    group: Group | None
+
+
+class Recipes(dict[str, Recipe]):
+    """The recipes of a folder by name, in the order of the tables.
+
+    ``unreadable``: name -> a file that is no recipe. It stops what asks for it and nothing else.
+    """
+
+    unreadable: dict[str, Unreadable]
+
+    def __init__(self, recipes: Mapping[str, Recipe], unreadable: Mapping[str, Unreadable] | None = None) -> None:
+        super().__init__(recipes)
+        if unreadable is None:
+            unreadable = recipes.unreadable if isinstance(recipes, Recipes) else {}
+        self.unreadable = dict(unreadable)
+
+
+def load_recipes(folder: Path) -> Recipes:
+    """The recipes of a folder, and its files that are none."""
+    recipes, unreadable = list[Recipe](), dict[str, Unreadable]()
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            recipes.append(Recipe.load(path))
+        except BadFileError as error:
+            unreadable[path.stem] = Unreadable(path, str(error), _group_of(path))
+    recipes.sort(key=lambda recipe: (recipe.order, recipe.name))
+    return Recipes({recipe.name: recipe for recipe in recipes}, unreadable)
+
+
+def _group_of(path: Path) -> Group | None:
+    """The group of a file that is no recipe; None where it cannot be told."""
+    try:
+        named = read_including(path, ()).get("group", Recipe.model_fields["group"].default)
+    except BadFileError:
+        return None
+    return next((group for group in GROUPS if group == named), None)
+
+
+def recipe_named(recipes: Mapping[str, Recipe], name: str, hint: str = "", *, also_known: Iterable[str] = ()) -> Recipe:
+    """The recipe of that name. Raises BadFileError where its file is none, UnknownNameError where there is no file.
+
+    ``hint`` and ``also_known``: where the name is from, and what else may stand there.
+    """
+    if name in recipes:
+        return recipes[name]
+    if isinstance(recipes, Recipes) and name in recipes.unreadable:
+        raise BadFileError(f"The recipe {name!r} cannot be used: {recipes.unreadable[name].reason}")
+    raise UnknownNameError("recipe", name, [*recipes, *also_known], hint)
+
+
+def _of_groups(recipes: Mapping[str, Recipe], word: str) -> dict[str, Recipe]:
+    """The recipes that a word of `SELECTORS` selects. Raises BadFileError where a file of such a group is no recipe."""
+    groups = SELECTORS[word]
+    for name, file in recipes.unreadable.items() if isinstance(recipes, Recipes) else ():
+        if file.group in groups:
+            raise BadFileError(
+                f"The recipe {name!r} is of the group {file.group}, which {word!r} asks for, and cannot be used: "
+                f"{file.reason}"
+            )
+    return {recipe.name: recipe for recipe in recipes.values() if recipe.group in groups}
 
 
 def select(
     recipes: Mapping[str, Recipe], wanted: Sequence[str], words: Mapping[str, Sequence[str]] | None = None
 ) -> list[Recipe]:
-    """The recipes of names and of the words of `SELECTORS`, in the order given, each once. Raises UnknownNameError.
+    """The recipes of names and of the words of `SELECTORS`, in the order given, each once.
 
     ``words``: others that stand for several names, such as those of a study's ablations.
+
+    Raises UnknownNameError, and BadFileError where one that is asked for has a file that is no recipe.
     """
     chosen: dict[str, Recipe] = {}
+    hint = f"Recipes are the YAML files in methods/; {', '.join(SELECTORS)} select several by their group."
     for name in wanted:
         if name in SELECTORS:
-            chosen |= {recipe.name: recipe for recipe in recipes.values() if recipe.group in SELECTORS[name]}
+            chosen |= _of_groups(recipes, name)
         elif words and name in words:
             chosen |= {member: recipes[member] for member in words[name]}
-        elif name in recipes:
-            chosen[name] = recipes[name]
         else:
-            raise UnknownNameError(
-                "recipe",
-                name,
-                [*recipes, *SELECTORS, *(words or ())],
-                f"Recipes are the YAML files in methods/; {', '.join(SELECTORS)} select several by their group.",
-            )
+            chosen[name] = recipe_named(recipes, name, hint, also_known=(*SELECTORS, *(words or ())))
     return list(chosen.values())

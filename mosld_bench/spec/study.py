@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from mosld_bench.errors import BadFileError, BenchError, DataError, UnknownNameError
+from mosld_bench.errors import BadFileError, BenchError, DataError
 from mosld_bench.spec.ablation import WORDS, Ablate, Catalogue, Factorial, catalogue
 from mosld_bench.spec.expand import distinct, trials_of
 from mosld_bench.spec.model_folder import located
 from mosld_bench.spec.names import problem_of_study, problem_of_task
-from mosld_bench.spec.recipe import Recipe, load_recipes, select
+from mosld_bench.spec.recipe import Recipe, load_recipes, recipe_named, select
 from mosld_bench.spec.search import check_fits, check_recipe
 from mosld_bench.spec.selection import GeneralSweep, Selection, as_list, narrowed, within_words, without_repetitions
 from mosld_bench.spec.task_files import TaskFiles
@@ -278,18 +278,19 @@ class Study(Selection):
     def plan(self, workspace: Workspace, include_paths: tuple[Path, ...] = ()) -> list[Trial]:
         """Every trial of the study, in the order of the table. Reads files, loads no model.
 
-        Raises UnknownNameError for a recipe, DataError for a task without a training split in a training role.
+        Raises UnknownNameError for a recipe, BadFileError for a file that is asked for and cannot be read, DataError
+        for a task without a training split in a training role.
         """
         known = self.catalogue(load_recipes(workspace.methods))
         recipes, parts = known.recipes, self.selected(known)
-        if self.reference not in {*recipes, Study.model_fields["reference"].default}:
-            raise UnknownNameError("recipe", self.reference, recipes, "It is named as the study's reference.")
+        if self.reference != Study.model_fields["reference"].default:
+            recipe_named(recipes, self.reference, "It is named as the study's reference.")
         for name in self.learning_rate_scales:
-            if name not in recipes:
-                raise UnknownNameError("recipe", name, recipes, "It is named in the study's learning_rate_scales.")
+            recipe_named(recipes, name, "It is named in the study's learning_rate_scales.")
         first = parts[0][1]
-        if self.trains and self.frozen_base and "base" in recipes and recipes["base"] not in first:
-            first.insert(0, recipes["base"])
+        if self.trains and self.frozen_base and {"base"} & (recipes.keys() | recipes.unreadable.keys()):
+            base = recipe_named(recipes, "base")
+            first[:0] = [base] if base not in first else []
         digests = self._task_digests(TaskFiles.scan((workspace.tasks, *include_paths)))
         check_fits(self, digests)
         return distinct(

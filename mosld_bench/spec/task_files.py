@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -236,40 +237,86 @@ def _worded_otherwise(config: dict[str, Any]) -> bool:
     )
 
 
+class UnreadableTask(NamedTuple):
+    """A file of a task folder that cannot be read: why not, and the task that it defines as far as that can be told."""
+
+    path: Path
+    reason: str
+    task: str | None
+
+
+_TASK_LINE = re.compile(r"""^task:[ \t]*["']?([^\s"'#]+)""", re.M)
+
+
+def _seems_to_define(path: Path) -> str | None:
+    """The task that a file which cannot be read would define, by its line ``task:``; None without one."""
+    try:
+        with path.open("rb") as file:
+            line = _TASK_LINE.search(file.read(1 << 16).decode(errors="replace"))
+    except OSError:
+        return None
+    return line[1] if line else None
+
+
 @dataclass(frozen=True)
 class TaskFiles:
     """The task definitions of some folders, as they stand in their files.
 
     ``paths``: task name -> the YAML file that defines it. Tasks that lm-eval brings along are not among them.
+    ``unreadable``: the files that cannot be read; each stops what asks for its task and nothing else.
     """
 
     paths: dict[str, Path]
+    unreadable: tuple[UnreadableTask, ...] = ()
 
     @classmethod
     def scan(cls, folders: tuple[Path, ...]) -> TaskFiles:
         """The definitions in and below ``folders``; where two folders define a task, the later one wins.
 
-        Raises DataError where a folder is not there, or two files in one define the same task, and BadFileError for a
-        file that cannot be read, or a name that no task can have.
+        Unreadable are also a name that no task can have, and a task that two files of one folder define.
+
+        Raises DataError where a folder is not there.
         """
-        paths: dict[str, Path] = {}
+        paths, unreadable = dict[str, Path](), list[UnreadableTask]()
         for folder in folders:
             if not folder.is_dir():
                 raise DataError(f"{folder} is not a folder; --include-path takes a folder of lm-eval task files.")
-            in_folder: dict[str, Path] = {}
-            for path in sorted(folder.rglob("*.yaml")):  # what lm-eval reads
-                if not _IGNORED.isdisjoint(path.parts):
-                    continue
+            in_folder, out = cls._scan(folder)
+            unreadable += out
+            lost = {file.task for file in out}  # nor is it taken from an earlier folder, whose place it is to take
+            paths = {task: path for task, path in (paths | in_folder).items() if task not in lost}
+        return cls(paths, tuple(unreadable))
+
+    @staticmethod
+    def _scan(folder: Path) -> tuple[dict[str, Path], list[UnreadableTask]]:
+        """What a folder defines, and its files that cannot be read."""
+        paths, unreadable = dict[str, Path](), list[UnreadableTask]()
+        for path in sorted(folder.rglob("*.yaml")):  # what lm-eval reads
+            if not _IGNORED.isdisjoint(path.parts):
+                continue
+            try:
                 task = _read(path).get("task")
-                if not isinstance(task, str):
-                    continue
-                if problem := problem_of_task(task):
-                    raise BadFileError(f"{path}, task: the name of a task {problem}; given: {task[:40]!r}.")
-                if task in in_folder:
-                    raise DataError(f"{in_folder[task]} and {path} both define the task {task!r}. Rename one of them.")
-                in_folder[task] = path
-            paths |= in_folder
-        return cls(paths)
+            except BadFileError as error:
+                unreadable.append(UnreadableTask(path, str(error), _seems_to_define(path)))
+                continue
+            if not isinstance(task, str):
+                continue
+            if problem := problem_of_task(task):
+                reason = f"{path}, task: the name of a task {problem}; given: {task[:40]!r}."
+            elif task in paths:
+                reason = f"{paths[task]} and {path} both define the task {task!r}. Rename one of them."
+            else:
+                paths[task] = path
+                continue
+            unreadable.append(UnreadableTask(path, reason, task))
+        return paths, unreadable
+
+    def check_named(self, task: str) -> None:
+        """Raises BadFileError where the file that defines ``task`` cannot be read."""
+        if task not in self.paths:
+            for file in self.unreadable:
+                if file.task == task:
+                    raise BadFileError(f"The task {task!r} cannot be used: {file.reason}")
 
     def config(self, task: str, function_of: FunctionOf = named) -> dict[str, Any] | None:
         """The definition with its includes resolved, or None for a task that is not in these folders.
@@ -277,6 +324,7 @@ class TaskFiles:
         A function of the definition's Python is what ``function_of`` makes of it; its name, as text, where that is
         left out. Raises BadFileError for files that cannot be read, or that include each other.
         """
+        self.check_named(task)
         return self._resolved(self.paths[task], function_of)[0] if task in self.paths else None
 
     def _resolved(self, path: Path, function_of: FunctionOf = named) -> tuple[dict[str, Any], list[Path]]:
@@ -288,6 +336,7 @@ class TaskFiles:
 
         Titles and sizes change no number, so of ``metadata`` only ``group`` is taken, which moves the validation items.
         """
+        self.check_named(task)
         if task not in self.paths:
             return f"lm-eval {version('lm-eval')}, wording {_WORDING}"
         path = self.paths[task]

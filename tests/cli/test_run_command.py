@@ -33,16 +33,16 @@ def test_single_setting_and_report_command(tiny: Path) -> None:
     mean = (float(single["copy"]) + float(single["count"])) / 2
     assert float(single["in_domain_mean"]) == pytest.approx(mean, abs=1e-8)
     pdf.unlink()
-    again = bench("report", "tiny", *root)
-    assert again.returncode == 0, again.stderr
+    again = bench("report", "tiny", "--quiet", *root)
+    assert (again.returncode, again.stdout, again.stderr) == (0, f"{pdf}\n", "")
     assert pdf.is_file()
     declared = {key: row["in_domain_mean"] for key, row in rows().items()}
     assert declared["lora", "mixture"] == ""
     assert ("lora", "single") not in declared, "recorded, but not asked for"
-    assert "whole study" not in again.stdout
-    beside = bench("report", "tiny", *part, "--to", str(tiny / "elsewhere"), *root)
-    assert f"report: {tiny}/elsewhere/report.pdf" in beside.stdout
-    assert "whole study" not in beside.stdout
+    beside = bench("report", "tiny", *part, "--to", str(tiny / "elsewhere"), "--json", *root)
+    written = json.loads(beside.stdout)
+    assert written["report"] == f"{tiny}/elsewhere/report.pdf"
+    assert f"{tiny}/elsewhere/tables/main.csv" in written["tables"]
     assert (tiny / "elsewhere" / "tables" / "main.csv").read_text() == text_of_run
     assert rows().keys() == declared.keys(), "the study's own report stays"
     in_place = bench("report", "tiny", *part, *root)

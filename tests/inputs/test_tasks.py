@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from mosld_bench.errors import BenchError, DataError
+from mosld_bench.errors import BadFileError, BenchError, DataError
 from mosld_bench.inputs.items import examples, training_docs
 from mosld_bench.inputs.source_note import write_note
 from mosld_bench.inputs.tasks import TaskLoader
@@ -57,8 +57,8 @@ def test_two_definitions_of_one_task_in_a_folder_are_refused(tmp_path: Path) -> 
     assert TaskFiles.scan((first, second)).paths == {"a": second / "a.yaml"}  # a later folder wins
     (first / "deep").mkdir()
     (first / "deep" / "b.yaml").write_text("task: a\n")
-    with pytest.raises(DataError, match=r"a\.yaml and .*b\.yaml both define the task 'a'"):
-        TaskFiles.scan((first, second))
+    with pytest.raises(BadFileError, match=r"a\.yaml and .*b\.yaml both define the task 'a'"):
+        TaskLoader((second, first)).get("a")
 
 
 def test_a_data_root_of_another_revision_is_refused(miniature: Path, tmp_path: Path) -> None:
@@ -273,7 +273,9 @@ def test_files_with_unlike_columns_are_told(tmp_path: Path) -> None:
 
 
 def test_a_data_set_that_is_nowhere_is_to_be_fetched(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"The data of the task 'asked' cannot be reached .*mosld-bench fetch"):
+    with pytest.raises(
+        DataError, match=r"The data of the task 'asked' cannot be reached: of nobody/nothing, .*mosld-bench fetch"
+    ):
         define(tmp_path, dataset_path="nobody/nothing").get("asked")
 
 

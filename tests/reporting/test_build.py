@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,15 @@ from mosld_bench.reporting.typeset import typeset
 from mosld_bench.spec.recipe import Recipe
 from tests.reporting.conftest import FullReport
 from tests.reporting.reading import TASKS, analysis_of, analysis_with, pages_of, read_csv
-from tests.support.synthetic import IN_DOMAIN, RECIPES, make_record, make_records, make_study, make_trials
+from tests.support.synthetic import (
+    IN_DOMAIN,
+    RECIPES,
+    make_record,
+    make_records,
+    make_study,
+    make_trials,
+    write_records,
+)
 
 
 def typeset_pages(analysis: Analysis, folder: Path) -> tuple[Document, list[str]]:
@@ -83,6 +92,20 @@ def test_dirty_is_a_draft_on_every_page(tmp_path: Path) -> None:
     answers = ["".join(run.text for run in answer.runs) for answer in document.answers]
     assert any("With one seed nothing is said of methods" in text or "one seed" in text.lower() for text in answers)
     assert all("DRAFT" in page and "uncommitted changes" in page for page in pages)
+
+
+def test_a_report_of_a_study_that_still_runs_says_so_on_every_page(tmp_path: Path) -> None:
+    study = make_study(seeds=(0, 1))
+    trials = make_trials(study, [RECIPES["lora"], RECIPES["mosld"]])
+    done = [make_record(trial, study, dirty=True) for trial in trials if trial.seed == 0]
+    write_records(tmp_path, done)
+    whole = analysis_of(tmp_path, study, trials)
+    assert compose(whole, []).preliminary is None, "that trials are missing is no sign that they are still to be run"
+    document, pages = typeset_pages(replace(whole, preliminary=True), tmp_path)
+    told = f"PRELIMINARY: {len(done)} of {len(trials)} trials have a record"
+    assert document.preliminary is not None
+    assert document.preliminary.startswith(told)
+    assert all(told in " ".join(page.split()) and "DRAFT:" in page for page in pages)
 
 
 def test_names_survive(tmp_path: Path) -> None:

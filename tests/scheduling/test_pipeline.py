@@ -82,7 +82,8 @@ def test_overlaps_are_searched_while_workers_get_ready_and_the_driver_writes_eac
     assert recorder.events == ["started", "overlaps", *each, "closed"]
     lines = output.getvalue().splitlines()
     assert lines[0] == "tiny: 2 trials, 0 recorded, 2 to run"
-    for line, path in zip(lines[-2:], sorted((tiny / "results" / "tiny").glob("*/failure.json")), strict=True):
+    failures = sorted((tiny / "results" / "tiny").glob("*/failure.json"))
+    for line, path in zip(sorted(lines[-2:]), failures, strict=True):
         assert line == f"failed: {path.parent.name}; the whole error is in {path}"
     assert not (tiny / "reports" / "tiny" / "report.pdf").exists()  # of nothing there is no report
 

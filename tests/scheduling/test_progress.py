@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from mosld_bench.records.record import Judgement, Record, Unscored
 from mosld_bench.scheduling import ProgressDisplay, progress
+from mosld_bench.scheduling.progress_table import short_name
 from mosld_bench.spec.trial import Domain, Trial
 from mosld_bench.trial.execute import failed
 from mosld_bench.trial.session import Progress
@@ -53,7 +55,9 @@ def test_time_left_goes_by_what_trials_are_estimated_to_take(monkeypatch: pytest
     display.finish(failed(UNPRICED, "Traceback\nOops: early", {}).record)  # tells nothing of the pace
     assert display.time_left() == "0:16:40"
     clock.now = 9000.0
-    assert display.time_left() == "0:00:00"  # the long one is late
+    assert display.time_left() == "0:15:00", "the long one is late: a tenth of its time so far on top"
+    display.finish(record_of(LONG, 9000))
+    assert display.time_left() == "0:00:00"
     assert f"[3/4] {UNPRICED.id}  FAILED: Oops: early" in output.getvalue()
 
 
@@ -109,6 +113,51 @@ def test_a_terminal_has_a_table_of_what_runs_and_what_ended_last(monkeypatch: py
     assert "1 of 4 trials done, 1 failed, left ?" in text
     assert f"{FIRST.id} FAILED: Oops 3 s" in text
     assert f"{LONG.id} training 7/90 1.250 42 s" in text
+
+
+NAMES = ("hydralora-no-dropout-mixture-lora-r32-s2-fc38e68d", "lora-single-commonsense_qa-60k-s0-0d42aeb4")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_numbers_are_whole_at_every_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns drop out and names shorten instead; the seed of a trial is told at each."""
+    clock = Clock(monkeypatch)
+    printer = Console(file=io.StringIO(), width=width, record=True)
+    display = ProgressDisplay(dict.fromkeys(NAMES, 1.0) | HOURS, printer)
+    display.show(Progress(NAMES[0], "training", 1234, 12000, 1.25))
+    display.show(Progress(NAMES[1], "scoring"))
+    for trial, seconds in ((FIRST, 12.0), (SECOND, 3456.0)):
+        display.finish(record_of(trial, seconds))
+    clock.now = 4321.0
+    printer.export_text()
+    printer.print(display._table())
+    lines = printer.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert re.findall(r"(\d+) s\b", text) == ["12", "3456", "4321", "4321"]
+    result = progress._result(record_of(FIRST, 12.0))
+    assert re.findall(r"in-domain \S+%", text) == [result, progress._result(record_of(SECOND, 1.0))]
+    assert re.search(r"-s2\b", text)
+    assert re.search(r"-s0\b", text)
+    shown = {"1234/12000": width > 40, "1.250": width > 60, NAMES[0]: width == 120}
+    assert {part: part in text for part in shown} == shown
+    assert "1234/" not in text.replace("1234/12000", "")
+
+
+def test_a_trial_is_called_by_what_tells_it_apart() -> None:
+    assert short_name(NAMES[0], 60) == NAMES[0]
+    assert short_name(NAMES[0], 40) == "hydralora-no-dropout-mixture-lora-r32-s2"
+    assert short_name(NAMES[0], 20) == "hydralora-no…-r32-s2"
+    for room in range(1, 40):
+        assert len(short_name(NAMES[0], room)) == room
+
+
+def test_workers_that_get_ready_are_told_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, output = Clock(monkeypatch), io.StringIO()
+    with ProgressDisplay(HOURS, Console(file=output, width=60, force_terminal=True)):
+        clock.now = 7.0
+    assert "no trial yet" in output.getvalue()
+    assert "workers get ready" in output.getvalue()
 
 
 def test_where_nothing_runs_a_terminal_shows_nothing() -> None:

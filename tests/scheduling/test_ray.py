@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -38,7 +39,9 @@ def test_the_end_of_a_clusters_job_is_an_interruption(tiny: Path) -> None:
     long.send_signal(signal.SIGTERM)
     out, err = long.communicate(timeout=60)
     assert long.returncode == 130
-    assert err.strip() == "mosld-bench: interrupted; finished trials are kept, the same command runs the rest."
+    first, _, command = err.strip().splitlines()
+    assert first == "mosld-bench: interrupted; finished trials are kept, the same command runs the rest:"
+    assert shlex.split(command)[1:] == ["-m", "mosld_bench", *words, "--set", "train.steps=1000000"]
     assert "report:" not in out
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from io import StringIO
 from pathlib import Path
 
 import pytest
 from pypdf import PdfReader
-from rich.console import Console
 
 from mosld_bench import pipeline
+from mosld_bench.display import run_sentences
 from mosld_bench.errors import BenchError
 from mosld_bench.inputs.models import weights_source
 from mosld_bench.methods import MixtureMethod
@@ -143,10 +142,7 @@ def test_a_record_of_other_code_of_a_plug_in_is_made_again(tiny: Path, monkeypat
     plugin.write_text(f"{PLUGIN}\n\nOTHER = 1\n")
     todo = outdated(planned, tiny)
     assert tuple(todo) == ([toy], {}, {toy.trial.id: "other code of toy_of_reuse:Toy than is here now"})
-    told = Console(file=StringIO(), width=300)
-    pipeline._print_summary(Plan(study, planned, {}, {}), todo, told)
-    assert isinstance(told.file, StringIO)
-    assert told.file.getvalue().splitlines() == [
+    assert run_sentences(Plan(study, planned, {}, {}), todo) == [
         "tiny: 3 trials, 2 recorded, 1 to run",
         f"one trial of them again: the record {toy.trial.id} was made by other code of toy_of_reuse:Toy than is here "
         "now",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,8 +112,12 @@ def test_a_task_by_another_name_is_refused_with_the_rule(name: str, tmp_path: Pa
     write_task(tmp_path, "copy", [{"x": 1}])
     path = tmp_path / "copy.yaml"
     path.write_text(path.read_text().replace("task: copy", f"task: {name}"))
+    files = TaskFiles.scan((tmp_path,))
+    assert files.paths == {}
+    (unreadable,) = files.unreadable
+    assert unreadable.task == yaml.safe_load(name)
     with pytest.raises(BadFileError, match=r"copy\.yaml, task: the name of a task is one line of 1 to 200 printable"):
-        TaskFiles.scan((tmp_path,))
+        files.config(yaml.safe_load(name))
 
 
 def test_a_study_that_names_no_task_is_refused(tiny: Path) -> None:

@@ -44,6 +44,29 @@ def test_recipes_are_selected_by_their_group() -> None:
     }  # fmt: skip
 
 
+def test_a_file_that_is_no_recipe_stops_what_asks_for_it_alone(tmp_path: Path) -> None:
+    """By its name, by a word for its group, or by a word for all; where its group cannot be told, by its name alone."""
+    good, bad = "title: Good\nmethod: peft\ngroup: since\n", "title: Bad\nmethod: peft\ngroup: peft\nparms: {}\n"
+    for name, text in (("good", good), ("bad", bad), ("torn", "title: [\n")):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    recipes = load_recipes(tmp_path)
+    assert (list(recipes), sorted(recipes.unreadable)) == (["good"], ["bad", "torn"])
+    assert {name: file.group for name, file in recipes.unreadable.items()} == {"bad": "peft", "torn": None}
+    for words in (["good"], ["since"], ["controls", "good"]):
+        assert [recipe.name for recipe in select(recipes, words)] == ["good"]
+    for word in ("bad", "peft", "everything"):
+        with pytest.raises(BadFileError, match=r"(?s)The recipe 'bad' .*no key named 'parms'\. Did you mean 'params'"):
+            select(recipes, [word])
+    with pytest.raises(BadFileError, match=r"The recipe 'torn' cannot be used: .*torn\.yaml is not YAML"):
+        select(recipes, ["torn"])
+    with pytest.raises(UnknownNameError, match="no recipe named 'baad'"):
+        select(recipes, ["baad"])
+
+
+def test_every_recipe_of_ours_can_be_read() -> None:
+    assert load_recipes(REPOSITORY / "methods").unreadable == {}
+
+
 @pytest.mark.parametrize("word", SELECTORS)
 def test_no_recipe_has_the_name_of_a_group(word: str, tmp_path: Path) -> None:
     (tmp_path / f"{word}.yaml").write_text("title: Mine\nmethod: peft\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import yaml
 
 from mosld_bench.errors import BadFileError, DataError
 from mosld_bench.spec.task_files import TaskFiles
-from tests.conftest import write_task
+from tests.conftest import REPOSITORY, write_task
 
 
 def test_task_files_follow_includes_and_the_later_folder_wins(tmp_path: Path) -> None:
@@ -58,8 +59,33 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadFileError, match=r"gone\.yaml is included by a task definition but does not exist"):
         TaskFiles.scan((tmp_path / "a",)).config("child")
     (tmp_path / "a" / "child.yaml").write_text("task: copy\n")
-    with pytest.raises(DataError, match=r"child\.yaml and .*copy\.yaml both define the task 'copy'"):
-        TaskFiles.scan((tmp_path / "a",))
+    with pytest.raises(BadFileError, match=r"child\.yaml and .*copy\.yaml both define the task 'copy'"):
+        TaskFiles.scan((tmp_path / "a",)).config("copy")
+
+
+def test_a_file_that_cannot_be_read_stops_what_asks_for_its_task_alone(tmp_path: Path) -> None:
+    """It takes the place of a file of an earlier folder; one of a later folder takes its own."""
+    for folder in ("a", "b"):
+        write_task(tmp_path / folder, "good", [{"x": 1}])
+    write_task(tmp_path / "a", "copy", [{"x": 1}])
+    (tmp_path / "b" / "copy.yaml").write_text("task: 'copy'\n bad: [\n")
+    (tmp_path / "b" / "torn.yaml").write_bytes(b"\xff\xfe: [")
+    (tmp_path / "b" / "spaced.yaml").write_text("task: ' spaced'\n")
+    files = TaskFiles.scan((tmp_path / "a", tmp_path / "b"))
+    assert set(files.paths) == {"good"}
+    assert {file.path.name: file.task for file in files.unreadable} == {
+        "copy.yaml": "copy", "torn.yaml": None, "spaced.yaml": " spaced"
+    }  # fmt: skip
+    assert (files.config("good") or {})["task"] == "good"
+    for ask in (files.config, files.digest, files.check_trainable, files.check_named):
+        with pytest.raises(BadFileError, match=r"The task 'copy' cannot be used: .*copy\.yaml is not YAML"):
+            ask("copy")
+    assert set(TaskFiles.scan((tmp_path / "b", tmp_path / "a")).paths) == {"good", "copy"}
+    assert TaskFiles.scan((tmp_path / "b", tmp_path / "a")).config("copy") is not None
+
+
+def test_every_task_of_ours_can_be_read() -> None:
+    assert TaskFiles.scan((REPOSITORY / "tasks",)).unreadable == ()
 
 
 def test_a_definition_says_what_version_1_2_of_yaml_says(tmp_path: Path) -> None:
@@ -86,8 +112,8 @@ def test_a_definition_says_what_version_1_2_of_yaml_says(tmp_path: Path) -> None
 )
 def test_a_definition_that_is_read_in_two_ways_is_refused(text: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(f"task: mine\n{text}\n" if "task" not in text else text)
-    with pytest.raises(BadFileError, match=rf"mine\.yaml, {problem}|mine\.yaml, line \d.*{problem}"):
-        TaskFiles.scan((tmp_path,))
+    (unreadable,) = TaskFiles.scan((tmp_path,)).unreadable
+    assert re.search(rf"mine\.yaml, {problem}|mine\.yaml, line \d.*{problem}", unreadable.reason)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,205 @@
+"""A whole answer early: rounds of seeds, a report after each, and one at an interruption."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from pypdf import PdfReader
+from rich.console import Console
+
+from mosld_bench import pipeline
+from mosld_bench.errors import BenchError
+from mosld_bench.records.record import Outcome
+from mosld_bench.records.store import Store
+from mosld_bench.scheduling import Options, Plan, RunWatcher, make_plan, rounds
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.trial import PlannedTrial
+from mosld_bench.spec.workspace import Workspace
+from mosld_bench.trial.execute import failed
+from tests.conftest import REPOSITORY
+from tests.reporting.reading import read_csv
+from tests.support.synthetic import make_record
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+
+
+class Finisher:
+    """An executor whose trials finish at once, but for those of ``fails``; keeps in ``events`` what happens."""
+
+    def __init__(self, study: Study, *, stop_at: int | None = None, fails: Sequence[int] = ()) -> None:
+        self.events: list[str] = []
+        self.ran: list[PlannedTrial] = []
+        self._study, self._stop_at, self._fails = study, stop_at, fails
+
+    def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher) -> Iterator[Outcome]:
+        for number, member in enumerate(planned):
+            if number == self._stop_at:
+                raise KeyboardInterrupt
+            while Call.threads:
+                Call.threads.pop().join()
+            self.events.append("trial")
+            self.ran.append(member)
+            outcome = Outcome(make_record(member.trial, self._study))
+            yield failed(member.trial, "Oops", {}) if number in self._fails else outcome
+
+    def close(self) -> None:
+        self.events.append("closed")
+
+
+class Call:
+    """In place of a call in the background: done before the next trial, with the error that the test says."""
+
+    events: list[str]
+    error: str | None = None
+    threads: ClassVar[list[threading.Thread]] = []
+
+    def __init__(self, function: Any, *words: Any, done: Callable[[str | None], None], **options: Any) -> None:
+        assert (function.func, words, options) == (pipeline.report, (), {})
+        assert function.keywords["preliminary"] is True
+        self.events.append(f"report of {len(function.keywords['trials'])}")
+        self.threads.append(threading.Thread(target=done, args=(self.error,)))
+        self.threads[-1].start()
+
+    def stop(self) -> None:
+        self.events.append("stopped")
+
+
+@pytest.fixture
+def planned(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Two recipes and the base, three seeds: seven trials in rounds of three, two and two."""
+    monkeypatch.setattr(rounds, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(pipeline, "find_overlaps", lambda *words: ())
+    study = Study.load(tiny / "reports" / "tiny" / "study.yaml", {"seeds": [4, 0, 2]})
+    return make_plan(study, Workspace(tiny, tiny))
+
+
+def run(plan: Plan, root: Path, finisher: Finisher, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+    """The exit code of a run on ``finisher``, and what it printed."""
+    monkeypatch.setattr(pipeline, "make_executor", lambda *words, **options: finisher)
+    monkeypatch.setattr(pipeline, "_report_and_print", lambda *words: finisher.events.append("final report"))
+    monkeypatch.setattr(pipeline, "BackgroundCall", type("Noted", (Call,), {"events": finisher.events}))
+    output = io.StringIO()
+    code = pipeline.run(plan, Workspace(root, root), Console(file=output, width=300), Options(executor="inline"))
+    return code, output.getvalue()
+
+
+def test_one_seed_of_every_row_comes_first_the_longest_first(planned: Plan) -> None:
+    order = planned.in_rounds(planned.planned)
+    assert {m.trial.recipe.name for m in order[:3]} == {"base", "lora", "mosld"}
+    assert {m.trial.seed for m in order[:3] if m.trial.recipe.name != "base"} == {4}
+    assert [m.trial.seed for m in order[3:]] == [0, 0, 2, 2]
+    hours = planned.hours(planned.planned)
+    for part in (order[:3], order[3:5], order[5:]):
+        assert part == planned.longest_first(part)
+        assert [hours[m.trial.id] for m in part] == sorted((hours[m.trial.id] for m in part), reverse=True)
+    assert sorted(m.trial.id for m in order) == sorted(m.trial.id for m in planned.planned)
+    assert planned.in_rounds(order[::2]) == [m for m in order if m in order[::2]], "also of what is missing"
+
+
+def test_a_report_is_made_after_every_round_but_the_last(
+    planned: Plan, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finisher = Finisher(planned.study)
+    code, printed = run(planned, tiny, finisher, monkeypatch)
+    assert code == 0
+    first, other = ["trial"] * 3, ["trial"] * 2
+    assert finisher.events == [*first, "report of 7", *other, "report of 7", *other, "closed", "final report"]
+    assert finisher.ran == planned.in_rounds(planned.planned)
+    told = re.findall(r"report so far, of (.*): (.*)", printed)
+    assert told == [(f"{done} of 7 trials", str(tiny / "reports" / "tiny" / "report.pdf")) for done in (3, 5)]
+
+
+def test_what_a_report_says_no_to_does_not_lose_the_run(
+    planned: Plan, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed trial ends its round as well; of it there is no record to count."""
+    monkeypatch.setattr(Call, "error", "No record counts.")
+    finisher = Finisher(planned.study, fails=[1])
+    code, printed = run(planned, tiny, finisher, monkeypatch)
+    assert code == 1
+    assert re.findall(r"no report of (.*): (.*)", printed) == [
+        (f"{done} of 7 trials", "No record counts.") for done in (2, 4)
+    ]
+    assert finisher.events[-1] == "final report"
+
+
+def test_a_run_that_is_resumed_counts_what_there_is(planned: Plan, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tiny / "results")
+    for member in planned.in_rounds(planned.planned)[:4]:
+        record = make_record(member.trial, planned.study)
+        store.write(Outcome(record.model_copy(update={"size": member.fit, "meta_info": {}})))
+    finisher = Finisher(planned.study)
+    _, printed = run(planned, tiny, finisher, monkeypatch)
+    assert "7 trials, 4 recorded, 3 to run" in printed
+    assert finisher.events == ["trial", "report of 7", "trial", "trial", "closed", "final report"]
+    assert "report so far, of 5 of 7 trials" in printed
+
+
+def test_an_interruption_leaves_a_report_of_what_there_is(
+    planned: Plan, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report(*words: Any, preliminary: bool, **options: Any) -> Path:
+        finisher.events.append("report here")
+        assert preliminary
+        if error:
+            raise error
+        return Path("report.pdf")
+
+    for stop_at, error, end in (
+        (4, None, ["closed", "report here"]),
+        (4, BenchError("No record counts."), ["closed", "report here"]),
+        (0, None, ["closed"]),
+    ):
+        finisher, output = Finisher(planned.study, stop_at=stop_at), io.StringIO()
+        monkeypatch.setattr(pipeline, "make_executor", lambda *words, **options: finisher)  # noqa: B023
+        monkeypatch.setattr(pipeline, "report", report)
+        monkeypatch.setattr(pipeline, "BackgroundCall", lambda *words, **options: None)
+        console, options = Console(file=output, width=300), Options(executor="inline", overwrite="always")
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(planned, Workspace(tiny, tiny), console, options)
+        assert finisher.events == ["trial"] * stop_at + end
+        if stop_at:
+            told = "no report: No record counts." if error else "report so far, of 4 of 7 trials: report.pdf"
+            assert told in output.getvalue()
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_to_go_on_and_goes_on_to_a_report_without_a_mark(tiny: Path) -> None:
+    words = ["run", "tiny", "--executor", "inline", "--methods", "lora", "--seeds", "0,1,2", "--root", str(tiny)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mosld_bench", *words],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[2/4]"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 130, err
+    pdf = tiny / "reports" / "tiny" / "report.pdf"
+    assert re.search(rf"report so far, of [23] of 4 trials: {re.escape(str(pdf))}", out)
+    assert all("PRELIMINARY" in page.extract_text() for page in PdfReader(pdf).pages)
+    (command,) = re.findall(r"^    (.*)$", err, re.M)
+    _, *rest = shlex.split(command)
+    assert rest == ["-m", "mosld_bench", *words]
+    done = subprocess.run(
+        [sys.executable, *rest], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=240,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"4 trials, [23] recorded", done.stdout)
+    assert "PRELIMINARY" not in "".join(page.extract_text() for page in PdfReader(pdf).pages)
+    assert [row["in_domain_mean"] != "" for row in read_csv(tiny / "reports" / "tiny" / "tables" / "main.csv")]
