@@ -62,7 +62,8 @@ def no_router(trial: Trial) -> pd.DataFrame | None:
 class Sources:
     """All that a report is made of beside the study and its plan.
 
-    ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error;
+    ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error; ``tracebacks``:
+    trial id -> the whole of it;
     ``other_overlaps``: whether overlaps are noted, but of other tasks or items than the study has now. ``outdated``:
     ids of trials whose record other code of its method made than is here now. ``items``: reads the items of a trial
     (`records/items.py`), ``router`` what its routers did (`records/router.py`); None where there is none.
@@ -71,6 +72,7 @@ class Sources:
     records: tuple[Record, ...] = ()
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
+    tracebacks: Mapping[str, str] = field(default_factory=dict)
     overlaps: tuple[Overlap, ...] = ()
     other_overlaps: bool = False
     profile: Profile | None = None
@@ -284,11 +286,16 @@ class Store:
 
         Raises BadFileError for a file that is no record.
         """
-        errors = {}
-        for path in sorted(self.results.glob(f"{glob.escape(study)}/*/failure.json")):
-            error = read_record(path).error or ""
-            errors[path.parent.name] = (error.strip().splitlines() or ["no error was noted"])[-1]
-        return errors
+        errors = self.tracebacks(study)
+        return {trial: (error.strip().splitlines() or ["no error was noted"])[-1] for trial, error in errors.items()}
+
+    def tracebacks(self, study: str) -> dict[str, str]:
+        """Trial id -> its whole error, of the same trials; empty where none was noted.
+
+        Raises BadFileError for a file that is no record.
+        """
+        paths = sorted(self.results.glob(f"{glob.escape(study)}/*/failure.json"))
+        return {path.parent.name: read_record(path).error or "" for path in paths}
 
     def overlaps(self, study: str) -> list[Overlaps]:
         """The overlaps of the study, the latest last: one entry a choice of tasks and items that was run.
@@ -362,6 +369,7 @@ class Store:
             records=records,
             tasks=tasks,
             failures=self.failures(study.name),
+            tracebacks=self.tracebacks(study.name),
             overlaps=matching[-1].overlaps if matching else (),
             other_overlaps=bool(noted) and not matching,
             profile=self.profile(study.name),

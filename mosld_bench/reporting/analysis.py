@@ -98,14 +98,19 @@ class Comparison(Judged):
     margin: float | None
     scale: Scale
 
+    @property
+    def turned(self) -> Comparison:
+        """The other row minus this one, by the same test."""
+        return replace(self, row=self.other, other=self.row, difference=self.difference.negative)
+
 
 @dataclass(frozen=True)
 class Analysis:
     """Everything that a section may draw on.
 
     ``rows`` are in the order of the report and ``tasks`` holds the resolved definition of each task. ``missing``,
-    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`. ``outdated``:
-    see `Sources`.
+    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`. ``outdated``
+    and ``tracebacks``: see `Sources`.
     """
 
     study: Study
@@ -123,6 +128,7 @@ class Analysis:
     unasked: int = 0
     scales: Scales = field(default_factory=Scales)
     outdated: frozenset[str] = frozenset()
+    tracebacks: Mapping[str, str] = field(default_factory=dict)
     evidence: Evidence = field(kw_only=True)
     routers: Routers = field(default_factory=Routers, kw_only=True)
     _families: dict[tuple[Any, ...], list[Comparison]] = field(
@@ -366,11 +372,19 @@ class Analysis:
         return self._against(best, condition, of) if best else []
 
     def _against(self, best: Row, condition: Condition, of: Domain | str) -> list[Comparison]:
+        return [c for c in self.pairs(condition, of) if c.other.key == best.key]
+
+    def pairs(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Comparison]:
+        """Every row of a block minus every other, so that each pair is there both ways; none at native sizes.
+
+        One family of tests is all pairs, of a task those on all tasks of its domain: what to say of a difference that
+        was picked after a look at all of them.
+        """
         pool = self.pool(condition)
         pairs = [(row, other) for i, other in enumerate(pool) for row in pool[i + 1 :]]
-        oriented = [(other, row) if row.key == best.key else (row, other) for row, other in pairs]
         ofs = (of,) if isinstance(of, Domain) else self.tasks_in(self.domain(of))
-        return [c for c in self._compared(oriented, ofs, pool) if c.other.key == best.key and c.of == of]
+        family = [c for c in self._compared(pairs, ofs, pool) if c.of == of]
+        return [comparison for c in family for comparison in (c, c.turned)]
 
     def tied(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:
         """The other rows of a block that a test does not separate from its best."""
@@ -568,6 +582,7 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         unasked=selection.unasked,
         scales=scales,
         outdated=sources.outdated,
+        tracebacks=sources.tracebacks,
         evidence=Evidence(study, scales, sources.items),
         routers=Routers(sources.router),
     )
