@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
     from mosld_bench.reporting import Analysis
 
-__all__ = ["Options", "analysed", "find_overlaps", "printed_slips", "report", "run", "tune", "write"]
+__all__ = ["Options", "analysed", "find_overlaps", "page", "printed_slips", "report", "run", "tune", "write"]
 
 
 def run(plan: Plan, workspace: Workspace, console: Console, options: Options) -> int:
@@ -208,6 +208,19 @@ def write(analysis: Analysis, folder: Path) -> Path:
 
     check_writable(folder)
     return write_report(analysis, folder)
+
+
+def page(study: Study, workspace: Workspace, include_paths: tuple[Path, ...] = ()) -> Path:
+    """Write the study's page from its records, without the PDF, into its folder of reports/. Returns the page.
+
+    Raises BenchError where there is no record of it.
+    """
+    from mosld_bench.reporting.explorer.page import write_page
+
+    analysis = analysed(study, workspace, include_paths, study.plan(workspace, include_paths))
+    folder = workspace.reports / study.name
+    check_writable(folder)
+    return write_page(analysis, folder)
 
 
 def analysed(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial]) -> Analysis:

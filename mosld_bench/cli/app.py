@@ -16,6 +16,7 @@ from mosld_bench.cli.console import print_in_any_encoding
 from mosld_bench.cli.fetch import fetch
 from mosld_bench.cli.merge import merge
 from mosld_bench.cli.methods import check_recipe, list_methods, show_recipe
+from mosld_bench.cli.open import open_page
 from mosld_bench.cli.options import expanded
 from mosld_bench.cli.plan import plan
 from mosld_bench.cli.profile import profile
@@ -48,6 +49,7 @@ app = _group(
         "tune": tune,
         "profile": profile,
         "report": report,
+        "open": open_page,
         "compare": compare,
         "merge": merge,
         "fetch": fetch,

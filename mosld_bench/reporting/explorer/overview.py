@@ -1,6 +1,7 @@
 """The page over all studies of a workspace, of what each report leaves beside its page: ``overview.json``.
 
-Making it reads neither records nor reports of the other studies, so that every report may make it anew.
+Making it reads neither records nor reports of the other studies, so that every report makes it anew. It stands in the
+folder of all reports, which is told by its name: a report that is written to another place has none.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from mosld_bench.spec.yaml_file import read_including
 
 OVERVIEW = "overview.json"
 INDEX = "index.html"
+
+_REPORTS = "reports"  # the folder of all reports of a workspace
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -108,6 +111,12 @@ def write_overview(analysis: Analysis, folder: Path) -> Path:
     text = json.dumps(asdict(Overview.of(analysis)), ensure_ascii=False, indent=1)
     replace_file(path, f"{text}\n".encode("utf-8", "replace"))
     return path
+
+
+def belongs_to_an_index(study: str, folder: Path) -> bool:
+    """Whether ``folder`` is that of a study among all reports of a workspace, and not one that was asked for by --to."""
+    whole = folder.resolve()
+    return (whole.parent.name, whole.name) == (_REPORTS, study)
 
 
 def write_index(reports: Path) -> Path:

@@ -20,7 +20,7 @@ from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.explorer.data import explorer_data
 from mosld_bench.reporting.explorer.items import FOLDER, item_files
 from mosld_bench.reporting.explorer.markup import escaped, head
-from mosld_bench.reporting.explorer.overview import write_overview
+from mosld_bench.reporting.explorer.overview import belongs_to_an_index, write_index, write_overview
 from mosld_bench.reporting.explorer.places import Places
 from mosld_bench.reporting.explorer.plain import encoded
 from mosld_bench.reporting.sections.results.main_table import main_tables
@@ -37,7 +37,8 @@ _ENDS = re.compile(r"</(?=script|style)|<!--", re.IGNORECASE)
 def write_page(analysis: Analysis, folder: Path) -> Path:
     """Write ``index.html``, ``items/`` and ``overview.json`` into ``folder``; the path of the page.
 
-    The same records, and the same PDF and tables beside it, give the same bytes.
+    The same records, and the same PDF and tables beside it, give the same bytes. In the folder of a study among all
+    reports of a workspace, the page over all of them is written anew.
     """
     folder.mkdir(parents=True, exist_ok=True)
     items = folder / FOLDER
@@ -49,6 +50,8 @@ def write_page(analysis: Analysis, folder: Path) -> Path:
     page = folder / PAGE
     replace_file(page, page_text(analysis, explorer_data(analysis, folder, files)).encode())
     write_overview(analysis, folder)
+    if belongs_to_an_index(analysis.study.name, folder):
+        write_index(folder.resolve().parent)
     return page
 
 
