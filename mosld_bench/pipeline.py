@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mosld_bench import display
 from mosld_bench.format import counted, listed
+from mosld_bench.inputs.item_texts import note_texts
 from mosld_bench.inputs.overlap_cache import OverlapSearch, cached_overlaps
 from mosld_bench.records.method_code import differing_code
 from mosld_bench.records.overlap import Overlap
@@ -84,6 +85,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
         outcomes = executor.run(order, tracking)
         if study.trains:  # a report needs the overlaps; they are searched while the workers get ready
             find_overlaps(study, workspace, inputs.loader.files, lambda: inputs.loader)
+            note_texts(store, study, inputs.loader)
         for outcome in outcomes:
             store.write(outcome)
             tracking.finish(outcome.record)

@@ -6,6 +6,7 @@ results/STUDY/TRIAL/router.parquet   what its routers did, where it has any
 results/STUDY/TRIAL/adapter/         if asked for, what PEFT's save_pretrained writes
 results/STUDY/TRIAL/failure.json     the record of a failure, where the trial failed when it was last run
 results/STUDY/overlap.json           what evaluation sets share with training sets
+results/STUDY/texts.parquet          the texts of the items that are scored
 results/STUDY/profile.json           what `mosld-bench profile` measured
 """
 
@@ -21,6 +22,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,7 @@ from mosld_bench.records.profile import Profile
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Outcome, Record
 from mosld_bench.records.router import read_router
+from mosld_bench.records.texts import read_texts
 from mosld_bench.spec.trial import PlannedTrial, Trial
 from mosld_bench.spec.tuning import TUNING_FILE, Tuning
 
@@ -58,6 +61,11 @@ def no_router(trial: Trial) -> pd.DataFrame | None:
     return None
 
 
+def no_texts() -> pd.DataFrame | None:
+    """The texts of items where these are not at hand."""
+    return None
+
+
 @dataclass(frozen=True)
 class Sources:
     """All that a report is made of beside the study and its plan.
@@ -66,7 +74,8 @@ class Sources:
     trial id -> the whole of it;
     ``other_overlaps``: whether overlaps are noted, but of other tasks or items than the study has now. ``outdated``:
     ids of trials whose record other code of its method made than is here now. ``items``: reads the items of a trial
-    (`records/items.py`), ``router`` what its routers did (`records/router.py`); None where there is none.
+    (`records/items.py`), ``router`` what its routers did (`records/router.py`), ``texts`` the texts of all items
+    (`records/texts.py`); None where there is none.
     """
 
     records: tuple[Record, ...] = ()
@@ -80,6 +89,7 @@ class Sources:
     outdated: frozenset[str] = frozenset()
     items: Callable[[Trial], pd.DataFrame | None] = no_items
     router: Callable[[Trial], pd.DataFrame | None] = no_router
+    texts: Callable[[], pd.DataFrame | None] = no_texts
 
 
 class Store:
@@ -105,6 +115,9 @@ class Store:
 
     def _router_file(self, trial: Trial) -> Path:
         return self.folder(trial) / "router.parquet"
+
+    def _texts_file(self, study: str) -> Path:
+        return self.results / study / "texts.parquet"
 
     def _overlap_file(self, study: str) -> Path:
         return self.results / study / "overlap.json"
@@ -273,6 +286,18 @@ class Store:
         path = self._router_file(trial)
         return read_router(path) if path.exists() else None
 
+    def texts(self, study: str) -> pd.DataFrame | None:
+        """The texts of a study's items, as `read_texts` gives them; None where there is no file.
+
+        Raises BadFileError for a file of other content.
+        """
+        path = self._texts_file(study)
+        return read_texts(path) if path.exists() else None
+
+    def write_texts(self, study: str, texts: pd.DataFrame) -> None:
+        """Note the texts of a study's items, a row an item with the columns of `records.texts.COLUMNS`."""
+        self._write(self._texts_file(study), texts.to_parquet(index=False, compression="zstd"))
+
     def record(self, trial: Trial) -> Record | None:
         """The record of a trial that finished or was stopped; None where there is none.
 
@@ -376,6 +401,7 @@ class Store:
             published=published,
             items=self.items,
             router=self.router,
+            texts=partial(self.texts, study.name),
         )
 
     def check_writable(self, study: str) -> None:

@@ -8,11 +8,11 @@ how they are printed, is asked of their `Scale`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mosld_bench.format import one_line
 from mosld_bench.records.overlap import Overlap
@@ -20,7 +20,7 @@ from mosld_bench.records.profile import Profile
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Metric, Record, Unscored
 from mosld_bench.records.scale import SHARE, Scale
-from mosld_bench.records.store import Sources
+from mosld_bench.records.store import Sources, no_texts
 from mosld_bench.reporting import stats
 from mosld_bench.reporting.evidence import PROBABILITY, Evidence
 from mosld_bench.reporting.routers import Routed, Routers
@@ -31,6 +31,9 @@ from mosld_bench.spec.ablation import leaders
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Condition, Domain, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Verdict(StrEnum):
@@ -109,8 +112,8 @@ class Analysis:
     """Everything that a section may draw on.
 
     ``rows`` are in the order of the report and ``tasks`` holds the resolved definition of each task. ``missing``,
-    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`. ``outdated``
-    and ``tracebacks``: see `Sources`.
+    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`. ``outdated``,
+    ``tracebacks`` and ``texts``: see `Sources`.
     """
 
     study: Study
@@ -131,6 +134,7 @@ class Analysis:
     tracebacks: Mapping[str, str] = field(default_factory=dict)
     evidence: Evidence = field(kw_only=True)
     routers: Routers = field(default_factory=Routers, kw_only=True)
+    texts: Callable[[], pd.DataFrame | None] = field(default=no_texts, kw_only=True)
     _families: dict[tuple[Any, ...], list[Comparison]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -585,4 +589,5 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         tracebacks=sources.tracebacks,
         evidence=Evidence(study, scales, sources.items),
         routers=Routers(sources.router),
+        texts=sources.texts,
     )

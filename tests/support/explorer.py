@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mosld_bench.records.store import Store
 from mosld_bench.reporting.analysis import Analysis, analyse
 from mosld_bench.spec.recipe import Recipe
@@ -97,6 +99,20 @@ def write_hostile(root: Path, study: Study, trials: list[Trial]) -> None:
     ]
     write_records(root, done, items=True, routers=True)
     write_records(root, [make_failure(trials[-1], TRACEBACK)])
+    scored = items_of(done[0])
+    scored = scored[scored["task"] != OUT_OF_DOMAIN[0]]  # of one task nothing is noted
+    Store(root / "results").write_texts(
+        study.name,
+        pd.DataFrame(
+            {
+                "task": scored["task"],
+                "doc": scored["doc"],
+                "doc_hash": scored["doc_hash"],
+                "prompt": [f"Question {i}: {SCRIPT} {QUOTES}?\nAnswer:" for i in scored["doc"]],
+                "options": [[f" yes {END}", " no"] for _ in scored["doc"]],
+            }
+        ),
+    )
 
 
 def hostile_analysis(root: Path, **changes: Any) -> Analysis:

@@ -48,5 +48,10 @@ def explorer_data(analysis: Analysis, folder: Path, files: Sequence[ItemFile] = 
         "records": records(analysis, places),
         "failures": failures(analysis, places),
         "missing": missing(analysis, places),
-        "items": {"files": [file.entry for file in files], "prompts": False} if files else None,
+        "items": _items(files) if files else None,
     }
+
+
+def _items(files: Sequence[ItemFile]) -> dict[str, Any]:
+    entries = [file.entry for file in files]
+    return {"files": entries, "prompts": any(entry["prompts"] for entry in entries)}

@@ -7,12 +7,14 @@ A page that is opened from disk may not fetch files, but may load scripts: each 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from mosld_bench.errors import BadFileError
 from mosld_bench.records.record import Record
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.evidence import PROBABILITY, Answers
@@ -38,14 +40,35 @@ class ItemFile(NamedTuple):
     entry: dict[str, Any]
 
 
+class ItemText(NamedTuple):
+    """What a model read, and what was scored behind it (`records.texts.COLUMNS`)."""
+
+    prompt: str
+    options: list[str]
+
+
+def _texts_of_items(analysis: Analysis) -> dict[str, dict[str, ItemText]]:
+    """Task -> hash of an item -> its text, where the study has noted texts; a damaged file has none."""
+    found: dict[str, dict[str, ItemText]] = {}
+    with suppress(BadFileError):
+        texts = analysis.texts()
+        if texts is not None:
+            columns = (texts[name] for name in ("task", "doc_hash", "prompt", "options"))
+            for task, key, prompt, options in zip(*columns, strict=True):
+                found.setdefault(task, {})[key] = ItemText(prompt, list(options))
+    return found
+
+
 def item_files(analysis: Analysis, places: Places) -> Iterator[ItemFile]:
     """A file for every task that a record has items of, in the order of the tasks."""
+    texts = _texts_of_items(analysis)
     for number, task in enumerate(analysis.task_names):
         items = TaskItems.of(analysis, task)
         if items is None:
             continue
         key, measure = str(number), places.task(task)
-        data = {"measure": measure, "task": task, "metric": analysis.metric_name(task), **items.data(analysis, places)}
+        data = {"measure": measure, "task": task, "metric": analysis.metric_name(task)}
+        data |= items.data(analysis, places, texts.get(task, {}))
         text = f"(window.{GLOBAL} = window.{GLOBAL} || {{}})[{encoded(key)}] = {encoded(data, _DIGITS)};\n"
         entry = {
             "key": key,
@@ -54,6 +77,7 @@ def item_files(analysis: Analysis, places: Places) -> Iterator[ItemFile]:
             "title": analysis.title(task),
             "file": f"{FOLDER}/{key}.js",
             "items": len(items.docs),
+            "prompts": data["prompt"] is not None,
             "bytes": len(text.encode()),
         }
         yield ItemFile(f"{FOLDER}/{key}.js", text, entry)
@@ -98,13 +122,14 @@ class TaskItems:
         """Position of every item in the evaluation set, rising."""
         return self.items["doc"].to_numpy(np.int64)
 
-    def data(self, analysis: Analysis, places: Places) -> dict[str, Any]:
-        """The object of the file, but for its first keys."""
+    def data(self, analysis: Analysis, places: Places, texts: Mapping[str, ItemText]) -> dict[str, Any]:
+        """The object of the file, but for its first keys; ``texts`` are by the hashes of items."""
         metric_scores = [self._means(analysis.evidence.answers(row, self.task)) for row, _ in self.rows]
         chances = [self._means(analysis.evidence.answers(row, self.task, PROBABILITY)) for row, _ in self.rows]
         mean = self._mean_over_rows(metric_scores)
         logliks = [self._logliks([frame for _, frame in frames]) for _, frames in self.rows]
         lengths = self._lists(self.items["option_lengths"])
+        told = [texts.get(str(key)) for key in self.items["doc_hash"]]
         ranked = [analysis.scale(self.task).rank(value) for value in np.nan_to_num(mean, nan=0.0)]
         return {
             "rows": [places.rows[row.key] for row, _ in self.rows],
@@ -114,8 +139,8 @@ class TaskItems:
             "hash": list(map(str, self.items["doc_hash"])),
             "group": _texts(self.items["group"]) if self.items["group"].notna().any() else None,
             "target": list(map(str, self.items["target"])),
-            "prompt": None,
-            "options": None,
+            "prompt": [text and text.prompt for text in told] if any(told) else None,
+            "options": [text and text.options for text in told] if any(told) else None,
             "mean": mean,
             "order": np.argsort(ranked, kind="stable"),
             "score": metric_scores,
