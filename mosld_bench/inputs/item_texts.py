@@ -41,9 +41,7 @@ def note_texts(store: Store, study: Study, loader: TaskLoader) -> None:
                 if key not in hashes:
                     hashes.add(key)
                     prompt, options = item_text(task, doc)
-                    rows.append(
-                        {"task": name, "doc": index, "doc_hash": key[1], "prompt": prompt, "options": options}
-                    )
+                    rows.append({"task": name, "doc": index, "doc_hash": key[1], "prompt": prompt, "options": options})
     if rows:
         store.write_texts(study.name, pd.concat([*([] if known is None else [known]), pd.DataFrame(rows)]))
 

@@ -20,7 +20,8 @@ COLUMNS = {
     "doc_hash": "the first 16 hex digits of lm-eval's hash of the item",
     "prompt": "what the model read before an option or its answer, without a description and solved examples that "
     "items share; of a longer one the last 8,000 characters; empty where one text is scored",
-    "options": "what was scored behind the prompt, option by option, or the one text; empty where answers are generated",
+    "options": "what was scored behind the prompt, option by option, or the one text; empty where answers are "
+    "generated",
 }
 
 

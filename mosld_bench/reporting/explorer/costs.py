@@ -75,6 +75,8 @@ def _standings(analysis: Analysis, group: Group) -> Iterator[tuple[str, dict[str
     """Of every cost how each member stands on it, and the corners of the front."""
     scale = analysis.scale(group.of)
     for key, standing in group.standings.items():
-        known = [(member.costs[key].value, scale.rank(member.score.mean)) for member in group.members if key in member.costs]
+        known = [
+            (member.costs[key].value, scale.rank(member.score.mean)) for member in group.members if key in member.costs
+        ]
         corners = pareto.steps([cost for cost, _ in known], [rank for _, rank in known])
         yield key, {"standing": standing, "line": [(cost, scale.rank(rank)) for cost, rank in corners]}

@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 def explorer_data(analysis: Analysis, folder: Path, files: Sequence[ItemFile] = ()) -> dict[str, Any]:
-    """The object; ``folder``: that of the page, where the report's PDF and tables are; ``files``: those of the items."""
+    """The object. ``folder``: that of the page, where PDF and tables are; ``files``: those of the items."""
     places = Places.of(analysis)
     return {
         "format": FORMAT,

@@ -21,7 +21,7 @@ from mosld_bench.reporting.compose import days, draft, latest_start
 from mosld_bench.reporting.explorer.markup import escaped, head
 from mosld_bench.reporting.labels import short_label
 from mosld_bench.reporting.sections.answers.blocks import main_block
-from mosld_bench.spec.trial import Condition, Domain
+from mosld_bench.spec.trial import Condition
 from mosld_bench.spec.yaml_file import read_including
 
 OVERVIEW = "overview.json"
@@ -114,7 +114,7 @@ def write_overview(analysis: Analysis, folder: Path) -> Path:
 
 
 def belongs_to_an_index(study: str, folder: Path) -> bool:
-    """Whether ``folder`` is that of a study among all reports of a workspace, and not one that was asked for by --to."""
+    """Whether ``folder`` is that of a study among all reports of a workspace, and not one that --to has named."""
     whole = folder.resolve()
     return (whole.parent.name, whole.name) == (_REPORTS, study)
 
@@ -180,4 +180,3 @@ def _question(folder: Path) -> str:
 
 def _address(*parts: str) -> str:
     return "/".join(quote(part) for part in parts)
-

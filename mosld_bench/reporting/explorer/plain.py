@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,12 @@ _EXACT = 2.0**53  # below it a whole number has a float of its own
 
 #: What could end a script element or begin a comment in it, and what ends a line in older JavaScript.
 _ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
+
+
+class Exact(NamedTuple):
+    """Plain data that keeps every digit, such as what a trial was asked: its id follows from it."""
+
+    value: Any
 
 
 def encoded(data: Any, digits: int = DIGITS) -> str:
@@ -32,6 +38,8 @@ def plain(value: Any, digits: int = DIGITS) -> Any:
     kind = type(value)
     if kind is float:
         return _number(value, digits)
+    if kind is Exact:
+        return value.value
     if value is None or kind is str or kind is int or kind is bool:
         return value
     if kind is list or kind is tuple:

@@ -135,4 +135,3 @@ def _recipe(recipe: Recipe, leader: str | None) -> dict[str, Any]:
         "optimizer": recipe.optimizer,
         "ablation_of": leader,
     }
-

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from itertools import pairwise
 from typing import Any
 
 from mosld_bench.records.record import Record
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.explorer.places import Places
+from mosld_bench.reporting.explorer.plain import Exact
+from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Trial
 
 #: Options of `run` that say which trials, with a value each; those of one trial take their place.
@@ -36,9 +39,9 @@ def _record(analysis: Analysis, record: Record, row: int) -> dict[str, Any]:
         "taken_from": meta.get("taken_from"),
         "outdated": record.trial_id in analysis.outdated,
         "command": meta.get("command"),
-        "repeat": repeat(trial, command=meta.get("command"), commit=meta.get("commit")),
-        "config": trial.model_dump(mode="json"),
-        "size": record.size.model_dump(mode="json") if record.size else None,
+        "repeat": repeat(trial, analysis.study, command=meta.get("command"), commit=meta.get("commit")),
+        "config": Exact(trial.model_dump(mode="json")),
+        "size": Exact(record.size.model_dump(mode="json")) if record.size else None,
         "train": train.model_dump(mode="json", exclude={"curve"}) if train else None,
         "evaluation": scoring.model_dump(mode="json", exclude={"text": documents}) if scoring else None,
         "peak_memory_bytes": record.peak_memory_bytes,
@@ -58,22 +61,22 @@ def _record(analysis: Analysis, record: Record, row: int) -> dict[str, Any]:
     }
 
 
-def repeat(trial: Trial, *, command: Any = None, commit: Any = None) -> list[str]:
+def repeat(trial: Trial, study: Study, *, command: Any = None, commit: Any = None) -> list[str]:
     """The commands that make a trial again: its commit, and the command that made it, narrowed to this trial.
 
     Of the setting ``single`` with those of the same seed on the other tasks, since `run` has no option for one of
     them. Where no command of ours is recorded it is that of the whole study.
     """
-    words = _run_of(command) or ["mosld-bench", "run", trial.study]
+    words = _run_of(command) or ["mosld-bench", "run", study.name]
     which = ["--methods", trial.recipe.name, "--seeds", str(trial.seed)]
     if trial.setting in {"mixture", "single"}:
         which += ["--settings", trial.setting]
     if trial.setting != "frozen":
         which += ["--budget", trial.budget]
-    given = {word.partition("=")[0] for option, word in zip(words, words[1:], strict=False) if option == "--set"}
+    given = {word.partition("=")[0] for option, word in pairwise(words) if option == "--set"}
     amounts = {
         "rates": f"[{trial.rate}]" if trial.rate != "chosen" else "",
-        "general.items": f"[{trial.general.items}]" if trial.general else "",
+        "general.items": f"[{trial.general.items if trial.general else 0}]" if study.general else "",
         "task_items": f"[{trial.train.task_items}]" if trial.sweeps_items and trial.train else "",
     }
     for key, value in amounts.items():
@@ -110,7 +113,7 @@ def failures(analysis: Analysis, places: Places) -> list[dict[str, Any]]:
             **_asked(trial, places),
             "error": error,
             "traceback": analysis.tracebacks.get(trial.id) or None,
-            "repeat": repeat(trial),
+            "repeat": repeat(trial, analysis.study),
         }
         for trial, error in analysis.failures
     ]
