@@ -15,7 +15,6 @@ from rich.console import Console
 
 from mosld_bench import display
 from mosld_bench.format import counted, listed
-from mosld_bench.inputs.item_texts import note_texts
 from mosld_bench.inputs.overlap_cache import OverlapSearch, cached_overlaps
 from mosld_bench.records.method_code import differing_code
 from mosld_bench.records.overlap import Overlap
@@ -56,6 +55,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     Raises BenchError, before anything starts, for what `scheduling.check`, `scheduling.missing` and
     `scheduling.check_items` refuse.
     """
+    from mosld_bench.inputs.item_texts import note_texts
+
     study, store = plan.study, Store(workspace.results)
     folders = (workspace.tasks, *options.include_paths)
     report_folder = options.report_folder or workspace.reports / study.name

@@ -48,7 +48,8 @@ def test_wheel_carries_the_declarations_and_nothing_at_top_level(wheel: Path) ->
                  "tasks/embedded/data/emb_world_test.parquet", "reports/embedded/study.yaml"):  # fmt: skip
         assert name in bundled
     assert not [name for name in bundled if name.endswith((".pdf", ".png", "record.json"))]
-    inside = {"py.typed", "reporting/report.typ", "inputs/shapes.json", "embedded/model/model.safetensors"}
+    inside = {"py.typed", "reporting/report.typ", "inputs/shapes.json", "embedded/model/model.safetensors",
+              "reporting/explorer/assets/explorer.js", "reporting/explorer/assets/explorer.css"}  # fmt: skip
     assert {f"mosld_bench/{name}" for name in inside} <= set(names)
     assert wheel.stat().st_size < 10 * 2**20
 

@@ -154,7 +154,8 @@ class TaskItems:
         """Mean over seeds of every item; NaN where a seed lacks it, or nothing is known."""
         if not by_seed:
             return np.full(len(self.docs), np.nan)
-        return np.mean([self._placed(answers.docs, answers.values) for answers in by_seed.values()], axis=0)
+        means: Floats = np.mean([self._placed(of.docs, of.values) for of in by_seed.values()], axis=0)
+        return means
 
     def _placed(self, docs: np.ndarray, values: Floats) -> Floats:
         placed = np.full(len(self.docs), np.nan)
@@ -167,7 +168,8 @@ class TaskItems:
         stacked = np.stack(trained or list(scores))
         known = ~np.isnan(stacked)
         total, count = np.where(known, stacked, 0.0).sum(axis=0), known.sum(axis=0)
-        return np.divide(total, count, where=count > 0, out=np.full(len(total), np.nan))
+        means: Floats = np.divide(total, count, where=count > 0, out=np.full(len(total), np.nan))
+        return means
 
     def _by_doc(self, frame: pd.DataFrame, column: str) -> list[Any]:
         """The values of a record in the order of the items; None of one that it lacks."""

@@ -215,7 +215,7 @@ def test_damaged_texts_are_no_texts(hostile: Explored, tmp_path: Path) -> None:
 
 def test_the_same_records_give_the_same_data(hostile: Explored, tmp_path: Path) -> None:
     study, trials = make_records(tmp_path, ("base", "lora", "mola"), items=True)
-    tasks = {task: {} for task in study.tasks}
+    tasks: dict[str, dict[str, Any]] = {task: {} for task in study.tasks}
     made = set()
     for _ in range(2):
         analysis = analyse(study, trials, Store(tmp_path / "results").sources(study, tasks))

@@ -127,7 +127,7 @@ def test_a_browser_without_scripts_shows_the_main_table(hostile: Explored, page:
 def test_what_stands_in_the_bundle_cannot_end_its_element(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "explorer.js").write_text('const a = "</script><!-- b";')
-    monkeypatch.setattr(page_module.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
     assert page_module._asset("explorer.js") == 'const a = "<\\/script><\\!-- b";'
 
 
