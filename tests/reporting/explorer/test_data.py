@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -222,3 +223,19 @@ def test_the_same_records_give_the_same_data(hostile: Explored, tmp_path: Path) 
         files = list(item_files(analysis, Places.of(analysis)))
         made.add(encoded(explorer_data(analysis, tmp_path, files)) + "".join(file.text for file in files))
     assert len(made) == 1
+
+
+def keys_of(value: Any, free: frozenset[str]) -> set[str]:
+    """Every key of the objects in ``value``; what lies below the ``free`` ones is not ours to name."""
+    if isinstance(value, dict):
+        inner = [keys_of(of, free) for key, of in value.items() if key not in free]
+        return set(value).union(*inner)
+    return set().union(*(keys_of(of, free) for of in value)) if isinstance(value, list) else set()
+
+
+def test_the_page_beside_the_code_describes_every_key(hostile: Explored) -> None:
+    text = (REPOSITORY / "mosld_bench" / "reporting" / "explorer" / "README.md").read_text(encoding="utf-8")
+    free = frozenset({"config", "size", "train", "evaluation", "meta", "params"})
+    keys = keys_of(hostile.data, free) | keys_of(list(hostile.items.values()), free)
+    assert len(keys) > 150
+    assert keys <= set(re.findall(r"`(\w+)`", text)), "each is named there"
