@@ -315,5 +315,5 @@ def _report_and_print(plan: Plan, workspace: Workspace, options: Options, consol
         console.print(display.results_table(main_rows(analysis), main_notes(analysis)))
     for line in answer_lines(analysis):
         console.print(line)
-    for line in (*printed_slips(study, analysis.published), f"report: {path}"):
+    for line in (*printed_slips(study, analysis.published), f"page: {path.with_name('index.html')}", f"report: {path}"):
         console.print(line, soft_wrap=True)

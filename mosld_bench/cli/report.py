@@ -33,7 +33,9 @@ def report(
     file, folders = workspace.study_file(study), tuple(include_path or ())
     declared = Study.load(file, overrides)
     trials = declared.plan(workspace, folders)
-    say(f"report: {pipeline.report(declared, workspace, folders, trials=trials, to=to)}")
+    path = pipeline.report(declared, workspace, folders, trials=trials, to=to)
+    say(f"page: {path.with_name('index.html')}")
+    say(f"report: {path}")
     if to is None:
         say_whose_place(declared, file, trials, workspace, folders)
 

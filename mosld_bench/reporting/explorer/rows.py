@@ -46,7 +46,9 @@ def _block(analysis: Analysis, places: Places, condition: Condition, rows: list[
         "reference": _place(places, analysis.reference_row(condition)),
         "best": [_place(places, row) for row in best],
         "leads": [analysis.leads(condition, of) for of in places.measures],
-        "detectable": [analysis.detectable(condition, of) for of in places.measures],
+        "detectable": [
+            analysis.detectable(condition, of) if isinstance(of, Domain) else None for of in places.measures
+        ],
     }
 
 
