@@ -145,7 +145,7 @@ def test_many_tasks_and_recipes(tmp_path: Path) -> None:
 
 def test_the_door_is_light() -> None:
     code = (
-        "import sys, mosld_bench.report\n"
+        "import sys, mosld_bench.reporting\n"
         "heavy = {'torch', 'ray', 'transformers', 'peft', 'lm_eval', 'datasets'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "assert not {'matplotlib', 'pandas', 'typst'} & set(sys.modules)\n"
