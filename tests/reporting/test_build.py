@@ -44,7 +44,9 @@ def test_files(full: FullReport) -> None:
     assert {path.stem for path in (full.folder / "figures").glob("*.png")} == figures
     names = {path.stem for path in (full.folder / "tables").glob("*.csv")}
     assert names >= {"main", "differences", "cost", "pareto", "audit", "methods", "tasks", "exposure"}
-    assert {path.name for path in full.folder.iterdir()} == {"report.pdf", "tables", "figures"}
+    beside = {"index.html", "overview.json"}
+    assert {path.name for path in full.folder.iterdir()} == {"report.pdf", "tables", "figures", *beside}
+    assert (full.folder / "index.html").stat().st_size < 3e6, "of 316 trials"
 
 
 def test_pages_hold_the_numbers(full: FullReport) -> None:
