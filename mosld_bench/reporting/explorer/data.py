@@ -14,6 +14,7 @@ from mosld_bench.reporting.explorer.comparisons import comparisons
 from mosld_bench.reporting.explorer.costs import cost_kinds, fronts
 from mosld_bench.reporting.explorer.items import ItemFile
 from mosld_bench.reporting.explorer.places import Places
+from mosld_bench.reporting.explorer.plain import Exact, plain
 from mosld_bench.reporting.explorer.routing import routers
 from mosld_bench.reporting.explorer.rows import blocks, rows
 from mosld_bench.reporting.explorer.study import measures, recipes, study_data
@@ -21,6 +22,8 @@ from mosld_bench.reporting.explorer.training import learning_rates, training
 from mosld_bench.reporting.explorer.trials import failures, missing, records
 
 FORMAT = 1
+
+_EVERY_DIGIT = 17  # of a float
 
 
 def explorer_data(analysis: Analysis, folder: Path, files: Sequence[ItemFile] = ()) -> dict[str, Any]:
@@ -35,11 +38,11 @@ def explorer_data(analysis: Analysis, folder: Path, files: Sequence[ItemFile] = 
                 {"name": path.stem, "file": f"tables/{path.name}"} for path in sorted(folder.glob("tables/*.csv"))
             ],
         },
-        "measures": measures(analysis, places),
+        "measures": _printed(measures(analysis, places)),
         "recipes": recipes(analysis),
         "blocks": blocks(analysis, places),
-        "rows": rows(analysis, places),
-        "comparisons": comparisons(analysis, places),
+        "rows": _printed(rows(analysis, places)),
+        "comparisons": _printed(comparisons(analysis, places)),
         "costs": cost_kinds(),
         "fronts": fronts(analysis, places),
         "training": training(analysis, places),
@@ -50,6 +53,11 @@ def explorer_data(analysis: Analysis, folder: Path, files: Sequence[ItemFile] = 
         "missing": missing(analysis, places),
         "items": _items(files) if files else None,
     }
+
+
+def _printed(data: Any) -> Exact:
+    """Data that tables print, with every digit: the last one decides how a value half-way between two is rounded."""
+    return Exact(plain(data, _EVERY_DIGIT))
 
 
 def _items(files: Sequence[ItemFile]) -> dict[str, Any]:
