@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mosld_bench.records.scale import SHARE, Range, Scale
+from mosld_bench.reporting import table
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "mosld_bench" / "reporting" / "explorer"
@@ -99,6 +100,18 @@ def test_numbers_are_printed_as_python_prints_them(tmp_path: Path) -> None:
     printed = json.loads(subprocess.check_output(["node", str(code), str(data)]))
     wrong = [(case, texts) for case, texts in zip(cases, printed, strict=True) if case[2] != texts]
     assert wrong == []
+
+
+@needs_node
+def test_latex_is_escaped_as_in_the_tables_of_the_report(tmp_path: Path) -> None:
+    characters = [chr(code) for code in range(32, 127)] + sorted(table._TEX)
+    code = tmp_path / "escape.mjs"
+    code.write_text(
+        f"import {{ texText }} from {json.dumps((WEB / 'src' / 'copy.js').as_uri())};\n"
+        "console.log(JSON.stringify(JSON.parse(process.argv[2]).map((text) => texText(text))));\n"
+    )
+    escaped = json.loads(subprocess.check_output(["node", str(code), json.dumps([f"a{c}b" for c in characters])]))
+    assert escaped == [table.tex_text(f"a{c}b") for c in characters]
 
 
 @needs_node

@@ -16,10 +16,14 @@ const TEX = {
   "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}",
   "−": "$-$", "±": "$\\pm$", "†": "\\dag{}", "‡": "\\ddag{}", "§": "\\S{}", "¶": "\\P{}", "–": "--", "—": "---",
   "≥": "$\\ge$", "≤": "$\\le$", "≈": "$\\approx$", "→": "$\\to$", "↑": "$\\uparrow$", "↓": "$\\downarrow$",
-  "×": "$\\times$", "…": "\\dots{}", "“": "``", "”": "''", "‘": "`", "’": "'", '"': "\\textquotedbl{}",
+  "√": "$\\surd$", "←": "$\\leftarrow$", "∞": "$\\infty$", "…": "\\dots{}", "“": "``", "”": "''", "‘": "`", "’": "'",
 }; // prettier-ignore
+const GREEK =
+  "α alpha β beta γ gamma δ delta ε epsilon ζ zeta η eta θ theta ι iota κ kappa λ lambda μ mu ν nu ξ xi π pi ρ rho σ sigma " +
+  "τ tau υ upsilon φ phi χ chi ψ psi ω omega Γ Gamma Δ Delta Θ Theta Λ Lambda Ξ Xi Π Pi Σ Sigma Υ Upsilon Φ Phi Χ Chi Ψ Psi Ω Omega";
+for (const [, letter, name] of GREEK.matchAll(/(\S) (\w+)/gu)) TEX[letter] = `$\\${name}$`;
 
-/** Any text in one line, safe in a table of LaTeX. */
+/** Any text in one line, safe in a table of LaTeX, as the tables of the report have it. */
 export const texText = (text) => Array.from(one(text), (character) => TEX[character] ?? character).join("");
 
 /**

@@ -16,7 +16,7 @@ export function itemPanel(context) {
     h(
       "div",
       { class: "item-head" },
-      h("h3", { id: "item-title" }, "Item ", h("code", {}, id), group ? ` of ${group}` : null, h("span", { class: "muted" }, ` · ${count(place + 1)} of ${count(n)}`)),
+      h("h3", { id: "item-title" }, "Item ", h("code", {}, id), group ? h("span", { class: "muted" }, ` · group ${group}`) : null, h("span", { class: "muted" }, ` · ${count(place + 1)} of ${count(n)}`)),
       h(
         "div",
         { class: "tools" },
