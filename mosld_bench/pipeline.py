@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
     from mosld_bench.reporting import Analysis
 
-__all__ = ["Options", "analysed", "find_overlaps", "printed_slips", "report", "run", "tune", "write"]
+__all__ = ["Options", "analysed", "find_overlaps", "page", "printed_slips", "report", "run", "tune", "write"]
 
 
 def run(plan: Plan, workspace: Workspace, console: Console, options: Options) -> int:
@@ -58,6 +58,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     Raises BenchError, before anything starts, for what `scheduling.check`, `scheduling.missing` and
     `scheduling.check_items` refuse.
     """
+    from mosld_bench.inputs.item_texts import note_texts
+
     study, store = plan.study, Store(workspace.results)
     folders = (workspace.tasks, *options.include_paths)
     report_folder = options.report_folder or workspace.reports / study.name
@@ -90,6 +92,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
             outcomes = executor.run(order, tracking)
             if study.trains:  # a report needs the overlaps; they are searched while the workers get ready
                 find_overlaps(study, workspace, inputs.loader.files, lambda: inputs.loader)
+                note_texts(store, study, inputs.loader)
             for outcome in outcomes:
                 store.write(outcome)
                 records.append(outcome.record)  # with what is written: an interruption may come any time
@@ -262,6 +265,19 @@ def write(analysis: Analysis, folder: Path) -> Path:
     return write_report(analysis, folder)
 
 
+def page(study: Study, workspace: Workspace, include_paths: tuple[Path, ...] = ()) -> Path:
+    """Write the study's page from its records, without the PDF, into its folder of reports/. Returns the page.
+
+    Raises BenchError where there is no record of it.
+    """
+    from mosld_bench.reporting.explorer.page import write_page
+
+    analysis = analysed(study, workspace, include_paths, study.plan(workspace, include_paths))
+    folder = workspace.reports / study.name
+    check_writable(folder)
+    return write_page(analysis, folder)
+
+
 def analysed(study: Study, workspace: Workspace, include_paths: tuple[Path, ...], trials: list[Trial]) -> Analysis:
     """What the records of ``trials``, the plan of a study, say. Raises BenchError where none has finished."""
     from mosld_bench.reporting import analyse
@@ -325,4 +341,5 @@ def _report_and_print(plan: Plan, workspace: Workspace, options: Options, consol
         console.print(display.results_table(main_rows(analysis), main_notes(analysis)))
     for line in answer_lines(analysis):
         console.print(line)
-    _say((*printed_slips(study, analysis.published), f"report: {path}"), console)
+    page = path.with_name("index.html")
+    _say((*printed_slips(study, analysis.published), f"page: {page}", f"report: {path}"), console)

@@ -20,6 +20,7 @@ from mosld_bench.cli.fetch import fetch
 from mosld_bench.cli.lm_eval import PASSED_ON, lm_eval
 from mosld_bench.cli.merge import merge
 from mosld_bench.cli.methods import check_recipe, list_methods, show_recipe
+from mosld_bench.cli.open import open_page
 from mosld_bench.cli.options import expanded
 from mosld_bench.cli.plan import plan
 from mosld_bench.cli.profile import profile
@@ -53,6 +54,7 @@ app = _group(
         "tune": tune,
         "profile": profile,
         "report": report,
+        "open": open_page,
         "compare": compare,
         "merge": merge,
         "score": score,

@@ -51,6 +51,7 @@ def report(
     elif quiet:
         print(path)
     else:
+        say(f"page: {path.with_name('index.html')}")
         say(f"report: {path}")
     if to is None and not (quiet or json):
         say_whose_place(declared, file, trials, workspace, folders)

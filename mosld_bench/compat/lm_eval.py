@@ -208,6 +208,14 @@ def _expression(env: Any, source: str) -> Callable[..., Any]:
     return compiled
 
 
+def document_hash(doc: Any) -> str:
+    """lm-eval's hash of an item, as a scored one notes it (``doc_hash``)."""
+    from lm_eval.utils import handle_non_serializable, hash_string
+
+    text = json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    return str(hash_string(text))
+
+
 def filter_names(task: Any) -> list[str]:
     """The names of the filters that a task's answers go through, ``none`` where it has none."""
     return [answers.name for answers in getattr(task, "_filters", [])] or ["none"]

@@ -7,6 +7,7 @@ results/STUDY/TRIAL/adapter/         if asked for, what it trained, with its tok
 results/STUDY/TRIAL/failure.json     the record of a failure, where the trial failed when it was last run
 results/STUDY/SCORED/scored.json     what `mosld-bench score` found of a model or adapter, with items.parquet
 results/STUDY/overlap.json           what evaluation sets share with training sets
+results/STUDY/texts.parquet          the texts of the items that are scored
 results/STUDY/profile.json           what `mosld-bench profile` measured
 """
 
@@ -22,6 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,7 @@ from mosld_bench.records.published import Published
 from mosld_bench.records.record import Outcome, Record
 from mosld_bench.records.router import read_router
 from mosld_bench.records.scored import Scored, ScoredOutcome
+from mosld_bench.records.texts import read_texts
 from mosld_bench.spec.trial import PlannedTrial, Trial
 from mosld_bench.spec.tuning import TUNING_FILE, Tuning
 
@@ -65,20 +68,28 @@ def no_router(trial: Trial) -> pd.DataFrame | None:
     return None
 
 
+def no_texts() -> pd.DataFrame | None:
+    """The texts of items where these are not at hand."""
+    return None
+
+
 @dataclass(frozen=True)
 class Sources:
     """All that a report is made of beside the study and its plan.
 
-    ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error;
+    ``tasks``: task -> its resolved definition; ``failures``: trial id -> the last line of its error; ``tracebacks``:
+    trial id -> the whole of it;
     ``other_overlaps``: whether overlaps are noted, but of other tasks or items than the study has now. ``outdated``:
     ids of trials whose record other code of its method made than is here now. ``items``: reads the items of a trial
-    (`records/items.py`), ``router`` what its routers did (`records/router.py`); None where there is none. ``scored``:
-    what was scored for the study without being trained here, and ``scored_items`` its items.
+    (`records/items.py`), ``router`` what its routers did (`records/router.py`), ``texts`` the texts of all items
+    (`records/texts.py`); None where there is none. ``scored``: what was scored for the study without being trained
+    here, and ``scored_items`` its items.
     """
 
     records: tuple[Record, ...] = ()
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
+    tracebacks: Mapping[str, str] = field(default_factory=dict)
     overlaps: tuple[Overlap, ...] = ()
     other_overlaps: bool = False
     profile: Profile | None = None
@@ -88,6 +99,7 @@ class Sources:
     router: Callable[[Trial], pd.DataFrame | None] = no_router
     scored: tuple[Scored, ...] = ()
     scored_items: Callable[[Scored], pd.DataFrame | None] = no_scored_items
+    texts: Callable[[], pd.DataFrame | None] = no_texts
 
 
 class Store:
@@ -113,6 +125,9 @@ class Store:
 
     def _router_file(self, trial: Trial) -> Path:
         return self.folder(trial) / "router.parquet"
+
+    def _texts_file(self, study: str) -> Path:
+        return self.results / study / "texts.parquet"
 
     def _overlap_file(self, study: str) -> Path:
         return self.results / study / "overlap.json"
@@ -281,6 +296,18 @@ class Store:
         path = self._router_file(trial)
         return read_router(path) if path.exists() else None
 
+    def texts(self, study: str) -> pd.DataFrame | None:
+        """The texts of a study's items, as `read_texts` gives them; None where there is no file.
+
+        Raises BadFileError for a file of other content.
+        """
+        path = self._texts_file(study)
+        return read_texts(path) if path.exists() else None
+
+    def write_texts(self, study: str, texts: pd.DataFrame) -> None:
+        """Note the texts of a study's items, a row an item with the columns of `records.texts.COLUMNS`."""
+        self._write(self._texts_file(study), texts.to_parquet(index=False, compression="zstd"))
+
     def record(self, trial: Trial) -> Record | None:
         """The record of a trial that finished or was stopped; None where there is none.
 
@@ -294,11 +321,16 @@ class Store:
 
         Raises BadFileError for a file that is no record.
         """
-        errors = {}
-        for path in sorted(self.results.glob(f"{glob.escape(study)}/*/failure.json")):
-            error = read_record(path).error or ""
-            errors[path.parent.name] = (error.strip().splitlines() or ["no error was noted"])[-1]
-        return errors
+        errors = self.tracebacks(study)
+        return {trial: (error.strip().splitlines() or ["no error was noted"])[-1] for trial, error in errors.items()}
+
+    def tracebacks(self, study: str) -> dict[str, str]:
+        """Trial id -> its whole error, of the same trials; empty where none was noted.
+
+        Raises BadFileError for a file that is no record.
+        """
+        paths = sorted(self.results.glob(f"{glob.escape(study)}/*/failure.json"))
+        return {path.parent.name: read_record(path).error or "" for path in paths}
 
     def overlaps(self, study: str) -> list[Overlaps]:
         """The overlaps of the study, the latest last: one entry a choice of tasks and items that was run.
@@ -372,6 +404,7 @@ class Store:
             records=records,
             tasks=tasks,
             failures=self.failures(study.name),
+            tracebacks=self.tracebacks(study.name),
             overlaps=matching[-1].overlaps if matching else (),
             other_overlaps=bool(noted) and not matching,
             profile=self.profile(study.name),
@@ -380,6 +413,7 @@ class Store:
             router=self.router,
             scored=tuple(self.scored(study.name)),
             scored_items=self.scored_items,
+            texts=partial(self.texts, study.name),
         )
 
     def write_scored(self, outcome: ScoredOutcome) -> Path:

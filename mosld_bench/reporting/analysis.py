@@ -21,7 +21,7 @@ from mosld_bench.records.published import Published
 from mosld_bench.records.record import Metric, Record, Unscored
 from mosld_bench.records.scale import SHARE, Scale
 from mosld_bench.records.scored import Scored
-from mosld_bench.records.store import Sources, no_scored_items
+from mosld_bench.records.store import Sources, no_scored_items, no_texts
 from mosld_bench.reporting import stats
 from mosld_bench.reporting.evidence import PROBABILITY, Evidence
 from mosld_bench.reporting.routers import Routed, Routers
@@ -102,15 +102,20 @@ class Comparison(Judged):
     margin: float | None
     scale: Scale
 
+    @property
+    def turned(self) -> Comparison:
+        """The other row minus this one, by the same test."""
+        return replace(self, row=self.other, other=self.row, difference=self.difference.negative)
+
 
 @dataclass(frozen=True)
 class Analysis:
     """Everything that a section may draw on.
 
     ``rows`` are in the order of the report and ``tasks`` holds the resolved definition of each task. ``missing``,
-    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`. ``outdated``
-    and ``scored_items``: see `Sources`. ``scored_records``: what was scored for the study and not trained here.
-    ``preliminary``: whether what is missing is still to be run, which a report says on its face.
+    ``failures``, ``other_protocol``, ``superseded`` and ``unasked`` are those of `selection.Selection`. ``outdated``,
+    ``tracebacks``, ``texts`` and ``scored_items``: see `Sources`. ``scored_records``: what was scored for the study and
+    not trained here. ``preliminary``: whether what is missing is still to be run, which a report says on its face.
     """
 
     study: Study
@@ -131,8 +136,10 @@ class Analysis:
     scored_records: tuple[Scored, ...] = ()
     scored_items: Callable[[Scored], pd.DataFrame | None] = no_scored_items
     preliminary: bool = False
+    tracebacks: Mapping[str, str] = field(default_factory=dict)
     evidence: Evidence = field(kw_only=True)
     routers: Routers = field(default_factory=Routers, kw_only=True)
+    texts: Callable[[], pd.DataFrame | None] = field(default=no_texts, kw_only=True)
     _families: dict[tuple[Any, ...], list[Comparison]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -374,11 +381,19 @@ class Analysis:
         return self._against(best, condition, of) if best else []
 
     def _against(self, best: Row, condition: Condition, of: Domain | str) -> list[Comparison]:
+        return [c for c in self.pairs(condition, of) if c.other.key == best.key]
+
+    def pairs(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Comparison]:
+        """Every row of a block minus every other, so that each pair is there both ways; none at native sizes.
+
+        One family of tests is all pairs, of a task those on all tasks of its domain: what to say of a difference that
+        was picked after a look at all of them.
+        """
         pool = self.pool(condition)
         pairs = [(row, other) for i, other in enumerate(pool) for row in pool[i + 1 :]]
-        oriented = [(other, row) if row.key == best.key else (row, other) for row, other in pairs]
         ofs = (of,) if isinstance(of, Domain) else self.tasks_in(self.domain(of))
-        return [c for c in self._compared(oriented, ofs, pool) if c.other.key == best.key and c.of == of]
+        family = [c for c in self._compared(pairs, ofs, pool) if c.of == of]
+        return [comparison for c in family for comparison in (c, c.turned)]
 
     def tied(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:
         """The other rows of a block that a test does not separate from its best."""
@@ -578,6 +593,8 @@ def analyse(study: Study, trials: Sequence[Trial], sources: Sources) -> Analysis
         outdated=sources.outdated,
         scored_records=sources.scored,
         scored_items=sources.scored_items,
+        tracebacks=sources.tracebacks,
         evidence=Evidence(study, scales, sources.items),
         routers=Routers(sources.router),
+        texts=sources.texts,
     )

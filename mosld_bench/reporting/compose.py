@@ -28,10 +28,10 @@ def compose(analysis: Analysis, figures: Sequence[Plot | str]) -> Document:
     return Document(
         title=one_line(analysis.study.question),
         study=analysis.study.name,
-        span=_days(analysis),
+        span=days(analysis),
         answers=tuple(part for part in opening if isinstance(part, Answer)),
         summary=tuple(part for part in opening if isinstance(part, str)),
-        draft=_draft(analysis),
+        draft=draft(analysis),
         preliminary=_preliminary(analysis),
         sections=tuple(_with_figures(section, plots, absent) for section in sections),
     )
@@ -70,7 +70,7 @@ def _preliminary(analysis: Analysis) -> str | None:
     return f"PRELIMINARY: {done} of {count} trials have a record; the others may change what is said here."
 
 
-def _draft(analysis: Analysis) -> str | None:
+def draft(analysis: Analysis) -> str | None:
     """What is stamped on a report that no commit reproduces; None where there is nothing to stamp."""
     parts = [f"{analysis.dirty} of {len(analysis.records)} records"] if analysis.dirty else []
     parts += ["the profile"] if analysis.profile and analysis.profile.meta_info.get("dirty") else []
@@ -86,7 +86,7 @@ def latest_start(analysis: Analysis) -> datetime:
     return max(_starts(analysis), default=datetime(2000, 1, 1, tzinfo=UTC))
 
 
-def _days(analysis: Analysis) -> str:
+def days(analysis: Analysis) -> str:
     """The days on which the first and the last trial began; empty where none is known."""
     days = [f"{start:%Y-%m-%d}" for start in _starts(analysis)]
     return "" if not days else days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"

@@ -104,12 +104,16 @@ class Evidence:
         outside = row.setting == "single" and task in self.study.out_of_domain
         return len(self.study.in_domain) if outside else 1
 
+    def frame(self, record: Record, task: str) -> pd.DataFrame | None:
+        """The items of a task as a record has them (`records.items.COLUMNS`); None where it has none."""
+        if record.trial_id not in self._read:
+            items = self.items(record.trial)
+            self._read[record.trial_id] = {} if items is None else {str(t): f for t, f in items.groupby("task")}
+        return self._read[record.trial_id].get(task)
+
     def _of_record(self, record: Record, task: str, metric: str | None) -> Answers | None:
         """The scores of a record's items; None where there are none, or they do not give the record's number."""
-        if record.trial_id not in self._read:
-            frame = self.items(record.trial)
-            self._read[record.trial_id] = {} if frame is None else {str(t): f for t, f in frame.groupby("task")}
-        frame = self._read[record.trial_id].get(task)
+        frame = self.frame(record, task)
         column = "score" if metric is None else metric
         if frame is None or column not in frame or frame[column].isna().any():
             return None

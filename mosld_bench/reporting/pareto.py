@@ -155,12 +155,15 @@ class Group:
 
 
 def groups(analysis: Analysis) -> list[Group]:
-    """The groups of a report, setting by setting; none where no record has active and stored parameters.
+    """The groups of a report, setting by setting; none where no record has active and stored parameters."""
+    return cost_groups(analysis) if any(record.parameters for record in analysis.records) else []
+
+
+def cost_groups(analysis: Analysis, kinds: Sequence[CostKind] = COSTS) -> list[Group]:
+    """The groups of a report under these ``kinds`` of costs, setting by setting.
 
     Rows are those with an in-domain mean, at their chosen rates and with the least general data that is mixed in.
     """
-    if not any(record.parameters for record in analysis.records):
-        return []
     least = min((row.condition.general for row in analysis.trained), default=0)
     rows = [
         row
@@ -172,22 +175,29 @@ def groups(analysis: Analysis) -> list[Group]:
         of_group = [row for row in rows if (row.setting, row.condition.model) == (setting, model)]
         base = analysis.frozen_of(of_group[0].condition)
         for of in analysis.averaged():
-            members = tuple(_members(analysis, [*([base] if base else []), *of_group], of))
+            members = tuple(_members(analysis, [*([base] if base else []), *of_group], of, kinds))
             if len(members) > 1:
-                found.append(Group(of, setting, model, members, _standings(analysis, members, of)))
+                found.append(Group(of, setting, model, members, _standings(analysis, members, of, kinds)))
     return found
 
 
-def _members(analysis: Analysis, rows: Sequence[Row], of: Domain) -> Iterator[Member]:
+def own_mean(analysis: Analysis, row: Row, of: Domain | str) -> stats.Estimate | None:
+    """A row's mean with its own interval, over seeds and items; None without a score."""
+    pool = [] if row.frozen else [other for other in analysis.trained if other.condition == row.condition]
+    return analysis.evidence.mean(row, of, pool)
+
+
+def _members(analysis: Analysis, rows: Sequence[Row], of: Domain, kinds: Sequence[CostKind]) -> Iterator[Member]:
     for row in rows:
-        pool = [] if row.frozen else [other for other in analysis.trained if other.condition == row.condition]
-        score = analysis.evidence.mean(row, of, pool)
+        score = own_mean(analysis, row, of)
         if score is not None:
-            costs = {kind.key: cost for kind in COSTS if (cost := kind.of(analysis, row)) is not None}
+            costs = {kind.key: cost for kind in kinds if (cost := kind.of(analysis, row)) is not None}
             yield Member(row, score, costs)
 
 
-def _standings(analysis: Analysis, members: Sequence[Member], of: Domain) -> dict[str, tuple[Standing | None, ...]]:
+def _standings(
+    analysis: Analysis, members: Sequence[Member], of: Domain, kinds: Sequence[CostKind]
+) -> dict[str, tuple[Standing | None, ...]]:
     """Of every cost that two members have: how each member stands on it."""
     scale, tolerance = analysis.scale(of), analysis.study.budget_tolerance
 
@@ -196,7 +206,7 @@ def _standings(analysis: Analysis, members: Sequence[Member], of: Domain) -> dic
         return _difference(analysis, members[place].row, members[other].row, of)
 
     found = {}
-    for kind in COSTS:
+    for kind in kinds:
         places = [place for place, member in enumerate(members) if kind.key in member.costs]
         if len(places) < 2:
             continue
@@ -229,17 +239,10 @@ def _difference(analysis: Analysis, row: Row, other: Row, of: Domain) -> stats.E
         trained, base = (other, row) if row.frozen else (row, other)
         pool = [member for member in analysis.trained if member.condition == trained.condition]
         estimate = analysis.evidence.against_base(trained, base, of, pool)
-        return _negative(estimate) if estimate and row.frozen else estimate
+        return estimate.negative if estimate and row.frozen else estimate
     together = row.condition == other.condition and row.ranked
     pool = analysis.pool(row.condition) if together else [row, other]
     return analysis.evidence.difference(row, other, of, pool)
-
-
-def _negative(estimate: stats.Estimate) -> stats.Estimate:
-    return stats.Estimate(
-        -estimate.mean, estimate.error, estimate.freedom, estimate.seeds, estimate.basis, estimate.of_items,
-        estimate.exact,
-    )  # fmt: skip
 
 
 def no_more(one: Cost, other: Cost, slack: float = 0.0) -> bool:

@@ -226,7 +226,12 @@ class Estimate:
             return self.exact
         if self.error == 0:
             return None if self.mean else 1.0
-        return float(2 * distributions.t.sf(abs(self.mean) / self.error, self.freedom))
+        return 2 * _t_tail(abs(self.mean) / self.error, self.freedom)
+
+    @property
+    def negative(self) -> Estimate:
+        """The same difference seen from the other side."""
+        return replace(self, mean=0.0 - self.mean)  # no signed zero
 
     @property
     def of_methods(self) -> bool:
@@ -239,7 +244,7 @@ class Estimate:
             return None
         if self.error == 0:
             return 0.0 if abs(self.mean) < margin else 1.0
-        return float(distributions.t.sf((margin - abs(self.mean)) / self.error, self.freedom))
+        return _t_tail((margin - abs(self.mean)) / self.error, self.freedom)
 
 
 def difference(
@@ -365,7 +370,20 @@ def _mcnemar(items: Sequence[TaskItems]) -> float | None:
 
 def t_half_width(error: float, freedom: float) -> float:
     """Half the width of Student's 95 % interval around a mean with the standard error ``error``."""
-    return float(distributions.t.ppf(1 - LEVEL / 2, freedom)) * error
+    return _t_quantile(freedom) * error
+
+
+# One estimate is asked for its ends, its p and its verdict many times over, and scipy takes long to look up a number.
+
+
+@lru_cache(maxsize=2**16)
+def _t_tail(value: float, freedom: float) -> float:
+    return float(distributions.t.sf(value, freedom))
+
+
+@lru_cache(maxsize=2**16)
+def _t_quantile(freedom: float) -> float:
+    return float(distributions.t.ppf(1 - LEVEL / 2, freedom))
 
 
 # Effects of a factorial

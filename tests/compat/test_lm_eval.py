@@ -153,6 +153,18 @@ def test_what_a_template_comes_to_before_it_is_text() -> None:
         assert compat.template_value("is {{label}}", doc) == "is 2"
 
 
+def test_a_scored_item_is_noted_with_the_hash_of_its_document(task: Any) -> None:
+    with assumed("lm-eval", "doc_hash of a sample is the SHA-256 of the document as indented JSON"):
+        from lm_eval.evaluator import evaluate
+        from lm_eval.models.dummy import DummyLM
+
+        results = evaluate(DummyLM(), {"tasks": {"copy": task}}, bootstrap_iters=0, log_samples=True)
+        samples = results["samples"]["copy"]
+        assert len(samples) == 6
+        assert [compat.document_hash(sample["doc"]) for sample in samples] == [s["doc_hash"] for s in samples]
+        assert [compat.document_hash(doc) for doc in task.eval_docs] == [s["doc_hash"] for s in samples]
+
+
 def test_filters_have_names(task: Any) -> None:
     with assumed("lm-eval", "the filters of a task's answers are in _filters, each with a name; `none` if none is set"):
         assert [answers.name for answers in task._filters] == ["none"]

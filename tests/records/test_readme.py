@@ -9,6 +9,7 @@ from pathlib import Path
 from mosld_bench.records.items import COLUMNS, METRIC_COLUMNS, read_items
 from mosld_bench.records.provenance import Hardware, MetaInfo, TrialMetaInfo, meta_info
 from mosld_bench.records.router import COLUMNS as ROUTER_COLUMNS
+from mosld_bench.records.texts import COLUMNS as TEXT_COLUMNS
 from tests.conftest import REPOSITORY, tracked
 from tests.support.record_schema import record_schema, tables
 
@@ -63,3 +64,9 @@ def test_the_columns_of_what_routers_did_are_described() -> None:
     section = PAGE.split("\n## router.parquet\n")[1].split("\n#")[0]
     rows = re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.MULTILINE)
     assert rows == [(name, meaning) for name, (meaning, _) in ROUTER_COLUMNS.items()]
+
+
+def test_the_columns_of_the_texts_are_described() -> None:
+    section = PAGE.split("\n## texts.parquet\n")[1].split("\n#")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.MULTILINE)
+    assert rows == list(TEXT_COLUMNS.items())

@@ -53,7 +53,9 @@ def test_files(full: FullReport) -> None:
     assert {path.stem for path in (full.folder / "figures").glob("*.png")} == figures
     names = {path.stem for path in (full.folder / "tables").glob("*.csv")}
     assert names >= {"main", "differences", "cost", "pareto", "audit", "methods", "tasks", "exposure"}
-    assert {path.name for path in full.folder.iterdir()} == {"report.pdf", "tables", "figures"}
+    beside = {"index.html", "overview.json"}
+    assert {path.name for path in full.folder.iterdir()} == {"report.pdf", "tables", "figures", *beside}
+    assert (full.folder / "index.html").stat().st_size < 3e6, "of 316 trials"
 
 
 def test_pages_hold_the_numbers(full: FullReport) -> None:
@@ -168,7 +170,7 @@ def test_many_tasks_and_recipes(tmp_path: Path) -> None:
 
 def test_the_door_is_light() -> None:
     code = (
-        "import sys, mosld_bench.report\n"
+        "import sys, mosld_bench.reporting\n"
         "heavy = {'torch', 'ray', 'transformers', 'peft', 'lm_eval', 'datasets'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "assert not {'matplotlib', 'pandas', 'typst'} & set(sys.modules)\n"

@@ -34,6 +34,10 @@ def test_records_say_where_they_come_from() -> None:
     assert sum((REPOSITORY / path).stat().st_size for path in TRACKED) < 20e6
 
 
+def test_no_page_is_kept_since_it_follows_from_the_records() -> None:
+    assert not [p for p in TRACKED if p.endswith(("index.html", "overview.json", "texts.parquet")) or "/items/" in p]
+
+
 @pytest.mark.parametrize("study", KEPT)
 def test_the_tables_of_a_kept_report_follow_from_its_records(study: str, tmp_path: Path) -> None:
     declarations(tmp_path)

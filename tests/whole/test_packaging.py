@@ -48,8 +48,10 @@ def test_wheel_carries_the_declarations_and_nothing_at_top_level(wheel: Path) ->
                  "tasks/embedded/data/emb_world_test.parquet", "reports/embedded/study.yaml"):  # fmt: skip
         assert name in bundled
     assert not [name for name in bundled if name.endswith((".pdf", ".png", "record.json"))]
-    inside = {"py.typed", "reporting/report.typ", "inputs/shapes.json", "embedded/model/model.safetensors"}
+    inside = {"py.typed", "reporting/report.typ", "inputs/shapes.json", "embedded/model/model.safetensors",
+              "reporting/explorer/assets/explorer.js", "reporting/explorer/assets/explorer.css"}  # fmt: skip
     assert {f"mosld_bench/{name}" for name in inside} <= set(names)
+    assert not [name for name in names if "/explorer/web/" in name]  # sources of the bundle
     assert wheel.stat().st_size < 10 * 2**20
 
 
@@ -108,6 +110,7 @@ def cache(tmp_path: Path, miniature: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY / "tests" / "support" / "hub"), prepend=os.pathsep)
     monkeypatch.setenv("STAND_IN_HUB", str(repositories))
     monkeypatch.setenv("MOSLD_BENCH_CACHE", str(cache))
+    monkeypatch.setenv("BROWSER", "true")  # which opens nothing and is content
     return cache
 
 
@@ -139,6 +142,10 @@ def test_every_command_of_the_readme_runs(command: str, tmp_path: Path, cache: P
         for lab, pattern in (("lab-a", "lora-*"), ("lab-b", "lora-mixture-*")):
             for folder in (REPOSITORY / "results" / "smollm2").glob(pattern):
                 shutil.copytree(folder, root / lab / "results" / "smollm2" / folder.name)
+    elif words[0] == "open":
+        (root / "results" / "smollm2").symlink_to(REPOSITORY / "results" / "smollm2")
+        if words[1:] == []:  # of a workspace in which something was reported
+            (root / "reports" / "smollm2" / "report.pdf").write_text("")
     elif words[0] == "profile":
         words += ["--methods", "lora", "--rounds", "1", "--prompt-tokens", "8", "--new-tokens", "2", "--batch", "1"]
     elif words[0] == "report":

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mosld_bench.records.record import Record
 from mosld_bench.reporting import stats
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.figures.panels import first_blocks, legend, panel_label
@@ -101,17 +102,19 @@ def draw_course(
 
 def curve(row: Row, loss: Loss) -> list[CurvePoint]:
     """The loss over the row's runs, at the steps that all of them have; the training loss smoothed first."""
-    curves: list[dict[int, float]] = []
-    for record in row.records:
-        points = record.train_info.curve if record.train_info else ()
-        known = {point.step: value for point in points if (value := getattr(point, loss)) is not None}
-        values = list(known.values())
-        if loss == "loss":
-            values = stats.smooth(values, max(3, len(values) // 10))
-        if known:
-            curves.append(dict(zip(known, values, strict=True)))
+    curves = [losses for record in row.records if (losses := losses_of(record, loss))]
     if not curves:
         return []
     common = sorted(set.intersection(*(set(losses) for losses in curves)))
     by_step = [(step, [losses[step] for losses in curves]) for step in common]
     return [CurvePoint(step, sum(values) / len(values), min(values), max(values)) for step, values in by_step]
+
+
+def losses_of(record: Record, loss: Loss, *, smooth: bool = True) -> dict[int, float]:
+    """Step -> loss of one run, nats a token; the training loss is a running mean where it is to be ``smooth``."""
+    points = record.train_info.curve if record.train_info else ()
+    known = {point.step: value for point in points if (value := getattr(point, loss)) is not None}
+    values = list(known.values())
+    if loss == "loss" and smooth:
+        values = stats.smooth(values, max(3, len(values) // 10))
+    return dict(zip(known, values, strict=True))

@@ -68,6 +68,11 @@ COST_COLUMNS = (
 )
 
 
+def trial_means(row: Row) -> dict[str, float | None]:
+    """Key of a `COST_COLUMNS` -> its mean over the trials of a row; None where no record has it."""
+    return {column.key: _mean([column.read(record) for record in row.records]) for column in COST_COLUMNS}
+
+
 def cost_table(analysis: Analysis) -> Table:
     """What a trial took, mean over the trials of a row; of many blocks some are in the CSV alone."""
     lines: list[Line] = []
@@ -76,7 +81,7 @@ def cost_table(analysis: Analysis) -> Table:
     forgotten = {one.row.key: one for one in forgetting(analysis, analysis.trained)}
     rows = [*analysis.frozen, *(row for _, rows in analysis.blocks() for row in rows)]
     for row in (row for row in rows if row.records):
-        means = {column.key: _mean([column.read(record) for record in row.records]) for column in COST_COLUMNS}
+        means = trial_means(row)
         if row.condition in printed:
             if not row.frozen and row.condition != heading:
                 heading = row.condition

@@ -1,0 +1,5 @@
+"""The explorer: one page a study that shows its rows, records and items; opened in a browser before the PDF.
+
+`data.py` makes an object of an `Analysis`, `page.py` a page of it; the page's own code is in `assets/`, built from
+`web/`. `README.md` describes the object.
+"""

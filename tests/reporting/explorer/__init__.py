@@ -1,0 +1,1 @@
+"""The explorer: its data, its page, and the page over all studies."""
