@@ -13,8 +13,9 @@ from mosld_bench.compat.peft import register_with_peft
 
 if TYPE_CHECKING:
     from mosld_bench.api import Comparison, Report, StudyPlan, compare, plan, report, run
+    from mosld_bench.compat.peft import register_tuner
     from mosld_bench.errors import BenchError
-    from mosld_bench.methods import Method, check_method, fit_budget, get, register
+    from mosld_bench.methods import Method, TunerMethod, check_method, fit_budget, get, load_adapter, register
     from mosld_bench.records.frame import load
     from mosld_bench.records.record import Record
     from mosld_bench.reporting.build import build_report
@@ -39,6 +40,9 @@ _MODULES = {
     "Study": "spec.study",
     "Trial": "spec.trial",
     "check_method": "methods.contract",
+    "TunerMethod": "methods.builtin",
+    "register_tuner": "compat.peft",
+    "load_adapter": "methods.saved",
     "MixtureConfig": "tuners.mixture",
     "aux_loss": "tuners.mixture",
     **dict.fromkeys(("Comparison", "Report", "StudyPlan", "compare", "plan", "report", "run"), "api"),
@@ -46,7 +50,7 @@ _MODULES = {
 __all__ = [  # noqa: RUF022 - grouped as the nouns of the project
     "BenchError",
     "Fit", "fit_budget",
-    "Method", "get", "register", "check_method",
+    "Method", "TunerMethod", "get", "register", "register_tuner", "check_method", "load_adapter",
     "MixtureConfig", "aux_loss",
     "Recipe",
     "Study", "Trial",

@@ -37,6 +37,17 @@ class BudgetError(BenchError):
     """A text that is no budget, or a budget that a recipe cannot meet."""
 
 
+class MethodError(BenchError):
+    """A method from outside that cannot be loaded or breaks its contract: said with its distribution, file and line.
+
+    ``finding``: what is wrong without whose it is, for a list that says that above.
+    """
+
+    def __init__(self, text: str, finding: str = "") -> None:
+        super().__init__(text)
+        self.finding = finding or text
+
+
 class ModelError(BenchError):
     """A base model that cannot be found or read."""
 

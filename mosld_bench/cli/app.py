@@ -19,7 +19,7 @@ from mosld_bench.cli.examples import epilog
 from mosld_bench.cli.fetch import fetch
 from mosld_bench.cli.lm_eval import PASSED_ON, lm_eval
 from mosld_bench.cli.merge import merge
-from mosld_bench.cli.methods import check_recipe, list_methods, show_recipe
+from mosld_bench.cli.methods import add_recipe, check_recipe, list_methods, new_method, show_recipe
 from mosld_bench.cli.open import open_page
 from mosld_bench.cli.options import expanded
 from mosld_bench.cli.plan import plan
@@ -65,7 +65,10 @@ app = _group(
 )
 app.command("lm-eval", context_settings=PASSED_ON)(lm_eval)
 app.add_typer(
-    _group("The methods and recipes in reach.", {"ls": list_methods, "show": show_recipe, "check": check_recipe}),
+    _group(
+        "The methods and recipes in reach.",
+        {"ls": list_methods, "show": show_recipe, "check": check_recipe, "new": new_method, "add": add_recipe},
+    ),
     name="methods",
 )
 app.add_typer(

@@ -25,6 +25,7 @@ from torch import nn
 
 from mosld_bench.compat.peft import is_plain_lora, prompt_parameters
 from mosld_bench.inputs import Encoded
+from mosld_bench.methods.attaching import attach
 from mosld_bench.methods.base import Method
 from mosld_bench.methods.count import empty_model
 from mosld_bench.methods.live import virtual_tokens
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 def attached_on_meta(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> nn.Module:
     """The model of ``config`` with ``method`` on it, on the meta device: shapes without numbers."""
     with torch.device("meta"):
-        model = method.attach(empty_model(config).requires_grad_(False), params)
+        model = attach(method, empty_model(config).requires_grad_(False), params)
         model.set_attn_implementation("eager")  # type: ignore[operator]
     return model
 

@@ -22,6 +22,7 @@ from mosld_bench.cost.turn import Bench, Turn, take_turn
 from mosld_bench.errors import BenchError, ModelError, ResourceError, UnknownNameError
 from mosld_bench.inputs import load_base, load_config
 from mosld_bench.methods import base_size, fit_budget, registry
+from mosld_bench.methods.attaching import attach
 from mosld_bench.methods.live import copy_sharing_weights, own_if_written, stored
 from mosld_bench.records.profile import Entry, Profile, Workload
 from mosld_bench.records.provenance import meta_info, now
@@ -221,7 +222,7 @@ def _counted(measured: _Measured, config: Any, bench: Bench) -> Entry:
     method, load = registry.get(recipe.method), bench.load
     shapes = attached_on_meta(method, config, fit.params)
     with own_if_written(bench.base):
-        numbers = stored(method.attach(copy_sharing_weights(bench.base), fit.params))
+        numbers = stored(attach(method, copy_sharing_weights(bench.base), fit.params), bench.base)
     return Entry(
         recipe=recipe,
         budget=budget,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mosld_bench.display.comparison import comparison_table, items_table
 from mosld_bench.display.merge import merge_sentences, merge_table
-from mosld_bench.display.methods import methods_table, recipes_table
+from mosld_bench.display.methods import check_lines, methods_table, recipes_table
 from mosld_bench.display.plan import left_out_sentences, plan_sentences, plan_table
 from mosld_bench.display.power import power_sentences
 from mosld_bench.display.profile import profile_sentences, profile_table
@@ -24,6 +24,7 @@ from mosld_bench.display.tasks import (
 )
 
 __all__ = [
+    "check_lines",
     "checked_sentences",
     "checked_table",
     "checking",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from mosld_bench.errors import BenchError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
     from mosld_bench.spec.trial import TrainSpec
@@ -80,13 +82,31 @@ class Method(ABC):
     #: Proportional field -> the field that raises it for single modules (``lora_alpha`` -> ``alpha_pattern``).
     proportional_patterns: ClassVar[Mapping[str, str]] = {}
 
+    #: Whether there is anything to train; of the frozen base model alone there is not.
+    trains: ClassVar[bool] = True
+
     @abstractmethod
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
         """Return ``model`` (wrapped or changed in place) with the method's parameters requiring a gradient.
 
-        ``params`` are those of the recipe, sized to the budget. Raises BenchError for params without meaning. Must work
-        on the meta device too, since that is how parameters are counted.
+        ``model`` comes frozen. ``params`` are those of the recipe, sized to the budget. Raises BenchError for params
+        without meaning. Must work on the meta device too, since that is how parameters are counted.
         """
+
+    def save(self, model: nn.Module, base: nn.Module, params: Mapping[str, Any], folder: Path) -> None:
+        """Write into ``folder`` what `load` makes ``model`` of again: this method at ``params`` on ``base``, trained.
+
+        A PEFT adapter as PEFT writes it; of a plain module every parameter and buffer that is not the base model's.
+        """
+        from mosld_bench.methods import saved
+
+        saved.write(self, model, base, params, folder)
+
+    def load(self, model: nn.Module, folder: Path) -> nn.Module:
+        """``model``, an untouched base model, with what `save` wrote into ``folder``; frozen, in evaluation mode."""
+        from mosld_bench.methods import saved
+
+        return saved.read(self, model, folder)
 
     def aux_loss(self, model: nn.Module) -> Tensor | None:
         """A scalar to add to the loss of the step just computed (a balance loss), or None."""
@@ -147,6 +167,17 @@ class Method(ABC):
     def sizing_by(self, params: Mapping[str, Any], knob: str) -> Sizing:
         """How ``knob`` sizes these ``params``: the method's, or a recipe's own, with which nothing else moves."""
         return self.sizing(params) if knob == self.knob_of(params) else Sizing(knob)
+
+    def knob_at(self, params: Mapping[str, Any], module: str) -> int:
+        """The value of the knob for the ``module`` of this name: its own one under ``pattern``, else that of all.
+
+        For `attach`: a budget gives some modules one more than others, so that it is met as exactly as can be.
+        """
+        from mosld_bench.compat.peft import of_module
+
+        sizing, whole = self.sizing(params), {**self.defaults(params), **params}
+        value: int = of_module(whole.get(sizing.pattern or "") or {}, module, whole[sizing.knob or ""])
+        return value
 
     def knob_of(self, params: Mapping[str, Any]) -> str | None:
         """The knob for these ``params``, None where they have none."""

@@ -15,6 +15,8 @@ from mosld_bench.methods.live import virtual_tokens
 from mosld_bench.methods.matching import refuse_unmatched
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor, nn
 
     from mosld_bench.spec.trial import TrainSpec
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 class BaseMethod(Method):
     """The frozen base model: nothing to train, the row that every gain is read against."""
+
+    trains: ClassVar[bool] = False
 
     def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
         """Freeze everything. Raises BenchError for any params."""
@@ -36,6 +40,10 @@ class FullMethod(Method):
         """Let everything train. Raises BenchError for any params."""
         _no_params("full", params)
         return model.requires_grad_(True)
+
+    def save(self, model: nn.Module, base: nn.Module, params: Mapping[str, Any], folder: Path) -> None:
+        """The whole model, as transformers writes it: nothing of the base model is left."""
+        model.save_pretrained(str(folder))  # type: ignore[operator]
 
 
 class PeftMethod(Method):
@@ -94,16 +102,12 @@ class PeftMethod(Method):
         allocate(model, step, steps)
 
 
-class MixtureMethod(Method):
-    """Our mixture tuner: MoE-LoRA, MoLA, MoSLD and all between. ``params``: the fields of MixtureConfig."""
+class TunerMethod(Method):
+    """A PEFT tuner of one's own (`register_tuner`). ``params``: the fields of its configuration class."""
 
-    knob: ClassVar[str | None] = "r"
-    proportional: ClassVar[tuple[str, ...]] = ("lora_alpha",)
-    pattern: ClassVar[str | None] = "rank_pattern"
-    proportional_patterns: ClassVar[Mapping[str, str]] = {"lora_alpha": "alpha_pattern"}
-
-    #: The field that holds the number of experts of single modules, or None.
-    experts_pattern: ClassVar[str | None] = "experts_pattern"
+    def config_class(self) -> Any:
+        """The class of the tuner's configuration, whose fields are the ``params``."""
+        raise NotImplementedError(f"{type(self).__qualname__} has to say by config_class what its configuration is.")
 
     def defaults(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """Those of the configuration, whatever the ``params``."""
@@ -114,6 +118,18 @@ class MixtureMethod(Method):
         _refuse_unknown(self.config_class(), params)
         self.check_numbers(params)
         return _with_adapter(model, self.config_class(), dict(params))
+
+
+class MixtureMethod(TunerMethod):
+    """Our mixture tuner: MoE-LoRA, MoLA, MoSLD and all between. ``params``: the fields of MixtureConfig."""
+
+    knob: ClassVar[str | None] = "r"
+    proportional: ClassVar[tuple[str, ...]] = ("lora_alpha",)
+    pattern: ClassVar[str | None] = "rank_pattern"
+    proportional_patterns: ClassVar[Mapping[str, str]] = {"lora_alpha": "alpha_pattern"}
+
+    #: The field that holds the number of experts of single modules, or None.
+    experts_pattern: ClassVar[str | None] = "experts_pattern"
 
     def version(self, train: TrainSpec | None) -> int:
         """2 in bfloat16, since router logits are float32 there too: some tokens go to other experts than before."""

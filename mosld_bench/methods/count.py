@@ -6,10 +6,11 @@ is counted truly and a model of any size in a second or two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.compat.peft import base_name
+from mosld_bench.methods.attaching import attach
 from mosld_bench.methods.base import Method
 from mosld_bench.spec.trial import canonical
 
@@ -43,11 +44,11 @@ class Counts:
         """All parameters, and the trainable ones by module."""
         key = type(method), canonical(dict(params))
         if key not in self._counted:
-            model = _attached(method, self.config, params)
+            model, layers = _attached(method, self.config, params)
             modules: CountByModule = {}
             for name, parameter in model.named_parameters():
                 if parameter.requires_grad:
-                    module = adapted_module(model, name)
+                    module = adapted_module(model, name, layers)
                     modules[module] = modules.get(module, 0) + parameter.numel()
             self._counted[key] = sum(p.numel() for p in model.parameters()), modules
         return self._counted[key]
@@ -58,8 +59,8 @@ def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[st
     return Counts(config).trainable(method, params)
 
 
-def _attached(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> nn.Module:
-    """The model of ``config`` with ``method`` on it, without the memory for its weights.
+def _attached(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> tuple[nn.Module, frozenset[str]]:
+    """The model of ``config`` with ``method`` on it, without the memory for its weights, and the base model's modules.
 
     On the meta device, where there are no numbers. A method that reads numbers while it attaches (the places of its
     weights, a permutation) is attached once more, to weights that are one zero each, seen in the weights' shapes.
@@ -70,13 +71,14 @@ def _attached(method: Method, config: PreTrainedConfig, params: Mapping[str, Any
     from mosld_bench.errors import BenchError
 
     with torch.device("meta"):
-        base = empty_model(config)
+        base = empty_model(config).requires_grad_(False)
+        layers = frozenset(name for name, _ in base.named_modules() if name)
         try:
-            return method.attach(base, params)
+            return attach(method, base, params), layers
         except RuntimeError:  # what torch raises, with NotImplementedError below it, where a value is asked for
             base = empty_model(config)
     try:
-        return method.attach(_zeros_in_the_shapes_of(base), params)
+        return attach(method, _zeros_in_the_shapes_of(base), params), layers
     except BenchError:
         raise
     except Exception as error:
@@ -120,8 +122,11 @@ def base_size(config: PreTrainedConfig) -> int:
         return sum(parameter.numel() for parameter in empty_model(config).parameters())
 
 
-def adapted_module(model: nn.Module, parameter: str) -> str:
-    """The base model's name of the module that an adapter's parameter belongs to (q_proj, not its lora_A)."""
+def adapted_module(model: nn.Module, parameter: str, layers: Collection[str] = ()) -> str:
+    """The base model's name of the module that an adapter's parameter belongs to (q_proj, not its lora_A).
+
+    ``layers``: the names of the base model's modules. In a plain module's parameter the longest of them counts.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     parts = parameter.split(".")
@@ -131,4 +136,8 @@ def adapted_module(model: nn.Module, parameter: str) -> str:
             parts = parts[:depth]
             break
         module = getattr(module, part)
+    else:
+        if not hasattr(model, "peft_config"):
+            depths = (depth for depth in range(len(parts) - 1, 0, -1) if ".".join(parts[:depth]) in layers)
+            parts = parts[: next(depths, len(parts))]
     return base_name(".".join(parts))

@@ -18,8 +18,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mosld_bench.compat.peft import of_module, pattern_of
-from mosld_bench.errors import BenchError, BudgetError
-from mosld_bench.methods import registry
+from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
+from mosld_bench.methods import author, registry
 from mosld_bench.methods.base import Method, Sizing
 from mosld_bench.methods.count import CountByModule, Counts, base_size
 from mosld_bench.spec.budget import Budget, Count, Rank, Share, SizeOf
@@ -28,6 +28,9 @@ from mosld_bench.spec.trial import Fit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+#: What a recipe's knob is to name.
+NO_KNOB = "whole number to turn as the knob"
 
 _LARGEST_KNOB = 1 << 20
 
@@ -213,12 +216,18 @@ def _knob(recipe: Recipe, method: Method, budget: Budget, counts: Counts) -> str
     if knob is None:
         counts.trainable(method, recipe.params)  # what is wrong with the recipe at any budget is said first
         why = method.sizing(recipe.params).why_fixed
+        if (wanted := method.sizing(recipe.params).knob) is not None and author.is_foreign(type(method)):
+            why = f"its knob {wanted!r} is not in the params ({author.place(type(method))})"
         raise BudgetError(
             f"The recipe {recipe.name!r} (method {recipe.method!r}) has a fixed size and cannot be fitted to the "
             f"budget {budget}{f': {why}' if why else ''}; run it at the budget 'native', or name its size in the "
             f"recipe's knob."
         )
-    value = {**method.defaults(recipe.params), **recipe.params}.get(knob)
+    whole = {**method.defaults(recipe.params), **recipe.params}
+    if recipe.knob is not None and knob not in whole:
+        turned = [name for name, value in whole.items() if type(value) is int]
+        raise UnknownNameError(NO_KNOB, knob, turned, f"It stands under knob in the recipe {recipe.name!r}.")
+    value = whole.get(knob)
     if isinstance(value, bool) or not (isinstance(value, int) or (value is None and knob not in recipe.params)):
         raise BudgetError(f"The recipe {recipe.name!r} gives no integer {knob!r}, which the budget turns.")
     return knob

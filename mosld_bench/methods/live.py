@@ -31,10 +31,11 @@ def attached_copy(method: Method, base: nn.Module, params: Mapping[str, Any], *,
     than these. Initial values come from the global generators, which are seeded with ``seed`` and go on from there.
     """
     from mosld_bench.compat.peft import remember_start
+    from mosld_bench.methods.attaching import attach
 
     seed_generators(seed)
     with own_if_written(base):
-        model = method.attach(copy_sharing_weights(base), params)
+        model = attach(method, copy_sharing_weights(base), params)
     unshared = unshare_trainable(model, base)
     remember_start(model)
     return AttachedModel(model.to(next(base.parameters()).device), unshared)
@@ -111,15 +112,19 @@ def virtual_tokens(model: nn.Module) -> int:
     return getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
 
 
-def stored(model: nn.Module) -> int:
-    """Numbers that are saved of ``model``: of a frozen one none, of PEFT's the adapter, else the whole model.
+def stored(model: nn.Module, base: nn.Module | None = None) -> int:
+    """Numbers that are saved of ``model``: of a frozen one none, of PEFT's the adapter, else what is not ``base``'s.
 
-    What of an adapter does not train is among them, such as VeRA's projections.
+    What of an adapter does not train is among them, such as VeRA's projections. Without ``base``, which only a plain
+    module needs, all of the model is.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return 0
     if not hasattr(model, "peft_config"):
-        return sum(parameter.numel() for parameter in model.parameters())
+        from mosld_bench.methods.saved import own_state
+
+        own = model.parameters() if base is None else own_state(model, base).values()
+        return sum(value.numel() for value in own)
     from mosld_bench.compat.peft import saved_numbers
 
     return saved_numbers(model)

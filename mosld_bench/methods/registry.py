@@ -7,22 +7,23 @@ By the entry point group ``mosld_bench.methods`` of an installed package (the bu
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mosld_bench.errors import BenchError, UnknownNameError
+from mosld_bench.errors import BenchError, MethodError, UnknownNameError
+from mosld_bench.methods import author
 from mosld_bench.methods.base import Method
 from mosld_bench.records.method_code import MethodCode, plugin_code
+from mosld_bench.spec.recipe_files import GROUP
 
 if TYPE_CHECKING:
     from mosld_bench.spec.recipe import Recipe
     from mosld_bench.spec.trial import TrainSpec
-
-#: The entry point group of methods, ours and those of other packages.
-GROUP = "mosld_bench.methods"
 
 M = TypeVar("M", bound=type[Method])
 _registered: dict[str, type[Method]] = {}
@@ -36,13 +37,13 @@ def register(name: str) -> Callable[[M], M]:
 
     def add(cls: M) -> M:
         known = _registered.get(name)
-        offered = _entry_points().get(name)
-        if offered is not None and not _names(offered, cls):
-            raise BenchError(
-                f"{cls.__module__}.{cls.__qualname__} wants the name {name!r}, which is that of "
-                f"{'a built-in method' if offered.value.startswith('mosld_bench.') else 'an installed package'} "
-                f"({offered.value}). Register it under another name."
-            )
+        for offered in _entry_points().get(name, ()):
+            if not _names(offered, cls):
+                raise BenchError(
+                    f"{cls.__module__}.{cls.__qualname__} wants the name {name!r}, which is that of "
+                    f"{'a built-in method' if _is_ours(offered) else 'an installed package'} "
+                    f"({offered.value}). Register it under another name."
+                )
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise BenchError(
                 f"Two methods want the name {name!r}: {known.__module__}.{known.__qualname__} and "
@@ -55,23 +56,50 @@ def register(name: str) -> Callable[[M], M]:
 
 
 @cache
-def _entry_points() -> dict[str, EntryPoint]:
-    """Name -> entry point, of every installed package. Raises BenchError where two offer one name."""
-    by_name: dict[str, EntryPoint] = {}
+def _entry_points() -> dict[str, tuple[EntryPoint, ...]]:
+    """Name -> the entry points of every installed package that offers it. A built-in method's name is its own alone."""
+    by_name: dict[str, dict[str, EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
-        if entry.name in by_name and by_name[entry.name].value != entry.value:
-            raise BenchError(
-                f"Two installed packages offer a method named {entry.name!r}: {by_name[entry.name].value} and "
-                f"{entry.value}. Uninstall one of them, or name the class in the recipe as 'module:Class'."
+        by_name.setdefault(entry.name, {}).setdefault(entry.value, entry)
+    offered = {name: tuple(entries.values()) for name, entries in by_name.items()}
+    return {name: tuple(filter(_is_ours, entries)) or entries for name, entries in offered.items()}
+
+
+def _is_ours(entry: EntryPoint) -> bool:
+    return entry.value.startswith("mosld_bench.")
+
+
+def _told(entry: EntryPoint) -> str:
+    """Where an entry point leads to, and the distribution that it is of."""
+    return f"{entry.value}{f', of the distribution {entry.dist.name} {entry.dist.version}' if entry.dist else ''}"
+
+
+def problems() -> list[str]:
+    """What is wrong with the names that installed packages give their methods; a sentence each. Imports nothing."""
+    found = []
+    for entry in entry_points(group=GROUP):
+        owners = _entry_points()[entry.name]
+        if not _is_ours(entry) and all(map(_is_ours, owners)):
+            found.append(
+                f"The name {entry.name!r} is that of a built-in method, so that {_told(entry)} cannot be had by "
+                f"it; its author has to choose another."
             )
-        by_name[entry.name] = entry
-    return by_name
+    twice = {name: entries for name, entries in _entry_points().items() if len(entries) > 1}
+    return list(dict.fromkeys(found)) + [_contested(name, entries) for name, entries in twice.items()]
+
+
+def _contested(name: str, entries: tuple[EntryPoint, ...]) -> str:
+    return (
+        f"Two installed packages offer a method named {name!r}: {' and '.join(map(_told, entries))}. Uninstall one of "
+        f"them, or name the class in the recipe as 'module:Class'."
+    )
 
 
 def _names(entry: EntryPoint, cls: type) -> bool:
     """Whether ``entry`` is of ``cls``, or of what its package has by that name."""
-    same_package = entry.module.partition(".")[0] == cls.__module__.partition(".")[0]
-    return same_package and entry.attr == cls.__qualname__
+    module, _, attribute = entry.value.partition(":")
+    same_package = module.strip().partition(".")[0] == cls.__module__.partition(".")[0]
+    return same_package and attribute.partition("[")[0].strip() == cls.__qualname__
 
 
 def code_of(recipe: Recipe, params: Mapping[str, Any], train: TrainSpec | None) -> MethodCode:
@@ -95,16 +123,22 @@ def code_now(recipe: Recipe, train: TrainSpec | None, then: Mapping[str, Any] | 
     plugins = [plugin_code(code["name"]) for code in (then or {}).get("plugins", [])]
     if any(code["sha256"] is None for code in plugins):
         return None
-    entry = _entry_points().get(recipe.method)
-    if entry is None or not entry.value.startswith("mosld_bench."):
+    if not all(map(_is_ours, _entry_points().get(recipe.method, ()))) or recipe.method not in _entry_points():
         return {"version": int(then["version"]), "plugins": plugins} if then else None
     return {"version": get(recipe.method).version(train), "plugins": plugins}
 
 
 def names() -> dict[str, str]:
-    """Every method in reach: name -> where it comes from ('module:Class')."""
+    """Every method in reach: name -> where it comes from ('module:Class'; several where packages contend for it)."""
     registered = {name: f"{cls.__module__}:{cls.__qualname__}" for name, cls in _registered.items()}
-    return {name: entry.value for name, entry in sorted(_entry_points().items())} | registered
+    offered = {name: [entry.value for entry in entries] for name, entries in sorted(_entry_points().items())}
+    return {name: " and ".join(values) for name, values in offered.items()} | registered
+
+
+def loaded() -> dict[str, Method]:
+    """Name -> method, of those that are built in or registered in this process: no other package is imported."""
+    ours = [name for name, entries in _entry_points().items() if all(map(_is_ours, entries))]
+    return {name: get(name) for name in [*ours, *_registered]}
 
 
 def load_plugin(module: str) -> None:
@@ -118,10 +152,34 @@ def load_plugin(module: str) -> None:
     except BenchError:
         raise
     except Exception as error:
-        raise BenchError(
-            f"The plug-in {module!r} cannot be imported: {type(error).__name__}: {error}. It must be a module on "
-            f"PYTHONPATH or of an installed package."
-        ) from error
+        raise _not_loaded(f"plug-in {module!r}", module, error, author.of_distribution(module)) from error
+
+
+def _not_loaded(what: str, target: str, error: Exception, distribution: str) -> MethodError:
+    """An import that failed, as a sentence with the line of the author's file; ``target``: module or module:Class."""
+    module = target.partition(":")[0]
+    top = module.partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and error.name in {top, module}:
+        advice = "It must be a module on PYTHONPATH or of an installed package."
+    elif distribution:
+        advice = "Mend it or uninstall it; only what uses it needs it."
+    else:
+        advice = "Mend that; only what uses it needs it."
+    return MethodError(
+        f"The {what}{distribution} cannot be {'loaded' if ':' in target else 'imported'}: "
+        f"{author.said(error, folder=_folder(top))}. {advice}"
+    )
+
+
+def _folder(package: str) -> Path | None:
+    """The folder or file of a top-level package, if there is one; it is not imported."""
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    if found is None or found.origin is None:
+        return None
+    return Path(found.origin).parent if found.submodule_search_locations is not None else Path(found.origin)
 
 
 @contextmanager
@@ -146,24 +204,27 @@ def get(name: str) -> Method:
     Method.
     """
     cls: Any = _registered.get(name)
+    what, distribution = f"method {name!r}", ""
     if cls is None:
-        entries = _entry_points()
-        if name in entries:
-            target = entries[name].value
-        elif ":" in name:
-            target = name
-        else:
+        entries = _entry_points().get(name, ())
+        if len(entries) > 1:
+            raise MethodError(_contested(name, entries))
+        if not entries and ":" not in name:
             raise UnknownNameError("method", name, names(), "Another package's method needs --plugin MODULE.")
+        target = entries[0].value if entries else name
+        what = what if target == name else f"{what} ({target})"
+        ours = target.startswith("mosld_bench.")  # loads no torch, where a report asks for its version
+        distribution = "" if ours else author.of_distribution(target)
         try:
-            ours = target.startswith("mosld_bench.")  # loads no torch, where a report asks for its version
-            with nullcontext() if ours else _settings_kept(f"method {name!r} ({target})"):
+            with nullcontext() if ours else _settings_kept(what):
                 cls = EntryPoint(name, target, GROUP).load()
         except BenchError:
             raise
         except Exception as error:
-            raise BenchError(
-                f"The method {name!r} ({target}) cannot be loaded: {type(error).__name__}: {error}."
-            ) from error
+            raise _not_loaded(what, target if ":" in target else f"{target}:", error, distribution) from error
     if not (isinstance(cls, type) and issubclass(cls, Method)):
-        raise BenchError(f"The method {name!r} is {cls!r}, which is not a subclass of mosld_bench.Method.")
-    return cls()
+        raise MethodError(f"The {what}{distribution} is {cls!r}, which is not a subclass of mosld_bench.Method.")
+    try:
+        return cls()
+    except TypeError as error:
+        raise MethodError(f"The method {author.named(cls)} cannot be made: {author.said(error, of=cls)}.") from error

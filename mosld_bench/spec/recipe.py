@@ -9,6 +9,7 @@ deviations: {dropout: null} # those of the included file stay but for the one of
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
@@ -18,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from mosld_bench.errors import BadFileError, UnknownNameError
 from mosld_bench.format import one_line
 from mosld_bench.spec.names import MAX_NAME
+from mosld_bench.spec.recipe_files import recipe_files
 from mosld_bench.spec.yaml_file import Grown, parse, read_including, read_yaml
 
 Optimizer = Literal["adamw", "adafactor"]
@@ -26,8 +28,8 @@ Optimizer = Literal["adamw", "adafactor"]
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 
 #: main: the paper's methods; ablation: one setting of them changed; controls: what routing, learning A and the choice
-#: of layers are worth; since: methods that came after; peft: those of PEFT beside LoRA.
-Group = Literal["main", "ablation", "controls", "since", "peft"]
+#: of layers are worth; since: methods that came after; peft: those of PEFT beside LoRA; own: of plug-ins and users.
+Group = Literal["main", "ablation", "controls", "since", "peft", "own"]
 
 GROUPS: tuple[Group, ...] = get_args(Group)
 
@@ -183,9 +185,9 @@ class Recipes(dict[str, Recipe]):
 
 
 def load_recipes(folder: Path) -> Recipes:
-    """The recipes of a folder, and its files that are none."""
+    """The recipes of a folder and of plug-ins, and the files that are none."""
     recipes, unreadable = list[Recipe](), dict[str, Unreadable]()
-    for path in sorted(folder.glob("*.yaml")):
+    for path in recipe_files(folder).values():
         try:
             recipes.append(Recipe.load(path))
         except BadFileError as error:
@@ -225,6 +227,20 @@ def _of_groups(recipes: Mapping[str, Recipe], word: str) -> dict[str, Recipe]:
                 f"{file.reason}"
             )
     return {recipe.name: recipe for recipe in recipes.values() if recipe.group in groups}
+
+
+def write_recipe(folder: Path, name: str, text: str) -> Recipe:
+    """Write the recipe ``name`` with the YAML ``text`` into ``folder``, and read it. What is no recipe is not written.
+
+    Raises BadFileError for it.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        tried = Path(scratch) / f"{name}.yaml"
+        tried.write_text(text, encoding="utf-8")
+        recipe = Recipe.load(tried)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return recipe
 
 
 def select(

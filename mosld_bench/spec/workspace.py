@@ -57,6 +57,11 @@ class Workspace:
         return self.inputs / "methods"
 
     @property
+    def own_methods(self) -> Path:
+        """Where a recipe of the user's own is put: beside the others, or where these are a wheel's, in the outputs."""
+        return self.outputs / "methods"
+
+    @property
     def tasks(self) -> Path:
         """The task definitions, in lm-eval's YAML."""
         return self.inputs / "tasks"

@@ -6,11 +6,12 @@ import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.errors import BenchError
 from mosld_bench.inputs.items import sample
-from mosld_bench.methods import registry
+from mosld_bench.methods import author, registry
 from mosld_bench.methods.base import Method
 from mosld_bench.records.provenance import meta_info, now
 from mosld_bench.records.record import Outcome, Parameters, Record, TrainInfo
@@ -77,7 +78,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         code = _code(trial, fit)  # as it is loaded: files may change meanwhile
         adapted = attached_copy(method, base.model, fit.params, seed=trial.seed)
         base.check(name, "attaching")
-        _check_size(trial, adapted.model, fit)
+        _check_size(trial, method, adapted.model, fit)
         active = method.active(adapted.model)
         length = min(spec.max_length, window(adapted.model))
         with same_random_state():  # whether an earlier trial encoded the items already or not
@@ -100,7 +101,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         trial_id=trial.id,
         status="stopped" if stopped else "finished",
         size=fit,
-        parameters=Parameters(active=active, stored=stored(adapted.model)),
+        parameters=Parameters(active=active, stored=stored(adapted.model, base.model)),
         train_info=train_info,
         eval_info=evaluation.info if evaluation else None,
         metrics=tuple(evaluation.metrics) if evaluation else (),
@@ -111,7 +112,8 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
     if evaluation is None:
         return Outcome(record, router=router)
     keeps = config.save_adapter and trial.train_on
-    adapter = saved_files(adapted.model, base.tokenizer, record, session) if keeps else None
+    save = partial(method.save, adapted.model, base.model, fit.params)
+    adapter = saved_files(adapted.model, base.tokenizer, record, session, save) if keeps else None
     return Outcome(record, evaluation.items, adapter, router)
 
 
@@ -125,13 +127,13 @@ def _counted(trial: Trial, fit: Fit, meta: dict[str, Any]) -> Outcome:
     return Outcome(Record(trial=trial, trial_id=trial.id, status="finished", size=fit, meta_info=meta))
 
 
-def _check_size(trial: Trial, model: nn.Module, fit: Fit) -> None:
+def _check_size(trial: Trial, method: Method, model: nn.Module, fit: Fit) -> None:
     """The count on the meta device was a promise; the built model must keep it. Raises BenchError where it does not."""
     built = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if built != fit.trainable:
         raise BenchError(
             f"The trial {trial.id} was fitted to {fit.trainable:,} trainable parameters, but the built model has "
-            f"{built:,}. The method {trial.recipe.method!r} attaches differently on the meta device; that is a defect."
+            f"{built:,}. The method {author.named(type(method))} attaches another way where there are weights."
         )
 
 

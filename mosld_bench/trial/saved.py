@@ -7,6 +7,7 @@ of this machine is in it, and its bytes are the same for the same trial.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,20 @@ if TYPE_CHECKING:
     from mosld_bench.trial.session import Session
 
 
-def saved_files(model: nn.Module, tokenizer: Any, record: Record, session: Session) -> dict[str, bytes]:
-    """File name -> content of the folder that others load what the trial of ``record`` trained from."""
-    from mosld_bench.compat.peft import save_model
+def saved_files(
+    model: nn.Module, tokenizer: Any, record: Record, session: Session, save: Callable[[Path], None]
+) -> dict[str, bytes]:
+    """File name -> content of the folder that others load what the trial of ``record`` trained from.
+
+    ``save`` writes what was trained into a folder, as the trial's method does it.
+    """
     from mosld_bench.compat.peft_folder import CONFIG, name_base
     from mosld_bench.inputs.model_source import public_name, public_revision
 
     spec = record.trial.model
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        save_model(model, folder)
+        save(folder)
         if (folder / CONFIG).is_file():
             name_base(model, folder, public_name(spec, session.model_root), public_revision(spec))
         tokenizer.save_pretrained(str(folder))

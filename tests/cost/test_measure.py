@@ -68,7 +68,7 @@ def test_active_and_stored_parameters_by_hand(name: str, trained: int, active: i
 def test_of_full_fine_tuning_the_whole_model_is_stored() -> None:
     base = models.build(models.config())
     model = registry.get("full").attach(copy_sharing_weights(base), {})
-    assert stored(model) == registry.get("full").active(model) == sum(p.numel() for p in base.parameters())
+    assert stored(model, base) == registry.get("full").active(model) == sum(p.numel() for p in base.parameters())
 
 
 def entry(name: str, train: tuple[float, ...], prompt: tuple[float, ...]) -> Entry:

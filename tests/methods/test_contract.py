@@ -24,4 +24,4 @@ NAMES = [
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_every_recipe_keeps_the_contract(name: str) -> None:
     recipe = RECIPES[name]
-    assert len(check_method(registry.get(recipe.method), recipe.params, knob=recipe.knob)) == 8
+    assert len(check_method(registry.get(recipe.method), recipe.params, knob=recipe.knob)) == 12

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from torch import nn
 
-from mosld_bench.errors import BenchError
 from mosld_bench.methods import registry
+from mosld_bench.methods.contract import Check
 from mosld_bench.trial import answer_check
-from mosld_bench.trial.answer_check import check_answers
+from mosld_bench.trial.answer_check import CLAIM, check_answers
 from tests.support.intruders import PARAMS
-
-HOLDS = "holds: greedy answers are those of whole forwards, alone and in a batch"
 
 
 @pytest.mark.parametrize("params", [PARAMS, {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 4}])
 def test_answers_are_those_of_whole_forwards(params: dict[str, Any]) -> None:
-    assert check_answers(registry.get("peft"), params) == HOLDS
+    assert check_answers(registry.get("peft"), params) == Check(CLAIM, True)
 
 
 class Backwards(type(registry.get("peft"))):  # type: ignore[misc]
@@ -35,11 +34,12 @@ class Backwards(type(registry.get("peft"))):  # type: ignore[misc]
 
 
 def test_a_model_that_answers_otherwise_with_a_cache_is_read_anew_and_the_line_says_so() -> None:
-    line = check_answers(Backwards(), PARAMS)
-    assert line == f"{HOLDS} (by a whole forward a token: with kept keys and values it answers otherwise)"
+    check = check_answers(Backwards(), PARAMS)
+    assert check == Check(CLAIM, True, "by a whole forward a token: with kept keys and values it answers otherwise")
 
 
 def test_other_tokens_are_a_breach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer_check, "by_forwards", lambda model, text, new_tokens: [7] * new_tokens)
-    with pytest.raises(BenchError, match=r"alone and in a batch: alone the tokens are .*, by whole forwards \[\[7, 7"):
-        check_answers(registry.get("peft"), PARAMS)
+    check = check_answers(registry.get("peft"), PARAMS)
+    assert check.passed is False
+    assert re.match(r"alone the tokens are .*, by whole forwards \[\[7, 7", check.reason)

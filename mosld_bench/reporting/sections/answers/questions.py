@@ -23,6 +23,7 @@ _GROUPS: dict[Group, tuple[str, str]] = {
     "controls": ("Controls.", "control"),
     "since": ("Methods since.", "later method"),
     "peft": ("Other methods of PEFT.", "method of PEFT"),
+    "own": ("Methods of one's own.", "method of one's own"),
 }
 
 
