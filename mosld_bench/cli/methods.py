@@ -136,7 +136,7 @@ def new_method(
 @examples(
     (
         "mosld-bench methods add adapter_config.json --name theirs",
-        "methods/theirs.yaml, with the settings of an adapter",
+        "a recipe with the settings of an adapter",
     ),
 )
 def add_recipe(

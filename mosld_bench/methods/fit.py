@@ -18,7 +18,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mosld_bench.compat.peft import of_module, pattern_of
-from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
+from mosld_bench.errors import BenchError, BudgetError, MethodError, UnknownNameError
 from mosld_bench.methods import author, registry
 from mosld_bench.methods.base import Method, Sizing
 from mosld_bench.methods.count import CountByModule, Counts, base_size
@@ -207,7 +207,8 @@ def _named(recipe: Recipe) -> Iterator[None]:
     except BudgetError:
         raise
     except BenchError as error:
-        raise BenchError(f"The recipe {recipe.name!r} cannot be run. {error}") from error
+        kind = MethodError if isinstance(error, MethodError) else BenchError
+        raise kind(f"The recipe {recipe.name!r} cannot be run. {error}") from error
 
 
 def _knob(recipe: Recipe, method: Method, budget: Budget, counts: Counts) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price, TaskSize
 from mosld_bench.cost.memory import Shape, UnknownShapeError
-from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
+from mosld_bench.errors import BenchError, BudgetError, MethodError, UnknownNameError
 from mosld_bench.format import one_line
 from mosld_bench.methods import registry
 from mosld_bench.records.published import TABLES
@@ -43,7 +43,7 @@ class Plan:
     leaders: Mapping[str, str] = field(default_factory=dict)
     """Recipe of an ablation -> the one that it is around, and has its learning rate of."""
     left_out: tuple[tuple[Trial, str], ...] = ()
-    """Trials of recipes that a word such as `everything` takes along, and why no size of these meets the budget."""
+    """Trials of recipes that a word such as `everything` takes along, and why these cannot be run at the budget."""
     unreadable: tuple[str, ...] = ()
     """Why files of recipes and tasks cannot be read, none of which the plan uses: a line each."""
 
@@ -158,7 +158,7 @@ def make_plan(
     counts = {name: Counts(config) for name, config in configs.items()}
     known = study.catalogue(recipes)
     fits: dict[tuple[str, str, str], Fit] = {}
-    unmet: dict[tuple[str, str, str], BudgetError] = {}
+    unmet: dict[tuple[str, str, str], BenchError] = {}
     wanted = [word for part in study.products() for word in part.recipes]
     along, left_out = taken_along(recipes, wanted), list[tuple[Trial, str]]()
     planned: list[PlannedTrial] = []
@@ -178,6 +178,10 @@ def make_plan(
                         counts=counts[model],
                     )
             except BudgetError as error:
+                unmet[key] = error
+            except MethodError as error:  # a plug-in that is broken stops those who ask for it by name
+                if trial.recipe.name not in along:
+                    raise
                 unmet[key] = error
         if key in fits:
             planned.append(PlannedTrial(trial, fits[key]))

@@ -12,7 +12,10 @@ from mosld_bench.errors import BenchError, BudgetError, MethodError
 from mosld_bench.methods import fit_budget, registry
 from mosld_bench.methods.contract import Check, check_all, check_method
 from mosld_bench.records import method_code
+from mosld_bench.scheduling.plan import make_plan
 from mosld_bench.spec.recipe import Recipe
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.workspace import Workspace
 from tests.support.models import config
 
 SHAPE = config(layers=1)
@@ -256,3 +259,16 @@ def test_a_plan_says_whose_attach_fails(install: Install) -> None:
         fit_budget(recipe(), SHAPE, "native")
     assert "distribution bench-plug_of_plans 1.2" in str(told.value)
     assert f"({file}, line {line_of(source, 'q_prj')}: " in str(told.value)
+
+
+def test_a_word_leaves_a_broken_plug_in_out_and_a_name_asks_for_it(tiny: Path, install: Install) -> None:
+    install(f"{SOUND}\n\n1 / 0\n", "plug_of_words")
+    (tiny / "methods" / "plugged.yaml").write_text("title: Plugged\nmethod: plug\ngroup: own\nparams: {r: 2}\n")
+    file, workspace = tiny / "reports" / "tiny" / "study.yaml", Workspace(tiny, tiny)
+    plan = make_plan(Study.load(file, {"recipes": ["lora", "own"]}), workspace)
+    assert [trial.recipe.name for trial in plan.trials] == ["base", "lora"]
+    ((trial, reason),) = plan.left_out
+    assert trial.recipe.name == "plugged"
+    assert "ZeroDivisionError" in reason
+    with pytest.raises(MethodError, match="bench-plug_of_words 1.2 cannot be loaded: ZeroDivisionError"):
+        make_plan(Study.load(file, {"recipes": ["lora", "plugged"]}), workspace)

@@ -20,6 +20,7 @@ from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY, bench, declarations, tracked
+from tests.support.plugins import installed
 
 FIXED = {"mosld_bench", "methods", "tasks", "results", "reports", "tests", "pyproject.toml", "README.md"}
 
@@ -123,10 +124,15 @@ def _every_command() -> list[Any]:
 
 
 @pytest.mark.parametrize("command", _every_command())
-def test_every_command_of_the_readme_runs(command: str, tmp_path: Path, cache: Path) -> None:
+def test_every_command_of_the_readme_runs(
+    command: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As written; a training command cut in length, or as a plan where it needs what this machine lacks."""
     words = command.split()[1:]
     root = declarations(tmp_path / "root")
+    if "half-rank" in command and words[1] != "new":
+        monkeypatch.setenv("PYTHONPATH", str(installed("half-rank", tmp_path / "site")), prepend=os.pathsep)
+    (root / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}')
     if words[0] == "run" and (words[1] in {"smollm2", "paper"} or "--gpus" in words):
         words.append("--dry-run")  # its weights and its devices may not be here, but the shape of its model is
     elif words[:2] == ["run", "parameters"]:

@@ -22,7 +22,7 @@ class Scaled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
         y: Tensor = self.inner(x)
-        return y + self.scale * y
+        return y + (self.scale * y).to(y.dtype)
 
 
 @register("scale")
