@@ -44,8 +44,8 @@ def of_distribution(name: str) -> str:
 def place(cls: type, function: str | None = None) -> str:
     """``FILE, line N`` of ``function`` of ``cls``, if its author wrote that, else of the class."""
     code: CodeType | None = None
-    for base in cls.__mro__ if function else ():
-        if is_foreign(base) and function in vars(base):
+    for base in cls.__mro__:
+        if function is not None and is_foreign(base) and function in vars(base):
             code = getattr(inspect.unwrap(vars(base)[function]), "__code__", None)
             break
     if code is not None:

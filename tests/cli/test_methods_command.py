@@ -53,12 +53,13 @@ def test_a_check_that_fails_ends_with_1_and_is_told_to_programs(
 
 def test_a_recipe_of_an_adapter(root: Path, command: Command) -> None:
     config = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "base_model_name_or_path": "/home/me/llama"}
-    (root / "adapter_config.json").write_text(json.dumps(config))
-    words = ("methods", "add", str(root / "adapter_config.json"), "--root", str(root))
+    (root / "Their LoRA").mkdir()
+    (root / "Their LoRA" / "adapter_config.json").write_text(json.dumps(config))
+    words = ("methods", "add", str(root / "Their LoRA"), "--root", str(root))
     code, out, err = command(*words)
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        str(root / "methods" / "own.yaml"),
+        str(root / "methods" / "their-lora.yaml"),
         "LORA: r 4, target_modules ['q_proj'], lora_alpha 8.",
         "A budget turns r.",
         "Left out, being of a model, a machine or a run: base_model_name_or_path.",
@@ -66,7 +67,7 @@ def test_a_recipe_of_an_adapter(root: Path, command: Command) -> None:
     ]
     again = command(*words)
     assert again.code == 2
-    assert "The name 'own' is that of a recipe, or of several, already" in again.err
+    assert "The name 'their-lora' is that of a recipe, or of several, already" in again.err
     assert command(*words, "--name", "theirs").code == 0
     assert command("methods", "check", "theirs", "--root", str(root)).code == 0
 

@@ -64,7 +64,9 @@ CONFIGS: dict[str, tuple[Any, dict[str, Any], str | None, str]] = {
         None,
         "inference_mode",
     ),
-    "vera": (VeraConfig(r=4, **TARGETS), {"peft_type": "VERA", "r": 4, "target_modules": ["q_proj", "v_proj"]}, "r", ""),
+    "vera": (
+        VeraConfig(r=4, **TARGETS), {"peft_type": "VERA", "r": 4, "target_modules": ["q_proj", "v_proj"]}, "r", "",
+    ),
 }  # fmt: skip
 
 
