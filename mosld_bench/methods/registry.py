@@ -19,7 +19,7 @@ from mosld_bench.errors import BenchError, MethodError, UnknownNameError
 from mosld_bench.methods import author
 from mosld_bench.methods.base import Method
 from mosld_bench.records.method_code import MethodCode, plugin_code
-from mosld_bench.spec.recipe_files import GROUP
+from mosld_bench.spec.recipe_files import GROUP as GROUP
 
 if TYPE_CHECKING:
     from mosld_bench.spec.recipe import Recipe

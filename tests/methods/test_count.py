@@ -84,7 +84,7 @@ def test_what_reads_values_while_it_attaches_is_counted_without_the_memory_of_we
 
 
 def test_what_cannot_be_counted_without_weights_is_said() -> None:
-    with pytest.raises(BenchError, match=r"counted without the base model's weights, .*: LookupError: no such"):
+    with pytest.raises(BenchError, match=r"attach of the method .*:Reads .* raises LookupError: no such weight"):
         Counts(config()).trainable(Reads(), {})
 
 

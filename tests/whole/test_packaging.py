@@ -51,6 +51,7 @@ def test_wheel_carries_the_declarations_and_nothing_at_top_level(wheel: Path) ->
     assert not [name for name in bundled if name.endswith((".pdf", ".png", "record.json"))]
     inside = {"py.typed", "reporting/report.typ", "inputs/shapes.json", "embedded/model/model.safetensors",
               "reporting/explorer/assets/explorer.js", "reporting/explorer/assets/explorer.css"}  # fmt: skip
+    inside |= {f"methods/templates/{name}.txt" for name in ("module.py", "tuner.py", "recipe.yaml", "pyproject.toml")}
     assert {f"mosld_bench/{name}" for name in inside} <= set(names)
     assert not [name for name in names if "/explorer/web/" in name]  # sources of the bundle
     assert wheel.stat().st_size < 10 * 2**20
