@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.cli.conftest import Command
-from tests.conftest import REPOSITORY, bench, declarations
+from tests.conftest import REPOSITORY, bench
 from tests.support.plugins import installed
 
 RECIPE = "title: Scale\nmethod: scale\nparams: {target_modules: [q_proj, v_proj]}\n"
@@ -60,7 +60,7 @@ def test_a_recipe_of_an_adapter(root: Path, command: Command) -> None:
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         str(root / "methods" / "their-lora.yaml"),
-        "LORA: r 4, target_modules ['q_proj'], lora_alpha 8.",
+        "LORA: r 4, target_modules ['q_proj'].",
         "A budget turns r.",
         "Left out, being of a model, a machine or a run: base_model_name_or_path.",
         "On the embedded model it has 4,096 trainable parameters.",
@@ -96,9 +96,9 @@ def test_the_recipe_of_an_installed_package_is_in_reach(tmp_path: Path, root: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["module", "tuner"])
-def test_a_method_of_ones_own_from_the_empty_folder_to_its_row(kind: str, tmp_path: Path) -> None:
+def test_a_method_of_ones_own_from_the_empty_folder_to_its_row(kind: str, tiny: Path, tmp_path: Path) -> None:
     """Written, installed, tested, checked, and run at a budget beside LoRA; its kept adapter is loaded again."""
-    root, site = declarations(tmp_path / "root"), tmp_path / "site"
+    root, site = tiny, tmp_path / "site"
     made = bench("methods", "new", "half-rank", "--kind", kind, cwd=root)
     assert made.returncode == 0, made.stderr
     subprocess.run(
@@ -113,19 +113,20 @@ def test_a_method_of_ones_own_from_the_empty_folder_to_its_row(kind: str, tmp_pa
     checked = bench("methods", "check", "half-rank", cwd=root, PYTHONPATH=path)
     assert (checked.returncode, checked.stderr) == (0, ""), checked.stdout
     assert "(distribution mosld-bench-half-rank 0.1.0; " in checked.stdout.splitlines()[0]
-    run = bench("run", "embedded", "--methods", "lora,half-rank", "--seeds", "0", "--steps", "2", "--limit", "4",
-                "--set", "train.validation_items=2", "--executor", "inline", "--save-adapters", cwd=root,
-                PYTHONPATH=path)  # fmt: skip
+    run = bench("run", "tiny", "--methods", "lora,half-rank", "--executor", "inline", "--save-adapters", cwd=root,
+                timeout=900, PYTHONPATH=path)  # fmt: skip
     assert run.returncode == 0, run.stderr + run.stdout
-    table = pd.read_csv(root / "reports" / "embedded" / "tables" / "main.csv").set_index("recipe")
-    assert table.loc["half-rank", "trainable_parameters"] == pytest.approx(60_000, rel=0.01)
-    (adapter,) = (root / "results" / "embedded").glob("*half-rank*/adapter")
+    table = pd.read_csv(root / "reports" / "tiny" / "tables" / "main.csv").set_index("recipe")
+    sizes = table["trainable_parameters"]
+    assert sizes["half-rank"] == sizes["lora"] == pytest.approx(6000, rel=0.02)
+    (adapter,) = (root / "results" / "tiny").glob("*half-rank*/adapter")
     load = (
-        "import sys; from mosld_bench import load_adapter; from mosld_bench.embedded import MODEL_DIR\n"
-        "from transformers import AutoModelForCausalLM; import half_rank, torch\n"
-        "model = load_adapter(AutoModelForCausalLM.from_pretrained(MODEL_DIR), sys.argv[1])\n"
-        "assert sum('up' in name for name, _ in model.named_parameters()) >= 8\n"
-        "assert any(bool(p.any()) for name, p in model.named_parameters() if 'up' in name and 'mlp' not in name)\n"
+        "import sys; from mosld_bench import load_adapter\n"
+        "from transformers import AutoModelForCausalLM; import half_rank\n"
+        "model = load_adapter(AutoModelForCausalLM.from_pretrained(sys.argv[1]), sys.argv[2])\n"
+        "trained = [p for name, p in model.named_parameters() if 'up' in name and 'mlp' not in name]\n"
+        "assert len(trained) == 8 and all(bool(p.any()) for p in trained)\n"
     )
-    loaded = subprocess.run([sys.executable, "-c", load, str(adapter)], env=env, capture_output=True, check=False)
+    words = [sys.executable, "-c", load, str(root / "model"), str(adapter)]
+    loaded = subprocess.run(words, env=env, capture_output=True, check=False)
     assert loaded.returncode == 0, loaded.stderr.decode()
