@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mosld_bench.cli.console import say
-from mosld_bench.cli.options import DataRoot, Include, ModelRoot, Plugin, Root, load_plugins
+from mosld_bench.cli.examples import examples
+from mosld_bench.cli.options import DataRoot, Include, ModelRoot, Plugin, Root, compared, load_plugins, output, running
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.spec.model_folder import located
 from mosld_bench.spec.names import problem_of_study
@@ -41,15 +42,19 @@ class _Conditions:
     models: tuple[ModelSpec, ...]
 
 
+@examples(
+    ("mosld-bench score embedded --tasks emb_foods,emb_animals", "the frozen base on two tasks"),
+    ("mosld-bench score embedded --adapter results/embedded/TRIAL/adapter --name embedded", "a kept adapter"),
+)
 def score(
     model: Annotated[str, typer.Argument(help="'embedded', a hub id, or a folder with a model.")],
     *,
-    adapter: Annotated[Path | None, typer.Option(help="Folder of an adapter on it, as PEFT saves it.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Tasks to score, by comma; default: those of the study.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Items a task, a fixed sample; default: the study's.")] = None,
-    name: Annotated[str, typer.Option(help="A study, whose report shows it; else a folder of results/.")] = _NO_STUDY,
-    title: Annotated[str | None, typer.Option(help="What reports call it; default: the folder's name.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: the study's.")] = None,
+    adapter: Annotated[Path | None, compared(help="Folder of an adapter on it, as PEFT saves it.")] = None,
+    tasks: Annotated[str | None, compared(help="Tasks to score, by comma; default: those of the study.")] = None,
+    limit: Annotated[int | None, compared(help="Items a task, a fixed sample; default: the study's.")] = None,
+    name: Annotated[str, output(help="A study, whose report shows it; else a folder of results/.")] = _NO_STUDY,
+    title: Annotated[str | None, output(help="What reports call it; default: the folder's name.")] = None,
+    dtype: Annotated[str | None, running(help="float32 or bfloat16; default: the study's.")] = None,
     data_root: DataRoot = None,
     model_root: ModelRoot = None,
     include_path: Include = None,

@@ -34,6 +34,10 @@ OPTIONS = {
         "study", "budget", "setting", "metric", "task", "margin", "items", "json", "include-path", "root",
     ],
     "merge": ["to", "keep", "dry-run", "root"],
+    "score": [
+        "adapter", "tasks", "limit", "name", "title", "dtype", "data-root", "model-root", "include-path", "plugin",
+        "root",
+    ],
     "fetch": ["model", "to", "include-path", "root"],
     "doctor": ["data-root", "model-root", "seconds", "json", "root"],
     "methods ls": ["plugin", "json", "root"],
@@ -60,9 +64,22 @@ def test_help_lists_the_commands(command: Command) -> None:
     listed = [
         re.findall(r"^│ ([a-z]+) ", command(*words, "--help").out, re.M) for words in ([], ["methods"], ["tasks"])
     ]
-    top = ["run", "plan", "tune", "profile", "report", "compare", "merge", "fetch", "doctor", "methods", "tasks"]
+    top = [
+        "run",
+        "plan",
+        "tune",
+        "profile",
+        "report",
+        "compare",
+        "merge",
+        "score",
+        "fetch",
+        "doctor",
+        "methods",
+        "tasks",
+    ]
     assert listed[0] == top
-    assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[9:]
+    assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[10:]
 
 
 def parsed(*words: str) -> StudyOptions:
