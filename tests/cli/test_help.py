@@ -40,7 +40,8 @@ def _commands(group: Any, words: tuple[str, ...] = ()) -> list[tuple[tuple[str, 
 
 
 ROOT: Any = typer.main.get_command(app)
-COMMANDS = dict(_commands(ROOT))
+#: Those whose help is ours: that of `lm-eval` is lm-eval's.
+COMMANDS = {words: command for words, command in _commands(ROOT) if words != ("lm-eval",)}
 EXAMPLES = [(words, example) for words, command in COMMANDS.items() for example in examples_of(command.callback)]
 
 

@@ -78,7 +78,7 @@ def test_help_lists_the_commands(command: Command) -> None:
         "methods",
         "tasks",
     ]
-    assert listed[0] == top
+    assert listed[0] == top.split()
     assert [f"methods {name}" for name in listed[1]] + [f"tasks {name}" for name in listed[2]] == list(OPTIONS)[10:]
 
 
