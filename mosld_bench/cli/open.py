@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from mosld_bench.cli.console import say
-from mosld_bench.cli.options import Include, Root
+from mosld_bench.cli.examples import examples
+from mosld_bench.cli.options import Include, Root, running
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.spec.workspace import Workspace
 
@@ -16,13 +17,17 @@ _PAGE = "index.html"
 _PORT = 8642
 
 
+@examples(
+    ("mosld-bench open embedded", "the default study's page, in the browser"),
+    ("mosld-bench open --serve --port 0", "the page over all studies, from a server on this machine alone"),
+)
 def open_page(
     study: Annotated[
         str | None, typer.Argument(help="A study's name or a study.yaml; without one, the page over all studies.")
     ] = None,
     *,
-    serve: Annotated[bool, typer.Option("--serve", help="Serve all pages on this machine until Ctrl-C.")] = False,
-    port: Annotated[int, typer.Option(help="Of the server; 0 for a free one.", min=0, max=65535)] = _PORT,
+    serve: Annotated[bool, running("--serve", help="Serve all pages on this machine until Ctrl-C.")] = False,
+    port: Annotated[int, running(help="Of the server; 0 for a free one.", min=0, max=65535)] = _PORT,
     include_path: Include = None,
     root: Root = None,
 ) -> None:

@@ -30,6 +30,7 @@ OPTIONS = {
         "batch", "streams", "rounds", "json", "model-root", "include-path", "plugin", "root",
     ],
     "report": [*STUDY, "to", "quiet", "json", "include-path", "root"],
+    "open": ["serve", "port", "include-path", "root"],
     "compare": [
         "study", "budget", "setting", "metric", "task", "margin", "items", "json", "include-path", "root",
     ],
