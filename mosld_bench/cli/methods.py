@@ -14,7 +14,18 @@ import yaml
 
 from mosld_bench.cli.console import console, print_json, say
 from mosld_bench.cli.examples import examples
-from mosld_bench.cli.options import Json, Model, ModelRoot, Plugin, RecipeName, Root, load_plugins
+from mosld_bench.cli.options import (
+    Json,
+    Model,
+    ModelRoot,
+    Plugin,
+    RecipeName,
+    Root,
+    load_plugins,
+    output,
+    place,
+    running,
+)
 from mosld_bench.errors import BenchError
 from mosld_bench.spec.recipe import SELECTORS, Recipe, load_recipes, recipe_named, write_recipe
 from mosld_bench.spec.trial import ModelSpec
@@ -117,8 +128,8 @@ def check_recipe(
 def new_method(
     name: Annotated[str, typer.Argument(help="Of the method, its recipe and its package: a-z, 0-9 and dashes.")],
     *,
-    to: Annotated[Path, typer.Option(help="Folder to write the package NAME into.")] = Path(),
-    kind: Annotated[str, typer.Option(help="module: a plain torch module; tuner: a tuner of PEFT's.")] = "module",
+    to: Annotated[Path, place(help="Folder to write the package NAME into.")] = Path(),
+    kind: Annotated[str, running(help="module: a plain torch module; tuner: a tuner of PEFT's.")] = "module",
     root: Root = None,
 ) -> None:
     """Write an installable package with a method of your own, its recipe and its test, to be changed."""
@@ -142,7 +153,7 @@ def new_method(
 def add_recipe(
     config: Annotated[Path, typer.Argument(help="An adapter_config.json of PEFT's, or the folder of an adapter.")],
     *,
-    name: Annotated[str | None, typer.Option(help="The recipe's; default: the folder's.")] = None,
+    name: Annotated[str | None, output(help="The recipe's; default: the folder's.")] = None,
     root: Root = None,
 ) -> None:
     """Make a recipe in methods/ from the settings of any adapter of PEFT's."""
