@@ -32,7 +32,7 @@ def compose(analysis: Analysis, figures: Sequence[Plot | str]) -> Document:
         answers=tuple(part for part in opening if isinstance(part, Answer)),
         summary=tuple(part for part in opening if isinstance(part, str)),
         draft=draft(analysis),
-        preliminary=_preliminary(analysis),
+        preliminary=preliminary(analysis),
         sections=tuple(_with_figures(section, plots, absent) for section in sections),
     )
 
@@ -62,7 +62,7 @@ def _figure(plot: Plot) -> FigureBlock:
     return FigureBlock(plot.name, f"{plot.name}.svg", plot.caption, plot.wide, float(width), float(height))
 
 
-def _preliminary(analysis: Analysis) -> str | None:
+def preliminary(analysis: Analysis) -> str | None:
     """What is stamped on a report of a study that is still run; None where it is not."""
     if not analysis.preliminary:
         return None

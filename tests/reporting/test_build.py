@@ -14,6 +14,7 @@ from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.build import build_report, write_report
 from mosld_bench.reporting.compose import compose, latest_start
 from mosld_bench.reporting.document import Document, FigureBlock
+from mosld_bench.reporting.explorer.study import study_data
 from mosld_bench.reporting.figures import draw_all
 from mosld_bench.reporting.figures.plot import Plot
 from mosld_bench.reporting.table import Table, latex, tex_text
@@ -108,6 +109,9 @@ def test_a_report_of_a_study_that_still_runs_says_so_on_every_page(tmp_path: Pat
     assert document.preliminary is not None
     assert document.preliminary.startswith(told)
     assert all(told in " ".join(page.split()) and "DRAFT:" in page for page in pages)
+    stamps = study_data(replace(whole, preliminary=True))["draft"]
+    assert stamps.startswith(told), "the page says it too"
+    assert "DRAFT:" in stamps
 
 
 def test_names_survive(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from mosld_bench.format import one_line
 from mosld_bench.records.scale import Range, Scale
 from mosld_bench.reporting.analysis import Analysis
-from mosld_bench.reporting.compose import days, draft, latest_start
+from mosld_bench.reporting.compose import days, draft, latest_start, preliminary
 from mosld_bench.reporting.document import Answer
 from mosld_bench.reporting.explorer.places import Places
 from mosld_bench.reporting.labels import margin_label, setting_label
@@ -38,7 +38,7 @@ def study_data(analysis: Analysis) -> dict[str, Any]:
         "about": study.about,
         "span": days(analysis),
         "date": latest_start(analysis).date().isoformat() if days(analysis) else None,
-        "draft": draft(analysis),
+        "draft": " ".join(filter(None, (preliminary(analysis), draft(analysis)))) or None,
         "trains": study.trains,
         "measure": analysis.measure,
         "reference": study.reference,
