@@ -5,7 +5,8 @@
 
 A trial is known by its id, which is the same on every machine. Records of one id with the same numbers are one record;
 times, memory and provenance are no numbers. A finished trial counts before one that a search has stopped, and that
-before one that failed. What is merged is copied byte for byte; the folders that it comes from stay as they are.
+before one that failed. What lies beside trials comes along: overlaps, profiles, texts of items, and what was
+scored without being trained. What is merged is copied byte for byte; the folders that it comes from stay as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from mosld_bench.errors import BadFileError, BenchError
 from mosld_bench.records.numbers import Difference, differences
@@ -22,6 +23,9 @@ from mosld_bench.records.overlap import Overlaps
 from mosld_bench.records.profile import Profile
 from mosld_bench.records.record import Record
 from mosld_bench.records.store import PARTS, Store, check_writable, no_garbage_collection
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Keep = Literal["first", "newest"]
 """Of records that contradict each other: that of the folder which is named first, or the one that was made last."""
@@ -102,6 +106,10 @@ class Merge:
     """Study -> the overlaps of the folders that are merged."""
     profiles: dict[str, Profile] = field(default_factory=dict)
     """Study -> its profile, of the first folder that has one."""
+    scored: dict[tuple[str, str], Path] = field(default_factory=dict)
+    """(study, id) -> a folder of what was scored without being trained here; one id has one content."""
+    texts: dict[str, list[pd.DataFrame]] = field(default_factory=dict)
+    """Study -> the texts of items that the folders have."""
 
 
 def plan_merge(folders: Sequence[Path], target: Path, keep: Keep | None = None) -> Merge:
@@ -132,6 +140,10 @@ def plan_merge(folders: Sequence[Path], target: Path, keep: Keep | None = None) 
     members = [member for found in by_trial.values() for member in found if member.source != target]
     for study, place, source in dict.fromkeys((m.record.trial.study, m.folder.parent, m.source) for m in members):
         _look_around(merge, study, place, source)
+    for folder in folders:
+        results = _results(folder)
+        for file in sorted([*results.glob("*/*/scored.json"), *results.glob("*/scored.json")]):
+            merge.scored.setdefault((file.parent.parent.name, file.parent.name), file.parent)
     return merge
 
 
@@ -158,8 +170,11 @@ def write_merge(merge: Merge) -> None:
     check_writable(merge.target)
     store = Store(merge.target)
     store.adopt(merge.copies)
+    store.adopt_scored(merge.scored)
     for study, overlaps in merge.overlaps.items():
         store.add_overlaps(study, overlaps)
+    for study, texts in merge.texts.items():
+        store.add_texts(study, texts)
     for profile in merge.profiles.values():
         if not store.profile_file(profile.study).exists():
             store.write_profile(profile)
@@ -172,7 +187,7 @@ def _sources(folders: Sequence[Path], target: Path) -> dict[Path, list[Path]]:
     for folder in folders:
         if not folder.is_dir():
             raise BenchError(f"There is no folder {folder} to merge.")
-        results = folder / "results" if (folder / "results").is_dir() else folder
+        results = _results(folder)
         if results.resolve() in known:
             continue
         known.add(results.resolve())
@@ -187,17 +202,24 @@ def _sources(folders: Sequence[Path], target: Path) -> dict[Path, list[Path]]:
     return sources
 
 
+def _results(folder: Path) -> Path:
+    """The folder of results of a workspace, else the folder itself."""
+    return folder / "results" if (folder / "results").is_dir() else folder
+
+
 def _look_around(merge: Merge, study: str, place: Path, source: Path) -> None:
     """Take what lies beside the trials of a study, in its folder ``place``."""
     store = Store(place.parent)
     try:
         merge.overlaps.setdefault(study, []).extend(store.overlaps(place.name))
-        profile = store.profile(place.name)
+        profile, texts = store.profile(place.name), store.texts(place.name)
     except BadFileError as error:
         merge.unreadable.append(Unreadable(place, source, str(error)))
     else:
         if profile is not None:
             merge.profiles.setdefault(study, profile.model_copy(update={"study": study}))
+        if texts is not None:
+            merge.texts.setdefault(study, []).append(texts)
 
 
 def _told(error: BadFileError | OSError) -> str:

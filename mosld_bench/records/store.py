@@ -253,6 +253,26 @@ class Store:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 _exchange(staged, place, aside)
 
+    def adopt_scored(self, folders: Mapping[tuple[str, str], Path]) -> None:
+        """Copy folders of what was scored without being trained here, (study, id) -> folder; what is here stays."""
+        with tempfile.TemporaryDirectory(dir=self.results, prefix=".merging-") as name:
+            for (study, scored), folder in folders.items():
+                place, staged = self.results / study / scored, Path(name) / study / scored
+                if not (place / "scored.json").exists():
+                    _copy(folder, staged)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    _exchange(staged, place, Path(name))
+
+    def add_texts(self, study: str, others: Iterable[pd.DataFrame]) -> None:
+        """Note the texts of items that other folders have and this one has not."""
+        import pandas as pd
+
+        known = self.texts(study)
+        every = pd.concat([*([] if known is None else [known]), *others])
+        unique = every.drop_duplicates(["task", "doc_hash"])
+        if known is None or len(unique) > len(known):
+            self.write_texts(study, unique)
+
     def add_overlaps(self, study: str, others: Iterable[Overlaps]) -> None:
         """Note overlaps that another folder has and this one has not."""
         known = [entry.key for entry in self.overlaps(study)]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from mosld_bench.errors import BenchError
@@ -170,6 +171,26 @@ def test_overlaps_of_both_are_kept(tmp_path: Path) -> None:
         {"made by": "a"},
         {"made by": "b"},
     ]
+
+
+def test_texts_of_items_and_what_was_scored_come_along(tmp_path: Path) -> None:
+    def texts(*prompts: str) -> pd.DataFrame:
+        rows = [{"task": "t", "doc": i, "doc_hash": p, "prompt": p, "options": ["a"]} for i, p in enumerate(prompts)]
+        return pd.DataFrame(rows)
+
+    for name, prompts, trial in (("a", ("x", "y"), TRIALS[0]), ("b", ("y", "z"), TRIALS[1])):
+        store = Store(lab(tmp_path / name, record_of(trial)))
+        store.write_texts("synthetic", texts(*prompts))
+        for study in ("synthetic", "scored"):
+            folder = tmp_path / name / study / f"scored-{name}"
+            folder.mkdir(parents=True)
+            (folder / "scored.json").write_text(name)
+    merged(tmp_path / "out", tmp_path / "a", tmp_path / "b")
+    together = Store(tmp_path / "out").texts("synthetic")
+    assert together is not None
+    assert list(together["prompt"]) == ["x", "y", "z"]
+    kept = {str(file.relative_to(tmp_path / "out")): file.read_text() for file in tmp_path.glob("out/*/*/scored.json")}
+    assert kept == {f"{study}/scored-{name}/scored.json": name for study in ("synthetic", "scored") for name in "ab"}
 
 
 def test_a_merge_that_is_broken_off_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
