@@ -176,8 +176,8 @@ print(*sorted(heavy & sys.modules.keys()), file=sys.stderr)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (done.returncode, done.stderr.strip()) == (0, "")
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 6, (
-        "seconds of a core; two on a free one"
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 12, (
+        "seconds of a core; two on a free and fast one, seven where another thread shares a slow one"
     )
 
 

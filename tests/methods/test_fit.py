@@ -189,7 +189,7 @@ def built(recipe: Recipe, params: Mapping[str, Any], shape: PreTrainedConfig) ->
 def recipe_of(**params: Any) -> Recipe:
     """A recipe of PEFT where the params name a PEFT type, else of the mixture."""
     method = "peft" if "peft_type" in params else "mixture"
-    return Recipe(name="own", title="Own", method=method, params=params)
+    return Recipe(name="mine", title="Own", method=method, params=params)
 
 
 KEYS = [
@@ -301,7 +301,9 @@ def test_a_knob_may_be_too_large_for_the_model_on_the_way_to_a_size_that_is_not(
 
 def test_what_is_wrong_with_a_recipe_is_said_as_such_and_with_its_name() -> None:
     for budget in ("native", "r4", "5k"):
-        with pytest.raises(BenchError, match=r"The recipe 'own' cannot be run\. There is no field of LoraConfig named"):
+        with pytest.raises(
+            BenchError, match=r"The recipe 'mine' cannot be run\. There is no field of LoraConfig named"
+        ):
             fit_budget(recipe_of(**LORA, rank=4), SHAPE, budget)
 
 

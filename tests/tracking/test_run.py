@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ def test_each_trial_of_a_run_is_a_run(tiny: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(pipeline, "write", lambda analysis, folder: folder / "report.pdf")
     workspace = Workspace(tiny, tiny)
     study = Study.load(workspace.study_file(str(tiny / "reports" / "tiny" / "study.yaml")), {"recipes": ["lora"]})
-    console = Console(record=True, quiet=False, file=(tiny / "printed").open("w"), width=200)
+    console = Console(record=True, quiet=False, file=io.StringIO(), width=200)
     options = Options(executor="inline", report_to=("tensorboard",))
     assert pipeline.run(make_plan(study, workspace), workspace, console, options) == 0
     folder = tiny / "reports" / "tiny" / "tensorboard"
@@ -71,7 +72,7 @@ def test_each_trial_of_a_search_is_a_run_and_a_broken_tracker_loses_none(
 
     monkeypatch.setattr(TensorBoard, "begin", Broken.begin)
     again = make_search(study, workspace, factors=(0.5, 1.0, 2.0), seeds=(7, 8))
-    console = Console(record=True, file=(tiny / "printed").open("w"), width=200)
+    console = Console(record=True, file=io.StringIO(), width=200)
     assert pipeline.tune(again, workspace, console, options) == 0
     told = [line for line in console.export_text().splitlines() if "no room" in line]
     assert len(told) == 1
