@@ -181,6 +181,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on_to_a_report_without_a_
         [sys.executable, "-m", "mosld_bench", *words],
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which the tests' own process may ignore
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
