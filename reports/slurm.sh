@@ -16,7 +16,7 @@ set -euo pipefail
 # source /path/to/venv/bin/activate
 
 nodes=${SLURM_JOB_NUM_NODES:-1}
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # and not `head`, whose end would break the pipe
 ip=$(hostname --ip-address | cut -d ' ' -f 1)
 port=$((20000 + SLURM_JOB_ID % 10000)) # so that two jobs on one node do not meet
 address=$ip:$port
