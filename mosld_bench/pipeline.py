@@ -81,7 +81,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     for trial, reason in plan.left_out:  # so that a report says why they are missing
         store.write(failed(trial, reason, {}))
     records: list[Record] = []
-    so_far = _ReportSoFar(plan, workspace, options, len(plan.planned) - len(todo.planned))
+    so_far = _ReportSoFar(plan, workspace, options, report_folder, len(plan.planned) - len(todo.planned))
     try:
         with (
             ProgressDisplay(plan.hours(order), console) as progress,
@@ -104,17 +104,16 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     failures = [record for record in records if record.status == "failed"]
     _say(display.failure_sentences(failures, store), _heard(console))
     if len(failures) < len(plan.planned):
-        _report_and_print(plan, workspace, options, console)
+        _report_and_print(plan, workspace, options, report_folder, console)
     return 1 if failures else 0
 
 
 class _ReportSoFar:
     """The report of a run that goes on, or was interrupted: marked preliminary, in the place of the final one."""
 
-    def __init__(self, plan: Plan, workspace: Workspace, options: Options, recorded: int) -> None:
-        """``recorded``: how many trials of the plan had a record when the run began."""
-        self._plan, self._recorded, self._trials = plan, recorded, _reported(plan)
-        self._folder = options.report_folder or workspace.reports / plan.study.name
+    def __init__(self, plan: Plan, workspace: Workspace, options: Options, folder: Path, recorded: int) -> None:
+        """``folder``: of the report; ``recorded``: how many trials of the plan had a record when the run began."""
+        self._plan, self._recorded, self._trials, self._folder = plan, recorded, plan.reported, folder
         words = (plan.study, workspace, options.include_paths)
         self._make = partial(report, *words, trials=self._trials, to=self._folder, preliminary=True)
 
@@ -142,11 +141,6 @@ class _ReportSoFar:
             console.print(f"no report: {first_line(error)}", soft_wrap=True)
         else:
             console.print(f"report so far, of {self.of(records)}: {path}", soft_wrap=True)
-
-
-def _reported(plan: Plan) -> list[Trial]:
-    """The trials that a report of the plan is of: those that were left out, too."""
-    return plan.trials + [trial for trial, _ in plan.left_out]
 
 
 def tune(search: Search, workspace: Workspace, console: Console, options: Options) -> int:
@@ -329,17 +323,17 @@ def _heard(console: Console) -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False) if console.quiet else console
 
 
-def _report_and_print(plan: Plan, workspace: Workspace, options: Options, console: Console) -> None:
-    """Compile the report, and print its main table, its answers, the slips of the paper's tables and where it is."""
+def _report_and_print(plan: Plan, workspace: Workspace, options: Options, folder: Path, console: Console) -> None:
+    """Compile the report into ``folder``; print its main table, answers, the slips of the paper's tables, its place."""
     from mosld_bench.reporting import answer_lines, main_notes, main_rows
+    from mosld_bench.reporting.explorer import PAGE
 
     study = plan.study
     with console.status("making the report …"):
-        analysis = analysed(study, workspace, options.include_paths, _reported(plan))
-        path = write(analysis, options.report_folder or workspace.reports / study.name)
+        analysis = analysed(study, workspace, options.include_paths, plan.reported)
+        path = write(analysis, folder)
     if study.trains:
         console.print(display.results_table(main_rows(analysis), main_notes(analysis)))
     for line in answer_lines(analysis):
         console.print(line)
-    page = path.with_name("index.html")
-    _say((*printed_slips(study, analysis.published), f"page: {page}", f"report: {path}"), console)
+    _say((*printed_slips(study, analysis.published), f"page: {path.with_name(PAGE)}", f"report: {path}"), console)

@@ -14,6 +14,7 @@ from mosld_bench.api.places import Place, paths, study_of, words, workspace_of
 from mosld_bench.api.plans import plan
 from mosld_bench.errors import BenchError
 from mosld_bench.records.store import Store
+from mosld_bench.reporting.explorer import PAGE
 from mosld_bench.scheduling import Options
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Trial
@@ -90,7 +91,7 @@ class Report:
     @property
     def page(self) -> Path | None:
         """The report as a page to look around in; None where it has not been written."""
-        return _existing(self.folder / "index.html")
+        return _existing(self.folder / PAGE)
 
     def write(self) -> Path:
         """Write PDF, tables and figures to ``folder``, as `mosld-bench report` does. Returns the PDF."""
@@ -192,7 +193,7 @@ def run(
     made = plan(study, root=root, include_paths=include_paths, model_root=model_root, plugins=plugins)
     asked = made.study
     status = pipeline.run(made.plan, workspace, _console(progress), options)
-    trials = [*made.plan.trials, *(trial for trial, _ in made.plan.left_out)]
+    trials = made.plan.reported
     if status:
         _check_any(asked, trials, Store(workspace.results))
     return Report(asked, trials, _folder(to, workspace, asked), workspace, options.include_paths)

@@ -11,9 +11,9 @@ from mosld_bench.cli.console import say
 from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import Include, Root, running
 from mosld_bench.errors import BenchError, UnknownNameError
+from mosld_bench.reporting.explorer import PAGE
 from mosld_bench.spec.workspace import Workspace
 
-_PAGE = "index.html"
 _PORT = 8642
 
 
@@ -49,7 +49,7 @@ def open_page(
 
 def _study_page(name: str, workspace: Workspace, include_paths: tuple[Path, ...]) -> Path:
     """The page of a study, made if it is not there yet. Raises BenchError for another name, or without records."""
-    existing = workspace.reports / name / _PAGE
+    existing = workspace.reports / name / PAGE
     if name in _written(workspace):
         return existing
     known = workspace.studies()
@@ -60,13 +60,13 @@ def _study_page(name: str, workspace: Workspace, include_paths: tuple[Path, ...]
     from mosld_bench.spec.study import Study
 
     study = Study.load(workspace.study_file(name))
-    page = workspace.reports / study.name / _PAGE
+    page = workspace.reports / study.name / PAGE
     return page if page.is_file() else pipeline.page(study, workspace, include_paths)
 
 
 def _written(workspace: Workspace) -> set[str]:
     """The studies that have a page."""
-    return {path.parent.name for path in workspace.reports.glob(f"*/{_PAGE}")}
+    return {path.parent.name for path in workspace.reports.glob(f"*/{PAGE}")}
 
 
 def _index(workspace: Workspace) -> Path:

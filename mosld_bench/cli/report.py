@@ -11,6 +11,7 @@ from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import Include, Json, Quiet, Root, StudyName, StudyOptions, To
 from mosld_bench.errors import BenchError
 from mosld_bench.format import counted
+from mosld_bench.reporting.explorer import PAGE
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Trial
 from mosld_bench.spec.workspace import Workspace
@@ -51,7 +52,7 @@ def report(
     elif quiet:
         print(path)
     else:
-        say(f"page: {path.with_name('index.html')}")
+        say(f"page: {path.with_name(PAGE)}")
         say(f"report: {path}")
     if to is None and not (quiet or json):
         say_whose_place(declared, file, trials, workspace, folders)

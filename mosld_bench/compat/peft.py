@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+#: The files of an adapter, as PEFT calls them.
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
 _TUNERS = ("mosld_bench.tuners.mixture", "mosld_bench.tuners.mixlora")
 #: What PEFT puts before the base model's names of modules and parameters.
 _WRAPPED = "base_model.model."
@@ -301,7 +304,7 @@ def save_model(model: Any, folder: Path) -> None:
     config.r, config.rank_pattern = 2 * config.r, {key: 2 * r for key, r in config.rank_pattern.items()}
     config.lora_alpha *= wider
     config.alpha_pattern = {key: wider * alpha for key, alpha in config.alpha_pattern.items()}
-    save_file({name: value.contiguous() for name, value in state.items()}, folder / "adapter_model.safetensors")
+    save_file({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS)
     config.save_pretrained(str(folder))
 
 

@@ -7,13 +7,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mosld_bench.compat.peft import base_name
+from mosld_bench.compat.peft import CONFIG, WEIGHTS, base_name
 
 if TYPE_CHECKING:
     from torch import nn
-
-#: The files of an adapter.
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def name_base(model: Any, folder: Path, base: str, revision: str | None) -> None:

@@ -13,8 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mosld_bench.compat.peft import config_classes
-from mosld_bench.compat.peft_folder import CONFIG, WEIGHTS
+from mosld_bench.compat.peft import CONFIG, WEIGHTS, config_classes
 from mosld_bench.errors import ModelError, UnknownNameError
 from mosld_bench.inputs.model_source import public_name
 from mosld_bench.methods import peft_types

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from mosld_bench.compat.peft import config_classes
+from mosld_bench.compat.peft import CONFIG, config_classes
 from mosld_bench.errors import BadFileError, BenchError, UnknownNameError
 from mosld_bench.methods import peft_types, registry
 from mosld_bench.methods.base import Method
@@ -70,7 +70,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
     Raises BadFileError for what is no such file.
     """
-    path = path / "adapter_config.json" if path.is_dir() else path
+    path = path / CONFIG if path.is_dir() else path
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

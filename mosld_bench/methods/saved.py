@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench._version import __version__
+from mosld_bench.compat.peft import CONFIG, WEIGHTS
 from mosld_bench.errors import BenchError, MethodError
 from mosld_bench.methods import author
 from mosld_bench.methods.attaching import attach
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
 
     from mosld_bench.methods.base import Method
 
-#: The file that tells a plain module's folder, and the one with its numbers, which PEFT's adapters have too.
+#: The file that tells a plain module's folder; its numbers are in the file that PEFT's adapters have, too.
 METHOD_FILE = "adapter_method.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 def own_state(model: nn.Module, base: nn.Module) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ def write(method: Method, model: nn.Module, base: nn.Module, params: Mapping[str
         "mosld_bench": __version__,
     }
     state = {key: value.detach().cpu().clone().contiguous() for key, value in own_state(model, base).items()}
-    save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / METHOD_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -86,7 +86,7 @@ def read(method: Method | None, model: nn.Module, folder: Path) -> nn.Module:
     ``method`` is needed for a plain module alone. Raises MethodError where its `attach` has no place for what was
     saved, and BenchError for a folder that holds no adapter.
     """
-    if (folder / "adapter_config.json").is_file():
+    if (folder / CONFIG).is_file():
         from peft import PeftModel
 
         loaded: nn.Module = PeftModel.from_pretrained(model, str(folder))
@@ -95,7 +95,7 @@ def read(method: Method | None, model: nn.Module, folder: Path) -> nn.Module:
 
         content = json.loads((folder / METHOD_FILE).read_text(encoding="utf-8"))
         loaded = attach(method, model, content["params"])
-        _fill(loaded, load_file(folder / WEIGHTS_FILE), type(method))
+        _fill(loaded, load_file(folder / WEIGHTS), type(method))
     elif (folder / "config.json").is_file():
         from transformers import AutoModelForCausalLM
 

@@ -169,8 +169,7 @@ def write_merge(merge: Merge) -> None:
     check_conflicts(merge)
     check_writable(merge.target)
     store = Store(merge.target)
-    store.adopt(merge.copies)
-    store.adopt_scored(merge.scored)
+    store.adopt(merge.copies, merge.scored)
     for study, overlaps in merge.overlaps.items():
         store.add_overlaps(study, overlaps)
     for study, texts in merge.texts.items():

@@ -231,10 +231,15 @@ class Store:
             raise BadFileError(f"{folder} holds the record of {record.trial.id}, of another trial or version.")
         return record
 
-    def adopt(self, copies: Iterable[tuple[Record, Path | None, Mapping[str, Path]]]) -> None:
+    def adopt(
+        self,
+        copies: Iterable[tuple[Record, Path | None, Mapping[str, Path]]],
+        scored: Mapping[tuple[str, str], Path],
+    ) -> None:
         """Copy folders of trials here: a record, the folder that has it, and parts (name -> path) to lie beside it.
 
-        Without a folder the parts are put beside what is here. All is copied aside before anything is put into its
+        Without a folder the parts are put beside what is here. ``scored``: (study, id) -> a folder of what was scored
+        without being trained here; what is here stays. All is copied aside before anything is put into its
         place, and each folder comes whole: what is broken off leaves the places that it did not reach as they were.
         """
         with tempfile.TemporaryDirectory(dir=self.results, prefix=".merging-") as name:  # two folders above any record
@@ -248,20 +253,15 @@ class Store:
                 for part, source in parts.items():
                     _copy(source, staged / part)
                     ready += [(staged / part, place / part)] if folder is None else []
+            for (study, scored_id), folder in scored.items():
+                place, staged = self.results / study / scored_id, aside / "new" / study / scored_id
+                if not (place / "scored.json").exists():
+                    _copy(folder, staged)
+                    ready.append((staged, place))
             os.sync()
             for staged, place in ready:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 _exchange(staged, place, aside)
-
-    def adopt_scored(self, folders: Mapping[tuple[str, str], Path]) -> None:
-        """Copy folders of what was scored without being trained here, (study, id) -> folder; what is here stays."""
-        with tempfile.TemporaryDirectory(dir=self.results, prefix=".merging-") as name:
-            for (study, scored), folder in folders.items():
-                place, staged = self.results / study / scored, Path(name) / study / scored
-                if not (place / "scored.json").exists():
-                    _copy(folder, staged)
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    _exchange(staged, place, Path(name))
 
     def add_texts(self, study: str, others: Iterable[pd.DataFrame]) -> None:
         """Note the texts of items that other folders have and this one has not."""

@@ -52,6 +52,11 @@ class Plan:
         """The trials without their fitted budgets, in the study's order."""
         return [trial for trial, _ in self.planned]
 
+    @property
+    def reported(self) -> list[Trial]:
+        """The trials that a report of the plan is of: those that were left out, too."""
+        return self.trials + [trial for trial, _ in self.left_out]
+
     @cached_property
     def prices(self) -> list[Price | None]:
         """The estimate of each of `planned`; None where nothing is trained or scored, or the model is no transformer.

@@ -27,7 +27,8 @@ def saved_files(
 
     ``save`` writes what was trained into a folder, as the trial's method does it.
     """
-    from mosld_bench.compat.peft_folder import CONFIG, name_base
+    from mosld_bench.compat.peft import CONFIG
+    from mosld_bench.compat.peft_folder import name_base
     from mosld_bench.inputs.model_source import public_name, public_revision
 
     spec = record.trial.model

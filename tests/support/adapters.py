@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from mosld_bench.compat.peft import save_model
-from mosld_bench.compat.peft_folder import CONFIG, name_base
+from mosld_bench.compat.peft import CONFIG, save_model
+from mosld_bench.compat.peft_folder import name_base
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.inputs.models import load_base
 from mosld_bench.methods import registry

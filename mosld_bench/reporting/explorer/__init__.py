@@ -3,3 +3,6 @@
 `data.py` makes an object of an `Analysis`, `page.py` a page of it; the page's own code is in `assets/`, built from
 `web/`. `README.md` describes the object.
 """
+
+#: The file of a page, of a study's and of that over all studies.
+PAGE = "index.html"

@@ -18,6 +18,7 @@ from mosld_bench.format import counted, one_line
 from mosld_bench.records.store import replace_file
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.compose import days, draft, latest_start
+from mosld_bench.reporting.explorer import PAGE
 from mosld_bench.reporting.explorer.markup import escaped, head
 from mosld_bench.reporting.labels import short_label
 from mosld_bench.reporting.sections.answers.blocks import main_block
@@ -25,7 +26,6 @@ from mosld_bench.spec.trial import Condition
 from mosld_bench.spec.yaml_file import read_including
 
 OVERVIEW = "overview.json"
-INDEX = "index.html"
 
 _REPORTS = "reports"  # the folder of all reports of a workspace
 
@@ -129,14 +129,14 @@ def write_index(reports: Path) -> Path:
         f"<caption>{counted(len(lines), 'report').capitalize()} of this workspace.</caption>\n"
         f"<thead><tr>{columns}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody>\n</table>\n</div>"
     )
-    path = reports / INDEX
+    path = reports / PAGE
     text = f"{head('Studies', _STYLE)}\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     replace_file(path, text.encode("utf-8", "replace"))
     return path
 
 
 def _has_report(folder: Path) -> bool:
-    return folder.is_dir() and any((folder / name).is_file() for name in (INDEX, "report.pdf"))
+    return folder.is_dir() and any((folder / name).is_file() for name in (PAGE, "report.pdf"))
 
 
 def _line(folder: Path) -> str:
@@ -145,7 +145,7 @@ def _line(folder: Path) -> str:
     name = folder.name
     links = [
         f'<a href="{_address(name, file)}" aria-label="{title} of {escaped(name)}">{title}</a>'
-        for file, title in ((INDEX, "page"), ("report.pdf", "PDF"))
+        for file, title in ((PAGE, "page"), ("report.pdf", "PDF"))
         if (folder / file).is_file()
     ]
     if found is None:

@@ -17,6 +17,7 @@ from typing import Any
 from mosld_bench.format import one_line
 from mosld_bench.records.store import replace_file
 from mosld_bench.reporting.analysis import Analysis
+from mosld_bench.reporting.explorer import PAGE
 from mosld_bench.reporting.explorer.data import explorer_data
 from mosld_bench.reporting.explorer.items import FOLDER, item_files
 from mosld_bench.reporting.explorer.markup import escaped, head
@@ -25,8 +26,6 @@ from mosld_bench.reporting.explorer.places import Places
 from mosld_bench.reporting.explorer.plain import encoded
 from mosld_bench.reporting.sections.results.main_table import main_tables
 from mosld_bench.reporting.table import Cell, Line, Table
-
-PAGE = "index.html"
 
 _ASSETS = "assets"
 
