@@ -64,7 +64,7 @@ Recipes = Annotated[
     str | None,
     compared(
         "--methods",
-        help="Recipes or groups of them, by comma: all, controls, since, peft, everything.",
+        help="Recipes or groups of them, by comma: all, controls, since, peft, own, everything.",
         autocompletion=completion.recipe_names,
     ),
 ]

@@ -18,12 +18,14 @@ from mosld_bench.spec.budget import Budget, Native
 from mosld_bench.spec.recipe import GROUPS, Group, Recipe
 from mosld_bench.spec.trial import Domain
 
-_GROUP_TITLES: dict[Group, str] = {
+#: Group of recipes -> what the page calls it.
+GROUP_TITLES: dict[Group, str] = {
     "main": "The paper's methods",
     "ablation": "Ablations",
     "controls": "Controls",
     "since": "Methods since the paper",
     "peft": "Other methods of PEFT",
+    "own": "Methods of one's own",
 }
 
 
@@ -56,7 +58,7 @@ def study_data(analysis: Analysis) -> dict[str, Any]:
             for setting in dict.fromkeys(row.setting for row in analysis.rows)
         ],
         "budgets": [{"key": budget, "label": budget.label, "kind": budget_kind(budget)} for budget in budgets],
-        "groups": [{"key": group, "title": _GROUP_TITLES[group]} for group in GROUPS if group in groups],
+        "groups": [{"key": group, "title": GROUP_TITLES[group]} for group in GROUPS if group in groups],
         "counts": {
             "planned": len(analysis.trials),
             "finished": len(analysis.records),

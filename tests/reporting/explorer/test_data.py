@@ -18,7 +18,9 @@ from mosld_bench.reporting.explorer.data import explorer_data
 from mosld_bench.reporting.explorer.items import item_files
 from mosld_bench.reporting.explorer.places import Places
 from mosld_bench.reporting.explorer.plain import encoded
+from mosld_bench.reporting.explorer.study import GROUP_TITLES
 from mosld_bench.reporting.explorer.trials import repeat
+from mosld_bench.spec.recipe import GROUPS
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Domain, Trial
 from mosld_bench.spec.workspace import Workspace
@@ -239,3 +241,8 @@ def test_the_page_beside_the_code_describes_every_key(hostile: Explored) -> None
     keys = keys_of(hostile.data, free) | keys_of(list(hostile.items.values()), free)
     assert len(keys) > 150
     assert keys <= set(re.findall(r"`(\w+)`", text)), "each is named there"
+
+
+def test_every_group_of_recipes_has_a_title() -> None:
+    """Those of users and plug-ins too: a page of their recipes is made as any other."""
+    assert set(GROUP_TITLES) == set(GROUPS)
