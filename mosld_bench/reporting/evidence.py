@@ -113,23 +113,11 @@ class Evidence:
 
     def _of_record(self, record: Record, task: str, metric: str | None) -> Answers | None:
         """The scores of a record's items; None where there are none, or they do not give the record's number."""
-        frame = self.frame(record, task)
-        column = "score" if metric is None else metric
-        if frame is None or column not in frame or frame[column].isna().any():
-            return None
-        frame = frame.sort_values("doc")
-        values = frame[column].to_numpy(np.float64)
-        if metric != PROBABILITY and not self._is_of(record, task, metric, float(values.mean())):
-            return None
-        groups = frame["group"].to_numpy(object) if frame["group"].notna().all() else None
-        return Answers(frame["doc"].to_numpy(np.int64), values, groups)
-
-    @staticmethod
-    def _is_of(record: Record, task: str, metric: str | None, mean: float) -> bool:
-        numbers = (
+        numbers = [
             m.value for m in record.metrics if m.task == task and (m.primary if metric is None else m.metric == metric)
-        )
-        return any(abs(mean - number) <= _ROUNDING * max(1.0, abs(number)) for number in numbers)
+        ]
+        column, known = "score" if metric is None else metric, None if metric == PROBABILITY else numbers
+        return answers_in(self.frame(record, task), column, known)
 
     # Estimates
 
@@ -290,6 +278,23 @@ class Evidence:
         return tasks or None
 
 
+def answers_in(frame: pd.DataFrame | None, column: str, numbers: Sequence[float] | None) -> Answers | None:
+    """The scores in a column of a task's items (`records.items.COLUMNS`), by item.
+
+    None where they are not at hand, or their mean is none of the ``numbers`` of the task's record; None for these
+    where there is no number to hold them to.
+    """
+    if frame is None or column not in frame or frame.empty or frame[column].isna().any():
+        return None
+    frame = frame.sort_values("doc")
+    values = frame[column].to_numpy(np.float64)
+    mean = float(values.mean())
+    if numbers is not None and not any(abs(mean - n) <= _ROUNDING * max(1.0, abs(n)) for n in numbers):
+        return None
+    groups = frame["group"].to_numpy(object) if frame["group"].notna().all() else None
+    return Answers(frame["doc"].to_numpy(np.int64), values, groups)
+
+
 def _within(noise: Iterable[tuple[stats.ItemNoise, int]]) -> float | None:
     """Mean of S·VE over what has two seeds or more; None without any."""
     known = [seeds * items.within for items, seeds in noise if items.within is not None]
@@ -307,12 +312,12 @@ def _mean(models: Sequence[Answers]) -> Answers:
     """The mean over models, item by item."""
     if len(models) == 1:
         return models[0]
-    stacked, common = _stacked(models), _common(models)
+    together, common = stacked(models), _common(models)
     docs = models[0].docs if common is None else common
-    return Answers(docs, stacked.values.mean(axis=0), stacked.groups)
+    return Answers(docs, together.values.mean(axis=0), together.groups)
 
 
-def _stacked(answers: Sequence[Answers]) -> stats.TaskItems:
+def stacked(answers: Sequence[Answers]) -> stats.TaskItems:
     """One line of values each, over the items that all of them have; clusters are told by the first that has any."""
     common = _common(answers)
     values = np.stack([a.values if common is None else a.values[np.isin(a.docs, common)] for a in answers])
@@ -325,7 +330,7 @@ def _stacked(answers: Sequence[Answers]) -> stats.TaskItems:
 
 def _summed(rows: Sequence[Sequence[Answers]], weights: Sequence[float]) -> stats.TaskItems:
     """The weighted sum of rows, each of which has answers seed by seed, over the items that all have."""
-    values, groups = _stacked([answers for row in rows for answers in row])
+    values, groups = stacked([answers for row in rows for answers in row])
     of_rows = np.split(values, len(rows))
     return stats.TaskItems(reduce(np.add, [weight * own for weight, own in zip(weights, of_rows, strict=True)]), groups)
 

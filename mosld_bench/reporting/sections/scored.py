@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from mosld_bench.format import listed
@@ -19,6 +18,7 @@ from mosld_bench.records.scored import Scored
 from mosld_bench.reporting import stats
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.document import Section, paragraph, section
+from mosld_bench.reporting.evidence import answers_in, stacked
 from mosld_bench.reporting.labels import count
 from mosld_bench.reporting.table import Cell, Column, Line, Table, score_cell
 from mosld_bench.spec.trial import Domain
@@ -26,7 +26,6 @@ from mosld_bench.spec.trial import Domain
 if TYPE_CHECKING:
     from mosld_bench.records.scale import Scale
 
-_ROUNDING = 1e-6  # that the mean of a record's items may be off its number
 _TURNED_FROM = 5  # columns of tasks from which on their titles stand upright
 
 
@@ -105,18 +104,9 @@ class _ScoredRow:
     def _items(self, task: str) -> stats.TaskItems | None:
         """What it scored on the items of a task; None where they are not at hand or do not give its number."""
         frame = self.analysis.scored_items(self.record)
-        if frame is None:
-            return None
-        frame = frame[frame["task"] == task].sort_values("doc")
-        if frame.empty or frame["score"].isna().any():
-            return None
-        values = frame["score"].to_numpy(np.float64)
-        if abs(values.mean() - self.metrics[task].value) > _ROUNDING * max(1.0, abs(self.metrics[task].value)):
-            return None
-        if frame["group"].isna().any():
-            return stats.TaskItems(values[None])
-        groups = np.unique(frame["group"].to_numpy(object).astype(str), return_inverse=True)[1]
-        return stats.TaskItems(values[None], groups)
+        of_task = None if frame is None else frame[frame["task"] == task]
+        answers = answers_in(of_task, "score", [self.metrics[task].value])
+        return None if answers is None else stacked([answers])
 
 
 def _table(analysis: Analysis, rows: Sequence[_ScoredRow]) -> Table:
