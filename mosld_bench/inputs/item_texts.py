@@ -21,7 +21,7 @@ _MOST_CHARACTERS = 8000  # of a prompt, its end
 def note_texts(store: Store, study: Study, loader: TaskLoader) -> None:
     """Add the texts of the test items that ``study`` scores to its texts.parquet, those that it has not.
 
-    An item that cannot be rendered is left out: what scores it says so.
+    An item that cannot be rendered, or a task that cannot be had, is left out: what scores it says so.
     """
     import pandas as pd
 
@@ -33,15 +33,20 @@ def note_texts(store: Store, study: Study, loader: TaskLoader) -> None:
     hashes = set() if known is None else set(zip(known["task"], known["doc_hash"], strict=True))
     rows = []
     for name in (*study.in_domain, *study.out_of_domain):
-        with suppress(DataError):
+        try:
             task = loader.get(name)
-            for index in sample(task, study.evaluate.limit, study.evaluate.sample_seed):
-                doc = task.eval_docs[index]
-                key = name, document_hash(doc)[:_HASH_DIGITS]
-                if key not in hashes:
-                    hashes.add(key)
-                    prompt, options = item_text(task, doc)
-                    rows.append({"task": name, "doc": index, "doc_hash": key[1], "prompt": prompt, "options": options})
+            indices = sample(task, study.evaluate.limit, study.evaluate.sample_seed)
+        except DataError:
+            continue
+        for index in indices:
+            doc = task.eval_docs[index]
+            key = name, document_hash(doc)[:_HASH_DIGITS]
+            if key in hashes:
+                continue
+            with suppress(DataError):
+                prompt, options = item_text(task, doc)
+                rows.append({"task": name, "doc": index, "doc_hash": key[1], "prompt": prompt, "options": options})
+                hashes.add(key)
     if rows:
         store.write_texts(study.name, pd.concat([*([] if known is None else [known]), pd.DataFrame(rows)]))
 

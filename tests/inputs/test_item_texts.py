@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from mosld_bench.errors import BadFileError
+from mosld_bench.inputs import item_texts
 from mosld_bench.inputs.item_texts import item_text, note_texts
-from mosld_bench.inputs.rendering import requests
+from mosld_bench.inputs.items import sample
+from mosld_bench.inputs.rendering import BadItemError, requests
 from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.records.store import Store
 from mosld_bench.records.texts import COLUMNS
@@ -53,6 +55,24 @@ def test_every_item_that_is_scored_is_noted_once(loader: TaskLoader, tmp_path: P
     assert more is not None
     assert not more.duplicated(["task", "doc_hash"]).any()
     assert set(more["doc_hash"]) > set(texts["doc_hash"])
+
+
+def test_an_item_that_cannot_be_rendered_is_left_out_alone(
+    loader: TaskLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = loader.get("copy")
+    second = task.eval_docs[sample(task, 5, FIVE.sample_seed)[1]]
+
+    def rendered(task: Any, doc: dict[str, Any]) -> tuple[str, list[str]]:
+        if doc == second:
+            raise BadItemError("copy", "doc_to_choice", "it has no options", "")
+        return item_text(task, doc)
+
+    monkeypatch.setattr(item_texts, "item_text", rendered)
+    note_texts(Store(tmp_path / "results"), studied(), loader)
+    texts = Store(tmp_path / "results").texts("synthetic")
+    assert texts is not None
+    assert texts.groupby("task").size().to_dict() == {"copy": 4, "count": 5}
 
 
 def test_what_items_share_is_left_out_of_a_prompt(loader: TaskLoader) -> None:
