@@ -18,6 +18,7 @@ from mosld_bench import display
 from mosld_bench.background import BackgroundCall
 from mosld_bench.errors import first_line
 from mosld_bench.inputs.overlap_cache import OverlapSearch, cached_overlaps
+from mosld_bench.interruption import noting_interruptions, raise_if_interrupted
 from mosld_bench.records.method_code import differing_code
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.published import Published
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["Options", "analysed", "find_overlaps", "page", "printed_slips", "report", "run", "tune", "write"]
 
 
+@noting_interruptions()
 def run(plan: Plan, workspace: Workspace, console: Console, options: Options) -> int:
     """Run the trials of a plan that have no record, and build the study's report. Returns the exit code.
 
@@ -98,6 +100,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
                 records.append(outcome.record)  # with what is written: an interruption may come any time
                 tracking.finish(outcome.record)
                 interim.ended(outcome.record.trial_id, of=so_far.of(records), seconds_left=progress.seconds_left())
+                raise_if_interrupted()
     except KeyboardInterrupt:
         so_far.at_interruption(records, console)
         raise
@@ -143,6 +146,7 @@ class _ReportSoFar:
             console.print(f"report so far, of {self.of(records)}: {path}", soft_wrap=True)
 
 
+@noting_interruptions()
 def tune(search: Search, workspace: Workspace, console: Console, options: Options) -> int:
     """Search for the learning rates of a study, as far as there are no records, and write its tuning.yaml.
 
@@ -177,6 +181,7 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
             progress.say(driver.told())
         for outcome in executor.run(todo, tracking, most=len(plan.planned) * max(map(len, search.waves))):
             store.write(outcome)
+            raise_if_interrupted()
             tracking.finish(outcome.record)
             failures += [outcome.record] if outcome.record.status == "failed" else []
             if driver.ended(outcome.record) and not failures and (more := driver.next_trials()):

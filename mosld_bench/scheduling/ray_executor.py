@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any
 
 from mosld_bench.errors import ResourceError, first_line
+from mosld_bench.interruption import interrupt
 from mosld_bench.records.record import Outcome
 from mosld_bench.scheduling.checks import local_gpus
 from mosld_bench.scheduling.executor import Ended, RunWatcher, WorkerDeath, dispatch
@@ -52,7 +53,7 @@ class RayExecutor:
         self._ray = ray
         gpus, cpus = self._start() if self._address is None else self._join(self._address)
         if threading.current_thread() is threading.main_thread():  # Ray has set a handler that aborts the process
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # the end of a cluster's job is an interruption
+            signal.signal(signal.SIGTERM, interrupt)  # the end of a cluster's job is an interruption
         pool = RayPool(ray, self._config, gpus=gpus, cpus=cpus, trials=max(most, len(planned)))
         return dispatch(planned, pool, watcher)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mosld_bench.errors import BenchError
 from mosld_bench.inputs.items import sample
+from mosld_bench.interruption import raise_if_interrupted
 from mosld_bench.methods import author, registry
 from mosld_bench.methods.base import Method
 from mosld_bench.records.provenance import meta_info, now
@@ -30,16 +31,20 @@ if TYPE_CHECKING:
 def execute(trial: Trial, session: Session, fit: Fit, watch: Watcher = lambda progress: None) -> Outcome:
     """Run ``trial``, sized as ``fit``. Writes nothing: `Store.write` does.
 
-    Every exception ends as a Record with status ``failed`` and the traceback; none escapes.
+    Every exception ends as a Record with status ``failed`` and the traceback; none escapes but an interruption, after
+    which nothing that the trial came to counts.
     """
     stopwatch = _Stopwatch()
     try:
-        return _run(trial, session, fit, watch, stopwatch)
+        outcome = _run(trial, session, fit, watch, stopwatch)
     except Exception as error:
+        raise_if_interrupted(error)
         text = str(error) if isinstance(error, BenchError) else traceback.format_exc()
         return failed(trial, text, stopwatch.meta_info(session.config))
     finally:
         _release(session.config.device)
+    raise_if_interrupted()
+    return outcome
 
 
 def failed(trial: Trial, error: str, meta: dict[str, Any]) -> Outcome:

@@ -1,0 +1,140 @@
+"""An interruption ends a run also where a library makes something else of it."""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, model_serializer
+from rich.console import Console
+
+from mosld_bench import pipeline
+from mosld_bench.interruption import interrupt, noting_interruptions, raise_if_interrupted
+from mosld_bench.records.store import Store
+from mosld_bench.scheduling import Options, make_plan
+from mosld_bench.spec.study import Study
+from mosld_bench.spec.workspace import Workspace
+from mosld_bench.trial import execute
+
+
+@pytest.fixture(autouse=True)
+def ordinary_handler() -> Iterator[None]:
+    """SIGINT as Python has it at its start, whatever began these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class Serialized(BaseModel):
+    """In the middle of whose serialization, which is native code, Ctrl-C comes."""
+
+    @model_serializer
+    def interrupted(self) -> dict[str, int]:
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+
+def goes_on() -> None:
+    with suppress(BaseException):
+        signal.raise_signal(signal.SIGINT)
+
+
+def renames() -> None:
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except BaseException as error:
+        raise ValueError("something went wrong") from error
+
+
+def serializes() -> None:
+    Serialized().model_dump_json()
+
+
+def does_nothing() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+WAYS = [does_nothing, goes_on, renames, serializes]
+
+
+def test_pydantic_makes_another_error_of_it() -> None:
+    """Or else this module would not be needed for it."""
+    with pytest.raises(Exception, match="KeyboardInterrupt") as caught:
+        serializes()
+    assert not isinstance(caught.value, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_is_a_keyboard_interrupt_at_the_end(way: Callable[[], None]) -> None:
+    with pytest.raises(KeyboardInterrupt), noting_interruptions():
+        way()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    raise_if_interrupted()  # it is over
+    with noting_interruptions():
+        raise_if_interrupted()
+
+
+def test_without_one_nothing_changes() -> None:
+    with pytest.raises(ValueError, match="its own"), noting_interruptions():
+        raise ValueError("its own")
+    with pytest.raises(SystemExit), noting_interruptions():
+        raise SystemExit(3)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_inside_another_it_is_noted_for_both() -> None:
+    @noting_interruptions()
+    def outer() -> None:
+        with suppress(BaseException), noting_interruptions():
+            renames()
+        assert signal.getsignal(signal.SIGINT) is interrupt
+        raise_if_interrupted()
+
+    with pytest.raises(KeyboardInterrupt):
+        outer()
+
+
+def test_another_handler_and_another_thread_are_left_alone() -> None:
+    seen = []
+    signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    with noting_interruptions():
+        signal.raise_signal(signal.SIGINT)
+    assert seen == [signal.SIGINT]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def elsewhere() -> None:
+        with noting_interruptions():
+            seen.append(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert seen[1:] == [True]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_trial_during_which_it_came_has_no_record_and_no_other_follows(
+    way: Callable[[], None], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "find_overlaps", lambda *words: ())
+    study = Study.load(tiny / "reports" / "tiny" / "study.yaml", {"seeds": [0, 1, 2], "recipes": ["lora"]})
+    plan = make_plan(study, Workspace(tiny, tiny))
+    whole, began = execute._run, []
+
+    def interrupted(trial, *words):  # type: ignore[no-untyped-def]
+        began.append(trial.id)
+        outcome = whole(trial, *words)
+        if len(began) == 2:
+            way()
+        return outcome
+
+    monkeypatch.setattr(execute, "_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(plan, Workspace(tiny, tiny), Console(file=io.StringIO()), Options(executor="inline"))
+    assert len(began) == 2
+    assert {found.trial_id for found in Store(tiny / "results").records("tiny")} == {began[0]}
