@@ -81,15 +81,13 @@ def write(method: Method, model: nn.Module, base: nn.Module, params: Mapping[str
 
 
 def read(method: Method | None, model: nn.Module, folder: Path) -> nn.Module:
-    """``model``, a base model, with what ``folder`` has on it, frozen and in evaluation mode.
+    """``model``, a base model, with what ``folder`` has on it, frozen and in evaluation mode. No pickle is read.
 
     ``method`` is needed for a plain module alone. Raises MethodError where its `attach` has no place for what was
-    saved, and BenchError for a folder that holds no adapter.
+    saved, and BenchError for a folder that holds no adapter, or one of another model.
     """
     if (folder / CONFIG).is_file():
-        from peft import PeftModel
-
-        loaded: nn.Module = PeftModel.from_pretrained(model, str(folder))
+        loaded = _read_peft(model, folder)
     elif method is not None and (folder / METHOD_FILE).is_file():
         from safetensors.torch import load_file
 
@@ -99,12 +97,29 @@ def read(method: Method | None, model: nn.Module, folder: Path) -> nn.Module:
     elif (folder / "config.json").is_file():
         from transformers import AutoModelForCausalLM
 
-        loaded = AutoModelForCausalLM.from_pretrained(str(folder))
+        if not any(folder.glob("*.safetensors")):
+            raise BenchError(f"{folder} holds config.json and no safetensors, without which there is no model to load.")
+        loaded = AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True)
     else:
         raise BenchError(
             f"{folder} holds no adapter: it has neither an adapter_config.json, nor {METHOD_FILE}, nor a whole model."
         )
     return loaded.requires_grad_(False).eval()
+
+
+def _read_peft(model: nn.Module, folder: Path) -> nn.Module:
+    from mosld_bench.compat.peft_folder import load_adapter as load_peft
+
+    if not (folder / WEIGHTS).is_file():
+        raise BenchError(f"{folder} holds {CONFIG} and no {WEIGHTS}, without which there is no adapter to load.")
+    loaded = load_peft(model, folder)
+    if loaded.strangers:
+        raise BenchError(
+            f"The adapter in {folder} does not fit the model: {len(loaded.strangers):,} of its numbers are on one side "
+            f"only, the first {loaded.strangers[0]}."
+        )
+    adapted: nn.Module = loaded.model
+    return adapted
 
 
 def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
