@@ -49,6 +49,13 @@ def digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def hours_text(hours: float) -> str:
+    """Two significant digits below ten hours, whole hours above, no exponent: 2.345 -> '2.3', 13412 -> '13,412'."""
+    if 0 < hours < 0.001:
+        return "less than 0.001"
+    return f"{hours:,.0f}" if hours >= 9.95 else f"{hours:.2g}"
+
+
 def one_line(text: str) -> str:
     """The text in one line: runs of spaces, tabs and line ends as one space, control characters and the like gone.
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price
-from mosld_bench.format import listed
+from mosld_bench.format import hours_text, listed
 from mosld_bench.scheduling.plan import Plan
 from mosld_bench.spec.trial import Condition, PlannedTrial
 from mosld_bench.spec.tuning import RateSource
@@ -134,8 +134,3 @@ def _without_gpu(plan: Plan, prices: Sequence[Price], core_rate: Callable[[str],
         f"trial reaches {estimate.REACHED_SHARE[dtype]:.0%} of the {rate / 1e9:.0f} GFLOP/s at which a core multiplies "
         f"matrices."
     ]
-
-
-def hours_text(hours: float) -> str:
-    """Two significant digits below ten hours, whole hours above."""
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

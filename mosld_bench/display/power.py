@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from mosld_bench.display.plan import hours_text
-from mosld_bench.format import counted, digits, listed
+from mosld_bench.format import counted, digits, hours_text, listed
 from mosld_bench.records.pilots import Pilot
 from mosld_bench.records.scale import Scale
 from mosld_bench.spec.block import Block

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rich.table import Table
 
-from mosld_bench.display.plan import hours_text
-from mosld_bench.format import counted, listed
+from mosld_bench.format import counted, hours_text, listed
 from mosld_bench.scheduling.search import Search
 from mosld_bench.spec.search import EXTENSIONS
 from mosld_bench.spec.tuning import Tuning

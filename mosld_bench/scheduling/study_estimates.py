@@ -19,7 +19,7 @@ from typing import Any
 from mosld_bench._version import __version__
 from mosld_bench.cost import estimate
 from mosld_bench.errors import BenchError
-from mosld_bench.format import one_line
+from mosld_bench.format import hours_text, one_line
 from mosld_bench.records.store import replace_file
 from mosld_bench.scheduling.doctor import Finding
 from mosld_bench.scheduling.plan import make_plan
@@ -102,7 +102,7 @@ def _look(
 
 def _told(hours: float | None, folder: Path) -> str:
     if hours is not None:
-        return f"about {60 * hours:.0f} minutes" if 0.05 < hours < 2 else f"about {hours:,.3g} hours"
+        return f"about {60 * hours:.0f} minutes" if 0.05 < hours < 2 else f"about {hours_text(hours)} hours"
     if measured := _as_reported(folder):
         return f"{measured / 60:.0f} minutes of one worker where its report was made"
     return "time not estimated, since its tasks tell no size"

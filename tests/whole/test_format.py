@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mosld_bench.format import listed
+from mosld_bench.format import hours_text, listed
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,20 @@ def test_of_many_items_some_are_named(count: int, text: str) -> None:
     """Never 'and 1 more', which takes the room of what it hides."""
     assert listed(list("abcdefghi")[:count], most=3) == text
     assert listed(list("abcdefghi"), most=3, noun="rows") == "a, b and 7 more rows"
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [
+        (0.0, "0"),
+        (1e-5, "less than 0.001"),
+        (0.0064, "0.0064"),
+        (0.3, "0.3"),
+        (2.345, "2.3"),
+        (9.96, "10"),
+        (13412.4, "13,412"),
+        (1.66e5, "166,000"),
+    ],
+)
+def test_hours_have_no_exponent(hours: float, text: str) -> None:
+    assert hours_text(hours) == text
