@@ -49,7 +49,7 @@ class _Conditions:
 def score(
     model: Annotated[str, typer.Argument(help="'embedded', a hub id, or a folder with a model.")],
     *,
-    adapter: Annotated[Path | None, compared(help="Folder of an adapter on it, as PEFT saves it.")] = None,
+    adapter: Annotated[str | None, compared(help="An adapter on it: a folder as PEFT saves it, or a hub id.")] = None,
     tasks: Annotated[str | None, compared(help="Tasks to score, by comma; default: those of the study.")] = None,
     limit: Annotated[int | None, compared(help="Items a task, a fixed sample; default: the study's.")] = None,
     name: Annotated[str, output(help="A study, whose report shows it; else a folder of results/.")] = _NO_STUDY,
@@ -70,9 +70,9 @@ def score(
     spec = next((known for known in conditions.models if known.name == model), None) or ModelSpec(name=model)
     spec = located(spec)
     load_plugins(plugin)
-    from mosld_bench.inputs.adapter import read_adapter  # here, since it brings PEFT
+    from mosld_bench.inputs.adapter import find_adapter  # here, since it brings PEFT
 
-    found = read_adapter(adapter) if adapter else None
+    found = find_adapter(adapter) if adapter else None
     _score(conditions, spec, found, title or _title(spec, found), workspace, folders, data_root, model_root)
 
 

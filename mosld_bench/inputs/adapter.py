@@ -1,4 +1,4 @@
-"""Adapters in folders: whose they are, before any weights are read, and whether they belong to a base model.
+"""Adapters in folders or on the hub: whose they are, before any weights are read, and whether they fit a base model.
 
 A folder is one that PEFT wrote, here or elsewhere. Nothing of it runs: its weights are safetensors, its configuration
 names a method that is installed.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mosld_bench.compat.peft import CONFIG, WEIGHTS, config_classes
 from mosld_bench.errors import ModelError, UnknownNameError
+from mosld_bench.inputs.hub import why_nothing_came
 from mosld_bench.inputs.model_source import public_name
 from mosld_bench.methods import peft_types
 from mosld_bench.spec.trial import ModelSpec, canonical
@@ -22,13 +24,16 @@ from mosld_bench.spec.trial import ModelSpec, canonical
 #: Fields of a configuration that change no number: where the base model is, and what wrote or reads it.
 _NO_NUMBER = frozenset({"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping"})
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
 
 @dataclass(frozen=True)
 class AdapterFolder:
-    """An adapter that PEFT saved: its ``folder`` and its configuration."""
+    """An adapter that PEFT saved: its ``folder``, its configuration, and its ``hub_id`` if it is from there."""
 
     folder: Path
     config: dict[str, Any]
+    hub_id: str | None = None
 
     @property
     def peft_type(self) -> str:
@@ -42,9 +47,16 @@ class AdapterFolder:
 
     @property
     def name(self) -> str:
-        """The folder's name; of one that is called ``adapter``, that of the folder it is in."""
+        """The folder's name; of one called ``adapter``, that of the folder it is in. Of a hub id the last part."""
+        if self.hub_id is not None:
+            return self.hub_id.partition("@")[0].rsplit("/", 1)[-1]
         folder = self.folder.resolve()
         return folder.parent.name if folder.name == "adapter" else folder.name
+
+    @property
+    def place(self) -> str:
+        """Where a user finds it: the hub id, or the folder."""
+        return self.hub_id or str(self.folder)
 
     @cached_property
     def sha256(self) -> str:
@@ -59,6 +71,28 @@ class AdapterFolder:
         return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
+def find_adapter(given: str) -> AdapterFolder:
+    """The adapter in the folder ``given``, or of that hub id (``owner/name``, ``owner/name@revision``).
+
+    A hub id is one where there is no such folder; the hub's cache has it, or it comes there. Raises as `read_adapter`
+    does, and ModelError where the hub gives nothing.
+    """
+    folder = Path(given)
+    if folder.is_dir() or not _HUB_ID.fullmatch(given):
+        return read_adapter(folder.expanduser())
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = given.partition("@")
+    try:
+        copy = snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS])
+    except Exception as error:  # no network has many faces
+        raise ModelError(
+            f"There is no folder {given}, and of the hub nothing came for an adapter of that name "
+            f"({why_nothing_came(error)}). --adapter takes a folder that PEFT's save_pretrained wrote, or a hub id."
+        ) from error
+    return replace(read_adapter(Path(copy)), hub_id=given)
+
+
 def read_adapter(folder: Path) -> AdapterFolder:
     """The adapter in ``folder``; its weights are not read.
 
@@ -66,7 +100,9 @@ def read_adapter(folder: Path) -> AdapterFolder:
     UnknownNameError for one that PEFT does not know here.
     """
     if not folder.is_dir():
-        raise ModelError(f"There is no folder {folder}; --adapter takes one that PEFT's save_pretrained wrote.")
+        raise ModelError(
+            f"There is no folder {folder}; --adapter takes one that PEFT's save_pretrained wrote, or a hub id."
+        )
     file = folder / CONFIG
     if not file.is_file():
         whole = (folder / "config.json").is_file()
@@ -103,7 +139,7 @@ def check_base(adapter: AdapterFolder, model: ModelSpec, model_root: Path | None
     if named == asked or (("/" not in named or "/" not in asked) and _last(named) == _last(asked)):
         return None
     raise ModelError(
-        f"The adapter {adapter.folder} is of the base model {named!r}, and {asked!r} is to be scored with it. Give "
+        f"The adapter {adapter.place} is of the base model {named!r}, and {asked!r} is to be scored with it. Give "
         f"{named!r} as MODEL; if both are one model, name it {asked!r} in {CONFIG} (base_model_name_or_path)."
     )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ScoredAdapter(Strict):
     """An adapter that was scored on a base model."""
 
-    name: str = Field(description="of its folder")
+    name: str = Field(description="of its folder, or the last part of its hub id")
     peft_type: str = Field(description="its method, as PEFT calls it")
     base_model: str | None = Field(description="the base model that its configuration names; paths cut to their end")
     sha256: str = Field(description="of its adapter_model.safetensors")

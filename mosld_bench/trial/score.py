@@ -120,7 +120,7 @@ def _with_adapter(base: nn.Module, adapter: AdapterFolder, model: str) -> Loaded
     from mosld_bench.compat.peft_folder import load_adapter
     from mosld_bench.methods.live import copy_sharing_weights, own_if_written
 
-    refusal = f"The adapter {adapter.folder} ({adapter.peft_type}) does not fit the model {model!r}"
+    refusal = f"The adapter {adapter.place} ({adapter.peft_type}) does not fit the model {model!r}"
     advice = f"It names {adapter.base!r} as its base model." if adapter.base else "It names no base model."
     try:
         with own_if_written(base):  # PiSSA and OLoRA take their start out of the base weights

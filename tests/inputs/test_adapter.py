@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mosld_bench.errors import BenchError, ModelError, UnknownNameError
-from mosld_bench.inputs.adapter import check_base, read_adapter
+from mosld_bench.inputs.adapter import check_base, find_adapter, read_adapter
 from mosld_bench.inputs.model_source import licence, public_name, public_revision
 from mosld_bench.spec.trial import ModelSpec
 
@@ -50,6 +50,41 @@ def test_what_is_no_adapter_is_refused(tmp_path: Path) -> None:
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
     assert "only adapter_model.bin, and pickles are not read" in refusal(pickled)
     assert UnknownNameError.__mro__[1] is BenchError
+
+
+def test_one_on_the_hub_is_had_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def snapshot(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        assert not any(pattern.endswith((".bin", ".py", "*")) for pattern in allow_patterns)
+        asked.append((name, revision))
+        return str(_folder(tmp_path / "snapshots" / "0123abc"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    adapter = find_adapter("owner/my-lora")
+    assert (adapter.name, adapter.place, adapter.peft_type) == ("my-lora", "owner/my-lora", "LORA")
+    pinned = find_adapter("owner/my-lora@refs/pr/1")
+    assert (pinned.name, pinned.place) == ("my-lora", "owner/my-lora@refs/pr/1")
+    assert asked == [("owner/my-lora", None), ("owner/my-lora", "refs/pr/1")]
+    monkeypatch.chdir(tmp_path)
+    _folder(tmp_path / "owner" / "my-lora")
+    assert find_adapter("owner/my-lora").folder == Path("owner/my-lora"), "a folder of that name comes first"
+    assert len(asked) == 2
+    with pytest.raises(ModelError, match="'other/model' is to be scored with it"):
+        check_base(adapter, ModelSpec(name="other/model"), None)
+
+
+@pytest.mark.parametrize("given", ["./owner/name", "/nowhere/at/all", "a/b/c", "~/x/y", "name", "../x", "owner/-x"])
+def test_a_path_is_never_looked_for_on_the_hub(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *words, **options: pytest.fail("asked the hub"))
+    with pytest.raises(ModelError, match="There is no folder"):
+        find_adapter(given)
+
+
+def test_what_the_hub_does_not_give_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"There is no folder owner/name, and of the hub nothing came .* or a hub id"):
+        find_adapter("owner/name")
 
 
 @pytest.mark.parametrize(
