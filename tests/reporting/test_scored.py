@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mosld_bench.errors import BadFileError
-from mosld_bench.records.record import Record
-from mosld_bench.records.scored import Scored, ScoredAdapter, ScoredOutcome, ScoredParameters
+from mosld_bench.records.scored import ScoredOutcome, ScoredParameters
 from mosld_bench.records.store import Store
 from mosld_bench.reporting.compose import compose
 from mosld_bench.reporting.sections.scored import scored_section
 from mosld_bench.spec.trial import Domain, EvaluateSpec, ModelSpec
 from tests.reporting.reading import analysis_of, tables_of, words
-from tests.support.synthetic import IN_DOMAIN, OUT_OF_DOMAIN, items_of, make_records
+from tests.support.synthetic import IN_DOMAIN, OUT_OF_DOMAIN, items_of, make_records, make_scored
 
 RECIPES = ("lora", "mosld")
-
-
-def _scored(record: Record, name: str, **changes: Any) -> Scored:
-    """A scored record with the numbers of a trial's ``record``."""
-    assert record.eval_info is not None
-    fields: dict[str, Any] = {
-        "scored_id": name,
-        "study": record.trial.study,
-        "title": "Somebody's LoRA",
-        "model": record.trial.model,
-        "adapter": ScoredAdapter(
-            name="theirs", peft_type="LORA", base_model="embedded", sha256="0" * 64, config_sha256="1" * 64
-        ),
-        "tasks": record.trial.scored_on,
-        "task_digests": record.trial.task_digests,
-        "evaluate": record.trial.evaluate,
-        "dtype": "float32",
-        "parameters": ScoredParameters(trainable=12_345, stored=12_345, total=900_000),
-        "eval_info": record.eval_info,
-        "metrics": record.metrics,
-        "meta_info": {},
-    }
-    return Scored(**{**fields, **changes})
 
 
 @pytest.fixture
@@ -53,7 +28,7 @@ def test_it_stands_apart_and_changes_nothing_else(root: Path) -> None:
     store, before = Store(root / "results"), compose(analysis_of(root, study, trials), [])
     assert scored_section(analysis_of(root, study, trials)) is None
     record = next(record for record in store.records(study.name) if record.trial.recipe.name == "lora")
-    store.write_scored(ScoredOutcome(_scored(record, "scored-a"), items_of(record)))
+    store.write_scored(ScoredOutcome(make_scored(record, "scored-a"), items_of(record)))
     analysis = analysis_of(root, study, trials)
     after = compose(analysis, [])
     others = [section.data() for section in after.sections if section.title != "Scored, not trained here"]
@@ -79,7 +54,7 @@ def test_what_is_not_the_same_is_said_and_other_items_are_no_score(root: Path) -
     study, trials = make_records(root, RECIPES)
     store = Store(root / "results")
     record = next(record for record in store.records(study.name) if record.trial.recipe.name == "lora")
-    other = _scored(
+    other = make_scored(
         record, "scored-b", title="Another", model=ModelSpec(name="org/other"), dtype="bfloat16", adapter=None,
         parameters=ScoredParameters(trainable=None, stored=None, total=7),
         task_digests={**record.trial.task_digests, "science": "changed0"},
@@ -89,9 +64,9 @@ def test_what_is_not_the_same_is_said_and_other_items_are_no_score(root: Path) -
     )  # fmt: skip
     store.write_scored(ScoredOutcome(other, items_of(record)))
     store.write_scored(
-        ScoredOutcome(_scored(record, "scored-c", title="Fewer", evaluate=EvaluateSpec(limit=20)), items_of(record))
+        ScoredOutcome(make_scored(record, "scored-c", title="Fewer", evaluate=EvaluateSpec(limit=20)), items_of(record))
     )
-    store.write_scored(ScoredOutcome(_scored(record, "scored-d", title="None", tasks=("else",)), items_of(record)))
+    store.write_scored(ScoredOutcome(make_scored(record, "scored-d", title="None", tasks=("else",)), items_of(record)))
     section = scored_section(analysis_of(root, study, trials))
     text = words(section)
     for said in (

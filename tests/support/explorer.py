@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from mosld_bench.records.scored import ScoredOutcome
 from mosld_bench.records.store import Store
 from mosld_bench.reporting.analysis import Analysis, analyse
 from mosld_bench.spec.recipe import Recipe
@@ -19,6 +20,7 @@ from tests.support.synthetic import (
     items_of,
     make_failure,
     make_record,
+    make_scored,
     make_study,
     make_trials,
     task_configs,
@@ -99,9 +101,12 @@ def write_hostile(root: Path, study: Study, trials: list[Trial]) -> None:
     ]
     write_records(root, done, items=True, routers=True)
     write_records(root, [make_failure(trials[-1], TRACEBACK)])
+    theirs = make_scored(done[0], "scored-1", title=SCRIPT, notes=(f"It names no base model {END}.",))
+    store = Store(root / "results")
+    store.write_scored(ScoredOutcome(theirs, items_of(done[0])))
     scored = items_of(done[0])
     scored = scored[scored["task"] != OUT_OF_DOMAIN[0]]  # of one task nothing is noted
-    Store(root / "results").write_texts(
+    store.write_texts(
         study.name,
         pd.DataFrame(
             {

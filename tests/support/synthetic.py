@@ -14,6 +14,7 @@ import pandas as pd
 
 from mosld_bench.records.record import EvalInfo, Metric, Outcome, Parameters, Point, Record, TextLoss, TrainInfo
 from mosld_bench.records.router import COLUMNS, SAMPLE_TOKENS
+from mosld_bench.records.scored import Scored, ScoredAdapter, ScoredParameters
 from mosld_bench.records.store import Store
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
@@ -457,3 +458,26 @@ def task_configs(tasks: Sequence[str] = tuple(KINDS)) -> dict[str, dict[str, Any
         }
         for task in tasks
     }
+
+
+def make_scored(record: Record, name: str, **changes: Any) -> Scored:
+    """A scored record with the numbers of a trial's ``record``."""
+    assert record.eval_info is not None
+    fields: dict[str, Any] = {
+        "scored_id": name,
+        "study": record.trial.study,
+        "title": "Somebody's LoRA",
+        "model": record.trial.model,
+        "adapter": ScoredAdapter(
+            name="theirs", peft_type="LORA", base_model="embedded", sha256="0" * 64, config_sha256="1" * 64
+        ),
+        "tasks": record.trial.scored_on,
+        "task_digests": record.trial.task_digests,
+        "evaluate": record.trial.evaluate,
+        "dtype": "float32",
+        "parameters": ScoredParameters(trainable=12_345, stored=12_345, total=900_000),
+        "eval_info": record.eval_info,
+        "metrics": record.metrics,
+        "meta_info": {},
+    }
+    return Scored(**{**fields, **changes})

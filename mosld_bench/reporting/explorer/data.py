@@ -17,6 +17,7 @@ from mosld_bench.reporting.explorer.places import Places
 from mosld_bench.reporting.explorer.plain import Exact, plain
 from mosld_bench.reporting.explorer.routing import routers
 from mosld_bench.reporting.explorer.rows import blocks, rows
+from mosld_bench.reporting.explorer.scored import scored
 from mosld_bench.reporting.explorer.study import measures, recipes, study_data
 from mosld_bench.reporting.explorer.training import learning_rates, training
 from mosld_bench.reporting.explorer.trials import failures, missing, records
@@ -51,6 +52,7 @@ def explorer_data(analysis: Analysis, folder: Path, files: Sequence[ItemFile] = 
         "records": records(analysis, places),
         "failures": failures(analysis, places),
         "missing": missing(analysis, places),
+        "scored": _printed(scored(analysis, places)),
         "items": _items(files) if files else None,
     }
 

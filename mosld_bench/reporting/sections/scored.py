@@ -29,27 +29,35 @@ if TYPE_CHECKING:
 _TURNED_FROM = 5  # columns of tasks from which on their titles stand upright
 
 
+#: What a reader is to know of all of them.
+APART = (
+    "These models and adapters were scored by `mosld-bench score` and not trained under this study: on which data, "
+    "for how long and at which rate they were trained is not known here. No test, ranking or figure takes them in, "
+    "and their sizes were matched to no budget."
+)
+
+
 def scored_section(analysis: Analysis) -> Section | None:
     """The scored records of the study in a table of their own; None where there are none."""
-    if not analysis.scored_records:
+    rows = scored_rows(analysis)
+    if not rows:
         return None
-    rows = [_ScoredRow(analysis, record) for record in analysis.scored_records]
     shown = [row for row in rows if row.metrics]
-    text = (
-        "These models and adapters were scored by `mosld-bench score` and not trained under this study: on which data, "
-        "for how long and at which rate they were trained is not known here. No test, ranking or figure takes them in, "
-        "and their sizes were matched to no budget. "
-    )
     others = [f"{row.record.title}: {reason}." for row in rows for reason in row.differences()]
     return section(
         "Scored, not trained here",
-        paragraph(text, " ".join(others)),
+        paragraph(f"{APART} ", " ".join(others)),
         _table(analysis, shown) if shown else None,
     )
 
 
+def scored_rows(analysis: Analysis) -> list[ScoredRow]:
+    """The scored records of the study, each with what of it may stand beside the rows."""
+    return [ScoredRow(analysis, record) for record in analysis.scored_records]
+
+
 @dataclass(frozen=True)
-class _ScoredRow:
+class ScoredRow:
     """A scored record beside the rows of a report. ``metrics``: task -> its score on the study's very items."""
 
     analysis: Analysis
@@ -109,7 +117,7 @@ class _ScoredRow:
         return None if answers is None else stacked([answers])
 
 
-def _table(analysis: Analysis, rows: Sequence[_ScoredRow]) -> Table:
+def _table(analysis: Analysis, rows: Sequence[ScoredRow]) -> Table:
     """Size and scores, task by task and in the mean, with half of the 95 % interval over items."""
     turned = len(analysis.task_names) >= _TURNED_FROM
     columns = [Column("Scored", "left"), Column("Base model", "left"), Column("Trainable")]
@@ -127,7 +135,7 @@ def _table(analysis: Analysis, rows: Sequence[_ScoredRow]) -> Table:
     )
 
 
-def _line(analysis: Analysis, row: _ScoredRow) -> Line:
+def _line(analysis: Analysis, row: ScoredRow) -> Line:
     record = row.record
     cells = [Cell(record.title), Cell(record.model.name.rsplit("/", 1)[-1]), Cell(count(record.parameters.trainable))]
     for domain in analysis.domains:
@@ -143,7 +151,7 @@ def _mean_cell(scale: Scale, mean: stats.Estimate | None) -> Cell:
     return score_cell(scale, mean.mean, mean.half_width) if mean else score_cell(scale, None)
 
 
-def _numbers(analysis: Analysis, row: _ScoredRow) -> dict[str, object]:
+def _numbers(analysis: Analysis, row: ScoredRow) -> dict[str, object]:
     record = row.record
     numbers: dict[str, object] = {
         "scored": record.scored_id,

@@ -182,6 +182,22 @@ def test_every_difference_is_drawn_with_its_words(opened: Visit, written: Writte
     assert SCRIPT in text
 
 
+def test_what_was_scored_elsewhere_stands_apart(opened: Visit, written: Written) -> None:
+    (row,) = written.data["scored"]["rows"]
+    table = opened.page.get_by_role("table", name="Scored on the items of this study")
+    assert titles(table) == [row["title"]] == [SCRIPT]
+    cells = table.locator("tbody tr").locator("td").all_inner_texts()
+    means = [i for i, of in enumerate(written.data["measures"]) if of["kind"] == "mean"]
+    for i in means:
+        score, scale = row["scores"][i], written.scale(i)
+        bounds = " to ".join(scale.text(score[end]) for end in ("low", "high"))
+        assert cells[3 + i] == f"{scale.text(score['mean'])} ({bounds})"
+    (section,) = opened.page.locator(
+        "section", has=opened.page.get_by_role("heading", name="Scored, not trained here")
+    ).all()
+    assert all(text in section.inner_text() for text in (written.data["scored"]["text"], *row["differences"]))
+
+
 def test_a_point_of_costs_tells_what_it_is_under_the_pointer(opened: Visit) -> None:
     opened.go("view=costs&cost=train_seconds")
     drawing = opened.page.get_by_role("img", name=re.compile("^In-domain against Training"))

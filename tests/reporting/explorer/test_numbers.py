@@ -24,6 +24,7 @@ from mosld_bench.reporting.sections.results.differences import (
 )
 from mosld_bench.reporting.sections.results.main_table import main_tables
 from mosld_bench.reporting.sections.routing import routing
+from mosld_bench.reporting.sections.scored import scored_section
 from mosld_bench.reporting.table import Table
 from tests.reporting.explorer.conftest import Explored
 from tests.reporting.reading import tables_of
@@ -233,3 +234,26 @@ def test_routers_are_those_of_the_table_and_of_the_heat_maps(hostile: Explored) 
     assert len(module["load"]) == len(told["runs"][0]["tasks"]) == 3
     assert all(sum(of_task) == pytest.approx(module["experts"], rel=1e-5) for of_task in module["load"])
     assert sum(run["informed"] is not None for run in told["runs"]) == 1
+
+
+def test_what_was_scored_elsewhere_is_that_of_its_table(hostile: Explored) -> None:
+    section = scored_section(hostile.analysis)
+    assert section is not None
+    lines = lines_of(tables_of(section)["scored"])
+    data = hostile.data
+    (row,), (line,) = data["scored"]["rows"], lines
+    assert (row["id"], row["title"], str(row["trainable"])) == (
+        line["scored"],
+        line["title"],
+        line["trainable_parameters"],
+    )
+    assert len(row["scores"]) == len(data["measures"])
+    for of, score in zip(data["measures"], row["scores"], strict=True):
+        if of["kind"] == "task":
+            assert same(score["mean"], line[of["key"]])
+            assert score["low"] is score["high"] is None
+            continue
+        for name in ("mean", "low", "high"):
+            assert same(score[name], line[f"{of['key']}_{name}"])
+            assert score[name] is not None
+    assert row["differences"]

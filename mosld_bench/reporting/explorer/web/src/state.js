@@ -33,6 +33,7 @@ const DEFAULTS = {
   module: "",
   trial: "",
   trials: "", // sort of the table of trials
+  scored: "", // sort of what was scored and not trained here
 };
 
 export class State {

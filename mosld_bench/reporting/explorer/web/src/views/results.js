@@ -4,6 +4,7 @@ import { h, select } from "../dom.js";
 import { leaderboard } from "./leaderboard.js";
 import { filterBar } from "./filters.js";
 import { forest } from "./forest.js";
+import { scored as scoredElsewhere } from "./scored.js";
 
 export function results(model, state) {
   const { study } = model;
@@ -14,6 +15,7 @@ export function results(model, state) {
     filterBar(model, state, { measures: scored, search: true, children: scored ? [baselineChoice(model, state)] : [] }),
     leaderboard(model, state),
     scored ? forest(model, state) : null,
+    scored ? scoredElsewhere(model, state) : null,
   ];
 }
 
