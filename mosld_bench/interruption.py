@@ -32,18 +32,25 @@ def raise_if_interrupted(error: BaseException | None = None) -> None:
         raise KeyboardInterrupt from error
 
 
+def take_interruption() -> None:
+    """Note that what was noted has been acted upon: nothing else is to end by it."""
+    _noted.clear()
+
+
 @contextmanager
 def noting_interruptions() -> Iterator[None]:
-    """Within it Ctrl-C is noted, and nothing but a KeyboardInterrupt leaves it after one.
+    """Within it Ctrl-C is noted, and nothing but a KeyboardInterrupt leaves it after one that nobody has taken.
 
-    Where SIGINT has another handler than Python's own, or this is not the main thread, nothing is changed.
+    Where SIGINT has another handler than Python's own or this one, or this is not the main thread, nothing is changed.
     """
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    here, handler = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGINT)
+    outermost = here and handler is signal.default_int_handler
+    if not outermost and not (here and handler is interrupt):
         yield
         return
-    _noted.clear()
-    signal.signal(signal.SIGINT, interrupt)
+    if outermost:
+        _noted.clear()
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
         raise_if_interrupted()
@@ -51,5 +58,6 @@ def noting_interruptions() -> Iterator[None]:
         raise_if_interrupted(error)
         raise
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _noted.clear()
+        if outermost:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _noted.clear()

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,15 @@ REPOSITORY = Path(__file__).parent.parent
 def pytest_collection_finish() -> None:
     """What is loaded by now stays: it need not be looked through whenever garbage is collected, after every trial."""
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the tests' own, for the commands that they start too: what a user's holds is no matter of theirs."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOSLD_BENCH_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture

@@ -1,14 +1,34 @@
-"""What a run that was interrupted says: what it leaves, and the command that goes on with it."""
+"""What a command that was interrupted says: a run what it leaves, and the command that goes on with it."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import NoReturn
 
 import typer
+
+from mosld_bench.interruption import noting_interruptions, take_interruption
+
+_EXIT_CODE = 128 + 2  # as a shell gives it for SIGINT
+
+
+def until_interrupted(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, which at Ctrl-C says so in a line, if it does not say more, and ends with the exit code of it."""
+
+    @wraps(command)
+    def ending_well(**given: object) -> None:
+        try:
+            with noting_interruptions():
+                command(**given)
+        except KeyboardInterrupt:
+            print("mosld-bench: interrupted", file=sys.stderr)
+            raise typer.Exit(_EXIT_CODE) from None
+
+    return ending_well
 
 
 def interrupted(overwrite: str) -> NoReturn:
@@ -20,7 +40,8 @@ def interrupted(overwrite: str) -> NoReturn:
     note = ", though --overwrite always begins with the first one again" if overwrite == "always" else ""
     print(f"mosld-bench: interrupted; finished trials are kept, {which} the rest{note}:", file=sys.stderr)
     print(f"\n    {next_command(sys.argv)}\n", file=sys.stderr)
-    raise typer.Exit(130) from None
+    take_interruption()
+    raise typer.Exit(_EXIT_CODE) from None
 
 
 def next_command(words: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from mosld_bench._version import __version__
+from mosld_bench.cli.again import until_interrupted
 from mosld_bench.cli.compare import compare
 from mosld_bench.cli.console import print_in_any_encoding
 from mosld_bench.cli.doctor import doctor
@@ -42,7 +43,7 @@ def _group(summary: str, commands: dict[str, Callable[..., None]], **options: An
     """Commands by name, in the order of the help."""
     group = typer.Typer(help=summary, no_args_is_help=True, **options)
     for name, command in commands.items():
-        group.command(name, epilog=epilog(command))(expanded(command))
+        group.command(name, epilog=epilog(command))(until_interrupted(expanded(command)))
     return group
 
 
@@ -63,7 +64,7 @@ app = _group(
     },
     pretty_exceptions_enable=False,
 )
-app.command("lm-eval", context_settings=PASSED_ON)(lm_eval)
+app.command("lm-eval", context_settings=PASSED_ON)(until_interrupted(lm_eval))
 app.add_typer(
     _group(
         "The methods and recipes in reach.",

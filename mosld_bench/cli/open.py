@@ -11,6 +11,7 @@ from mosld_bench.cli.console import say
 from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import Include, Root, running
 from mosld_bench.errors import BenchError, UnknownNameError
+from mosld_bench.interruption import take_interruption
 from mosld_bench.reporting.explorer import PAGE
 from mosld_bench.spec.workspace import Workspace
 
@@ -88,4 +89,5 @@ def _serve(reports: Path, page: Path, port: int) -> None:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
+            take_interruption()
             say("The server has ended.")

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, model_serializer
 from rich.console import Console
+from typer.testing import CliRunner
 
 from mosld_bench import pipeline
-from mosld_bench.interruption import interrupt, noting_interruptions, raise_if_interrupted
+from mosld_bench.cli.app import app
+from mosld_bench.interruption import interrupt, noting_interruptions, raise_if_interrupted, take_interruption
 from mosld_bench.records.store import Store
 from mosld_bench.scheduling import Options, make_plan
 from mosld_bench.spec.study import Study
@@ -97,6 +99,40 @@ def test_inside_another_it_is_noted_for_both() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         outer()
+
+
+def test_what_has_been_acted_upon_ends_nothing_else() -> None:
+    with noting_interruptions():
+        with suppress(KeyboardInterrupt):
+            does_nothing()
+        take_interruption()
+    raise_if_interrupted()
+
+
+def test_inside_another_nothing_but_an_interruption_leaves_it_either() -> None:
+    @noting_interruptions()
+    def outer() -> None:
+        with pytest.raises(KeyboardInterrupt), noting_interruptions():
+            renames()
+        take_interruption()
+
+    outer()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_command_says_so_in_a_line(way: Callable[[], None], tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it plans, with nothing begun: also where a library made another error of it."""
+    monkeypatch.setattr("mosld_bench.spec.study.Study.load", lambda *words, **options: way())
+    ended = CliRunner().invoke(app, ["plan", "tiny", "--root", str(tiny)])
+    assert (ended.exit_code, ended.stderr) == (130, "mosld-bench: interrupted\n"), ended.output
+
+
+def test_a_run_says_the_command_that_goes_on_and_nothing_else(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "run", noting_interruptions()(lambda *words, **options: serializes()))
+    ended = CliRunner().invoke(app, ["run", "tiny", "--root", str(tiny)])
+    assert ended.exit_code == 130
+    assert ended.stderr.count("interrupted") == 1
+    assert "the same command runs the rest" in ended.stderr
 
 
 def test_another_handler_and_another_thread_are_left_alone() -> None:
