@@ -12,7 +12,7 @@ from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods import peft_types
 from mosld_bench.methods.base import Method, Sizing
 from mosld_bench.methods.live import virtual_tokens
-from mosld_bench.methods.matching import refuse_unmatched
+from mosld_bench.methods.matching import linear_layers_hint, refuse_unmatched
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,7 +208,8 @@ def _with_adapter(model: nn.Module, config_class: Any, options: dict[str, Any]) 
     except Exception as error:
         if on_meta and isinstance(error, RuntimeError):
             raise  # it reads values, which the meta device has not; whoever counts can give it some
-        raise BenchError(_said_by_peft(error, config_class, options)) from error
+        said = _said_by_peft(error, config_class, options)
+        raise BenchError(f"{said}{linear_layers_hint(model, options)}") from error
     refuse_unmatched(adapted, options, modules, str(config.peft_type.value))
     _refuse_no_room(adapted)
     return adapted

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mosld_bench.compat.peft import of_module, pattern_of
 from mosld_bench.errors import BenchError, BudgetError, MethodError, UnknownNameError
+from mosld_bench.format import listed
 from mosld_bench.methods import author, registry
 from mosld_bench.methods.base import Method, Sizing
 from mosld_bench.methods.count import CountByModule, Counts, base_size
@@ -100,10 +101,12 @@ def fit_budget(
     residual = (trainable - target) / target
     if abs(residual) > tolerance:
         reachable = sorted({counts.trainable(method, candidate.params) for candidate in candidates})
+        several = len(reachable) > 1
         raise BudgetError(
             f"The recipe {recipe.name!r} cannot meet the budget {budget} ({target:,} parameters) within "
-            f"{tolerance:.1%}: the nearest reachable counts are {' and '.join(f'{n:,}' for n in reachable)}. Choose "
-            f"one of them, or raise budget_tolerance.{search.limit(best, counts)}"
+            f"{tolerance:.1%}: the nearest reachable {'counts are' if several else 'count is'} "
+            f"{listed([f'{n:,}' for n in reachable])}. Choose {'one of them' if several else 'it'}, or raise "
+            f"budget_tolerance.{search.limit(best, counts)}"
         )
     total = counts.total(method, best.params)
     return Fit(target=target, trainable=trainable, total=total, residual=residual, params=best.params)

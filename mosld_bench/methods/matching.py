@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from mosld_bench.compat.peft import adapted_modules, pattern_of, saved_modules
 from mosld_bench.errors import BenchError
+from mosld_bench.format import listed
 
 if TYPE_CHECKING:
     from torch import nn
 
 #: Fields with names of modules that get an adapter.
 _TARGETS = ("target_modules", "feedforward_modules", "ffn_modules")
+
+#: Classes of linear layers, that of GPT-2 among them.
+_LINEAR = frozenset({"Linear", "Conv1D"})
 
 #: PEFT types whose patterns need something and a dot before them.
 _INSIDE = ("FOURIERFT", "C3A")
@@ -47,6 +51,21 @@ def refuse_unmatched(model: nn.Module, options: Mapping[str, Any], modules: Sequ
     for field, patterns in options.items():
         if field.endswith("_pattern") and isinstance(patterns, Mapping):
             _refuse_idle(field, patterns, adapted, inside=peft_type in _INSIDE)
+
+
+def linear_layers_hint(model: nn.Module, options: Mapping[str, Any]) -> str:
+    """Where none of the names in ``options`` is that of a module of ``model``: how its linear layers are called, a
+    sentence with a space before it; else ''.
+    """
+    wanted = [name for field in _TARGETS for name in _names(options.get(field))]
+    modules = [(name, type(module).__name__) for name, module in model.named_modules()]
+    if not wanted or any(_ends(module, name) for module, _ in modules for name in wanted):
+        return ""
+    inside = [name.rsplit(".", 1)[-1] for name, kind in modules if kind in _LINEAR and re.search(r"\.\d+\.", name)]
+    called = listed(list(dict.fromkeys(inside)), most=8)
+    return (
+        f" The linear layers of this model are called {called}; name them in the params of a recipe." if inside else ""
+    )
 
 
 def _refuse_idle(field: str, patterns: Mapping[str, Any], adapted: Sequence[str], *, inside: bool) -> None:

@@ -74,7 +74,7 @@ WRONG = {
     "study": (["tinny"], "no study named 'tinny'. Did you mean 'tiny'"),
     "task": (["--tasks", "copi"], "no task named 'copi'"),
     "key": (["--set", "train.batchsize=3"], "Did you mean 'batch_size'"),
-    "budget": (["--budget", "10"], "nearest reachable counts are"),
+    "budget": (["--budget", "10"], "nearest reachable"),
     "budget word": (["--budget", "much"], "'much' is not a budget"),
     "top-k": (["--methods", "greedy"], "top_k is 9"),
     "role": (["--tasks", "other", "--out-of-domain", ""], "has no training_split"),

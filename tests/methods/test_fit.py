@@ -85,7 +85,7 @@ def test_fits_within_one_percent_and_the_built_model_agrees(recipe: str, budget:
 
 @pytest.mark.parametrize(("recipe", "smallest"), LARGE.items())
 def test_what_a_million_does_not_reach_is_told_with_its_smallest_size(recipe: str, smallest: int) -> None:
-    with pytest.raises(BudgetError, match=f"the nearest reachable counts are {smallest:,}"):
+    with pytest.raises(BudgetError, match=f"the nearest reachable count is {smallest:,}"):
         fit_budget(RECIPES[recipe], SMOLLM2, "1m")
     assert abs(fit_budget(RECIPES[recipe], SMOLLM2, "3m").residual or 0) <= 0.01
 
@@ -135,7 +135,9 @@ def test_rank_pattern_holds_the_scale_and_spreads_over_the_depth() -> None:
 
 
 def test_out_of_reach_names_the_nearest_counts() -> None:
-    with pytest.raises(BudgetError, match=r"'mola' cannot meet the budget 1k .* nearest reachable counts are") as error:
+    with pytest.raises(
+        BudgetError, match=r"'mola' cannot meet the budget 1k .* nearest reachable counts? (is|are)"
+    ) as error:
         fit_budget(RECIPES["mola"], SMOLLM2, "1k")
     smallest = count_trainable(registry.get("mixture"), SMOLLM2, registry.get("mixture").at(RECIPES["mola"].params, 1))
     assert f"{smallest:,}" in str(error.value)
@@ -295,7 +297,7 @@ def test_a_knob_may_be_too_large_for_the_model_on_the_way_to_a_size_that_is_not(
     sizes = {n: count_trainable(registry.get("peft"), shape, recipe.params | {"r": n}) for n in (9, 23)}
     for rank, size in sizes.items():
         assert fit_budget(recipe, shape, str(size)).params["r"] == rank
-    with pytest.raises(BudgetError, match="nearest reachable counts are"):
+    with pytest.raises(BudgetError, match="nearest reachable "):
         fit_budget(recipe, shape, "1m")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from transformers import GPT2Config, GPTNeoXConfig
 
 from mosld_bench.errors import BenchError
 from mosld_bench.methods import registry
@@ -90,3 +91,20 @@ def test_what_matches_is_taken() -> None:
         registry.get("peft").attach(build(SHAPE), LORA | settings)  # all of layer 0 is excluded
     model = registry.get("peft").attach(build(SHAPE), LORA | settings | {"layers_to_transform": 1})
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 4 * 64 + 3 * 48
+
+
+@pytest.mark.parametrize(
+    ("shape", "called"),
+    [
+        (GPTNeoXConfig, "query_key_value, dense, dense_h_to_4h and dense_4h_to_h"),
+        (GPT2Config, "c_attn, c_proj and c_fc"),
+    ],
+)
+@pytest.mark.parametrize("method", ["peft", "mixture"])
+def test_where_no_target_is_there_the_layers_of_the_model_are_named(shape: Any, called: str, method: str) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    if shape is GPT2Config:
+        sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2}
+    params = {"target_modules": ["q_proj", "v_proj"], **({"peft_type": "LORA"} if method == "peft" else {})}
+    with pytest.raises(BenchError, match=rf"The linear layers of this model are called {called}; name them in the"):
+        registry.get(method).attach(build(shape(vocab_size=32, **sizes)), params)
