@@ -82,7 +82,8 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     order = plan.in_rounds(todo.planned)
     for trial, reason in plan.left_out:  # so that a report says why they are missing
         store.write(failed(trial, reason, {}))
-    records: list[Record] = []
+    failures: list[Record] = []
+    finished = 0  # no record is kept: of a hundred thousand, they would fill the memory
     so_far = _ReportSoFar(plan, workspace, options, report_folder, len(plan.planned) - len(todo.planned))
     try:
         with (
@@ -97,14 +98,14 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
                 note_texts(store, study, inputs.loader)
             for outcome in outcomes:
                 store.write(outcome)
-                records.append(outcome.record)  # with what is written: an interruption may come any time
+                finished += outcome.record.status == "finished"  # with what is written: an interruption may come now
+                failures += [outcome.record] if outcome.record.status == "failed" else []
                 tracking.finish(outcome.record)
-                interim.ended(outcome.record.trial_id, of=so_far.of(records), seconds_left=progress.seconds_left())
+                interim.ended(outcome.record.trial_id, of=so_far.of(finished), seconds_left=progress.seconds_left())
                 raise_if_interrupted()
     except KeyboardInterrupt:
-        so_far.at_interruption(records, console)
+        so_far.at_interruption(finished, console)
         raise
-    failures = [record for record in records if record.status == "failed"]
     _say(display.failure_sentences(failures, store), _heard(console))
     if len(failures) < len(plan.planned):
         _report_and_print(plan, workspace, options, report_folder, console)
@@ -120,10 +121,9 @@ class _ReportSoFar:
         words = (plan.study, workspace, options.include_paths)
         self._make = partial(report, *words, trials=self._trials, to=self._folder, preliminary=True)
 
-    def of(self, records: Sequence[Record]) -> str:
-        """What a report is of that is made after the run has come to ``records``."""
-        done = self._recorded + sum(record.status == "finished" for record in records)
-        return f"{done} of {len(self._trials)} trials"
+    def of(self, finished: int) -> str:
+        """What a report is of that is made after so many trials of the run have ``finished``."""
+        return f"{self._recorded + finished} of {len(self._trials)} trials"
 
     def after_rounds(self, todo: Sequence[PlannedTrial], say: Callable[[str], None]) -> InterimReports:
         """Has one made after every round but the last, while trials go on."""
@@ -133,17 +133,17 @@ class _ReportSoFar:
 
         return InterimReports(Rounds(self._plan.rounds, todo), begin, say=say, where=self._folder / "report.pdf")
 
-    def at_interruption(self, records: Sequence[Record], console: Console) -> None:
-        """Make one here and now, if the run has come to anything."""
-        if not self._plan.study.trains or all(record.status != "finished" for record in records):
+    def at_interruption(self, finished: int, console: Console) -> None:
+        """Make one here and now, if the run has come to anything: so many trials that ``finished``."""
+        if not self._plan.study.trains or not finished:
             return
-        console.print(f"making a report of {self.of(records)}; Ctrl-C again leaves it out", soft_wrap=True)
+        console.print(f"making a report of {self.of(finished)}; Ctrl-C again leaves it out", soft_wrap=True)
         try:
             path = self._make()
         except Exception as error:  # the records count, and the interruption is what is to be told
             console.print(f"no report: {first_line(error)}", soft_wrap=True)
         else:
-            console.print(f"report so far, of {self.of(records)}: {path}", soft_wrap=True)
+            console.print(f"report so far, of {self.of(finished)}: {path}", soft_wrap=True)
 
 
 @noting_interruptions()

@@ -20,14 +20,14 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mosld_bench.errors import BadFileError, BenchError, first_line
 from mosld_bench.records.items import read_items
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
     from mosld_bench.spec.study import Study
 
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 _MOST_OVERLAPS = 8  # choices of tasks and items whose overlaps a study keeps
 
@@ -161,32 +163,44 @@ class Store:
     def finished(self, planned: PlannedTrial) -> dict[str, Any] | None:
         """The ``meta_info`` of the trial's record; None where it has none of the size that is planned now.
 
-        A budget may be named after another recipe, and that recipe may have changed. The record is not validated
-        whole: a resumed run asks this of every trial.
+        A budget may be named after another recipe, and that recipe may have changed. The file is read as JSON to its
+        end, but nothing is made of the rest, most of which is the training curve: a resumed run asks this of every
+        trial.
 
         Raises BadFileError for a file that is no record.
         """
         path = self.folder(planned.trial) / "record.json"
         if not path.exists():
             return None
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            size, meta = content["size"], dict(content["meta_info"])
-            matches = _is_size(planned, size["target"], size["params"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise _no_record(path, f"{type(error).__name__}: {error}") from error
-        return meta if matches else None
+        head = _parsed(_Head, path)
+        return head.meta_info if _is_size(planned, head.size.target, head.size.params) else None
 
     def has_adapter(self, trial: Trial) -> bool:
         """Whether what the trial trained lies beside its record."""
         return (self.folder(trial) / "adapter").is_dir()
 
-    def elsewhere(self, planned: PlannedTrial) -> Iterator[Record]:
+    def by_name(self) -> dict[str, list[Path]]:
+        """Name of a folder within a study -> all folders of that name, in the order of their studies.
+
+        A trial's is its id. Each study's folder is listed once, so that many trials can be looked for.
+        """
+        folders: dict[str, list[Path]] = {}
+        studies = sorted(path for path in self.results.iterdir() if path.is_dir()) if self.results.is_dir() else []
+        for study in studies:
+            for folder in study.iterdir():
+                folders.setdefault(folder.name, []).append(folder)
+        return folders
+
+    def elsewhere(self, planned: PlannedTrial, folders: Mapping[str, Sequence[Path]] | None = None) -> Iterator[Record]:
         """Records of the same trial in other studies, at the size that is planned now.
 
-        What cannot be read is left out: a run of the study that it belongs to reports it.
+        ``folders``: what `by_name` gives, for who asks of many trials. What cannot be read is left out: a run of the
+        study that it belongs to reports it.
         """
-        for path in sorted(self.results.glob(f"*/{glob.escape(planned.trial.id)}/record.json")):
+        found = (self.by_name() if folders is None else folders).get(planned.trial.id, ())
+        for path in (folder / "record.json" for folder in found):
+            if not path.is_file():
+                continue
             with suppress(BadFileError):
                 record = read_record(path)
                 size = record.size
@@ -341,8 +355,7 @@ class Store:
 
         Raises BadFileError for a file that is no record.
         """
-        errors = self.tracebacks(study)
-        return {trial: (error.strip().splitlines() or ["no error was noted"])[-1] for trial, error in errors.items()}
+        return _last_lines(self.tracebacks(study))
 
     def tracebacks(self, study: str) -> dict[str, str]:
         """Trial id -> its whole error, of the same trials; empty where none was noted.
@@ -420,11 +433,12 @@ class Store:
         matching = [entry for entry in noted if overlap_key is None or entry.key == overlap_key]
         with no_garbage_collection():
             records = tuple(self.records(study.name))
+        tracebacks = self.tracebacks(study.name)
         return Sources(
             records=records,
             tasks=tasks,
-            failures=self.failures(study.name),
-            tracebacks=self.tracebacks(study.name),
+            failures=_last_lines(tracebacks),
+            tracebacks=tracebacks,
             overlaps=matching[-1].overlaps if matching else (),
             other_overlaps=bool(noted) and not matching,
             profile=self.profile(study.name),
@@ -533,16 +547,38 @@ def _is_size(planned: PlannedTrial, target: int | None, params: dict[str, Any]) 
     return target == planned.fit.target and params == planned.fit.model_dump(mode="json")["params"]
 
 
+def _last_lines(errors: Mapping[str, str]) -> dict[str, str]:
+    return {trial: (error.strip().splitlines() or ["no error was noted"])[-1] for trial, error in errors.items()}
+
+
 def _no_record(path: Path, reason: str) -> BadFileError:
     return BadFileError(
         f"{path} is no record of this version ({reason}). Move its folder away; `run` makes the trial again."
     )
 
 
+class _HeadSize(BaseModel):
+    """Of a record's size, what was planned."""
+
+    target: int | None
+    params: dict[str, Any]
+
+
+class _Head(BaseModel):
+    """What a resumed run asks of a record."""
+
+    size: _HeadSize
+    meta_info: dict[str, Any]
+
+
 def read_record(path: Path) -> Record:
     """The record in a file. Raises BadFileError, with the first problem, where there is none."""
+    return _parsed(Record, path)
+
+
+def _parsed(model: type[_Model], path: Path) -> _Model:
     try:
-        return Record.model_validate_json(path.read_bytes())
+        return model.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

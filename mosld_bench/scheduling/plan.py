@@ -90,11 +90,11 @@ class Plan:
         dearest: dict[str, float] = {}
         for trial, _ in planned:
             dearest[trial.model.name] = max(dearest.get(trial.model.name, 0.0), hours[trial.id])
-        models = sorted(dearest, key=lambda name: -dearest[name])
+        places = {name: place for place, name in enumerate(sorted(dearest, key=lambda name: -dearest[name]))}
 
         def rank(member: PlannedTrial) -> tuple[int, float, bool]:
             trial = member.trial
-            return models.index(trial.model.name), -hours[trial.id], not trial.train_on
+            return places[trial.model.name], -hours[trial.id], not trial.train_on
 
         return sorted(planned, key=rank)
 
@@ -112,8 +112,12 @@ class Plan:
 
     def hours(self, planned: Sequence[PlannedTrial]) -> dict[str, float]:
         """Trial id of ``planned`` -> its estimated GPU-hours, 0 where there is no estimate."""
-        known = {trial.id: price.hours for (trial, _), price in zip(self.planned, self.prices, strict=True) if price}
-        return {trial.id: known.get(trial.id) or 0.0 for trial, _ in planned}
+        return {trial.id: self._hours.get(trial.id) or 0.0 for trial, _ in planned}
+
+    @cached_property
+    def _hours(self) -> dict[str, float | None]:
+        """Of every trial with an estimate: a study is asked for its parts, such as rounds, one by one."""
+        return {trial.id: price.hours for (trial, _), price in zip(self.planned, self.prices, strict=True) if price}
 
     def rows(self) -> list[dict[str, Any]]:
         """Every trial as plain data, memory in bytes and GPU-hours as estimated: the output of `plan --json`."""

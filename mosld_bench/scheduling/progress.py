@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from datetime import timedelta
 from importlib.util import find_spec
@@ -56,9 +56,9 @@ class ProgressDisplay:
         self._started = time.monotonic()
         estimates = [estimate for estimate in hours.values() if estimate]
         self._mean = fmean(estimates) if estimates else 1.0
-        self._left = {
-            trial: estimate or self._mean for trial, estimate in hours.items()
-        }  # GPU-hours of what is not done
+        self._left: dict[str, float] = {}  # GPU-hours of what is not done
+        self._like: Counter[float] = Counter()  # GPU-hours -> how many of these trials take as many
+        self._await(hours)
         self._done_hours = self._done_seconds = 0.0  # of the trials that are done: estimated, and measured
         self._workers = 0  # the most that were seen to run side by side
         self._running: dict[str, Running] = {}
@@ -83,7 +83,13 @@ class ProgressDisplay:
     def expect(self, hours: Mapping[str, float]) -> None:
         """Note that more trials are to come, with the GPU-hours that they are estimated to take."""
         self.total += len(hours)
-        self._left |= {trial: estimate or self._mean for trial, estimate in hours.items()}
+        with self._lock:
+            self._await(hours)
+
+    def _await(self, hours: Mapping[str, float]) -> None:
+        for trial, estimate in hours.items():
+            self._left[trial] = estimate or self._mean
+            self._like[self._left[trial]] += 1
 
     def say(self, line: str) -> None:
         """Print a line above the table."""
@@ -108,6 +114,7 @@ class ProgressDisplay:
             since = running.since if running else self._started
             seconds = float(record.meta_info.get("seconds", time.monotonic() - since))
             hours = self._left.pop(record.trial_id)
+            self._like[hours] -= 1
             self.done += 1
             self.failed += record.status == "failed"
             if record.status == "finished":  # what ended early tells nothing of the pace
@@ -131,11 +138,13 @@ class ProgressDisplay:
             if not self._done_hours:
                 return None
             now, seconds_per_hour = time.monotonic(), self._done_seconds / self._done_hours
-            left = []
-            for trial, hours in self._left.items():
-                running = self._running.get(trial)
-                spent = now - running.since if running else 0.0
-                left.append(max(hours * seconds_per_hour - spent, _LATE_SHARE * spent, 1.0))
+            waiting, left = self._like.copy(), Counter[float]()
+            for trial in self._running.keys() & self._left.keys():
+                hours, spent = self._left[trial], now - self._running[trial].since
+                waiting[hours] -= 1
+                left[max(hours * seconds_per_hour - spent, _LATE_SHARE * spent, 1.0)] += 1
+            for hours, count in waiting.items():
+                left[max(hours * seconds_per_hour, 1.0)] += count
         return side_by_side(left, max(1, self._workers))
 
     def _table(self) -> Table:

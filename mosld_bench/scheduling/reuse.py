@@ -93,9 +93,10 @@ def take_over(planned: Sequence[PlannedTrial], store: Store, weights: Mapping[st
     """Copy the records that other studies have of ``planned``, of the same weights and code. Returns what is left."""
     left: list[PlannedTrial] = []
     taken: Counter[str] = Counter()
+    folders = store.by_name()
     for member in planned:
         trial = member.trial
-        for record in store.elsewhere(member):
+        for record in store.elsewhere(member, folders):
             same_weights = differing(record.meta_info.get("weights"), weights.get(trial.model.name)) is None
             if same_weights and _other_code(member, record.meta_info) is None:
                 store.take(trial, record)

@@ -42,26 +42,28 @@ def trials_of(
             protocol = digest(_with_general(shared, mixed_in, digests))
             for in_domain in [(task,) for task in study.in_domain] if setting == "single" else [study.in_domain]:
                 used = in_domain + study.out_of_domain + ((mixed_in.task,) if mixed_in else ()) + study.text
-                for seed in study.seeds if trains else study.seeds[:1]:
-                    yield Trial(
-                        study=study.name,
-                        recipe=recipe,
-                        setting=setting,
-                        train_on=in_domain if trains else (),
-                        in_domain=in_domain,
-                        out_of_domain=study.out_of_domain,
-                        task_digests={task: digests[task] for task in used},
-                        model=model,
-                        budget=budget if _applies(budget, recipe) else NATIVE,
-                        tolerance=study.budget_tolerance,
-                        seed=seed,
-                        train=train,
-                        evaluate=study.evaluate,
-                        general=mixed_in,
-                        protocol=protocol,
-                        rate=rate if trains else "chosen",
-                        sweeps_items=trains and bool(study.task_items),
-                    )
+                first = Trial(
+                    study=study.name,
+                    recipe=recipe,
+                    setting=setting,
+                    train_on=in_domain if trains else (),
+                    in_domain=in_domain,
+                    out_of_domain=study.out_of_domain,
+                    task_digests={task: digests[task] for task in used},
+                    model=model,
+                    budget=budget if _applies(budget, recipe) else NATIVE,
+                    tolerance=study.budget_tolerance,
+                    seed=study.seeds[0],
+                    train=train,
+                    evaluate=study.evaluate,
+                    general=mixed_in,
+                    protocol=protocol,
+                    rate=rate if trains else "chosen",
+                    sweeps_items=trains and bool(study.task_items),
+                )
+                yield first
+                for seed in study.seeds[1:] if trains else ():
+                    yield first.model_copy(update={"seed": seed})  # shares all else: a plan may have 100,000 trials
 
 
 def identified(spec: ModelSpec) -> ModelSpec:

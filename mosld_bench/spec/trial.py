@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, NamedTuple
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -232,19 +233,33 @@ class Trial(Grown):
         "part of no identity",
     )
 
-    @property
+    @cached_property
     def id(self) -> str:
         """A readable name and 8 hex digits over all that changes the numbers; the same on every machine.
 
         What is at its default is left out, so that a new field changes no id. It is one part of a path, of letters of
-        ASCII, digits and ``._+-``, whatever the task is called.
+        ASCII, digits and ``._+-``, whatever the task is called. It is computed once, since a plan is asked for it again
+        and again.
         """
-        content = self.model_dump(mode="json", exclude={"study", "sweeps_items"}, exclude_defaults=True)
+        content = self.model_dump(mode="json", exclude={"study", "sweeps_items", "recipe"}, exclude_defaults=True)
         content["recipe"] = self.recipe.identity
         tasks = f"-{path_part(self.train_on[0])}" if self.setting == "single" else ""
         general = f"-g{self.general.items}" if self.general else ""
         budget = path_part(self.budget.replace("%", "pct"))
         return f"{path_part(self.recipe.name)}-{self.setting}{tasks}{general}-{budget}-s{self.seed}-{digest(content)}"
+
+    def __copy__(self) -> Self:
+        """A copy, of which ``model_copy`` may change fields: it has an id of its own."""
+        return self._without_id(super().__copy__())
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """As `__copy__`."""
+        return self._without_id(super().__deepcopy__(memo))
+
+    @staticmethod
+    def _without_id(copied: Self) -> Self:
+        copied.__dict__.pop("id", None)
+        return copied
 
     @property
     def condition(self) -> Condition:

@@ -227,7 +227,7 @@ def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
         with pytest.raises(BadFileError, match=rf"record\.json is no record of this version \({re.escape(reason)}"):
             load(tmp_path / "results")
     path.write_text("{")
-    with pytest.raises(BadFileError, match=r"record\.json is no record of this version \(JSONDecodeError"):
+    with pytest.raises(BadFileError, match=r"record\.json is no record of this version \(Invalid JSON"):
         Store(tmp_path / "results").finished(PlannedTrial(trials[0], size_of(finished(trials[0]))))
 
 
