@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+#: Rows of a block whose differences on its tasks are tested for all pairs.
+MOST_PAIRED = 60
+
+
 class Verdict(StrEnum):
     """What the tests say of a row beside another."""
 
@@ -381,19 +385,29 @@ class Analysis:
         return self._against(best, condition, of) if best else []
 
     def _against(self, best: Row, condition: Condition, of: Domain | str) -> list[Comparison]:
-        return [c for c in self.pairs(condition, of) if c.other.key == best.key]
+        both_ways = ((c, c.other.key == best.key) for c in self._all_pairs(condition, of))
+        return [c if is_other else c.turned for c, is_other in both_ways if is_other or c.row.key == best.key]
 
     def pairs(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Comparison]:
         """Every row of a block minus every other, so that each pair is there both ways; none at native sizes.
 
         One family of tests is all pairs, of a task those on all tasks of its domain: what to say of a difference that
-        was picked after a look at all of them.
+        was picked after a look at all of them. There are none on the tasks of a block of more than `MOST_PAIRED` rows:
+        of hundreds of thousands of tests in one family none would tell anything.
         """
-        pool = self.pool(condition)
-        pairs = [(row, other) for i, other in enumerate(pool) for row in pool[i + 1 :]]
-        ofs = (of,) if isinstance(of, Domain) else self.tasks_in(self.domain(of))
-        family = [c for c in self._compared(pairs, ofs, pool) if c.of == of]
-        return [comparison for c in family for comparison in (c, c.turned)]
+        return [comparison for c in self._all_pairs(condition, of) for comparison in (c, c.turned)]
+
+    def _all_pairs(self, condition: Condition, of: Domain | str) -> list[Comparison]:
+        """`pairs` one way."""
+        key = condition, isinstance(of, Domain), of
+        if key not in self._families:
+            pool = self.pool(condition)
+            pairs = [(row, other) for i, other in enumerate(pool) for row in pool[i + 1 :]]
+            ofs = (of,) if isinstance(of, Domain) else self.tasks_in(self.domain(of))
+            tested = isinstance(of, Domain) or len(pool) <= MOST_PAIRED
+            family = self._compared(pairs, ofs, pool) if tested else []
+            self._families[key] = [c for c in family if c.of == of]
+        return self._families[key]
 
     def tied(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:
         """The other rows of a block that a test does not separate from its best."""
@@ -461,8 +475,7 @@ class Analysis:
             found = [
                 (row, other, of, estimate)
                 for of in ofs
-                for row, other in pairs
-                if (estimate := self.evidence.difference(row, other, of, pool, metric)) is not None
+                for row, other, estimate in self.evidence.differences(pairs, of, pool, metric)
             ]
             self._families[key] = self._family(found, metric)
         return self._families[key]

@@ -7,9 +7,9 @@ and says so (`Estimate.of_items`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,6 +52,31 @@ class Answers(NamedTuple):
 
 
 @dataclass
+class _Pool:
+    """What the rows of a block have in common under a metric.
+
+    ``number`` tells it from others, ``scores`` are rows × seeds, and ``places`` where a row stands in them.
+    """
+
+    number: int
+    scores: stats.Floats
+    places: Mapping[RowKey, int]
+    _noisier: dict[RowKey, bool] = field(default_factory=dict)
+
+    @cached_property
+    def noise(self) -> stats.SeedNoise | None:
+        """MS and ν of the rows; None where there are none."""
+        return stats.seed_noise(self.scores)
+
+    def is_noisier(self, row: Row) -> bool:
+        """Whether a row is shown to scatter more over seeds than the others."""
+        if row.key not in self._noisier:
+            p = stats.noisier(self.scores, self.places[row.key])
+            self._noisier[row.key] = p is not None and p < stats.LEVEL
+        return self._noisier[row.key]
+
+
+@dataclass
 class Evidence:
     """The items of a report's records, read when they are asked for, each file once."""
 
@@ -62,6 +87,7 @@ class Evidence:
     _of_rows: dict[tuple[RowKey, str, str | None], dict[int, Answers]] = field(default_factory=dict)
     _of_pairs: dict[tuple[Any, ...], list[tuple[stats.ItemNoise, int]]] = field(default_factory=dict)
     _contrasts: dict[tuple[Any, ...], stats.Estimate | None] = field(default_factory=dict)
+    _pools: dict[tuple[Any, ...], _Pool] = field(default_factory=dict)
 
     # What a row scored
 
@@ -131,30 +157,48 @@ class Evidence:
         self, terms: Sequence[Term], of: Domain | str, pool: Sequence[Row], metric: str | None = None
     ) -> stats.Estimate | None:
         """The weighted sum of several rows of the block ``pool``; None where they have no seed in common."""
-        names = tuple((term.row.key, term.weight) for term in terms)
-        key = names, *(member.key for member in pool), isinstance(of, Domain), of, metric
+        return self._known_contrast(terms, of, pool, metric, self._pool(pool, of, metric))
+
+    def differences(
+        self, pairs: Iterable[tuple[Row, Row]], of: Domain | str, pool: Sequence[Row], metric: str | None = None
+    ) -> Iterator[tuple[Row, Row, stats.Estimate]]:
+        """The pairs of rows of a block that have a seed in common, each with its `difference`."""
+        shared = self._pool(pool, of, metric)
+        for row, other in pairs:
+            estimate = self._known_contrast(_minus(row, other), of, pool, metric, shared)
+            if estimate is not None:
+                yield row, other, estimate
+
+    def _pool(self, pool: Sequence[Row], of: Domain | str, metric: str | None) -> _Pool:
+        """What all contrasts of a block under a metric share, found once."""
+        key = *(member.key for member in pool), isinstance(of, Domain), of, metric
+        if key not in self._pools:
+            places = {member.key: i for i, member in enumerate(pool)}
+            self._pools[key] = _Pool(len(self._pools), self._scores(pool, of, metric), places)
+        return self._pools[key]
+
+    def _known_contrast(
+        self, terms: Sequence[Term], of: Domain | str, pool: Sequence[Row], metric: str | None, shared: _Pool
+    ) -> stats.Estimate | None:
+        key = shared.number, *((term.row.key, term.weight) for term in terms)
         if key not in self._contrasts:
-            self._contrasts[key] = self._contrast(terms, of, pool, metric)
+            self._contrasts[key] = self._contrast(terms, of, pool, metric, shared)
         return self._contrasts[key]
 
     def _contrast(
-        self, terms: Sequence[Term], of: Domain | str, pool: Sequence[Row], metric: str | None
+        self, terms: Sequence[Term], of: Domain | str, pool: Sequence[Row], metric: str | None, shared: _Pool
     ) -> stats.Estimate | None:
-        table = self._scores(pool, of, metric)
         scores = [self.by_seed(row, of, metric) for row, _ in terms]
         seeds = sorted(seed for seed in scores[0] if all(seed in of_row for of_row in scores))
         if not seeds:
             return None
-        places = {member.key: i for i, member in enumerate(pool)}
-        noisy = len(seeds) > 1 and any(
-            p is not None and p < stats.LEVEL for p in (stats.noisier(table, places[row.key]) for row, _ in terms)
-        )
+        noisy = len(seeds) > 1 and any(shared.is_noisier(row) for row, _ in terms)
         weights = [term.weight for term in terms]
         return stats.contrast(
             weights,
             [sum(weight * of_row[seed] for weight, of_row in zip(weights, scores, strict=True)) for seed in seeds],
             self._aligned(terms, of, seeds, metric),
-            stats.seed_noise(table),
+            shared.noise,
             within=_within(self._pairs(pool, of, metric)) if len(seeds) == 1 else None,
             noisy=noisy,
         )

@@ -77,6 +77,10 @@ def seed_noise(means: npt.ArrayLike) -> SeedNoise | None:
     table = table[np.sum(~np.isnan(table), axis=1) >= 2] if table.size else table
     if len(table) < 2:
         return None
+    if not np.isnan(table).any():  # every row has every seed, so that the fit is of means
+        rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
+        freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
+        return SeedNoise(float(np.sum(rest**2)) / freedom, freedom)
     rows, seeds = np.nonzero(~np.isnan(table))
     design = np.zeros((len(rows), sum(table.shape)))
     design[np.arange(len(rows)), rows] = 1

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from mosld_bench.reporting.analysis import Analysis, Comparison, Verdict
+from mosld_bench.reporting.analysis import MOST_PAIRED, Analysis, Comparison, Verdict
 from mosld_bench.reporting.explorer.places import Places
 from mosld_bench.reporting.labels import margin_label
+from mosld_bench.reporting.rows import RowKey
 from mosld_bench.reporting.stats import Basis
+from mosld_bench.spec.trial import Condition, Domain
 
 
 class Family(StrEnum):
@@ -77,13 +79,27 @@ def _comparisons(analysis: Analysis, places: Places) -> Iterator[_Found]:
             of_reference = analysis.against_reference(condition, of)
             reference = analysis.reference_row(condition)
             yield from (_Found(c, measure, Family.REFERENCE) for c in of_reference)
+            chosen = _baselines(analysis, condition, of)
             for pair in analysis.pairs(condition, of):
-                if reference is None or pair.other.key != reference.key:
+                if (reference is None or pair.other.key != reference.key) and (
+                    chosen is None or pair.other.key in chosen
+                ):
                     yield _Found(pair, measure, Family.PAIRS)
             for c in analysis.against_base(condition, of):
                 yield from (_Found(way, measure, Family.BASE) for way in (c, c.turned))
         for c in analysis.between_settings(of):
             yield from (_Found(way, measure, Family.SETTINGS) for way in (c, c.turned))
+
+
+def _baselines(analysis: Analysis, condition: Condition, of: Domain | str) -> set[RowKey] | None:
+    """The rows beside the reference that may be the baseline of a block; None for all.
+
+    Of a block of more than `MOST_PAIRED` rows the best on the measure and on the in-domain mean: all pairs of 200 rows
+    on 30 tasks would be a page of a hundred megabytes.
+    """
+    if len(analysis.pool(condition)) <= MOST_PAIRED:
+        return None
+    return {best.key for best in (analysis.best(condition, of), analysis.best(condition)) if best is not None}
 
 
 def _words(analysis: Analysis, verdict: Verdict) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from mosld_bench.reporting.rows import Row
 from mosld_bench.reporting.sections.tuning import tuned_recipes
 from mosld_bench.spec.tuning import TunedRecipe, Tuning
 
+#: Points of the training curves of all runs together, and of each where they are more: a page has to be opened.
+_MOST_POINTS, _FEWEST_POINTS = 200_000, 12
+
 #: Beside a study.yaml: losses at learning rates that were tried by hand, with the columns below.
 RATES_FILE = "learning_rates.csv"
 _RATES_COLUMNS = frozenset({"recipe", "learning_rate", "validation_loss"})
@@ -22,13 +25,21 @@ _RATES_COLUMNS = frozenset({"recipe", "learning_rate", "validation_loss"})
 def training(analysis: Analysis, places: Places) -> dict[str, Any]:
     """The key ``training``: every run, and the runs of a row together, as the report draws them."""
     rows = [row for row in analysis.trained if any(record.train_info for record in row.records)]
+    most = max(_FEWEST_POINTS, _MOST_POINTS // max(1, sum(len(row.records) for row in rows)))
     return {
-        "runs": [run for row in rows for run in _runs(row, places)],
+        "runs": [run for row in rows for run in _runs(row, places, most)],
         "means": [_means(row, places) for row in rows],
     }
 
 
-def _runs(row: Row, places: Places) -> Iterator[dict[str, Any]]:
+def thinned(values: Sequence[Any], most: int) -> list[Any]:
+    """At most so many of ``values``, evenly apart, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+def _runs(row: Row, places: Places, most: int) -> Iterator[dict[str, Any]]:
     for record in row.records:
         raw, validation = losses_of(record, "loss", smooth=False), losses_of(record, "validation_loss")
         if raw or validation:
@@ -37,9 +48,9 @@ def _runs(row: Row, places: Places) -> Iterator[dict[str, Any]]:
                 "row": places.rows[row.key],
                 "seed": record.trial.seed,
                 "trained_on": record.trial.train_on,
-                "steps": list(raw),
-                "loss": list(raw.values()),
-                "smoothed": list(losses_of(record, "loss").values()),
+                "steps": thinned(list(raw), most),
+                "loss": thinned(list(raw.values()), most),
+                "smoothed": thinned(list(losses_of(record, "loss").values()), most),
                 "validation_steps": list(validation),
                 "validation_loss": list(validation.values()),
             }

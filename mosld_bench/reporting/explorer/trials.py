@@ -13,6 +13,9 @@ from mosld_bench.reporting.explorer.plain import Exact
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Trial
 
+#: Numbers of all trials together; where they are more, a page has those of its rows alone: it has to be opened.
+_MOST_METRICS = 60_000
+
 #: Options of `run` that say which trials, with a value each; those of one trial take their place.
 _WHICH = frozenset({"--methods", "--budget", "--seeds", "--settings", "--overwrite"})
 
@@ -20,10 +23,11 @@ _WHICH = frozenset({"--methods", "--budget", "--seeds", "--settings", "--overwri
 def records(analysis: Analysis, places: Places) -> list[dict[str, Any]]:
     """The key ``records``."""
     rows = {record.trial_id: places.rows[row.key] for row in analysis.rows for record in row.records}
-    return [_record(analysis, record, rows[record.trial_id]) for record in analysis.records]
+    with_metrics = sum(len(record.metrics) for record in analysis.records) <= _MOST_METRICS
+    return [_record(analysis, record, rows[record.trial_id], with_metrics) for record in analysis.records]
 
 
-def _record(analysis: Analysis, record: Record, row: int) -> dict[str, Any]:
+def _record(analysis: Analysis, record: Record, row: int, with_metrics: bool) -> dict[str, Any]:
     trial, meta = record.trial, record.meta_info
     documents = {"document_tokens", "document_nats"}  # of a held-out text: a thousand numbers that nobody looks up
     train, scoring = record.train_info, record.eval_info
@@ -55,7 +59,7 @@ def _record(analysis: Analysis, record: Record, row: int) -> dict[str, Any]:
                 "chance": metric.chance,
                 "primary": metric.primary,
             }
-            for metric in record.metrics
+            for metric in (record.metrics if with_metrics else ())
         ],
         "meta": meta,
     }
