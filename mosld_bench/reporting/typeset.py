@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from mosld_bench.errors import BenchError
 from mosld_bench.reporting.document import Document
 from mosld_bench.reporting.figures.plot import Plot
+from mosld_bench.reporting.typst_process import Typst, TypstError
 
 FACE = "Libertinus Serif"  # typst carries it
 SIZES = ("9.5", "8.7")  # of the body text, in points; what is smaller goes with it
@@ -30,9 +31,7 @@ def typeset(document: Document, plots: Sequence[Plot], target: Path, *, date: da
 
     ``plots`` are the document's figures. Raises BenchError where typst cannot set it.
     """
-    import typst
-
-    with tempfile.TemporaryDirectory(prefix="mosld-report-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="mosld-report-") as temporary, Typst() as typst:
         folder = Path(temporary)
         for plot in plots:
             plot.write_svg(folder / f"{plot.name}.svg", FACE)
@@ -42,10 +41,10 @@ def typeset(document: Document, plots: Sequence[Plot], target: Path, *, date: da
         source, sheet = str(folder / "report.typ"), str(folder / "report.pdf")
         options: dict[str, Any] = {"root": str(folder), "ignore_system_fonts": True}
         try:
-            size, known = body_size(lambda size, known: _trial(source, options, size, known))
+            size, known = body_size(lambda size, known: _trial(typst, source, options, size, known))
             options |= {"sys_inputs": _inputs(size, known), "timestamp": int(date.timestamp())}
             typst.compile(source, sheet, **options)
-        except RuntimeError as error:  # typst.TypstError is one, and a query raises no more than that
+        except TypstError as error:
             raise BenchError(f"typst cannot set the report of study {document.study}: {error}") from error
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(sheet, target)
@@ -125,11 +124,9 @@ def _inputs(size: str, known: Sheet) -> dict[str, str]:
     return {"size": size, "known": json.dumps({"plan": known.plan, "heights": known.heights})}
 
 
-def _trial(source: str, options: Mapping[str, Any], size: str, known: Sheet) -> Sheet:
-    import typst
-
+def _trial(typst: Typst, source: str, options: Mapping[str, Any], size: str, known: Sheet) -> Sheet:
     inputs = {**_inputs(size, known), "trial": "yes"}
-    end = json.loads(typst.query(source, "<end>", field="value", one=True, sys_inputs=inputs, **options))
+    end = typst.query(source, "<end>", field="value", one=True, sys_inputs=inputs, **options)
     second_column = end["x"] > _MIDDLE
     filled = (second_column + (end["y"] - _TOP) / _TEXT_HEIGHT) / 2
     return Sheet(end["page"], filled, end["plan"], end["heights"])

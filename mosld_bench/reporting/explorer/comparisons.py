@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from mosld_bench.reporting.analysis import MOST_PAIRED, Analysis, Comparison, Verdict
+from mosld_bench.reporting.analysis import Analysis, Comparison, Verdict
 from mosld_bench.reporting.explorer.places import Places
 from mosld_bench.reporting.labels import margin_label
 from mosld_bench.reporting.rows import RowKey
@@ -37,6 +37,10 @@ _BASES = {
     Basis.BORROWED: "seed noise of other rows, for want of its own",
     Basis.MODELS: "of these trained models on other items; their seeds say nothing of methods",
 }
+
+
+#: Differences between rows of a block that a page has: of 200 rows on 30 tasks all would be a hundred megabytes.
+_MOST_PAIRS = 50_000
 
 
 class _Found(NamedTuple):
@@ -74,16 +78,17 @@ def comparisons(analysis: Analysis, places: Places) -> dict[str, Any]:
 
 def _comparisons(analysis: Analysis, places: Places) -> Iterator[_Found]:
     """Measure by measure and block by block; no two are of the same rows in the same direction on one measure."""
+    everyone = _all_are_baselines(analysis, places)
     for measure, of in enumerate(places.measures):
         for condition, _ in analysis.blocks():
             of_reference = analysis.against_reference(condition, of)
             reference = analysis.reference_row(condition)
             yield from (_Found(c, measure, Family.REFERENCE) for c in of_reference)
-            chosen = _baselines(analysis, condition, of)
+            chosen = None if everyone else _bests(analysis, condition, of)
             for pair in analysis.pairs(condition, of):
-                if (reference is None or pair.other.key != reference.key) and (
-                    chosen is None or pair.other.key in chosen
-                ):
+                other = pair.other.key
+                is_reference = reference is not None and other == reference.key
+                if not is_reference and (chosen is None or other in chosen):
                     yield _Found(pair, measure, Family.PAIRS)
             for c in analysis.against_base(condition, of):
                 yield from (_Found(way, measure, Family.BASE) for way in (c, c.turned))
@@ -91,14 +96,17 @@ def _comparisons(analysis: Analysis, places: Places) -> Iterator[_Found]:
             yield from (_Found(way, measure, Family.SETTINGS) for way in (c, c.turned))
 
 
-def _baselines(analysis: Analysis, condition: Condition, of: Domain | str) -> set[RowKey] | None:
-    """The rows beside the reference that may be the baseline of a block; None for all.
+def _all_are_baselines(analysis: Analysis, places: Places) -> bool:
+    """Whether the page has room for the differences to every row."""
+    pools = [len(analysis.pool(condition)) for condition, _ in analysis.blocks()]
+    return sum(rows * (rows - 1) for rows in pools) * len(places.measures) <= _MOST_PAIRS
 
-    Of a block of more than `MOST_PAIRED` rows the best on the measure and on the in-domain mean: all pairs of 200 rows
-    on 30 tasks would be a page of a hundred megabytes.
+
+def _bests(analysis: Analysis, condition: Condition, of: Domain | str) -> set[RowKey]:
+    """The rows of a block that are a baseline beside the reference where there is not room for all.
+
+    Those are the best one on the measure and the best on the in-domain mean.
     """
-    if len(analysis.pool(condition)) <= MOST_PAIRED:
-        return None
     return {best.key for best in (analysis.best(condition, of), analysis.best(condition)) if best is not None}
 
 
