@@ -15,6 +15,7 @@ from mosld_bench.reporting.analysis import Analysis, analyse
 from mosld_bench.reporting.compose import compose
 from mosld_bench.reporting.explorer import comparisons, training, trials
 from mosld_bench.reporting.explorer.data import explorer_data
+from mosld_bench.reporting.figures import pareto
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import Domain
 from tests.support.growth import calls
@@ -128,3 +129,18 @@ def test_the_page_of_very_many_trials_has_fewer_points_of_each(tmp_path: Path, m
     assert less["training"]["means"] == whole["training"]["means"]
     assert [record["metrics"] for record in less["records"]] == [[]] * 6
     assert less["rows"] == whole["rows"]
+
+
+def test_so_many_points_that_their_intervals_would_cover_them_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis = many_rows(5, seeds=3)
+    few = pareto.draw(analysis)
+    monkeypatch.setattr(pareto, "_MOST_INTERVALS", 4)
+    many = pareto.draw(analysis)
+    assert few is not None
+    assert many is not None
+    assert ("intervals" in few.caption, "95 % intervals" in many.caption) == (True, False)
+    ends = [
+        [len(line.get_xdata()) for line in plot.figure.axes[0].lines if line.get_marker() in {"None", ""}]
+        for plot in (few, many)
+    ]
+    assert len(ends[0]) == len(ends[1]) + 5

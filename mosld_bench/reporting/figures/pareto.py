@@ -33,6 +33,7 @@ _PANEL_INCHES = 1.75  # height
 _AXIS_SHARE = 0.8  # of a panel's width
 _MARKER_POINTS = 3.5  # as many are neighbours of like cost apart, where that moves none too far
 _MOST_SHIFT_POINTS = 8.0  # that a marker is drawn beside its place
+_MOST_INTERVALS = 60  # points of a panel that have their intervals: those of more would cover them
 _LOGARITHMIC = 5.0  # times that the largest cost is the smallest one, from which the axis is logarithmic
 _LEAST_SPAN = 0.1  # of a cost, that the axis goes beyond the smallest and the largest of like ones
 _MOST_TICKS = 3
@@ -49,16 +50,18 @@ def draw(analysis: Analysis) -> Plot | None:
     kinds = [kind for kind in COSTS if any(kind in group.kinds for group in first)]
     figure = Figure(figsize=(PAGE_INCHES, _PANEL_INCHES * len(first) + 0.45), layout="constrained")
     grid = figure.subplots(len(first), len(kinds), squeeze=False, sharex="col", sharey="row")
+    with_intervals = all(len(group.members) <= _MOST_INTERVALS for group in first)
     points = 72 * _AXIS_SHARE * PAGE_INCHES / len(kinds)
     for group, panels in zip(first, grid, strict=True):
         for axes, kind in zip(panels, kinds, strict=True):
-            _panel(axes, group, kind, analysis, points)
+            _panel(axes, group, kind, analysis, points=points, with_intervals=with_intervals)
         _score_axis(panels[0], group, analysis.scale(group.of))
     for axes, kind in zip(grid[-1], kinds, strict=True):
         axes.set_xlabel(kind.label)
     legend(figure, analysis.recipes, {member.row.recipe.name for group in first for member in group.members}, False)
+    intervals = f", with 95 % intervals{_of_times(kinds)}" if with_intervals else ""
     caption = (
-        f"Mean {analysis.measure} against costs, with 95 % intervals{_of_times(kinds)}. The line is the front, the "
+        f"Mean {analysis.measure} against costs{intervals}. The line is the front, the "
         "best mean that is to be had for so much; the band lies between the best lower and the best upper ends. The "
         "frozen base is a hollow circle, where it costs nothing a dashed line, and left out far from the others. "
         "Points of like cost are spread sideways. Axes do not begin at zero; those of costs that differ much are "
@@ -75,7 +78,9 @@ def _of_times(kinds: Sequence[CostKind]) -> str:
     return (", of training time over seeds" if "train_seconds" in keys else "") + of_decoding
 
 
-def _panel(axes: Axes, group: Group, kind: CostKind, analysis: Analysis, points: float) -> None:
+def _panel(
+    axes: Axes, group: Group, kind: CostKind, analysis: Analysis, *, points: float, with_intervals: bool
+) -> None:
     """The points of a group on one cost, the front and its band. ``points``: the width of the axis."""
     styles, scale = recipe_styles(analysis.recipes), analysis.scale(group.of)
     members = [member for member in group.members if kind.key in member.costs]
@@ -90,7 +95,8 @@ def _panel(axes: Axes, group: Group, kind: CostKind, analysis: Analysis, points:
         if member not in paid:
             axes.axhline(member.score.mean, color=RULE_COLOUR, linewidth=RULE_POINTS, linestyle=(0, (2, 2)))
     for member, shift in zip(paid, axis.shifts, strict=True):
-        _point(axes, member, kind, styles.get(member.row.recipe.name, _BASE), shift)
+        style = styles.get(member.row.recipe.name, _BASE)
+        _point(axes, member, kind, style, shift=shift, with_intervals=with_intervals)
 
 
 def _score_axis(axes: Axes, group: Group, scale: Scale) -> None:
@@ -178,13 +184,15 @@ def shifts(places: Sequence[float], apart: float, most: float) -> list[float]:
     return found
 
 
-def _point(axes: Axes, member: Member, kind: CostKind, style: RecipeStyle, shift: float) -> None:
-    """A marker with its intervals, ``shift`` points to the right of its place."""
+def _point(
+    axes: Axes, member: Member, kind: CostKind, style: RecipeStyle, *, shift: float, with_intervals: bool
+) -> None:
+    """A marker, perhaps with its intervals, ``shift`` points to the right of its place."""
     cost, score = member.costs[kind.key], member.score
     moved = axes.transData + ScaledTranslation(shift / 72, 0, axes.get_figure(root=True).dpi_scale_trans)  # type: ignore[union-attr]
-    if score.low is not None and score.high is not None:
+    if with_intervals and score.low is not None and score.high is not None:
         axes.plot([cost.value] * 2, [score.low, score.high], color=style.colour, linewidth=0.8, transform=moved)
-    if not kind.counted and cost.low is not None and cost.high is not None:
+    if with_intervals and not kind.counted and cost.low is not None and cost.high is not None:
         axes.plot([cost.low, cost.high], [score.mean] * 2, color=style.colour, linewidth=0.5, transform=moved)
     face = "white" if member.row.frozen else style.colour
     axes.plot(
