@@ -75,7 +75,7 @@ def seed_noise(means: npt.ArrayLike) -> SeedNoise | None:
     """
     table = np.asarray(means, dtype=np.float64)
     table = table[np.sum(~np.isnan(table), axis=1) >= 2] if table.size else table
-    if len(table) < 2:
+    if len(table) < 2 or not table.size:
         return None
     if not np.isnan(table).any():  # every row has every seed, so that the fit is of means
         rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()

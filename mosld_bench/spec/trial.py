@@ -6,7 +6,7 @@ import hashlib
 import json
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -250,16 +250,11 @@ class Trial(Grown):
 
     def __copy__(self) -> Self:
         """A copy, of which ``model_copy`` may change fields: it has an id of its own."""
-        return self._without_id(super().__copy__())
+        return _without_id(super().__copy__())
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """As `__copy__`."""
-        return self._without_id(super().__deepcopy__(memo))
-
-    @staticmethod
-    def _without_id(copied: Self) -> Self:
-        copied.__dict__.pop("id", None)
-        return copied
+        return _without_id(super().__deepcopy__(memo))
 
     @property
     def condition(self) -> Condition:
@@ -278,6 +273,14 @@ class Trial(Grown):
     def text(self) -> tuple[str, ...]:
         """The task of `EvaluateSpec.text`, if any."""
         return (self.evaluate.text,) if self.evaluate.text else ()
+
+
+_Copied = TypeVar("_Copied", bound=Trial)
+
+
+def _without_id(copied: _Copied) -> _Copied:
+    copied.__dict__.pop("id", None)
+    return copied
 
 
 class Fit(Strict):

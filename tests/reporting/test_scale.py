@@ -140,7 +140,7 @@ def test_so_many_points_that_their_intervals_would_cover_them_have_none(monkeypa
     assert many is not None
     assert ("intervals" in few.caption, "95 % intervals" in many.caption) == (True, False)
     ends = [
-        [len(line.get_xdata()) for line in plot.figure.axes[0].lines if line.get_marker() in {"None", ""}]
+        [np.size(line.get_xdata()) for line in plot.figure.axes[0].lines if line.get_marker() in {"None", ""}]
         for plot in (few, many)
     ]
     assert len(ends[0]) == len(ends[1]) + 5
