@@ -1,4 +1,4 @@
-"""The command line's start, planning, reading many records and reporting them: how time grows with their number."""
+"""The command line's start, planning, many trials and records, and their reports: how time grows with their number."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from mosld_bench.records.frame import load
 from mosld_bench.records.record import Point, Record
 from mosld_bench.records.store import Store
 from mosld_bench.reporting import build_report
+from mosld_bench.scheduling import Plan, missing
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import ModelSpec, Trial
+from mosld_bench.spec.trial import Fit, ModelSpec, PlannedTrial, Trial
 from tests.benchmarks.side_by_side import Row, alone, faster, in_turns, share
 from tests.conftest import REPOSITORY
 from tests.support.synthetic import RECIPES, make_record, make_study, make_trials, task_configs
 
-FEW, MANY = 1000, 10_000
+FEW, MANY, PLANNED = 1000, 10_000, 100_000
 REPORTED = (250, 500, 1000)
 _STEPS = 200  # of a curve, as many as a record keeps
 
@@ -37,6 +38,7 @@ def run(rounds: int) -> Iterator[Row]:
     """The command line's start, a plan, then records of invented numbers in a folder of their own."""
     yield from _start(rounds)
     yield _plan(rounds)
+    yield _many_trials(rounds)
     with TemporaryDirectory(prefix="mosld-records-") as folder:
         root = Path(folder)
         written = {count: _write(root / str(count), count) for count in sorted({FEW, MANY, *REPORTED})}
@@ -81,6 +83,28 @@ def _plan(rounds: int) -> Row:
     return faster(
         "records", "nine budgets solved on a model of 7B", against="bisection, a model built at every step",
         ours=seconds["ours"], other=seconds["plain"], note="ours also spreads one more rank over the depth",
+    )  # fmt: skip
+
+
+def _many_trials(rounds: int) -> Row:
+    """From a study to what of it is left to run, in its order, where there is no record yet."""
+    recipe, size = RECIPES["lora"], Fit(target=60000, trainable=60000, total=10**6, residual=0.0, params={})
+    configs: dict[str, Any] = {"embedded": None}  # of no known shape, so that there are no prices
+
+    def planned(count: int) -> None:
+        study = make_study(seeds=tuple(range(count // 10)), budgets=tuple(f"{i}000" for i in range(60, 70)))
+        members = [PlannedTrial(trial, size) for trial in make_trials(study, [recipe])]
+        plan = Plan(study, members, configs, {})
+        todo = missing(members, Store(Path("nowhere")), overwrite="only-missing", weights={})
+        ordered = plan.in_rounds(todo.planned)
+        assert len(ordered) == len(plan.hours(ordered)) == count
+
+    seconds = in_turns({str(count): partial(planned, count) for count in (FEW, PLANNED)}, rounds)
+    each = {count: [total / count for total in seconds[str(count)]] for count in (FEW, PLANNED)}
+    return share(
+        "records", f"time a trial of {PLANNED:,}, planned and found missing", against=f"of {FEW:,}",
+        ours=each[PLANNED], other=each[FEW], wanted="<= 1.3",
+        note=f"{PLANNED:,} in {sorted(seconds[str(PLANNED)])[rounds // 2]:.1f} s",
     )  # fmt: skip
 
 
