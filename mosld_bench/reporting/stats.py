@@ -555,9 +555,10 @@ def deviation_factors(freedom: int) -> tuple[float, float]:
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
     """Centred running mean over ``window`` values, fewer at the ends; as long as the input."""
-    half, sums = window // 2, np.concatenate([[0.0], np.cumsum(values)])
-    edges = ((max(0, i - half), min(len(values), i + half + 1)) for i in range(len(values)))
-    return [float((sums[high] - sums[low]) / (high - low)) for low, high in edges]
+    half, sums, places = window // 2, np.concatenate([[0.0], np.cumsum(values)]), np.arange(len(values))
+    low, high = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
+    means: list[float] = ((sums[high] - sums[low]) / (high - low)).tolist()
+    return means
 
 
 # Rows that share no block

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ DIGITS = 7  # significant ones of a number
 _EXACT = 2.0**53  # below it a whole number has a float of its own
 
 #: What could end a script element or begin a comment in it, and what ends a line in older JavaScript.
-_ESCAPES = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
+_ENDING = re.compile("[<>&\u2028\u2029]")
 
 
 class Exact(NamedTuple):
@@ -30,7 +31,11 @@ def encoded(data: Any, digits: int = DIGITS) -> str:
     values. A lone surrogate, which no UTF-8 holds, becomes a replacement character.
     """
     text = json.dumps(plain(data, digits), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.translate(_ESCAPES).encode("utf-8", "replace").decode("utf-8")
+    return _ENDING.sub(_escaped, text).encode("utf-8", "replace").decode("utf-8")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def plain(value: Any, digits: int = DIGITS) -> Any:
