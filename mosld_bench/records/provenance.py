@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -98,6 +99,16 @@ def code_state() -> CodeState:
         return {"commit": None, "dirty": None}
     changed = _git("status", "--porcelain", "--", *_SOURCES)
     return {"commit": _git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
+
+
+@cache
+def source_digest() -> str:
+    """The SHA-256 of this package's Python source, as it was on disk when this process first asked."""
+    digest, package = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted(package.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()}:{len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 @cache
