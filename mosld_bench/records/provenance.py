@@ -65,12 +65,22 @@ class MetaInfo(CodeState):
     command: Annotated[str | None, "the command line, absolute paths cut to their last part"]
 
 
+class Integrity(TypedDict):
+    """What was found when a trained model was saved and loaded again, before it was scored."""
+
+    reloaded: Annotated[bool, "whether it was; false where the disk or the device had no room for it"]
+    logit_gap: Annotated[float | None, "largest difference of a logit between the trained and the loaded model"]
+    seconds: Annotated[float, "wall seconds that it took"]
+
+
 class TrialMetaInfo(MetaInfo, total=False):
     """What the numbers of a trial came from."""
 
     method: Annotated[MethodCode, "the code of the method; absent in records of before it was noted: version 1"]
     loading_seconds: Annotated[float, "wall seconds until training or scoring began"]
     weights: Annotated[dict[str, Any] | None, "where the base model's weights are from, if that is noted"]
+    integrity: Integrity
+    continued_from_step: Annotated[int, "optimiser steps of the checkpoint that the trial went on from, if it did"]
     taken_from: Annotated[str, "the study whose record of the same trial this is a copy of"]
 
 

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from mosld_bench.errors import BenchError
 from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method
-from mosld_bench.methods.builtin import PeftMethod
 from mosld_bench.methods.live import attached_copy, seed_generators
 from mosld_bench.records.record import TrainInfo
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.trial import TrainSpec
 from mosld_bench.trial import checkpoint
-from mosld_bench.trial.checkpoint import CheckpointPlace, Checkpoints, checkpoints_of
+from mosld_bench.trial.checkpoint import Checkpoints
 from mosld_bench.trial.router_log import RouterLog
 from mosld_bench.trial.train import train
 from tests.conftest import REPOSITORY
-from tests.scheduling.test_executor import PLANNED
 from tests.support.models import build, config
 from tests.support.runs import timeless
 from tests.trial.test_train import encoded
