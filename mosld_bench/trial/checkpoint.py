@@ -225,17 +225,24 @@ def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def checkpoints_of(
-    place: CheckpointPlace | None, trial: Trial, identity: Callable[[], str], say: Callable[[str], None]
+    place: CheckpointPlace | None, trial: Trial, identity: Callable[[], str], notes: list[str]
 ) -> Checkpoints | None:
-    """Those of ``trial`` in ``place``; None where none are wanted, or this machine does not reach it, which is said."""
+    """Those of ``trial`` in ``place``; None where none are wanted, or this machine does not reach it.
+
+    What the user should know is added to ``notes``, then and later.
+    """
     if place is None:
         return None
     if not place.is_reached():
-        say(
+        notes.append(
             f"no checkpoints: {socket.gethostname()} does not reach {place.results}, so that a trial that is broken "
             f"off there begins anew"
         )
         return None
+
+    def say(text: str) -> None:
+        notes.append(f"{trial.id}: {text}")
+
     return Checkpoints(place.file(trial), identity, every_seconds=place.seconds, say=say)
 
 

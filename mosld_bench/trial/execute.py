@@ -179,7 +179,7 @@ def _checkpoints(
         weights, every = weights_source(trial.model, session.model_root), chain(items.train, items.validation)
         return identity_of(trial, fit, code=code, weights=weights, device=session.config.device, items=every)
 
-    return checkpoints_of(session.config.checkpoints, trial, identity, notes.append)
+    return checkpoints_of(session.config.checkpoints, trial, identity, notes)
 
 
 def _checked(

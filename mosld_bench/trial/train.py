@@ -25,7 +25,7 @@ from mosld_bench.records.record import TrainInfo
 from mosld_bench.spec.recipe import OPTIMIZERS
 from mosld_bench.spec.trial import VALIDATIONS, TrainSpec
 from mosld_bench.trial.batching import cut
-from mosld_bench.trial.checkpoint import Checkpoints, Moving
+from mosld_bench.trial.checkpoint import Checkpoints, Moving, Noted
 from mosld_bench.trial.logits import logits_at, padded
 from mosld_bench.trial.router_log import Counts, Part, RouterLog, Text, parts_of
 from mosld_bench.trial.training_log import Judge, StepResult, StepWatcher, TrainingLog
@@ -68,7 +68,7 @@ def train(
     held_out = _HeldOut(validation, spec, steps, routers)
     log = TrainingLog(steps, learning_rate, progress)
     judge, diverged = Judge(rivals), None
-    parts = {"log": log, "held_out": held_out, "judge": judge}
+    parts: dict[str, Noted] = {"log": log, "held_out": held_out, "judge": judge}
     moving = None if base is None else Moving(model, base, method, stepper, parts, routers)
     step = done = checkpoints.resume(moving) if checkpoints and moving else 0
     for _ in range(done):

@@ -119,6 +119,7 @@ def assert_same(one: Trained, other: Trained) -> None:
         assert other.routers is not None
         first, second = one.routers.frame(), other.routers.frame()
         assert first is not None
+        assert second is not None
         assert first.equals(second)
 
 
