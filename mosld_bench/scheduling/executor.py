@@ -242,10 +242,8 @@ class _Dispatcher:
         trial = self._busy.pop(worker).planned.trial
         self._began.pop(worker, None)
         self._idle.append(self._replace(worker))
-        text = (
-            f"{self._limits.time_sentence()} Its process did not answer, and was ended as well: it hung in a library."
-        )
-        return failed(trial, text, {})
+        told = f"{self._limits.time_sentence()} It hung in a library, so that its process was ended as well."
+        return failed(trial, told, {})
 
     def _ended(self, worker: int, attempt: Attempt, result: Outcome | WorkerDeath) -> Outcome | None:
         """The outcome of a trial; None where it waits for another try. Leaves an idle worker in place of ``worker``."""

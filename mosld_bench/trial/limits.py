@@ -27,7 +27,7 @@ class Limits:
 
     def time_sentence(self) -> str:
         """That a trial took longer, without its name."""
-        return f"It took longer than --time-limit allows, {(self.seconds or 0) / 60:g} minutes, and was ended."
+        return f"It took longer than --time-limit allows, {(self.seconds or 0) / 60:g} min, and was ended."
 
 
 #: For what may take what it takes.
