@@ -12,6 +12,7 @@ import pytest
 
 from mosld_bench.records.record import Record
 from mosld_bench.scheduling import InlineExecutor
+from mosld_bench.trial import limits
 from mosld_bench.trial.device import resident
 from mosld_bench.trial.limits import NO_LIMITS, Limits
 from tests.conftest import STUDY
@@ -92,8 +93,11 @@ def sound(tiny_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.method.__name__)
-def test_what_goes_wrong_is_told_and_the_next_trial_is_as_ever(fault: Fault, tiny: Path, sound: dict[str, Any]) -> None:
-    (record, after), said = recorded(tiny, [fault.method, wrong.PeftMethod], limits=fault.limits)
+def test_what_goes_wrong_is_told_and_the_next_trial_is_as_ever(
+    fault: Fault, tiny: Path, sound: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "time", Clock())
+    (record, after), said = recorded(tiny, [fault.method, wrong.PeftMethod], most=Limits(seconds=3600))
     error = record.error or ""
     assert record.status == "failed"
     assert fault.reason in error.strip().splitlines()[-1], error
