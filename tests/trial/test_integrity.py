@@ -50,7 +50,11 @@ def trained(method: Method, params: dict[str, Any], steps: int = 1) -> Trained:
     return Trained(method, model, base, params)
 
 
-@pytest.mark.parametrize("name", ["lora", "mosld", "mixlora", "prefix-tuning", "full", "pissa", "adalora"])
+SOME = ("lora", "mosld", "mixlora", "prefix-tuning", "full", "pissa", "adalora")
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in RECIPES if name not in {*SOME, "base"}]
+
+
+@pytest.mark.parametrize("name", [*SOME, *OTHERS])
 def test_what_is_saved_of_a_sound_method_is_what_was_trained(name: str, tmp_path: Path) -> None:
     recipe = RECIPES[name]
     params = recipe.params | ({"tinit": 1, "tfinal": 0} if name == "adalora" else {})
