@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import traceback
 from contextlib import suppress
@@ -47,8 +46,8 @@ def execute(trial: Trial, session: Session, fit: Fit, watch: Watcher = lambda pr
     config, stopwatch = session.config, _Stopwatch()
     watchdog = Watchdog(config.limits, partial(taken, config.device))
     try:
-        with watchdog, TemporaryDirectory(prefix="mosld-bench-", ignore_cleanup_errors=True) as scratch:
-            outcome = _run(trial, session, fit, watch, stopwatch, Path(scratch))
+        with watchdog:
+            outcome = _run(trial, session, fit, watch, stopwatch)
     except (Exception, SystemExit, LimitExceededError) as error:
         raise_if_interrupted(error)
         meta = stopwatch.meta_info(config)
@@ -94,8 +93,7 @@ class _Stopwatch:
         return meta_info(self.started, self.seconds(), config.device, config.command)
 
 
-def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch, scratch: Path) -> Outcome:
-    """``scratch``: an empty folder, which is removed when the outcome is there."""
+def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch) -> Outcome:
     from mosld_bench.methods.live import attached_copy, stored
     from mosld_bench.trial.device import PeakMemory, trim
     from mosld_bench.trial.random_state import same_random_state
@@ -120,7 +118,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
             items = _training_items(trial, spec, session, base.tokenizer, length)
         loading_seconds = stopwatch.seconds()
         train_info, routers, checkpoints = None, RouterLog.of(adapted.model), None
-        found: dict[str, Any] = {}
+        found, written, keeps = dict[str, Any](), dict[str, bytes](), config.save_adapter and bool(trial.train_on)
         if trial.train_on:
             checkpoints = _checkpoints(trial, session, fit, code, items, notes)
             train_info = _train(adapted, method, items, trial=trial, spec=spec, fit=fit, base=base,
@@ -130,8 +128,8 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         if not stopped:  # what a search has given up is scored on nothing
             _cast(adapted, spec.dtype)
             if train_info:
-                found["integrity"] = _checked(adapted, method, items, base=base, fit=fit, folder=scratch,
-                                              checkpoints=checkpoints)  # fmt: skip
+                found["integrity"], written = _checked(adapted, method, items, base=base, fit=fit, keeps=keeps,
+                                                       checkpoints=checkpoints)  # fmt: skip
             steps = train_info.steps if train_info else 0
             watch(Progress(trial.id, "scoring", steps, steps))
             trim(config.device)
@@ -155,13 +153,15 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
     router = None if routers is None else routers.frame()
     if evaluation is None:
         return Outcome(record, router=router)
-    keeps = config.save_adapter and trial.train_on
     # What was loaded again is what is kept; where there was no room for that, nothing was written yet.
-    copy = partial(shutil.copytree, scratch, dirs_exist_ok=True)
-    write = partial(method.save, adapted.model, base.model, fit.params)
-    save = copy if found.get("integrity", {}).get("reloaded") else write
+    save = partial(_write, written) if written else partial(method.save, adapted.model, base.model, fit.params)
     adapter = saved_files(adapted.model, base.tokenizer, record, session, save) if keeps else None
     return Outcome(record, evaluation.items, adapter, router)
+
+
+def _write(files: dict[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def _show(watch: Watcher, notes: list[str], progress: Progress) -> None:
@@ -189,18 +189,25 @@ def _checked(
     *,
     base: LoadedModel,
     fit: Fit,
-    folder: Path,
+    keeps: bool,
     checkpoints: Checkpoints | None,
-) -> Integrity:
-    """What `check_trained` finds. A training that it refuses is not gone on with, but made anew."""
+) -> tuple[Integrity, dict[str, bytes]]:
+    """What `check_trained` finds and, where it ``keeps`` that, file name -> content of what it saved.
+
+    The folder is gone at once, since whoever ends this process while it scores would leave it behind. A training that
+    is refused is not gone on with, but made anew.
+    """
     from mosld_bench.trial.integrity import check_trained
 
-    try:
-        return check_trained(method, adapted.model, base.model, fit.params, items.train, folder)
-    except IntegrityError:
-        if checkpoints:
-            checkpoints.drop()
-        raise
+    with TemporaryDirectory(prefix="mosld-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        try:
+            found = check_trained(method, adapted.model, base.model, fit.params, items.train, folder)
+        except IntegrityError:
+            if checkpoints:
+                checkpoints.drop()
+            raise
+        return found, {file.name: file.read_bytes() for file in folder.iterdir() if keeps and file.is_file()}
 
 
 def _gone_on(checkpoints: Checkpoints | None) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class EatsMemory(PeftMethod):
     """Half a gigabyte, and more and more."""
 
     def before_step(self, model: nn.Module) -> None:
-        eaten = []
+        eaten: list[bytearray] = []
         while len(eaten) < 400:
             eaten.append(bytearray(5_000_000))
             time.sleep(0.01)
