@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mosld_bench.errors import BenchError
@@ -139,8 +141,9 @@ def test_a_trial_that_does_not_end_by_itself_is_ended_with_its_worker(clock: Clo
     ],
 )  # fmt: skip
 def test_limits_beyond_reason_are_refused(option: str, value: float) -> None:
+    changed: dict[str, Any] = {option: value}
     with pytest.raises(BenchError, match=f"--{option.replace('_', '-')} takes a number that is"):
-        Options(**{option: value})
+        Options(**changed)
 
 
 def test_limits_are_in_seconds_and_bytes() -> None:

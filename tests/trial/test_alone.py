@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from mosld_bench.methods.builtin import PeftMethod
 from mosld_bench.records.record import Record
 from mosld_bench.scheduling import InlineExecutor
 from mosld_bench.trial import limits
@@ -88,7 +89,7 @@ def sound(tiny_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     root = tmp_path_factory.mktemp("sound") / "root"
     shutil.copytree(tiny_template, root)
     (root / "reports" / "tiny" / "study.yaml").write_text(STUDY.format(model=root / "model"))
-    ((record,), _) = recorded(root, [wrong.PeftMethod])
+    ((record,), _) = recorded(root, [PeftMethod])
     return {"losses": losses(record), "metrics": [metric.value for metric in record.metrics]}
 
 
@@ -97,7 +98,7 @@ def test_what_goes_wrong_is_told_and_the_next_trial_is_as_ever(
     fault: Fault, tiny: Path, sound: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "time", Clock())
-    (record, after), said = recorded(tiny, [fault.method, wrong.PeftMethod], most=Limits(seconds=3600))
+    (record, after), said = recorded(tiny, [fault.method, PeftMethod], most=Limits(seconds=3600))
     error = record.error or ""
     assert record.status == "failed"
     assert fault.reason in error.strip().splitlines()[-1], error

@@ -297,6 +297,7 @@ def test_a_trial_goes_on_where_it_was_broken_off_and_its_record_is_the_same(
     assert again.adapter["adapter_model.safetensors"] == (whole.adapter or {})["adapter_model.safetensors"]
     assert again.record.metrics == whole.record.metrics
     assert again.router is not None
+    assert whole.router is not None
     assert again.router.equals(whole.router)
     assert file.exists()
     file.with_name(f"{file.name}.123").write_text("left by a process that died")
