@@ -64,6 +64,10 @@ class OutOfMemoryError(ResourceError):
     """A device whose memory did not suffice for its work."""
 
 
+class IntegrityError(BenchError):
+    """A trial whose score would mean nothing: what was trained, saved or answered is not what it should be."""
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says, without the advice that may go on for pages below; its name where it is silent."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

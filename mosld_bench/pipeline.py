@@ -78,7 +78,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
         _say(display.data_notes(found), console)
         store.check_writable(study.name)
     check_writable(report_folder)
-    executor = make_executor(study, folders, options, gpus=inputs.gpus)
+    executor = make_executor(study, folders, options, gpus=inputs.gpus, results=workspace.results)
     order = plan.in_rounds(todo.planned)
     for trial, reason in plan.left_out:  # so that a report says why they are missing
         store.write(failed(trial, reason, {}))
@@ -170,7 +170,7 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
         _say(display.data_notes(found), console)
         store.check_writable(plan.study.name)
     check_writable(report_folder)
-    executor = make_executor(plan.study, folders, options, gpus=inputs.gpus)
+    executor = make_executor(plan.study, folders, options, gpus=inputs.gpus, results=workspace.results)
     failures: list[Record] = []
     with (
         ProgressDisplay(search.hours(todo), console) as progress,

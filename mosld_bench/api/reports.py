@@ -155,6 +155,10 @@ def run(
     plugins: Sequence[str] = (),
     save_adapters: bool = False,
     overwrite: Literal["only-missing", "always", "never"] = "only-missing",
+    checkpoint_minutes: float = 10,
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
+    retries: int = 1,
     report_to: str | Sequence[str] = (),
     to: Place | None = None,
     progress: bool = True,
@@ -166,8 +170,9 @@ def run(
     use, by default all; ``ray_address``: of a running cluster. ``data_root``, ``model_root``: folders of data sets and
     models, without which they come from the hub. ``include_paths``: folders of more lm-eval task definitions;
     ``plugins``: modules that register methods. ``save_adapters``: keep what each trial trained. ``overwrite``: run what
-    is missing, everything, or refuse a study that has records. ``report_to``: trackers that each trial is a run of.
-    ``to``: folder of the report. Without ``progress`` nothing is printed.
+    is missing, everything, or refuse a study that has records. ``checkpoint_minutes``, ``time_limit`` (minutes),
+    ``memory_limit`` (gigabytes) and ``retries``: as the options of `mosld-bench run`. ``report_to``: trackers that each
+    trial is a run of. ``to``: folder of the report. Without ``progress`` nothing is printed.
 
     A trial that fails is among the `Report.failures`; the same call runs it again. An interruption keeps what has
     finished.
@@ -185,6 +190,10 @@ def run(
         plugins=words(plugins),
         save_adapters=save_adapters,
         overwrite=overwrite,
+        checkpoint_minutes=checkpoint_minutes,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+        retries=retries,
         report_folder=None if to is None else Path(to),
         report_to=words(report_to),
         command=f"mosld_bench.run({getattr(study, 'name', str(study))!r})",

@@ -168,6 +168,12 @@ class RunOptions:
     include_path: Include = None
     plugin: Plugin = None
     overwrite: Annotated[str, running(help="only-missing, always, or never.")] = "only-missing"
+    checkpoint_minutes: Annotated[
+        float, running(help="A training leaves a checkpoint as often, to go on from; 0: never.")
+    ] = 10
+    time_limit: Annotated[float | None, running(help="Minutes a trial may take; default: no limit.")] = None
+    memory_limit: Annotated[float | None, running(help="Gigabytes a trial may take; default: no limit.")] = None
+    retries: Annotated[int, running(help="Tries more of a trial whose worker died or had no memory left.")] = 1
     report_to: Annotated[
         list[str] | None, running(help="Make each trial a run of tensorboard, trackio or wandb; default: none.")
     ] = None
@@ -185,6 +191,7 @@ class RunOptions:
         _check_choice("--overwrite", self.overwrite, OVERWRITES)
         _check_least("--gpus", self.gpus, 0)
         _check_least("--cpus", self.cpus, 1)
+        self.options()
         check_trackers(tracker_names(self.report_to or ()))
         if self.ray_address is not None and self.executor == "ray" and starts:
             check_address(self.ray_address)  # before a plan is made of what may take minutes
@@ -208,6 +215,10 @@ class RunOptions:
             include_paths=tuple(self.include_path or ()),
             plugins=tuple(self.plugin or ()),
             overwrite=self.overwrite,
+            checkpoint_minutes=self.checkpoint_minutes,
+            time_limit=self.time_limit,
+            memory_limit=self.memory_limit,
+            retries=self.retries,
             report_to=tuple(self.report_to or ()),
             **more,
         )

@@ -242,6 +242,38 @@ def allocate(model: Any, step: int, steps: int) -> None:
     tuner.update_and_allocate(step)
 
 
+#: What AdaLoRA's allocator has found of every weight: its importance, and the running means of that and its spread.
+_FOUND = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+
+
+def allocation_state(model: Any) -> dict[str, Tensor] | None:
+    """What a tuner has found so far that `allocate` goes by, by name; empty of one that takes no rank away.
+
+    None of AdaMSS under ``use_asa``, which keeps it in many places.
+    """
+    import torch
+
+    tuner: Any = getattr(model, "base_model", None)
+    if not hasattr(tuner, "rankallocator"):
+        return None if getattr(getattr(model, "active_peft_config", None), "use_asa", False) else {}
+    allocator, pattern = tuner.rankallocator, model.active_peft_config.rank_pattern or {}
+    found = {f"{kind}/{name}": value for kind in _FOUND for name, value in getattr(allocator, kind).items()}
+    return found | {f"rank_pattern/{name}": torch.tensor(kept) for name, kept in pattern.items()}
+
+
+def restore_allocation(model: Any, state: Mapping[str, Tensor]) -> None:
+    """Set what `allocation_state` gave of the same tuner on the same model."""
+    if not state:
+        return
+    entries = [(*name.partition("/")[::2], value) for name, value in state.items()]
+    for kind in _FOUND:
+        found = {name: value for of, name, value in entries if of == kind}
+        setattr(model.base_model.rankallocator, kind, found)
+    pattern = {name: value.tolist() for of, name, value in entries if of == "rank_pattern"}
+    if pattern:
+        model.active_peft_config.rank_pattern = pattern
+
+
 def before_allocation(options: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of AdaLoRA's configuration with a ``total_step`` that PEFT takes, until :func:`allocate` knows it."""
     return {**options, "total_step": int(options.get("tinit") or 0) + int(options.get("tfinal") or 0) + 1}

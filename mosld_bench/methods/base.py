@@ -125,6 +125,23 @@ class Method(ABC):
         """
         return
 
+    def training_state(self, model: nn.Module) -> Mapping[str, Tensor] | None:
+        """What the method keeps from one step to the next beside the parameters and buffers of ``model``, by name.
+
+        A trial that is broken off goes on from it (`restore_training_state`) and ends as if it had not been. None where
+        that is not known, so that the trial begins anew: as it is here of a method with a `before_step` or `after_step`
+        of its own, which may keep something anywhere.
+        """
+        steps = (type(self).before_step, type(self).after_step)
+        return {} if steps == (Method.before_step, Method.after_step) else None
+
+    def restore_training_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Set what `training_state` gave, on the device of ``model``, which was attached anew. Nothing, if not needed.
+
+        The parameters and buffers of ``model`` have their values already.
+        """
+        return
+
     def version(self, train: TrainSpec | None) -> int:
         """The version of the code, for trials that train as ``train`` says; None for those that train nothing.
 

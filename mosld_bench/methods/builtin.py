@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mosld_bench.compat.peft import allocate, before_allocation, classes_of, config_classes, orthogonality
+from mosld_bench.compat.peft import (
+    allocate,
+    allocation_state,
+    before_allocation,
+    classes_of,
+    config_classes,
+    orthogonality,
+    restore_allocation,
+)
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods import peft_types
 from mosld_bench.methods.base import Method, Sizing
@@ -101,6 +109,14 @@ class PeftMethod(Method):
         """Let AdaLoRA, and AdaMSS under ``use_asa``, take rank from some modules and leave it to others."""
         allocate(model, step, steps)
 
+    def training_state(self, model: nn.Module) -> Mapping[str, Tensor] | None:
+        """What AdaLoRA has found of the weights so far; None of AdaMSS under ``use_asa``, nothing of the others."""
+        return allocation_state(model)
+
+    def restore_training_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """See the contract."""
+        restore_allocation(model, state)
+
 
 class TunerMethod(Method):
     """A PEFT tuner of one's own (`register_tuner`). ``params``: the fields of its configuration class."""
@@ -176,6 +192,18 @@ class MixtureMethod(TunerMethod):
 
         keep_dropped(model)
         move_biases(model)
+
+    def training_state(self, model: nn.Module) -> Mapping[str, Tensor] | None:
+        """The masks of the last step, of dropout on weights or updates, by module and adapter."""
+        from mosld_bench.tuners.mixture import masks_of
+
+        return masks_of(model)
+
+    def restore_training_state(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """See the contract."""
+        from mosld_bench.tuners.mixture import set_masks
+
+        set_masks(model, state)
 
 
 class MixLoraMethod(MixtureMethod):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -64,12 +65,22 @@ class MetaInfo(CodeState):
     command: Annotated[str | None, "the command line, absolute paths cut to their last part"]
 
 
+class Integrity(TypedDict):
+    """What was found when a trained model was saved and loaded again, before it was scored."""
+
+    reloaded: Annotated[bool, "whether it was; false where the disk or the device had no room for it"]
+    logit_gap: Annotated[float | None, "largest difference of a logit between the trained and the loaded model"]
+    seconds: Annotated[float, "wall seconds that it took"]
+
+
 class TrialMetaInfo(MetaInfo, total=False):
     """What the numbers of a trial came from."""
 
     method: Annotated[MethodCode, "the code of the method; absent in records of before it was noted: version 1"]
     loading_seconds: Annotated[float, "wall seconds until training or scoring began"]
     weights: Annotated[dict[str, Any] | None, "where the base model's weights are from, if that is noted"]
+    integrity: Integrity
+    continued_from_step: Annotated[int, "optimiser steps of the checkpoint that the trial went on from, if it did"]
     taken_from: Annotated[str, "the study whose record of the same trial this is a copy of"]
 
 
@@ -98,6 +109,16 @@ def code_state() -> CodeState:
         return {"commit": None, "dirty": None}
     changed = _git("status", "--porcelain", "--", *_SOURCES)
     return {"commit": _git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
+
+
+@cache
+def source_digest() -> str:
+    """The SHA-256 of this package's Python source, as it was on disk when this process first asked."""
+    digest, package = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted(package.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()}:{len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 @cache

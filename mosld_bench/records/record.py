@@ -218,10 +218,14 @@ class Outcome:
     """A record with what lies beside it; travels from a worker to the driver, which alone writes (`Store.write`).
 
     ``items``: a row an item that was scored. ``adapter``: file name -> content, as PEFT's save_pretrained writes it.
-    ``router``: what the routers did, with the columns of `records.router.COLUMNS`; None of a trial without any.
+    ``router``: what the routers did, with the columns of `records.router.COLUMNS`; None of a trial without any. Of a
+    trial that failed: whether it ``may_pass`` when it is tried again, and whether its process is ``spent``, so that no
+    other should run there.
     """
 
     record: Record
     items: pd.DataFrame | None = None
     adapter: dict[str, bytes] | None = None
     router: pd.DataFrame | None = None
+    may_pass: bool = False
+    spent: bool = False

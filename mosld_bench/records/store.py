@@ -5,6 +5,7 @@ results/STUDY/TRIAL/items.parquet    per-item outcomes
 results/STUDY/TRIAL/router.parquet   what its routers did, where it has any
 results/STUDY/TRIAL/adapter/         if asked for, what it trained, with its tokenizer and a model card
 results/STUDY/TRIAL/failure.json     the record of a failure, where the trial failed when it was last run
+results/STUDY/TRIAL/.checkpoint.*    what a long training leaves from time to time; gone when there is a record
 results/STUDY/SCORED/scored.json     what `mosld-bench score` found of a model or adapter, with items.parquet
 results/STUDY/overlap.json           what evaluation sets share with training sets
 results/STUDY/texts.parquet          the texts of the items that are scored
@@ -118,6 +119,10 @@ class Store:
         """Where the record of a failed trial lies, with its whole error."""
         return self.folder(trial) / "failure.json"
 
+    def checkpoint_file(self, trial: Trial) -> Path:
+        """Where the process that runs a trial leaves what it has come to, until there is a record."""
+        return self.folder(trial) / ".checkpoint.safetensors"
+
     def profile_file(self, study: str) -> Path:
         """Where `mosld-bench profile` leaves what it measured, and where a report finds it."""
         return self.results / study / "profile.json"
@@ -158,6 +163,8 @@ class Store:
             replace_file(folder / "adapter" / name, content)
         replace_file(folder / "record.json", text)
         (folder / "failure.json").unlink(missing_ok=True)
+        for path in folder.glob(f"{self.checkpoint_file(trial).name}*"):  # and what was being written by who died
+            path.unlink(missing_ok=True)
         return folder
 
     def finished(self, planned: PlannedTrial) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ finished. `dispatch` is the policy of every pool; a pool, such as Ray's, only st
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,11 +17,13 @@ from mosld_bench.records.record import Outcome
 from mosld_bench.scheduling.options import Options
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import PlannedTrial
+from mosld_bench.trial.checkpoint import CheckpointPlace
 from mosld_bench.trial.execute import execute, failed
+from mosld_bench.trial.limits import NO_LIMITS, Limits
 from mosld_bench.trial.session import Progress, Session, WorkerConfig
 
-TRIES = 2  # a trial whose worker died is tried once more, on a new worker
 POLL_SECONDS = 0.5  # between two looks at what running trials tell, where none ends
+GRACE_SECONDS = 20.0  # beyond its time limit that a trial has to end by itself, before its worker is ended
 
 
 class RunWatcher(Protocol):
@@ -48,9 +51,17 @@ class Executor(Protocol):
         """Stop what still runs and give the devices back."""
 
 
-def make_executor(study: Study, task_folders: Sequence[Path], options: Options, *, gpus: int) -> Executor:
-    """The executor that ``options`` name. ``gpus``: those of this machine that an inline run may use."""
-    inline = options.inline(study)
+def make_executor(
+    study: Study, task_folders: Sequence[Path], options: Options, *, gpus: int, results: Path | None = None
+) -> Executor:
+    """The executor that ``options`` name. ``gpus``: those of this machine that an inline run may use.
+
+    ``results``: the folder where trials leave checkpoints; None for none.
+    """
+    inline, seconds = options.inline(study), 60 * options.checkpoint_minutes
+    place = (
+        CheckpointPlace(str(results.resolve()), study.name, seconds) if results and seconds and study.trains else None
+    )
     config = WorkerConfig(
         task_folders=tuple(str(folder.resolve()) for folder in task_folders),
         resources=study.resources,
@@ -60,30 +71,50 @@ def make_executor(study: Study, task_folders: Sequence[Path], options: Options, 
         device="cuda" if inline and gpus else "cpu",
         save_adapter=options.save_adapters,
         command=options.command or command_line(),
+        checkpoints=place,
+        limits=options.limits,
     )
     if inline:
-        return InlineExecutor(config)
+        return InlineExecutor(config, retries=options.retries)
     from mosld_bench.scheduling.ray_executor import RayExecutor
 
-    return RayExecutor(config, gpus=options.gpus, cpus=options.cpus, address=options.address)
+    return RayExecutor(config, gpus=options.gpus, cpus=options.cpus, address=options.address, retries=options.retries)
 
 
 class InlineExecutor:
     """One trial after another in this process, in the order given, without Ray."""
 
-    def __init__(self, config: WorkerConfig) -> None:
-        self._config = config
+    def __init__(self, config: WorkerConfig, *, retries: int = 1) -> None:
+        self._config, self._retries = config, retries
 
     def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher, *, most: int = 0) -> Iterator[Outcome]:
         """See `Executor.run`; a trial starts when its outcome is asked for."""
         if not planned:
             return
+        if self._config.checkpoints:
+            self._config.checkpoints.mark()
         session = Session(self._config)
         for trial, fit in planned:
-            yield execute(trial, session, fit, watcher.show)
+            for left in reversed(range(self._retries + 1)):
+                outcome = execute(trial, session, fit, watcher.show)
+                if not (outcome.may_pass and left):
+                    break
+                watcher.say(f"{trial.id}: {_last_line(outcome)}; trying {_again(left)}")
+            yield outcome
 
     def close(self) -> None:
         """Nothing is left to stop."""
+        if self._config.checkpoints:
+            self._config.checkpoints.unmark()
+
+
+def _last_line(outcome: Outcome) -> str:
+    return ((outcome.record.error or "").strip().splitlines() or ["it failed"])[-1]
+
+
+def _again(left: int) -> str:
+    """In words, where a trial can be tried ``left`` times more."""
+    return "once more" if left == 1 else "again"
 
 
 class WorkerDeath(NamedTuple):
@@ -134,14 +165,22 @@ class Attempt(NamedTuple):
     number: int
 
 
-def dispatch(planned: Sequence[PlannedTrial], pool: WorkerPool, watcher: RunWatcher) -> Iterator[Outcome]:
+def dispatch(
+    planned: Sequence[PlannedTrial],
+    pool: WorkerPool,
+    watcher: RunWatcher,
+    *,
+    retries: int = 1,
+    limits: Limits = NO_LIMITS,
+) -> Iterator[Outcome]:
     """Run ``planned`` on ``pool`` in their order. The first trials are submitted before this returns.
 
     A worker has its next trial before the outcome of the last one is yielded, so that it goes on while the outcome is
-    written. A worker that died, or may be spent, is replaced; a trial whose worker died is tried again behind the
-    others, and after `TRIES` deaths it has failed.
+    written. A worker that died, or may be spent, is replaced. A trial whose worker died, or which ran out of memory, is
+    tried again behind the others, ``retries`` times, and then it has failed; of an error of its own another try would
+    be the same. One that goes on `GRACE_SECONDS` beyond the time limit is ended with its worker, and has failed.
     """
-    dispatcher = _Dispatcher(pool, planned, watcher)
+    dispatcher = _Dispatcher(pool, planned, watcher, retries, limits)
     dispatcher.feed()
     return dispatcher.outcomes()
 
@@ -149,12 +188,16 @@ def dispatch(planned: Sequence[PlannedTrial], pool: WorkerPool, watcher: RunWatc
 class _Dispatcher:
     """Who waits, who is idle and who is busy."""
 
-    def __init__(self, pool: WorkerPool, planned: Sequence[PlannedTrial], watcher: RunWatcher) -> None:
+    def __init__(
+        self, pool: WorkerPool, planned: Sequence[PlannedTrial], watcher: RunWatcher, retries: int, limits: Limits
+    ) -> None:
         self._pool, self._watcher = pool, watcher
+        self._retries, self._limits = retries, limits
         self._planned, self._begun = planned, 0
         self._again: deque[Attempt] = deque()  # behind the others
         self._idle = [pool.start() for _ in range(pool.size)]
         self._busy: dict[int, Attempt] = {}
+        self._began: dict[int, float] = {}  # busy worker -> when it was first heard of its trial
 
     def feed(self) -> None:
         """Give every idle worker a trial, as long as there are any."""
@@ -180,21 +223,48 @@ class _Dispatcher:
                     yield outcome
                     self.feed()  # with what was planned meanwhile
             self._show_progress()
+            for worker in self._overdue():
+                outcome = self._cut_off(worker)
+                self.feed()
+                yield outcome
+                self.feed()
+
+    def _overdue(self) -> list[int]:
+        """Workers whose trial should have ended by itself, and did not."""
+        most = self._limits.seconds
+        if most is None:
+            return []
+        latest = time.monotonic() - most - GRACE_SECONDS
+        return [worker for worker, began in self._began.items() if began < latest and worker in self._busy]
+
+    def _cut_off(self, worker: int) -> Outcome:
+        """End ``worker``, whose trial has failed."""
+        trial = self._busy.pop(worker).planned.trial
+        self._began.pop(worker, None)
+        self._idle.append(self._replace(worker))
+        told = f"{self._limits.time_sentence()} It hung in a library, so that its process was ended as well."
+        return failed(trial, told, {})
 
     def _ended(self, worker: int, attempt: Attempt, result: Outcome | WorkerDeath) -> Outcome | None:
         """The outcome of a trial; None where it waits for another try. Leaves an idle worker in place of ``worker``."""
-        trial = attempt.planned.trial
-        if not isinstance(result, WorkerDeath):
+        trial, left = attempt.planned.trial, self._retries + 1 - attempt.number
+        self._began.pop(worker, None)
+        if isinstance(result, WorkerDeath):
+            self._idle.append(self._replace(worker))
+            if left <= 0:
+                times = "" if attempt.number == 1 else f" {attempt.number} times"
+                return failed(trial, f"The worker died{times}: {result.message}", {})
+            reason = f"its worker died ({result.kind})"
+        else:
             # After an error of its device a process would fail every trial that is left.
-            spent = self._pool.failures_spoil_workers and result.record.status == "failed"
-            self._idle.append(self._replace(worker) if spent else worker)
-            return result
-        self._idle.append(self._replace(worker))
-        if attempt.number < TRIES:
-            self._watcher.say(f"{trial.id}: its worker died ({result.kind}); trying once more")
-            self._again.append(Attempt(attempt.planned, attempt.number + 1))
-            return None
-        return failed(trial, f"The worker died {TRIES} times: {result.message}", {})
+            spoilt = self._pool.failures_spoil_workers and result.record.status == "failed"
+            self._idle.append(self._replace(worker) if spoilt or result.spent or result.may_pass else worker)
+            if left <= 0 or not result.may_pass:
+                return result
+            reason = _last_line(result)
+        self._watcher.say(f"{trial.id}: {reason}; trying {_again(left)}")
+        self._again.append(Attempt(attempt.planned, attempt.number + 1))
+        return None
 
     def _replace(self, worker: int) -> int:
         self._pool.stop(worker)  # if it lives, it holds what the next one needs
@@ -204,4 +274,5 @@ class _Dispatcher:
         for worker, progress in self._pool.progress():
             attempt = self._busy.get(worker)
             if attempt is not None and attempt.planned.trial.id == progress.trial:
+                self._began.setdefault(worker, time.monotonic())
                 self._watcher.show(progress)

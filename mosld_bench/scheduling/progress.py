@@ -62,6 +62,7 @@ class ProgressDisplay:
         self._done_hours = self._done_seconds = 0.0  # of the trials that are done: estimated, and measured
         self._workers = 0  # the most that were seen to run side by side
         self._running: dict[str, Running] = {}
+        self._noted: set[str] = set()  # what trials told once, and need not tell again
         self._last_done: deque[Done] = deque(maxlen=5)
         self._lock = threading.RLock()  # the table is drawn by a thread of its own
         live = bool(hours) and (console.is_terminal or _in_notebook(console))
@@ -101,6 +102,10 @@ class ProgressDisplay:
             before = self._running.get(progress.trial)
             self._running[progress.trial] = Running(progress, before.since if before else time.monotonic())
             self._workers = max(self._workers, len(self._running))
+            new = [note for note in progress.notes if note not in self._noted]
+            self._noted.update(new)
+        for note in new:
+            self.say(f"  {note}")
         if self._live:
             self._live.refresh()
         elif before is None or before.progress.phase != progress.phase:

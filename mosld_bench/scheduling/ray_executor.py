@@ -32,13 +32,20 @@ class RayExecutor:
     """Trials side by side, on this machine or on a Ray cluster. Safe to kill and to repeat."""
 
     def __init__(
-        self, config: WorkerConfig, *, gpus: int | None = None, cpus: int | None = None, address: str | None = None
+        self,
+        config: WorkerConfig,
+        *,
+        gpus: int | None = None,
+        cpus: int | None = None,
+        address: str | None = None,
+        retries: int = 1,
     ) -> None:
         """``gpus``, ``cpus``: what may be used, None for all there is. ``address``: a cluster; None for this machine.
 
         ``config.resources`` says what a trial takes; ``config.device`` is set by what there is.
         """
         self._config, self._gpus, self._cpus, self._address = config, gpus, cpus, address
+        self._retries = retries
         self._ray: Any = None
         self._temp: TempFolder | None = None
 
@@ -55,10 +62,14 @@ class RayExecutor:
         if threading.current_thread() is threading.main_thread():  # Ray has set a handler that aborts the process
             signal.signal(signal.SIGTERM, interrupt)  # the end of a cluster's job is an interruption
         pool = RayPool(ray, self._config, gpus=gpus, cpus=cpus, trials=max(most, len(planned)))
-        return dispatch(planned, pool, watcher)
+        if self._config.checkpoints:
+            self._config.checkpoints.mark()
+        return dispatch(planned, pool, watcher, retries=self._retries, limits=self._config.limits)
 
     def close(self) -> None:
         """End all workers, and Ray itself where it was started here."""
+        if self._config.checkpoints:
+            self._config.checkpoints.unmark()
         if self._ray is not None:
             self._ray.shutdown()
         if self._temp is not None:
@@ -133,6 +144,7 @@ class RayPool:
     def stop(self, worker: int) -> None:
         """See `WorkerPool.stop`."""
         self._ray.kill(self._actors.pop(worker))
+        self._running = {answer: other for answer, other in self._running.items() if other != worker}
 
     def submit(self, worker: int, planned: PlannedTrial) -> None:
         """See `WorkerPool.submit`."""
@@ -182,6 +194,7 @@ class RayWorker:
 
     def run(self, trial: Trial, fit: Fit) -> Outcome:
         """Run a trial; the first one makes the session."""
+        self._note(Progress(trial.id, "loading"))
         if self._session is None:
             try:
                 self._session = Session(self._config)

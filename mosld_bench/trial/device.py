@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import math
 import os
@@ -138,6 +139,11 @@ def resident() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def taken(device: str) -> int:
+    """Bytes that this process takes now: on a GPU what torch has allocated there, else what of it is in memory."""
+    return int(torch.cuda.memory_allocated()) if device.startswith("cuda") else resident()
+
+
 def release(device: str) -> None:
     """Give back what is no longer used, so that the next measurement starts from what is."""
     gc.collect()
@@ -164,6 +170,27 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 #: How the allocator of a CPU and the libraries of a GPU say it.
 _OUT_OF_MEMORY = ("defaultcpuallocator", "out of memory", "cublas_status_alloc_failed")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether another try, in another process, may go well: of want of memory, a device or a file system that failed.
+
+    What a library made of such an error counts as well.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if is_out_of_memory(seen) or isinstance(seen, ConnectionError | TimeoutError):
+            return True
+        if isinstance(seen, OSError) and seen.errno in _PASSING:
+            return True
+        if isinstance(seen, RuntimeError) and "cuda error" in str(seen).lower():
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+#: Errors of a file system over a network, or of a machine that is short of something for a while.
+_PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE})
 
 
 def available(device: str) -> int:

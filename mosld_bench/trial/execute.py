@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from mosld_bench.errors import BenchError
+from mosld_bench.errors import BenchError, IntegrityError
 from mosld_bench.inputs.items import sample
 from mosld_bench.interruption import raise_if_interrupted
 from mosld_bench.methods import author, registry
@@ -17,13 +20,16 @@ from mosld_bench.methods.base import Method
 from mosld_bench.records.provenance import meta_info, now
 from mosld_bench.records.record import Outcome, Parameters, Record, TrainInfo
 from mosld_bench.spec.trial import Domain, Fit, TrainSpec, Trial
+from mosld_bench.trial.checkpoint import Checkpoints, checkpoints_of, identity_of
+from mosld_bench.trial.limits import LimitExceededError, Watchdog
 from mosld_bench.trial.saved import saved_files
-from mosld_bench.trial.session import Progress, Session, TrainingItems, Watcher, WorkerConfig
+from mosld_bench.trial.session import LoadedModel, Progress, Session, TrainingItems, Watcher, WorkerConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
     from mosld_bench.methods.live import AttachedModel
+    from mosld_bench.records.provenance import Integrity
     from mosld_bench.trial.router_log import RouterLog
     from mosld_bench.trial.scoring import Evaluation
 
@@ -31,25 +37,46 @@ if TYPE_CHECKING:
 def execute(trial: Trial, session: Session, fit: Fit, watch: Watcher = lambda progress: None) -> Outcome:
     """Run ``trial``, sized as ``fit``. Writes nothing: `Store.write` does.
 
-    Every exception ends as a Record with status ``failed`` and the traceback; none escapes but an interruption, after
-    which nothing that the trial came to counts.
+    Every exception ends as a Record with status ``failed``, the reason and the traceback; so does an exit that a
+    library or plug-in asks for, and what takes more than the limits of the session. None escapes but an interruption,
+    after which nothing that the trial came to counts.
     """
-    stopwatch = _Stopwatch()
+    from mosld_bench.trial.device import may_pass, taken
+
+    config, stopwatch = session.config, _Stopwatch()
+    watchdog = Watchdog(config.limits, partial(taken, config.device))
     try:
-        outcome = _run(trial, session, fit, watch, stopwatch)
-    except Exception as error:
+        with watchdog:
+            outcome = _run(trial, session, fit, watch, stopwatch)
+    except (Exception, SystemExit, LimitExceededError) as error:
         raise_if_interrupted(error)
-        text = str(error) if isinstance(error, BenchError) else traceback.format_exc()
-        return failed(trial, text, stopwatch.meta_info(session.config))
+        meta = stopwatch.meta_info(config)
+        if isinstance(error, LimitExceededError):
+            return failed(trial, f"{traceback.format_exc()}{watchdog.told}", meta, spent=True)
+        return failed(trial, _told(error), meta, may_pass=may_pass(error))
     finally:
-        _release(session.config.device)
+        _release(config.device)
     raise_if_interrupted()
     return outcome
 
 
-def failed(trial: Trial, error: str, meta: dict[str, Any]) -> Outcome:
+def failed(trial: Trial, error: str, meta: dict[str, Any], *, may_pass: bool = False, spent: bool = False) -> Outcome:
     """The outcome of a trial that did not finish, with the traceback ``error`` and the record's ``meta_info``."""
-    return Outcome(Record(trial=trial, trial_id=trial.id, status="failed", error=error, meta_info=meta))
+    record = Record(trial=trial, trial_id=trial.id, status="failed", error=error, meta_info=meta)
+    return Outcome(record, may_pass=may_pass, spent=spent)
+
+
+def _told(error: BaseException) -> str:
+    """The traceback of ``error``, which ends with the reason; of what a user can mend by itself the reason alone.
+
+    Where that came of another error, as of a plug-in's, the traceback stands before it.
+    """
+    if not isinstance(error, BenchError):
+        return traceback.format_exc()
+    cause = error.__cause__
+    if cause is None:
+        return str(error)
+    return f"{''.join(traceback.format_exception(cause))}\n{error}"
 
 
 @dataclass(frozen=True)
@@ -73,7 +100,8 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
     from mosld_bench.trial.router_log import RouterLog
     from mosld_bench.trial.window import window
 
-    config, spec = session.config, trial.train
+    config, spec, notes = session.config, trial.train, list[str]()
+    watch = partial(_show, watch, notes)
     watch(Progress(trial.id, "loading"))
     if spec is None:
         return _counted(trial, fit, stopwatch.meta_info(config) | _code(trial, fit))
@@ -89,14 +117,19 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         with same_random_state():  # whether an earlier trial encoded the items already or not
             items = _training_items(trial, spec, session, base.tokenizer, length)
         loading_seconds = stopwatch.seconds()
-        train_info, routers = None, RouterLog.of(adapted.model)
+        train_info, routers, checkpoints = None, RouterLog.of(adapted.model), None
+        found, written, keeps = dict[str, Any](), dict[str, bytes](), config.save_adapter and bool(trial.train_on)
         if trial.train_on:
-            train_info = _train(adapted, method, items, trial=trial, spec=spec, fit=fit,
-                                pad=base.pad, routers=routers, watch=watch)  # fmt: skip
+            checkpoints = _checkpoints(trial, session, fit, code, items, notes)
+            train_info = _train(adapted, method, items, trial=trial, spec=spec, fit=fit, base=base,
+                                routers=routers, watch=watch, checkpoints=checkpoints)  # fmt: skip
             base.check(name, "training")
         stopped, evaluation = train_info is not None and train_info.stopped, None
         if not stopped:  # what a search has given up is scored on nothing
             _cast(adapted, spec.dtype)
+            if train_info:
+                found["integrity"], written = _checked(adapted, method, items, base=base, fit=fit, keeps=keeps,
+                                                       checkpoints=checkpoints)  # fmt: skip
             steps = train_info.steps if train_info else 0
             watch(Progress(trial.id, "scoring", steps, steps))
             trim(config.device)
@@ -111,15 +144,75 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         eval_info=evaluation.info if evaluation else None,
         metrics=tuple(evaluation.metrics) if evaluation else (),
         peak_memory_bytes=memory.peak,
-        meta_info=stopwatch.meta_info(config) | code | _loading(trial, session, loading_seconds),
+        meta_info=stopwatch.meta_info(config)
+        | code
+        | _loading(trial, session, loading_seconds)
+        | _gone_on(checkpoints)
+        | found,
     )
     router = None if routers is None else routers.frame()
     if evaluation is None:
         return Outcome(record, router=router)
-    keeps = config.save_adapter and trial.train_on
-    save = partial(method.save, adapted.model, base.model, fit.params)
+    # What was loaded again is what is kept; where there was no room for that, nothing was written yet.
+    save = partial(_write, written) if written else partial(method.save, adapted.model, base.model, fit.params)
     adapter = saved_files(adapted.model, base.tokenizer, record, session, save) if keeps else None
     return Outcome(record, evaluation.items, adapter, router)
+
+
+def _write(files: dict[str, bytes], folder: Path) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _show(watch: Watcher, notes: list[str], progress: Progress) -> None:
+    """Show ``progress`` with all that is to be known of the trial, since who looks now and then sees the last alone."""
+    watch(replace(progress, notes=tuple(notes)))
+
+
+def _checkpoints(
+    trial: Trial, session: Session, fit: Fit, code: dict[str, Any], items: TrainingItems, notes: list[str]
+) -> Checkpoints | None:
+    """Where the training is left from time to time, if it is; what there is to say of it goes to ``notes``."""
+    from mosld_bench.inputs.models import weights_source
+
+    def identity() -> str:
+        weights, every = weights_source(trial.model, session.model_root), chain(items.train, items.validation)
+        return identity_of(trial, fit, code=code, weights=weights, device=session.config.device, items=every)
+
+    return checkpoints_of(session.config.checkpoints, trial, identity, notes)
+
+
+def _checked(
+    adapted: AttachedModel,
+    method: Method,
+    items: TrainingItems,
+    *,
+    base: LoadedModel,
+    fit: Fit,
+    keeps: bool,
+    checkpoints: Checkpoints | None,
+) -> tuple[Integrity, dict[str, bytes]]:
+    """What `check_trained` finds and, where it ``keeps`` that, file name -> content of what it saved.
+
+    The folder is gone at once, since whoever ends this process while it scores would leave it behind. A training that
+    is refused is not gone on with, but made anew.
+    """
+    from mosld_bench.trial.integrity import check_trained
+
+    with TemporaryDirectory(prefix="mosld-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        try:
+            found = check_trained(method, adapted.model, base.model, fit.params, items.train, folder)
+        except IntegrityError:
+            if checkpoints:
+                checkpoints.drop()
+            raise
+        return found, {file.name: file.read_bytes() for file in folder.iterdir() if keeps and file.is_file()}
+
+
+def _gone_on(checkpoints: Checkpoints | None) -> dict[str, Any]:
+    """What ``meta_info`` says of a trial that went on from a checkpoint."""
+    return {"continued_from_step": checkpoints.from_step} if checkpoints and checkpoints.from_step else {}
 
 
 def _code(trial: Trial, fit: Fit) -> dict[str, Any]:
@@ -163,9 +256,10 @@ def _train(
     trial: Trial,
     spec: TrainSpec,
     fit: Fit,
-    pad: int,
+    base: LoadedModel,
     routers: RouterLog | None,
     watch: Watcher,
+    checkpoints: Checkpoints | None,
 ) -> TrainInfo:
     """Train the model in place, with gradient checkpointing while it lasts where study and method have it."""
     from mosld_bench.methods.live import checkpoint_layers
@@ -182,11 +276,13 @@ def _train(
         spec=spec,
         learning_rate=spec.learning_rate * trial.recipe.learning_rate_scale,
         seed=trial.seed,
-        pad=pad,
+        pad=base.pad,
         optimizer=trial.recipe.optimizer,
         rivals=trial.rivals,
         routers=routers,
         progress=lambda step, steps, loss: watch(Progress(trial.id, "training", step, steps, loss)),
+        checkpoints=checkpoints,
+        base=base.model,
     )
     if checkpointed:
         checkpoint_layers(adapted.model, False)
@@ -214,6 +310,7 @@ def _score(
 
     The loss of the held-out text, where the trial has one, is taken in windows of ``length`` tokens.
     """
+    from mosld_bench.trial.integrity import check_answered
     from mosld_bench.trial.packed_lm import PackedLM
     from mosld_bench.trial.scoring import evaluate
     from mosld_bench.trial.text_loss import text_loss
@@ -237,6 +334,8 @@ def _score(
         limit=trial.evaluate.limit,
         sample_seed=trial.evaluate.sample_seed,
     )
+    limit, seed = trial.evaluate.limit, trial.evaluate.sample_seed
+    check_answered(evaluation.items, {name: sample(task, limit, seed) for name, task in tasks.items()})
     if not trial.evaluate.text:
         return evaluation
     task = session.tasks.get(trial.evaluate.text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -92,6 +92,23 @@ class RouterLog:
         self.moments.append(Moment(self.routers, self.device, step=step, split=split, tasks=sorted(set(tasks))))
         return self.moments[-1]
 
+    def state(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+        """What the validations so far came to: of each what JSON holds, and tensors by name."""
+        notes = [moment.notes() for moment in self.moments]
+        tensors = {
+            f"{place}/{name}": value for place, moment in enumerate(self.moments) for name, value in moment.sums()
+        }
+        return notes, tensors
+
+    def restore(self, notes: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> None:
+        """Set what `state` gave of the log of a model with the same routers. It has no test moment."""
+        self.moments = []
+        for place, note in enumerate(notes):
+            moment = self.moment(note["step"], "validation", note["tasks"])
+            moment.tokens.update(note["tokens"])
+            for name, value in moment.sums():
+                value.copy_(tensors[f"{place}/{name}"])
+
     def frame(self) -> pd.DataFrame | None:
         """All that was counted, as `records.router` describes it; None where that is nothing."""
         import pandas as pd
@@ -125,6 +142,16 @@ class Moment:
             _Group([router for router in routers if router.experts == experts], len(tasks), device, split == "test")
             for experts in dict.fromkeys(router.experts for router in routers)
         ]
+
+    def notes(self) -> dict[str, Any]:
+        """What it is of and how many tokens were counted, as JSON holds it."""
+        return {"step": self.step, "tasks": list(self.tasks), "tokens": dict(self.tokens)}
+
+    def sums(self) -> Iterator[tuple[str, Tensor]]:
+        """What was summed so far, by name."""
+        for place, group in enumerate(self._groups):
+            yield f"{place}/sums", group.sums
+            yield f"{place}/entropies", group.entropies
 
     @contextmanager
     def counting(self, runs: Sequence[Run], size: int) -> Iterator[None]:

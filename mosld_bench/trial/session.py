@@ -13,8 +13,10 @@ from mosld_bench.errors import BenchError, DataError
 from mosld_bench.inputs.encoding import Request, pad_token
 from mosld_bench.inputs.items import Encoded, divided, encode, held_out, passages, training_docs
 from mosld_bench.methods import registry
-from mosld_bench.records.provenance import code_state
+from mosld_bench.records.provenance import code_state, source_digest
 from mosld_bench.spec.trial import GeneralData, ModelSpec, Resources, TrainSpec, canonical
+from mosld_bench.trial.checkpoint import CheckpointPlace
+from mosld_bench.trial.limits import NO_LIMITS, Limits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +33,7 @@ class Progress:
     step: int = 0
     steps: int = 0
     loss: float | None = None  # nats an answer token
+    notes: tuple[str, ...] = ()  # what the user should know, out of the ordinary
 
 
 Watcher = Callable[[Progress], None]
@@ -48,6 +51,8 @@ class WorkerConfig:
     device: str = "cpu"
     save_adapter: bool = False
     command: str | None = None
+    checkpoints: CheckpointPlace | None = None
+    limits: Limits = NO_LIMITS
 
 
 class LoadedModel(NamedTuple):
@@ -105,6 +110,7 @@ class Session:
         from mosld_bench.methods.shared_state import TorchSettings
 
         code_state()  # of the code as it is loaded: the checkout may move on while this process runs
+        source_digest()
         self._settings = TorchSettings()
         for plugin in config.plugins:
             registry.load_plugin(plugin)

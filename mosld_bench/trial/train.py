@@ -11,8 +11,8 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,17 +21,14 @@ from torch import Tensor, nn
 from mosld_bench.errors import UnknownNameError
 from mosld_bench.inputs.items import Encoded
 from mosld_bench.methods.base import Method
-from mosld_bench.records.record import Judgement, Point, TrainInfo
+from mosld_bench.records.record import TrainInfo
 from mosld_bench.spec.recipe import OPTIMIZERS
-from mosld_bench.spec.search import goes_on
-from mosld_bench.spec.trial import RUNGS, VALIDATIONS, TrainSpec
+from mosld_bench.spec.trial import VALIDATIONS, TrainSpec
 from mosld_bench.trial.batching import cut
+from mosld_bench.trial.checkpoint import Checkpoints, Moving, Noted
 from mosld_bench.trial.logits import logits_at, padded
 from mosld_bench.trial.router_log import Counts, Part, RouterLog, Text, parts_of
-
-_POINTS = 200  # losses of a stored curve at most, the first and those beside a validation loss apart
-
-StepWatcher = Callable[[int, int, float], None]  # is called with the step, all steps, and the loss of the step
+from mosld_bench.trial.training_log import Judge, StepResult, StepWatcher, TrainingLog
 
 
 def train(
@@ -48,6 +45,8 @@ def train(
     rivals: Sequence[Sequence[float]] | None = None,
     routers: RouterLog | None = None,
     progress: StepWatcher = lambda step, steps, loss: None,
+    checkpoints: Checkpoints | None = None,
+    base: nn.Module | None = None,
 ) -> TrainInfo:
     """Train ``model`` in place on ``examples``, with the validation loss taken over ``validation``.
 
@@ -56,7 +55,8 @@ def train(
     spread of each matrix and whose state is a row and a column of it. ``rivals``: of a run of a search, by rung, the
     validation losses that it must keep up with (`spec.search`); it ends early where it does not, or where a loss is no
     number. ``routers`` notes what the model's routers do with the validation items. ``progress`` is called at every
-    point of the curve.
+    point of the curve. ``checkpoints``: where the training is gone on with, and left from time to time; it needs the
+    ``base`` that ``model`` shares weights with.
 
     Raises FloatingPointError where a loss is no number in what is no search, and UnknownNameError for another
     optimizer.
@@ -66,11 +66,16 @@ def train(
     stepper = make_optimizer(optimizer, trained, learning_rate=learning_rate, weight_decay=spec.weight_decay)
     order = batch_order(len(examples), spec.batch_size, seed)
     held_out = _HeldOut(validation, spec, steps, routers)
-    log = _Log(steps, learning_rate, progress)
-    judge, diverged = _Judge(rivals), None
+    log = TrainingLog(steps, learning_rate, progress)
+    judge, diverged = Judge(rivals), None
+    parts: dict[str, Noted] = {"log": log, "held_out": held_out, "judge": judge}
+    moving = None if base is None else Moving(model, base, method, stepper, parts, routers)
+    step = done = checkpoints.resume(moving) if checkpoints and moving else 0
+    for _ in range(done):
+        next(order)
 
     model.train()
-    for step in range(1, steps + 1):
+    for step in range(done + 1, steps + 1):
         batch = [examples[index] for index in next(order)]
         for group in stepper.param_groups:
             group["lr"] = learning_rate * schedule(step, steps, spec)
@@ -85,6 +90,8 @@ def train(
             break
         if validation_loss is not None and step < steps and not judge.goes_on(step, validation_loss):
             break
+        if checkpoints and moving:
+            log.leave_out(checkpoints.after(step, moving, last=step == steps))
     seconds = log.elapsed() - held_out.seconds
     items = Counter(example.task for example in examples)
     return TrainInfo(
@@ -121,14 +128,6 @@ def make_optimizer(
             parameters, lr=learning_rate, weight_decay=weight_decay, eps=(1e-15, 1e-3), foreach=False
         )
     return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
-
-
-class StepResult(NamedTuple):
-    """What an optimiser step came to. The losses stay on the device, so that no step waits for one."""
-
-    loss: Tensor  # nats an answer token, mean over the batch; a scalar
-    aux_loss: Tensor | None  # the method's own loss, mean over the tokens of the batch; a scalar
-    padded_tokens: int  # that were computed, padding counted
 
 
 def optimizer_step(
@@ -230,6 +229,14 @@ class _HeldOut:
             self.parts = [[next(every) for _ in piece] for piece in self.pieces]
         self.seconds = 0.0  # spent on it so far
 
+    def notes(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"seconds": self.seconds}
+
+    def restore(self, notes: Mapping[str, Any]) -> None:
+        """From a checkpoint."""
+        self.seconds = notes["seconds"]
+
     def due(self, step: int) -> bool:
         return bool(self.pieces) and (step == self.steps or step % self.every == 0)
 
@@ -251,71 +258,3 @@ class _HeldOut:
         model.train()
         self.seconds += time.perf_counter() - started
         return total / sum(example.answer for micro in self.pieces for example in micro)
-
-
-class _Judge:
-    """Decides at every rung whether a run goes on; one without ``rivals`` always does."""
-
-    def __init__(self, rivals: Sequence[Sequence[float]] | None) -> None:
-        self._rivals = dict(zip(RUNGS, rivals or (), strict=False))
-        self._validations = 0
-        self.judged: list[Judgement] = []
-
-    def goes_on(self, step: int, loss: float) -> bool:
-        """Whether it does after another validation, with this ``loss``; noted where it is held against others."""
-        self._validations += 1
-        rivals = self._rivals.get(self._validations, ())
-        decision = goes_on(loss, rivals)
-        if rivals:
-            self.judged.append(Judgement(step=step, loss=loss, rivals=tuple(rivals), goes_on=decision))
-        return decision
-
-
-class _Log:
-    """What is kept of a training: the curve, and how much was seen. Reads the loss only at the points of the curve."""
-
-    def __init__(self, steps: int, peak: float, progress: StepWatcher) -> None:
-        self.steps, self.every, self.peak, self.progress = steps, -(-steps // _POINTS), peak, progress
-        self.curve: list[Point] = []
-        self.seen: Counter[str] = Counter()  # task -> examples, repetitions counted
-        self.tokens = self.padded_tokens = 0
-        self.started = time.perf_counter()
-
-    def elapsed(self) -> float:
-        """Seconds since training began."""
-        return time.perf_counter() - self.started
-
-    def add(
-        self,
-        step: int,
-        batch: Sequence[Encoded],
-        result: StepResult,
-        *,
-        validation_loss: float | None,
-        learning_rate: float,
-    ) -> None:
-        self.padded_tokens += result.padded_tokens
-        self.seen.update(example.task for example in batch)
-        self.tokens += sum(len(example.ids) for example in batch)
-        if validation_loss is None and step != 1 and step % self.every != 0:
-            return
-        loss = float(result.loss)
-        self._check_finite("loss", loss, step)
-        self._check_finite("validation loss", validation_loss, step)
-        self.curve.append(
-            Point(
-                step=step,
-                loss=loss,
-                validation_loss=validation_loss,
-                aux_loss=None if result.aux_loss is None else float(result.aux_loss),
-                learning_rate=learning_rate,
-                seconds=self.elapsed(),
-            )
-        )
-        self.progress(step, self.steps, loss)
-
-    def _check_finite(self, name: str, value: float | None, step: int) -> None:
-        if value is not None and not math.isfinite(value):
-            raise FloatingPointError(
-                f"The {name} became {value} at step {step} of {self.steps}, at a peak learning rate of {self.peak:g}."
-            )

@@ -17,7 +17,7 @@ from tests.cli.conftest import Command
 STUDY = ["methods", "budget", "seeds", "settings", "tasks", "out-of-domain", "model", "limit", "steps", "name", "set"]
 RUN = [
     "gpus", "gpus-per-trial", "cpus", "cpus-per-trial", "ray-address", "executor", "data-root", "model-root",
-    "include-path", "plugin", "overwrite", "report-to",
+    "include-path", "plugin", "overwrite", "checkpoint-minutes", "time-limit", "memory-limit", "retries", "report-to",
 ]  # fmt: skip
 OPTIONS = {
     "run": [*STUDY, *RUN, "save-adapters", "to", "dry-run", "quiet", "root"],

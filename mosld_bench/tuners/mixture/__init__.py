@@ -11,7 +11,9 @@ from mosld_bench.tuners.mixture.model import (
     draw_masks,
     idle_parameters,
     keep_dropped,
+    masks_of,
     move_biases,
+    set_masks,
 )
 from mosld_bench.tuners.mixture.routing import balance_loss, counts_loss, gate, router_logits, within_capacity
 
@@ -29,7 +31,9 @@ __all__ = [
     "gate",
     "idle_parameters",
     "keep_dropped",
+    "masks_of",
     "move_biases",
     "router_logits",
+    "set_masks",
     "within_capacity",
 ]

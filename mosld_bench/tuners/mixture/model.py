@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -150,6 +150,22 @@ def move_biases(model: nn.Module) -> None:
     """Move the biases of the choice of experts by the picks of the step. To be called after the optimiser's step."""
     for layer, adapter in _mixtures(model):
         layer.move_bias(adapter)
+
+
+def masks_of(model: nn.Module) -> dict[str, Tensor]:
+    """The masks that `draw_masks` drew last, by the name of the module and, behind a colon, of the adapter."""
+    return {f"{name}:{adapter}": mask for name, layer in _layers(model) for adapter, mask in layer.weight_mask.items()}
+
+
+def set_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Set what `masks_of` gave of the same adapters on the same model."""
+    for name, layer in _layers(model):
+        own = {key.removeprefix(f"{name}:"): mask for key, mask in masks.items() if key.startswith(f"{name}:")}
+        layer.weight_mask.update(own)
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, MixtureLayer]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, MixtureLayer))
 
 
 def _mixtures(model: nn.Module) -> Iterator[tuple[MixtureLayer, str]]:
