@@ -20,6 +20,7 @@ import typer
 
 from mosld_bench.cli import completion
 from mosld_bench.errors import BadFileError, BenchError, UnknownNameError
+from mosld_bench.spec import foreign_code
 from mosld_bench.spec.yaml_reader import read_text
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ Include = Annotated[list[Path] | None, place("--include-path", help="More lm-eva
 Plugin = Annotated[list[str] | None, place(help="Python module that registers methods.")]
 DataRoot = Annotated[Path | None, place(help="Mirror of data sets: DIR/ORGANISATION/DATASET.")]
 ModelRoot = Annotated[Path | None, place(help="Folder of models: DIR/ORGANISATION/MODEL.")]
+
+AllowCode = Annotated[
+    bool, place("--allow-code", help="Let code that task files and recipes name run, although it is not installed.")
+]
 
 Recipes = Annotated[
     str | None,
@@ -167,6 +172,7 @@ class RunOptions:
     model_root: ModelRoot = None
     include_path: Include = None
     plugin: Plugin = None
+    allow_code: AllowCode = False
     overwrite: Annotated[str, running(help="only-missing, always, or never.")] = "only-missing"
     report_to: Annotated[
         list[str] | None, running(help="Make each trial a run of tensorboard, trackio or wandb; default: none.")
@@ -175,12 +181,15 @@ class RunOptions:
     def check(self, *, starts: bool) -> None:
         """Raises BenchError for a value that is none of those allowed, and for a cluster that does not answer.
 
+        What --allow-code lets run may run from then on.
+
         ``starts``: whether trials are to run, so that the cluster is needed.
         """
         from mosld_bench.scheduling.options import EXECUTORS, OVERWRITES
         from mosld_bench.scheduling.ray_places import check_address
         from mosld_bench.tracking import check_trackers, tracker_names
 
+        permit(self.allow_code)
         _check_choice("--executor", self.executor, EXECUTORS)
         _check_choice("--overwrite", self.overwrite, OVERWRITES)
         _check_least("--gpus", self.gpus, 0)
@@ -292,10 +301,17 @@ def _parameters(group: type[Any]) -> Sequence[inspect.Parameter]:
     ]
 
 
+def permit(allow_code: bool) -> None:
+    """Let foreign code run until the command ends, where --allow-code is given."""
+    if allow_code:
+        foreign_code.allow()
+
+
 def load_plugins(modules: Sequence[str] | None) -> None:
     """Import the modules of --plugin, from the working directory too. Raises BenchError for one that cannot be."""
     from mosld_bench.methods.registry import load_plugin
 
-    sys.path.insert(0, str(Path.cwd()))  # a plug-in beside the user's notebook needs no installation
+    if modules and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a plug-in beside the user's notebook needs no installation; it hides nothing
     for module in modules or ():
         load_plugin(module)

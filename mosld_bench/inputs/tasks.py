@@ -12,14 +12,13 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mosld_bench.compat.lm_eval import (
     BuildError,
     build_task,
-    compile_templates_once,
     data_path,
     decode_once,
     draw_examples_by_item,
@@ -27,6 +26,7 @@ from mosld_bench.compat.lm_eval import (
     function_of,
     read_whole_numbers,
     reading,
+    sandbox_templates,
     task_config,
 )
 from mosld_bench.errors import BenchError, DataError, UnknownNameError, fetch_hint
@@ -53,7 +53,7 @@ class TaskLoader:
         self.files = TaskFiles.scan(self.folders)
         self._built: dict[str, Any] = {}
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        compile_templates_once()
+        sandbox_templates()
 
     def get(self, name: str) -> Any:
         """The lm-eval task ``name``. Raises UnknownNameError, or DataError where it or its data cannot be read."""
@@ -89,13 +89,13 @@ class TaskLoader:
     def _manager(self, name: str) -> Any:
         """That of the task folders if it knows the name, else that of lm-eval's own tasks."""
         self.files.check_named(name)
-        if name in self.files.paths or name in self._own_tasks.all_subtasks:
-            return self._own_tasks
+        if name in self.files.paths:
+            return _no_tasks()
         built_in = _built_in_tasks()
         if name in built_in.all_subtasks:
             return built_in
         known = {*self.files.paths, *built_in.all_subtasks}
-        if name in self._own_tasks.all_groups or name in built_in.all_groups:  # near names would be of no help
+        if name in self.files.groups or name in built_in.all_groups:  # near names would be of no help
             known = set(self.files.paths)
         hint = (
             "Tasks are lm-eval definitions in tasks/, in --include-path, or built into lm-eval; a group must be named "
@@ -104,12 +104,6 @@ class TaskLoader:
         if lost := [str(file.path) for file in self.files.unreadable if file.task is None]:
             hint += f" Files that cannot be read: {', '.join(lost)}."
         raise UnknownNameError("task", name, known, hint)
-
-    @cached_property
-    def _own_tasks(self) -> Any:
-        from lm_eval.tasks import TaskManager
-
-        return TaskManager(include_path=[str(folder) for folder in self.folders], include_defaults=False)
 
     def _build(self, name: str) -> Any:
         manager = self._manager(name)
@@ -205,6 +199,14 @@ class TaskLoader:
         folder, part = configuration(folder, name_of_part)
         folder = _plainly_named(folder)
         return reading(config, str(folder), part, {**options, "cache_dir": _cache(folder)})
+
+
+@cache
+def _no_tasks() -> Any:
+    """What makes tasks of definitions and has none itself: lm-eval's index of a folder reads files without bounds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_defaults=False)
 
 
 @cache

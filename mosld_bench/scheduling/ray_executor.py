@@ -21,6 +21,7 @@ from mosld_bench.records.record import Outcome
 from mosld_bench.scheduling.checks import local_gpus
 from mosld_bench.scheduling.executor import Ended, RunWatcher, WorkerDeath, dispatch
 from mosld_bench.scheduling.ray_places import TempFolder, check_address
+from mosld_bench.spec import foreign_code
 from mosld_bench.spec.trial import Fit, PlannedTrial, Resources, Trial
 from mosld_bench.trial.execute import execute, failed
 from mosld_bench.trial.session import Progress, Session, WorkerConfig
@@ -176,6 +177,7 @@ class RayWorker:
         import torch
 
         torch.set_num_threads(threads)
+        foreign_code.allow()  # what comes here has been looked at by the driver, which loads every task and method
         self._session: Session | None = None
         self._config = config
         self._last: Progress | None = None
