@@ -102,6 +102,9 @@ Quiet = Annotated[
 ]
 
 
+_NOT_EMPTY = {"--methods": "recipes", "--budget": "budgets", "--settings": "settings", "--tasks": "in_domain"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
     """What a command line changes in a study, as given: None is an option that was left out."""
@@ -133,7 +136,9 @@ class StudyOptions:
         values: dict[str, Any] = {key: _parts(text) for key, text in lists.items() if text is not None}
         if self.seeds is not None:
             values["seeds"] = _whole_numbers("--seeds", self.seeds)
-        if self.model:
+        if empty := [option for option, key in _NOT_EMPTY.items() if values.get(key) == []]:
+            raise BenchError(f"{empty[0]} is empty; name what it takes by comma, or leave it out.")
+        if self.model is not None:
             values["model"] = {"name": self.model}
         if self.limit is not None:
             values["evaluate.limit"] = self.limit
@@ -192,8 +197,8 @@ class RunOptions:
         permit(self.allow_code)
         _check_choice("--executor", self.executor, EXECUTORS)
         _check_choice("--overwrite", self.overwrite, OVERWRITES)
-        _check_least("--gpus", self.gpus, 0)
-        _check_least("--cpus", self.cpus, 1)
+        _check_range("--gpus", self.gpus, 0)
+        _check_range("--cpus", self.cpus, 1)
         check_trackers(tracker_names(self.report_to or ()))
         if self.ray_address is not None and self.executor == "ray" and starts:
             check_address(self.ray_address)  # before a plan is made of what may take minutes
@@ -222,14 +227,19 @@ class RunOptions:
         )
 
 
+_MOST_DEVICES = 1_000_000
+
+
 def _check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise UnknownNameError(f"value of {option}", value, allowed)
 
 
-def _check_least(option: str, number: int | None, least: int) -> None:
+def _check_range(option: str, number: int | None, least: int) -> None:
     if number is not None and number < least:
         raise BenchError(f"{option} takes {least} or more; given: {number}.")
+    if number is not None and number > _MOST_DEVICES:
+        raise BenchError(f"{option} takes at most {_MOST_DEVICES:,}, which no machine or cluster has.")
 
 
 def _parts(text: str) -> list[str]:

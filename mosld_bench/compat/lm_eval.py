@@ -14,7 +14,7 @@ from traceback import walk_tb
 from typing import Any, Literal
 
 from mosld_bench.spec.foreign_code import demand, foreign_function
-from mosld_bench.time_limit import TookTooLongError
+from mosld_bench.time_limit import TookTooLongError, cpu_limit
 
 #: What makes a task's number of the items' values.
 Aggregation = Callable[[Sequence[Any]], Any]
@@ -33,12 +33,51 @@ def sandbox_templates() -> None:
         utils.env = Sandbox({"regex_replace": utils.regex_replace})
 
 
-def metric_names() -> frozenset[str]:
-    """The metrics that lm-eval has itself. It looks for any other name in the hub's metrics, and runs what it finds."""
-    import lm_eval.api.metrics  # noqa: F401  # registers them
-    from lm_eval.api.registry import metric_registry
+def metric_names() -> tuple[frozenset[str], frozenset[str]]:
+    """The metrics and the aggregations that lm-eval has itself.
 
-    return frozenset(metric_registry.keys())
+    It looks for a metric of any other name in the hub's, and runs the code that it finds.
+    """
+    import lm_eval.api.metrics  # noqa: F401  # registers them
+    from lm_eval.api.registry import aggregation_registry, metric_registry
+
+    return frozenset(metric_registry.keys()), frozenset(aggregation_registry.keys())
+
+
+class FilterError(ValueError):
+    """A filter of a task that cannot be used, by its ``name`` in filter_list; the message says why, as a clause."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
+def limit_filters(task: Any, seconds: float) -> None:
+    """Make the filters of ``task`` take at most ``seconds`` of a core: TookTooLongError beyond."""
+    apply = task.apply_filters
+
+    def apply_filters() -> Any:
+        with cpu_limit(seconds):
+            return apply()
+
+    task.apply_filters = apply_filters
+
+
+def try_filters(task: Any, answers: Sequence[str], seconds: float) -> None:
+    """Send ``answers`` through every filter of ``task``. Raises FilterError for one that fails or takes too long."""
+    doc = next(iter(task.eval_docs), {})
+    for ensemble in getattr(task, "_filters", []):
+        given: Any = [[answer] for answer in answers]
+        try:
+            with cpu_limit(seconds):
+                for made in ensemble.filters:
+                    given = made().apply(given, [doc] * len(answers))
+                list(given)
+        except Exception as error:  # whatever its settings lead to
+            late = isinstance(error, TookTooLongError)
+            raise FilterError(
+                ensemble.name, str(error) if late else f"fails ({type(error).__name__}: {error})"
+            ) from error
 
 
 def task_config(manager: Any, task: str) -> dict[str, Any]:

@@ -18,16 +18,20 @@ from typing import Any
 
 from mosld_bench.compat.lm_eval import (
     BuildError,
+    FilterError,
     build_task,
     data_path,
     decode_once,
     draw_examples_by_item,
     filter_names,
     function_of,
+    limit_filters,
+    metric_names,
     read_whole_numbers,
     reading,
     sandbox_templates,
     task_config,
+    try_filters,
 )
 from mosld_bench.errors import BenchError, DataError, UnknownNameError, fetch_hint
 from mosld_bench.inputs.configuration import configuration
@@ -38,6 +42,9 @@ from mosld_bench.spec.task_files import TaskFiles, data_dir, data_files, data_se
 #: For ``pandas``, which takes words such as "NA", "null" and "None" for nothing: in the text of a task they are words.
 #: An empty field is nothing still. A definition that says otherwise is followed.
 _CSV_WORDS = {"keep_default_na": False, "na_values": [""]}
+#: Answers on which patterns take long that repeat a repetition.
+_ANSWERS = tuple(piece * 64 + "!" for piece in ("a", "1", "a ", "1,", " ", "\n", "A.")) + ("", "The answer is 7.")
+_FILTER_SECONDS = 5.0  # of a core, for all of them
 _NO_PATTERN = str.maketrans("*?[]", "____")
 
 
@@ -112,7 +119,36 @@ class TaskLoader:
         decode_once(task)
         read_whole_numbers(task)
         draw_examples_by_item(task)
+        self._check_filters(name, task)
         return task
+
+    def _check_metrics(self, name: str, config: dict[str, Any]) -> None:
+        """Raises DataError for metrics that are no function and not lm-eval's: it would run what the hub has for them."""
+        metrics, aggregations = metric_names()
+        where = f"The task {name!r} ({self.files.paths[name]})"
+        for entry in config.get("metric_list") or []:
+            metric, aggregation = entry.get("metric"), entry.get("aggregation")
+            if not callable(metric) and (str(metric) not in metrics or entry.get("hf_evaluate")):
+                raise DataError(
+                    f"{where} names the metric {str(metric)[:60]!r}, which is none of lm-eval's own. Known: "
+                    f"{', '.join(sorted(metrics))}. Another is a !function of the task's Python."
+                )
+            if aggregation is not None and not callable(aggregation) and str(aggregation) not in aggregations:
+                raise DataError(
+                    f"{where} names the aggregation {str(aggregation)[:60]!r} for {str(metric)[:60]!r}. Known: "
+                    f"{', '.join(sorted(aggregations))}."
+                )
+
+    def _check_filters(self, name: str, task: Any) -> None:
+        """Raises DataError for a filter of answers that fails, or does not come to an end on some long answers."""
+        if task.OUTPUT_TYPE != "generate_until":
+            return
+        try:
+            try_filters(task, _ANSWERS, _FILTER_SECONDS)
+        except FilterError as error:
+            where = self.files.paths.get(name, "built into lm-eval")
+            raise DataError(f"The task {name!r} ({where}) has a filter {error.name!r} that {error}.") from error
+        limit_filters(task, _FILTER_SECONDS + len(task.eval_docs) / 10)
 
     def _config(self, name: str, manager: Any) -> dict[str, Any]:
         """The definition with its includes resolved, and with paths to the data on this machine.
@@ -123,6 +159,7 @@ class TaskLoader:
         config = {**definition, "task": name}
         if name in self.files.paths:
             self.files.check(name)
+            self._check_metrics(name, config)
             config |= self._local_data(name, config)
         if str(config.get("dataset_path")) == "csv":
             config["dataset_kwargs"] = _CSV_WORDS | (config.get("dataset_kwargs") or {})

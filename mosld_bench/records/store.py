@@ -38,6 +38,7 @@ from mosld_bench.records.record import Outcome, Record
 from mosld_bench.records.router import read_router
 from mosld_bench.records.scored import Scored, ScoredOutcome
 from mosld_bench.records.texts import read_texts
+from mosld_bench.spec.plain_file import read_json
 from mosld_bench.spec.trial import PlannedTrial, Trial
 from mosld_bench.spec.tuning import TUNING_FILE, Tuning
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from mosld_bench.spec.study import Study
 
 
+_MAX_RECORD = 1 << 28  # bytes
 _MOST_OVERLAPS = 8  # choices of tasks and items whose overlaps a study keeps
 
 #: What may lie beside a record: of its numbers, and of what was trained.
@@ -170,10 +172,10 @@ class Store:
         if not path.exists():
             return None
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path, most_bytes=_MAX_RECORD)
             size, meta = content["size"], dict(content["meta_info"])
             matches = _is_size(planned, size["target"], size["params"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (BadFileError, ValueError, KeyError, TypeError) as error:
             raise _no_record(path, f"{type(error).__name__}: {error}") from error
         return meta if matches else None
 
@@ -297,7 +299,7 @@ class Store:
             text = path.read_text(encoding="utf-8")
             key = re.search(r'"trial":\s*', text)
             return Trial.model_validate(json.JSONDecoder().raw_decode(text, key.end() if key else 0)[0])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _no_record(path, first_line(error)) from error
 
     def items(self, trial: Trial) -> pd.DataFrame | None:
@@ -363,7 +365,7 @@ class Store:
         try:
             content = json.loads(path.read_bytes())
             return [Overlaps.model_validate(entry) for entry in (content if isinstance(content, list) else [content])]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BadFileError(f"{path} holds no overlaps ({type(error).__name__}: {error}).") from error
 
     def write_overlaps(self, study: str, overlaps: Overlaps) -> None:
@@ -513,6 +515,13 @@ def check_writable(folder: Path) -> None:
         ) from None
 
 
+def _umask() -> int:
+    """The permissions that files of this process do not have; it can be asked for only by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, whatever happens meanwhile. Its folder must be there."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
@@ -524,7 +533,7 @@ def replace_file(path: Path, content: bytes) -> None:
         except BaseException:
             aside.unlink()
             raise
-    aside.chmod(0o644)
+    aside.chmod(0o666 & ~_umask())  # as of any other file: what is made aside is its maker's alone
     aside.replace(path)
 
 

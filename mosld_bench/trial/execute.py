@@ -16,6 +16,7 @@ from mosld_bench.methods import author, registry
 from mosld_bench.methods.base import Method
 from mosld_bench.records.provenance import meta_info, now
 from mosld_bench.records.record import Outcome, Parameters, Record, TrainInfo
+from mosld_bench.records.redaction import without_secrets
 from mosld_bench.spec.trial import Domain, Fit, TrainSpec, Trial
 from mosld_bench.trial.saved import saved_files
 from mosld_bench.trial.session import Progress, Session, TrainingItems, Watcher, WorkerConfig
@@ -49,7 +50,8 @@ def execute(trial: Trial, session: Session, fit: Fit, watch: Watcher = lambda pr
 
 def failed(trial: Trial, error: str, meta: dict[str, Any]) -> Outcome:
     """The outcome of a trial that did not finish, with the traceback ``error`` and the record's ``meta_info``."""
-    return Outcome(Record(trial=trial, trial_id=trial.id, status="failed", error=error, meta_info=meta))
+    told = without_secrets(error)
+    return Outcome(Record(trial=trial, trial_id=trial.id, status="failed", error=told, meta_info=meta))
 
 
 @dataclass(frozen=True)
