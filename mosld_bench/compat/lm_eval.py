@@ -53,31 +53,37 @@ class FilterError(ValueError):
 
 
 def limit_filters(task: Any, seconds: float) -> None:
-    """Make the filters of ``task`` take at most ``seconds`` of a core: TookTooLongError beyond."""
-    apply = task.apply_filters
+    """Make each chain of filters of ``task`` take at most ``seconds`` of a core: TookTooLongError beyond."""
+    for chain in getattr(task, "_filters", []):
+        chain.apply = partial(_apply_within, seconds, chain.apply)
 
-    def apply_filters() -> Any:
-        with cpu_limit(seconds):
-            return apply()
 
-    task.apply_filters = apply_filters
+def _apply_within(seconds: float, apply: Callable[[Any], None], instances: Any) -> None:
+    with cpu_limit(seconds):
+        apply(instances)
 
 
 def try_filters(task: Any, answers: Sequence[str], seconds: float) -> None:
-    """Send ``answers`` through every filter of ``task``. Raises FilterError for one that fails or takes too long."""
+    """Send ``answers`` through every chain of filters of ``task``.
+
+    Raises FilterError for a filter that cannot be made of its settings, or takes too long. What it raises otherwise is
+    of answers that no model may give.
+    """
     doc = next(iter(task.eval_docs), {})
-    for ensemble in getattr(task, "_filters", []):
+    for chain in getattr(task, "_filters", []):
+        try:
+            filters = [make() for make in chain.filters]
+        except Exception as error:  # whatever its settings lead to
+            raise FilterError(chain.name, f"cannot be made ({type(error).__name__}: {error})") from error
         given: Any = [[answer] for answer in answers]
         try:
             with cpu_limit(seconds):
-                for made in ensemble.filters:
-                    given = made().apply(given, [doc] * len(answers))
-                list(given)
-        except Exception as error:  # whatever its settings lead to
-            late = isinstance(error, TookTooLongError)
-            raise FilterError(
-                ensemble.name, str(error) if late else f"fails ({type(error).__name__}: {error})"
-            ) from error
+                for one in filters:
+                    given = list(one.apply(given, [doc] * len(answers)))
+        except TookTooLongError as error:
+            raise FilterError(chain.name, str(error)) from error
+        except Exception:  # see above
+            continue
 
 
 def task_config(manager: Any, task: str) -> dict[str, Any]:

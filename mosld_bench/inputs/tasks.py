@@ -43,7 +43,7 @@ from mosld_bench.spec.task_files import TaskFiles, data_dir, data_files, data_se
 #: An empty field is nothing still. A definition that says otherwise is followed.
 _CSV_WORDS = {"keep_default_na": False, "na_values": [""]}
 #: Answers on which patterns take long that repeat a repetition.
-_ANSWERS = tuple(piece * 64 + "!" for piece in ("a", "1", "a ", "1,", " ", "\n", "A.")) + ("", "The answer is 7.")
+_ANSWERS = [piece * 64 + "!" for piece in ("a", "1", "a ", "1,", " ", "\n", "A.")]
 _FILTER_SECONDS = 5.0  # of a core, for all of them
 _NO_PATTERN = str.maketrans("*?[]", "____")
 
@@ -123,7 +123,7 @@ class TaskLoader:
         return task
 
     def _check_metrics(self, name: str, config: dict[str, Any]) -> None:
-        """Raises DataError for metrics that are no function and not lm-eval's: it would run what the hub has for them."""
+        """Raises DataError for metrics that are no function and not lm-eval's, which would run what the hub has."""
         metrics, aggregations = metric_names()
         where = f"The task {name!r} ({self.files.paths[name]})"
         for entry in config.get("metric_list") or []:

@@ -165,7 +165,7 @@ def _check_asked_for(place: str) -> None:
     Not foreign are this package, an installed plug-in, and what is imported already, as by --plugin or in a notebook.
     """
     module = place.partition(":")[0]
-    if not _PLACE.fullmatch(place):
+    if len(place) > 200 or not _PLACE.fullmatch(place):
         shown = place if len(place) < 100 else f"{place[:100]}…"
         raise MethodError(f"The method {shown!r} is neither a name nor a place as module:Class.")
     top = module.partition(".")[0]
