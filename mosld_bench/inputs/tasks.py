@@ -211,6 +211,7 @@ class TaskLoader:
         import datasets
 
         datasets.disable_progress_bars()
+        datasets.logging.set_verbosity(logging.CRITICAL)  # what it says of a bad file is told once, below
         try:
             return build_task(manager, config)
         except BuildError as error:

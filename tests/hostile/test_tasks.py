@@ -77,7 +77,7 @@ DEFINITIONS = [
     ),
     *(_in('"{{question}}?"', value) for value in ("{a: b}", "null")),
     _in("doc_to_choice: options\n", ""),
-    *(_in("doc_to_choice: options", f"doc_to_choice: {value}") for value in ("5", "[]", "{a: b}", "question", "nothing")),
+    *(_in("doc_to_choice: options", f"doc_to_choice: {value}") for value in ("5", "[]", "{a: b}", "question", "no")),
     _in("doc_to_target: answer\n", ""),
     *(_in("doc_to_target: answer", f"doc_to_target: {value}") for value in ("nothing", "99", "-1", "'{{ 7 }}'")),
     *(_in("output_type: multiple_choice", f"output_type: {value}") for value in ("nothing", "[a]")),
@@ -89,7 +89,10 @@ DEFINITIONS = [
     ),
     *(_in("training_split: train", f"training_split: {value}") for value in ("nothing", "5")),
     _in("test_split: test\n", ""),
-    *(_in("dataset_path: json", f"dataset_path: {value}") for value in ("../../etc", "evil.py", "null", "pandas", "webdataset")),
+    *(
+        _in("dataset_path: json", f"dataset_path: {value}")
+        for value in ("../../etc", "evil.py", "null", "pandas", "webdataset")
+    ),
     *(
         _in("{train: toy.jsonl, test: toy.jsonl}", value)
         for value in (
@@ -104,7 +107,7 @@ DEFINITIONS = [
             "generation_kwargs: {until: 5}",
             "generation_kwargs: {max_gen_toks: -1}",
             "filter_list: [{name: x, filter: [{function: regex, regex_pattern: '((('}]}]",
-            "filter_list: [{name: x, filter: [{function: regex, regex_pattern: '(\\w+\\s?)+#'}, {function: take_first}]}]",
+            "filter_list: [{name: x, filter: [{function: regex, regex_pattern: '(\\w+\\s?)+#'}]}]",
             "filter_list: [{name: x, filter: 5}]",
             "filter_list: [{name: x, filter: [{function: nothing}]}]",
         )
