@@ -75,7 +75,8 @@ class Sandbox(SandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         """A call of a function or method."""
-        name, owner = getattr(__obj, "__name__", ""), getattr(__obj, "__self__", None)
+        name, wrapped = getattr(__obj, "__name__", ""), getattr(__obj, "__wrapped__", None)  # as str.format is
+        owner = getattr(__obj if wrapped is None else wrapped, "__self__", None)
         _check_call(name, owner, [*args, *kwargs.values()])
         return bounded(super().call(__context, __obj, *args, **kwargs))
 

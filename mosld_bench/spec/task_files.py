@@ -295,6 +295,8 @@ _TASK_LINE = re.compile(r"""^task:[ \t]*["']?([^\s"'#]+)""", re.M)
 
 def _seems_to_define(path: Path) -> str | None:
     """The task that a file which cannot be read would define, by its line ``task:``; None without one."""
+    if not path.is_file():  # a pipe waits for who writes to it
+        return None
     try:
         with path.open("rb") as file:
             line = _TASK_LINE.search(file.read(1 << 16).decode(errors="replace"))

@@ -17,7 +17,7 @@ from mosld_bench.methods import registry
 from mosld_bench.spec import foreign_code
 from mosld_bench.spec.foreign_code import ForeignCodeError
 from mosld_bench.spec.task_files import TaskFiles
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, bench
 from tests.hostile.cases import TASK, Case, replaced
 from tests.hostile.conftest import MARK, Refused
 
@@ -104,7 +104,9 @@ def test_what_is_allowed_runs_and_a_plan_tells(
     for words in (["plan", "s"], ["tasks", "ls"], ["methods", "ls"]):
         assert _command(monkeypatch, *words) == 0
         said = " ".join(capsys.readouterr().out.split())
-        assert ("needs --allow-code: tasks/helper.py (!function helper.text)" in said) == (words[0] == "plan")
+        assert ("for which `run` needs --allow-code" in said and "helper.py (!function helper.text)" in said) == (
+            words[0] == "plan"
+        )
         assert not (workspace / MARK).exists()
     assert _command(monkeypatch, "tasks", "check", "toy", "--allow-code") == 0
     assert (workspace / MARK).exists()
@@ -137,12 +139,11 @@ def test_a_copy_of_this_packages_code_is_no_foreign_code(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["peft", "pydantic", "json", "difflib", "yaml", "typer"])
 def test_a_module_in_the_current_folder_hides_no_library(tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.py").write_text(MARKS)
-    code = "from mosld_bench import _path; import sys; print(sys.path[0])"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     words = ["-m", "mosld_bench", "--version"]
     done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert not (tmp_path / MARK).exists(), code
+    assert not (tmp_path / MARK).exists()
 
 
 def test_the_current_folder_is_searched_for_a_plug_in_alone_and_last(
@@ -160,11 +161,15 @@ def test_the_current_folder_is_searched_for_a_plug_in_alone_and_last(
     assert registry.get("hostile_method:M"), "the module was asked for by name"
 
 
+#: What a method's contract tries, and what goes to a process of our own over a pipe.
+PICKLED = {"contract.py", "background.py"}
+
+
 def test_no_pickle_is_read() -> None:
     read = ("pickle.load", "torch.load(", "allow_pickle=True", "trust_remote_code=True", "weights_only=False", "joblib")
     for file in (REPOSITORY / "mosld_bench").rglob("*.py"):
         text = file.read_text()
-        assert not [word for word in read if word in text] or file.name in {"contract.py"}, file
+        assert not [word for word in read if word in text] or file.name in PICKLED, file
 
 
 def test_other_processes_do_not_look_into_the_current_folder(workspace: Path) -> None:
@@ -181,5 +186,17 @@ def test_records_name_methods_that_are_not_imported(workspace: Path) -> None:
     from mosld_bench.spec.recipe import Recipe
 
     recipe = Recipe(name="bad", title="Bad", method="hostile_method:M")
-    assert registry.code_now(recipe, None, json.loads(json.dumps(then))) is None
+    now = registry.code_now(recipe, None, json.loads(json.dumps(then)))
+    assert now is not None
+    assert now["plugins"][0]["sha256"] != "00", "its file is read, and not run"
+    assert not (workspace / MARK).exists()
+
+
+@pytest.mark.slow
+def test_a_module_in_the_current_folder_hides_no_library_from_workers(workspace: Path) -> None:
+    """Ray puts the current folder before all other places for modules of its workers."""
+    for name in ("peft", "pydantic", "safetensors"):
+        (workspace / f"{name}.py").write_text(MARKS)
+    done = bench("run", "s", "--cpus", "1", cwd=workspace, fresh=True, PYTHONPATH=str(REPOSITORY))
+    assert done.returncode == 0, done.stderr
     assert not (workspace / MARK).exists()

@@ -88,6 +88,7 @@ def test_the_digest_is_over_what_changes_numbers(tmp_path: Path) -> None:
     assert TaskFiles.scan((tmp_path,)).digest("copy") != before
 
 
+@pytest.mark.usefixtures("code_allowed")
 def test_a_definition_reaches_lm_eval_as_it_was_read(tmp_path: Path) -> None:
     """lm-eval's own reader would take the two words for truth values, and the temperature for text."""
     write_task(tmp_path, "copy", [{"question": "q", "answer": 1}])
@@ -104,6 +105,7 @@ def test_a_definition_reaches_lm_eval_as_it_was_read(tmp_path: Path) -> None:
     assert task.config.description == "2024-99-99"
 
 
+@pytest.mark.usefixtures("code_allowed")
 def test_a_function_that_is_not_there_is_named(tmp_path: Path) -> None:
     write_task(tmp_path, "copy", [{"question": "q", "answer": 1}])
     path = tmp_path / "copy.yaml"
@@ -279,6 +281,7 @@ def test_a_data_set_that_is_nowhere_is_to_be_fetched(tmp_path: Path) -> None:
         define(tmp_path, dataset_path="nobody/nothing").get("asked")
 
 
+@pytest.mark.usefixtures("code_allowed")
 def test_a_process_docs_that_returns_a_list_is_said(tmp_path: Path) -> None:
     for file in SINGLE.values():
         write_rows(tmp_path / file, ROWS)
