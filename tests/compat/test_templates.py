@@ -20,7 +20,8 @@ DOC: dict[str, Any] = {
 TEMPLATES = [
     "{{question}}?", "{{options[answer]}}", "{% for o in options %}{{loop.index}}. {{o}}\n{% endfor %}",
     "{{ 7 * 6 }}",
-    "{{ '-' * 20 }}", "{{ question ~ ' ' ~ answer ~ none }}", "{{ options | join(', ') }}", "{{ nested.text | length }}",
+    "{{ '-' * 20 }}", "{{ question ~ ' ' ~ answer ~ none }}", "{{ options | join(', ') }}",
+    "{{ nested.text | length }}",
     "{{ nested.label.index('B') }}", "{{ '%s of %d' % (question, 3) }}", "{{ '{:>5}|{}'.format(answer, question) }}",
     "{{ question.replace('W', 'w').strip() }}", "{{ question | upper | replace('W', 'V') }}", "{{ 2 ** 10 }}",
     "{% set ns = namespace(t='') %}{% for o in options %}{% set ns.t = ns.t ~ o %}{% endfor %}{{ ns.t }}",
