@@ -126,9 +126,10 @@ class TaskLoader:
         """Raises DataError for metrics that are no function and not lm-eval's, which would run what the hub has."""
         metrics, aggregations = metric_names()
         where = f"The task {name!r} ({self.files.paths[name]})"
-        for entry in config.get("metric_list") or []:
+        for entry in [] if "class" in config else config.get("metric_list") or []:
             metric, aggregation = entry.get("metric"), entry.get("aggregation")
-            if not callable(metric) and (str(metric) not in metrics or entry.get("hf_evaluate")):
+            named = not callable(metric) and not callable(config.get("process_results"))  # which gives them otherwise
+            if named and (str(metric) not in metrics or entry.get("hf_evaluate")):
                 raise DataError(
                     f"{where} names the metric {str(metric)[:60]!r}, which is none of lm-eval's own. Known: "
                     f"{', '.join(sorted(metrics))}. Another is a !function of the task's Python."

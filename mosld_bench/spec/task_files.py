@@ -426,7 +426,7 @@ class TaskFiles:
         """Raises BadFileError for a definition of these folders with keys that lm-eval trips over, all at once."""
         config = self.config(task) or {}
         problems = [
-            f"{key}: must be {words}, not {str(config[key])[:200]!r}"
+            f"{key}: must be {words}, not {repr(config[key])[:200]}"
             for key, (kind, words) in _KINDS.items()
             if config.get(key) is not None and not isinstance(config[key], kind)
         ]

@@ -240,7 +240,7 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
     "choice column": ({"doc_to_choice": "optons"}, r"doc_to_choice raises"),
     "split": ({"test_split": "dev"}, "names the split 'dev' .test_split., but its data has only train and test"),
     "nothing to score": ({"test_split": None}, "names no test_split and no validation_split"),
-    "metric": ({"metric_list": [{"metric": "no_such_metric"}]}, "does not take its definition"),
+    "metric": ({"metric_list": [{"metric": "no_such_metric"}]}, "none of lm-eval's own"),
     "output type": ({"output_type": "guess"}, "does not take its definition"),
     "endless": ({"doc_to_text": "{% for i in range(10**12) %}a{% endfor %}"}, "OverflowError"),
     "template": ({"doc_to_text": "{% if %}"}, "TemplateSyntaxError"),
