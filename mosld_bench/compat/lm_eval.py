@@ -69,7 +69,7 @@ def try_filters(task: Any, answers: Sequence[str], seconds: float) -> None:
     Raises FilterError for a filter that cannot be made of its settings, or takes too long. What it raises otherwise is
     of answers that no model may give.
     """
-    doc = next(iter(task.eval_docs), {})
+    doc: Any = next(iter(task.eval_docs), {})
     for chain in getattr(task, "_filters", []):
         try:
             filters = [make() for make in chain.filters]

@@ -19,7 +19,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from mosld_bench.time_limit import cpu_limit
 
 #: CPU time of one rendering.
-SECONDS = 10.0
+SECONDS = 5.0
 
 #: Characters of a text, and of all texts in a list, that a template makes; an item of data may have more.
 MAX_SIZE = 50_000_000
@@ -55,7 +55,7 @@ class Sandbox(SandboxedEnvironment):
         """``filters``: those of lm-eval beside Jinja's own."""
         super().__init__(loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True, finalize=bounded)
         self.filters = {name: _bounded_filter(name, one) for name, one in {**self.filters, **filters}.items()}
-        self.from_string = lru_cache(maxsize=1024)(super().from_string)  # type: ignore[method-assign]
+        self.from_string = lru_cache(maxsize=1024)(super().from_string)  # type: ignore[method-assign, assignment]
 
     #: What the operands of ``~`` go through.
     bounded: Callable[[Any], Any]
@@ -83,7 +83,7 @@ class Sandbox(SandboxedEnvironment):
     def _generate(self, source: nodes.Template, name: Any, filename: Any, defer_init: bool = False) -> str:
         for joined in source.find_all(nodes.Concat):
             joined.nodes = [
-                nodes.Call(nodes.EnvironmentAttribute("bounded"), [operand], [], None, None).set_lineno(joined.lineno)
+                nodes.Call(nodes.EnvironmentAttribute("bounded"), [operand], [], None, None, lineno=joined.lineno)
                 for operand in joined.nodes
             ]
         return super()._generate(source, name, filename, defer_init)
