@@ -550,6 +550,8 @@ def _no_record(path: Path, reason: str) -> BadFileError:
 
 def read_record(path: Path) -> Record:
     """The record in a file. Raises BadFileError, with the first problem, where there is none."""
+    if not path.is_file() and path.exists():  # a pipe waits for who writes to it
+        raise _no_record(path, "it is no regular file")
     try:
         return Record.model_validate_json(path.read_bytes())
     except ValidationError as error:

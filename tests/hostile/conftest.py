@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import sys
@@ -65,6 +66,7 @@ def refused(workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
         before = _files(workspace)
         monkeypatch.setattr(sys, "argv", ["mosld-bench", *case.words])
         monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.setattr(logging, "raiseExceptions", False)  # a library may log to the stream of a test before
         capfd.readouterr()
         with cpu_limit(SECONDS), pytest.raises(SystemExit) as stop:
             main()
