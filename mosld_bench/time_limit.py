@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -36,12 +37,13 @@ def cpu_limit(seconds: float) -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> NoReturn:
         raise TookTooLongError(seconds)
 
+    began = time.process_time()
     handler = signal.signal(signal.SIGVTALRM, end)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds, 0.5)  # again, should something have swallowed the first
     try:
         yield
     finally:
-        left, _ = signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, handler)
         if before:
-            signal.setitimer(signal.ITIMER_VIRTUAL, max(before - (seconds - left), 0.001), 0.5)
+            signal.setitimer(signal.ITIMER_VIRTUAL, max(before - (time.process_time() - began), 0.001), 0.5)

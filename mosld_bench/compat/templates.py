@@ -27,7 +27,7 @@ MAX_SIZE = 50_000_000
 _MAX_WIDTH = 100_000  # columns that a text is filled up to
 _MAX_BITS = 100_000  # of a whole number
 _PADDED = frozenset(
-    {"center", "ljust", "rjust", "zfill", "expandtabs", "indent", "batch", "slice", "lipsum", "to_bytes"}
+    {"center", "ljust", "rjust", "zfill", "expandtabs", "indent", "batch", "slice", "generate_lorem_ipsum", "lipsum"}
 )
 _WIDTH = re.compile(r"%[^a-zA-Z%]*(\d{6,}|\*)|\{[^}]*(\d{6,}|\{)")
 

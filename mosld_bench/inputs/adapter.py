@@ -112,7 +112,9 @@ def read_adapter(folder: Path) -> AdapterFolder:
         config = read_json_mapping(file)
     except BadFileError as error:
         raise ModelError(f"{file} is no configuration of an adapter: {error}") from error
-    peft_type = str(config.get("peft_type"))
+    peft_type = config.get("peft_type")
+    if not isinstance(peft_type, str):
+        raise ModelError(f"{file} is no configuration of an adapter: it has no peft_type.")
     if not isinstance(config.get("base_model_name_or_path", ""), str | None):
         raise ModelError(f"{file}, base_model_name_or_path: must be the name of a model, or null.")
     if config.get("megatron_config"):

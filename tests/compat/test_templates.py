@@ -53,7 +53,7 @@ def test_what_is_harmless_is_rendered_as_before(template: str, sandbox: Sandbox)
 @pytest.mark.parametrize(
     "template",
     [
-        "{{ 'x' * 10000000000 }}", "{{ 10000000000 * ['x'] }}", "{{ 9 ** 9 ** 9 }}", "{{ '%1000000000d' % 1 }}",
+        "{{ 'x' * 10000000000 }}", "{{ 10000000000 * ['x'] }}", "{{ 9 ** 999999999 }}", "{{ '%1000000000d' % 1 }}",
         "{{ question.center(5000000000) }}", "{{ question | center(5000000000) }}", "{{ '{:>9999999999}'.format(1) }}",
         "{{ question.replace('', 'x' * 40000000) }}", "{{ '{:{}}'.format(1, 9999999999) }}",
         "{% set n = namespace(x=question) %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}",

@@ -62,7 +62,7 @@ DEFINITIONS = [
     *map(
         _prompt,
         (
-            ENDLESS, BRANCHES, DOUBLES, "{{ 'x' * 10000000000 }}", "{{ ['x'] * 10000000000 }}", "{{ 9 ** 9 ** 9 }}",
+            ENDLESS, BRANCHES, DOUBLES, "{{ 'x' * 10000000000 }}", "{{ ['x'] * 10000000000 }}", "{{ 9 ** 999999999 }}",
             "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{ '%1000000000d' % 1 }}",
             "{{ question.center(5000000000) }}",
             "{{ question | center(5000000000) }}", "{{ '{:>9999999999}'.format(1) }}",
