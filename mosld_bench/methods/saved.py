@@ -134,14 +134,17 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     folder = Path(folder)
     if not (folder / METHOD_FILE).is_file():
         return read(None, model, folder)
-    return registry.get(_content(folder)["method"]).load(model, folder)
+    method = _content(folder).get("method")
+    if not isinstance(method, str):
+        raise BadFileError(f"{folder / METHOD_FILE} names no method, as a trial leaves it.")
+    return registry.get(method).load(model, folder)
 
 
 def _content(folder: Path) -> dict[str, Any]:
     """What `METHOD_FILE` says. Raises BadFileError where it is not as `write` leaves it."""
     content = read_json_mapping(folder / METHOD_FILE)
-    if not isinstance(content.get("method"), str) or not isinstance(content.get("params"), dict):
-        raise BadFileError(f"{folder / METHOD_FILE} names no method with its params, as a trial leaves it.")
+    if not isinstance(content.get("params"), dict):
+        raise BadFileError(f"{folder / METHOD_FILE} has no params of a method, as a trial leaves it.")
     return content
 
 

@@ -38,7 +38,6 @@ from mosld_bench.records.record import Outcome, Record
 from mosld_bench.records.router import read_router
 from mosld_bench.records.scored import Scored, ScoredOutcome
 from mosld_bench.records.texts import read_texts
-from mosld_bench.spec.plain_file import read_json
 from mosld_bench.spec.trial import PlannedTrial, Trial
 from mosld_bench.spec.tuning import TUNING_FILE, Tuning
 
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from mosld_bench.spec.study import Study
 
 
-_MAX_RECORD = 1 << 28  # bytes
 _MOST_OVERLAPS = 8  # choices of tasks and items whose overlaps a study keeps
 
 #: What may lie beside a record: of its numbers, and of what was trained.
@@ -169,13 +167,15 @@ class Store:
         Raises BadFileError for a file that is no record.
         """
         path = self.folder(planned.trial) / "record.json"
-        if not path.exists():
+        if not path.is_file():
+            if path.exists():  # a pipe waits for who writes to it
+                raise _no_record(path, "it is no regular file")
             return None
         try:
-            content = read_json(path, most_bytes=_MAX_RECORD)
+            content = json.loads(path.read_text(encoding="utf-8"))
             size, meta = content["size"], dict(content["meta_info"])
             matches = _is_size(planned, size["target"], size["params"])
-        except (BadFileError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise _no_record(path, f"{type(error).__name__}: {error}") from error
         return meta if matches else None
 
