@@ -35,6 +35,7 @@ from mosld_bench.compat.lm_eval import (
 )
 from mosld_bench.errors import BenchError, DataError, UnknownNameError, fetch_hint
 from mosld_bench.inputs.configuration import configuration
+from mosld_bench.inputs.json_rows import problem_of
 from mosld_bench.inputs.source_note import check_revision
 from mosld_bench.inputs.why_not_built import why_not_built
 from mosld_bench.spec.task_files import TaskFiles, data_dir, data_files, data_set_folder, files_in, leaves
@@ -205,6 +206,8 @@ class TaskLoader:
         for path in read:
             if path.stat().st_size == 0:
                 raise DataError(f"The data file {path} of the task {name!r} is empty.")
+            if path.suffix in {".json", ".jsonl"} and (problem := problem_of(path)):
+                raise DataError(f"The data file {path} of the task {name!r} {problem}.")
         return {"dataset_kwargs": {"cache_dir": _cache_of(read, file.parent), **options} if read else options}
 
     def _with_data(self, name: str, manager: Any, config: dict[str, Any]) -> Any:
