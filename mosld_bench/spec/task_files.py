@@ -257,10 +257,25 @@ def _problems(config: dict[str, Any]) -> Iterator[str]:
     repeats = config.get("repeats", 1)
     if type(repeats) is not int or not 1 <= repeats <= MAX_REPEATS:
         yield f"repeats: must be a whole number from 1 to {MAX_REPEATS:,}, not {str(repeats)[:40]}"
+    writing = config.get("generation_kwargs")
+    for key, value in writing.items() if isinstance(writing, dict) else ():
+        if key == "until" and not (isinstance(value, str | None) or _are_texts(value)):
+            yield f"generation_kwargs.until: must be a text or a list of texts, not {repr(value)[:40]}"
+        if key.startswith("max_") and not (type(value) is int and 1 <= value <= MAX_TOKENS):
+            yield f"generation_kwargs.{key}: must be 1 to {MAX_TOKENS:,} tokens, not {repr(value)[:40]}"
+        if key in {"temperature", "top_p", "top_k"} and not (type(value) in {int, float} and value >= 0):
+            yield f"generation_kwargs.{key}: must be a number, 0 or more, not {repr(value)[:40]}"
     for key in ("metric_list", "filter_list"):
         if isinstance(config.get(key), list) and not all(isinstance(entry, dict) for entry in config[key]):
             yield f"{key}: must be a list of mappings"
 
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+#: Most tokens of an answer.
+MAX_TOKENS = 10**6
 
 #: Most solved examples that a prompt shows, and most answers that are asked for of one item.
 MAX_FEWSHOT, MAX_REPEATS = 1000, 1000
