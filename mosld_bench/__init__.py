@@ -5,6 +5,11 @@ The public names, nothing else. Importing the package is cheap; torch is loaded 
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # `python -m mosld_bench`: before a file here could take the place of a library
+    from mosld_bench import _path as _path
+
 from typing import TYPE_CHECKING
 
 from mosld_bench._lazy import door

@@ -31,7 +31,7 @@ class BackgroundCall:
     def __init__(self, function: Callable[..., Any], *words: Any, done: Callable[[str | None], None], **options: Any):
         self._done, self._stopped = done, False
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", _CODE],
+            [sys.executable, "-P", "-W", "ignore", "-c", _CODE],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

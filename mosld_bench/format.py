@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+#: Control characters, and those that turn the direction of writing.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _PARENTHESES = re.compile(r"\([^()]*\)")
 
 
@@ -54,6 +56,15 @@ def hours_text(hours: float) -> str:
     if 0 < hours < 0.001:
         return "less than 0.001"
     return f"{hours:,.0f}" if hours >= 9.95 else f"{hours:.2g}"
+
+
+def visible(text: str) -> str:
+    r"""The text with escapes in place of characters that would steer a terminal; line ends and tabs stay.
+
+    >>> visible("red: \x1b[31m")
+    'red: \\x1b[31m'
+    """
+    return _STEERING.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def one_line(text: str) -> str:

@@ -37,6 +37,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
+def code_allowed() -> Iterator[None]:
+    """Code that the test puts into files may run, as with --allow-code."""
+    from mosld_bench.spec import foreign_code
+
+    with foreign_code.allowed():
+        yield
+
+
+@pytest.fixture
 def mirror() -> Path:
     """The folder of real data sets, where there is one."""
     root = os.environ.get("MOSLD_BENCH_DATA_ROOT")

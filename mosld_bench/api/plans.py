@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mosld_bench.api import html
 from mosld_bench.api.places import Place, paths, study_of, words, workspace_of
+from mosld_bench.spec import foreign_code
 from mosld_bench.spec.study import Study
 
 if TYPE_CHECKING:
@@ -67,11 +68,13 @@ def plan(
     include_paths: Sequence[Place] = (),
     model_root: Place | None = None,
     plugins: Sequence[str] = (),
+    allow_code: bool = False,
 ) -> StudyPlan:
     """Plan ``study``, given as it is or by its name, folder or file, as `mosld-bench plan` does. Starts nothing.
 
     ``root``: the workspace, by default the one around; ``include_paths``: folders of more lm-eval task definitions;
-    ``model_root``: folder of models; ``plugins``: modules that register methods.
+    ``model_root``: folder of models; ``plugins``: modules that register methods;
+    ``allow_code``: let a recipe's ``module:Class`` run that is not installed.
 
     Raises BenchError for what is not there, and for budgets that recipes cannot meet.
     """
@@ -80,14 +83,9 @@ def plan(
 
     workspace = workspace_of(root)
     asked = study_of(study, workspace)
-    for module in words(plugins):
-        registry.load_plugin(module)
-    return StudyPlan(
-        asked,
-        make_plan(
-            asked,
-            workspace,
-            include_paths=paths(include_paths),
-            model_root=None if model_root is None else Path(model_root),
-        ),
-    )
+    with foreign_code.allowed(allow_code):
+        for module in words(plugins):
+            registry.load_plugin(module)
+        root_of_models = None if model_root is None else Path(model_root)
+        made = make_plan(asked, workspace, include_paths=paths(include_paths), model_root=root_of_models)
+    return StudyPlan(asked, made)

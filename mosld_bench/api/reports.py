@@ -16,6 +16,7 @@ from mosld_bench.errors import BenchError
 from mosld_bench.records.store import Store
 from mosld_bench.reporting.explorer import PAGE
 from mosld_bench.scheduling import Options
+from mosld_bench.spec import foreign_code
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Trial
 from mosld_bench.spec.workspace import Workspace
@@ -153,6 +154,7 @@ def run(
     model_root: Place | None = None,
     include_paths: Sequence[Place] = (),
     plugins: Sequence[str] = (),
+    allow_code: bool = False,
     save_adapters: bool = False,
     overwrite: Literal["only-missing", "always", "never"] = "only-missing",
     checkpoint_minutes: float = 10,
@@ -169,10 +171,11 @@ def run(
     ``executor``: trials side by side on Ray, or one after another in this process; ``gpus`` and ``cpus``: how many to
     use, by default all; ``ray_address``: of a running cluster. ``data_root``, ``model_root``: folders of data sets and
     models, without which they come from the hub. ``include_paths``: folders of more lm-eval task definitions;
-    ``plugins``: modules that register methods. ``save_adapters``: keep what each trial trained. ``overwrite``: run what
-    is missing, everything, or refuse a study that has records. ``checkpoint_minutes``, ``time_limit`` (minutes),
-    ``memory_limit`` (gigabytes) and ``retries``: as the options of `mosld-bench run`. ``report_to``: trackers that each
-    trial is a run of. ``to``: folder of the report. Without ``progress`` nothing is printed.
+    ``plugins``: modules that register methods. ``allow_code``: let code run that task files and recipes name and that
+    is not installed. ``save_adapters``: keep what each trial trained. ``overwrite``: run what is missing, everything,
+    or refuse a study that has records. ``checkpoint_minutes``, ``time_limit`` (minutes), ``memory_limit`` (gigabytes)
+    and ``retries``: as the options of `mosld-bench run`. ``report_to``: trackers that each trial is a run of. ``to``:
+    folder of the report. Without ``progress`` nothing is printed.
 
     A trial that fails is among the `Report.failures`; the same call runs it again. An interruption keeps what has
     finished.
@@ -199,9 +202,10 @@ def run(
         command=f"mosld_bench.run({getattr(study, 'name', str(study))!r})",
     )
     workspace = workspace_of(root)
-    made = plan(study, root=root, include_paths=include_paths, model_root=model_root, plugins=plugins)
-    asked = made.study
-    status = pipeline.run(made.plan, workspace, _console(progress), options)
+    with foreign_code.allowed(allow_code):
+        made = plan(study, root=root, include_paths=include_paths, model_root=model_root, plugins=plugins)
+        asked = made.study
+        status = pipeline.run(made.plan, workspace, _console(progress), options)
     trials = made.plan.reported
     if status:
         _check_any(asked, trials, Store(workspace.results))

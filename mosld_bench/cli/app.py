@@ -31,6 +31,8 @@ from mosld_bench.cli.score import score
 from mosld_bench.cli.tasks import check_tasks, list_tasks, show_overlap, show_task
 from mosld_bench.cli.tune import tune
 from mosld_bench.errors import BenchError
+from mosld_bench.format import visible
+from mosld_bench.spec import foreign_code
 
 #: Errors of the system that are of a place and not of the code: no permission, no room, or something else there.
 _OF_A_PLACE = frozenset(
@@ -102,12 +104,13 @@ def main() -> None:
     print_in_any_encoding()
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own display tells the progress
     try:
-        app(prog_name="mosld-bench", standalone_mode=True)
+        with foreign_code.allowed(False):  # what the command allows is over when it is
+            app(prog_name="mosld-bench", standalone_mode=True)
     except BenchError as error:
-        print(f"mosld-bench: {error}", file=sys.stderr)
+        print(f"mosld-bench: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno not in _OF_A_PLACE or error.filename is None:
             raise
-        print(f"mosld-bench: {error.filename} cannot be used: {error.strerror}.", file=sys.stderr)
+        print(f"mosld-bench: {visible(str(error.filename))} cannot be used: {error.strerror}.", file=sys.stderr)
         sys.exit(2)

@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from mosld_bench.format import visible
+
 #: What stands for a character that an encoding lacks; "?" for any other.
 _PLAIN = {
     "±": "+-", "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "≥": ">=", "≤": "<=", "→": "->", "†": "+",
@@ -45,7 +47,7 @@ class _Terminal(Console):
     """Replaces what the encoding lacks before a table is laid out, so that its columns stay straight."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(plain(text, self.encoding), **options)
+        return super().render_str(visible(plain(text, self.encoding)), **options)
 
 
 #: Width where the output is no terminal: a table in a log must not be cut at 80 columns.
@@ -76,7 +78,7 @@ console = make_console()
 
 def say(line: str) -> None:
     """Print a line, which the terminal breaks where it likes: a path in it can be copied whole."""
-    console.print(line, soft_wrap=True)
+    console.print(visible(line), soft_wrap=True)
 
 
 def print_json(content: Any) -> None:

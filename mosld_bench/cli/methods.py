@@ -15,6 +15,7 @@ import yaml
 from mosld_bench.cli.console import console, print_json, say
 from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import (
+    AllowCode,
     Json,
     Model,
     ModelRoot,
@@ -23,6 +24,7 @@ from mosld_bench.cli.options import (
     Root,
     load_plugins,
     output,
+    permit,
     place,
     running,
 )
@@ -88,6 +90,7 @@ def check_recipe(
     model_root: ModelRoot = None,
     json: Json = False,
     plugin: Plugin = None,
+    allow_code: AllowCode = False,
     root: Root = None,
 ) -> None:
     """Hold a recipe's method to the contract of a plug-in: zero start, gradients, counts, save and load.
@@ -103,6 +106,7 @@ def check_recipe(
     from mosld_bench.methods.subject import shortened
     from mosld_bench.trial.answer_check import CLAIM, check_answers
 
+    permit(allow_code)
     load_plugins(plugin)
     checked = _recipe(recipe, root)
     method, params = get(checked.method), checked.params

@@ -20,6 +20,7 @@ import typer
 
 from mosld_bench.cli import completion
 from mosld_bench.errors import BadFileError, BenchError, UnknownNameError
+from mosld_bench.spec import foreign_code
 from mosld_bench.spec.yaml_reader import read_text
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ Plugin = Annotated[list[str] | None, place(help="Python module that registers me
 DataRoot = Annotated[Path | None, place(help="Mirror of data sets: DIR/ORGANISATION/DATASET.")]
 ModelRoot = Annotated[Path | None, place(help="Folder of models: DIR/ORGANISATION/MODEL.")]
 
+AllowCode = Annotated[
+    bool, place("--allow-code", help="Let code that task files and recipes name run, although it is not installed.")
+]
+
 Recipes = Annotated[
     str | None,
     compared(
@@ -97,6 +102,9 @@ Quiet = Annotated[
 ]
 
 
+_NOT_EMPTY = {"--methods": "recipes", "--budget": "budgets", "--settings": "settings", "--tasks": "in_domain"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
     """What a command line changes in a study, as given: None is an option that was left out."""
@@ -128,7 +136,9 @@ class StudyOptions:
         values: dict[str, Any] = {key: _parts(text) for key, text in lists.items() if text is not None}
         if self.seeds is not None:
             values["seeds"] = _whole_numbers("--seeds", self.seeds)
-        if self.model:
+        if empty := [option for option, key in _NOT_EMPTY.items() if values.get(key) == []]:
+            raise BenchError(f"{empty[0]} is empty; name what it takes by comma, or leave it out.")
+        if self.model is not None:
             values["model"] = {"name": self.model}
         if self.limit is not None:
             values["evaluate.limit"] = self.limit
@@ -167,6 +177,7 @@ class RunOptions:
     model_root: ModelRoot = None
     include_path: Include = None
     plugin: Plugin = None
+    allow_code: AllowCode = False
     overwrite: Annotated[str, running(help="only-missing, always, or never.")] = "only-missing"
     checkpoint_minutes: Annotated[
         float, running(help="A training leaves a checkpoint as often, to go on from; 0: never.")
@@ -181,16 +192,19 @@ class RunOptions:
     def check(self, *, starts: bool) -> None:
         """Raises BenchError for a value that is none of those allowed, and for a cluster that does not answer.
 
+        What --allow-code lets run may run from then on.
+
         ``starts``: whether trials are to run, so that the cluster is needed.
         """
         from mosld_bench.scheduling.options import EXECUTORS, OVERWRITES
         from mosld_bench.scheduling.ray_places import check_address
         from mosld_bench.tracking import check_trackers, tracker_names
 
+        permit(self.allow_code)
         _check_choice("--executor", self.executor, EXECUTORS)
         _check_choice("--overwrite", self.overwrite, OVERWRITES)
-        _check_least("--gpus", self.gpus, 0)
-        _check_least("--cpus", self.cpus, 1)
+        _check_range("--gpus", self.gpus, 0)
+        _check_range("--cpus", self.cpus, 1)
         self.options()
         check_trackers(tracker_names(self.report_to or ()))
         if self.ray_address is not None and self.executor == "ray" and starts:
@@ -224,14 +238,19 @@ class RunOptions:
         )
 
 
+_MOST_DEVICES = 1_000_000
+
+
 def _check_choice(option: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise UnknownNameError(f"value of {option}", value, allowed)
 
 
-def _check_least(option: str, number: int | None, least: int) -> None:
+def _check_range(option: str, number: int | None, least: int) -> None:
     if number is not None and number < least:
         raise BenchError(f"{option} takes {least} or more; given: {number}.")
+    if number is not None and number > _MOST_DEVICES:
+        raise BenchError(f"{option} takes at most {_MOST_DEVICES:,}, which no machine or cluster has.")
 
 
 def _parts(text: str) -> list[str]:
@@ -303,10 +322,17 @@ def _parameters(group: type[Any]) -> Sequence[inspect.Parameter]:
     ]
 
 
+def permit(allow_code: bool) -> None:
+    """Let foreign code run until the command ends, where --allow-code is given."""
+    if allow_code:
+        foreign_code.allow()
+
+
 def load_plugins(modules: Sequence[str] | None) -> None:
     """Import the modules of --plugin, from the working directory too. Raises BenchError for one that cannot be."""
     from mosld_bench.methods.registry import load_plugin
 
-    sys.path.insert(0, str(Path.cwd()))  # a plug-in beside the user's notebook needs no installation
+    if modules and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a plug-in beside the user's notebook needs no installation; it hides nothing
     for module in modules or ():
         load_plugin(module)

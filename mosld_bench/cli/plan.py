@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from mosld_bench.cli.console import console, make_console, print_json, say
 from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import (
+    AllowCode,
     Factors,
     Include,
     Json,
@@ -24,6 +25,7 @@ from mosld_bench.cli.options import (
     compared,
     load_plugins,
     numbers,
+    permit,
     running,
 )
 from mosld_bench.errors import BenchError
@@ -54,6 +56,7 @@ def plan(
     model_root: ModelRoot = None,
     include_path: Include = None,
     plugin: Plugin = None,
+    allow_code: AllowCode = False,
     gpus: Annotated[int, running(help="GPUs that the hours are spread over.", min=1)] = GPUS,
     gpu_memory: Annotated[float, running(help="GB of one; what needs more is refused.", min=0)] = GPU_MEMORY_GB,
     tune: Annotated[bool, compared("--tune", help="Of the search that `tune` makes for the study.")] = False,
@@ -69,6 +72,7 @@ def plan(
 
     Starts nothing, reads no data.
     """
+    permit(allow_code)
     overrides, wished, workspace = study_options.overrides(), _points(mde), Workspace.find(root)
     search = None
     status = make_console(stderr=True).status(f"planning {study}: loading torch, counting parameters …")
@@ -108,6 +112,7 @@ def plan(
         print_json(content)
         return
     print_plan(planned, gpus=gpus, gpu_memory_gb=gpu_memory, search=search)
+    say_foreign_code(planned, workspace, include_path)
     if search:
         return
     from mosld_bench import display
@@ -125,6 +130,7 @@ def plan(
         if value is not None
         for word in (option, str(value))
     ]
+    rest += ["--allow-code"] if allow_code else []
     sentences = display.power_sentences(
         blocks,
         powers,
@@ -134,6 +140,19 @@ def plan(
     )
     for sentence in sentences:
         say(sentence)
+
+
+def say_foreign_code(planned: Plan, workspace: Workspace, include_paths: Sequence[Path] | None) -> None:
+    """Say which code of task files a run would have to be allowed. None of it is run."""
+    from mosld_bench.spec.task_files import TaskFiles
+
+    files = TaskFiles.scan((workspace.tasks, *(include_paths or ())))
+    found = {what: None for task in planned.study.tasks if task in files.paths for what in files.foreign_code(task)}
+    if found:
+        say(
+            f"Its tasks run code that is neither of this package nor installed, for which `run` needs --allow-code: "
+            f"{'; '.join(found)}."
+        )
 
 
 def _points(text: str | None) -> float | None:

@@ -7,6 +7,7 @@ from typing import Annotated
 from mosld_bench.cli.console import console, print_json, say
 from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import (
+    AllowCode,
     Assignments,
     Include,
     Json,
@@ -19,6 +20,7 @@ from mosld_bench.cli.options import (
     StudyOptions,
     compared,
     load_plugins,
+    permit,
     running,
 )
 from mosld_bench.spec.study import Study
@@ -51,6 +53,7 @@ def profile(
     model_root: ModelRoot = None,
     include_path: Include = None,
     plugin: Plugin = None,
+    allow_code: AllowCode = False,
     root: Root = None,
 ) -> None:
     """Measure what each recipe of a study costs: parameters, FLOPs, speed and memory, in training and at inference.
@@ -69,6 +72,7 @@ def profile(
     overrides = StudyOptions(methods=methods, budget=budget, model=model, set_=set_).overrides()
     workspace = Workspace.find(root)
     narrowed = measure.narrowed(Study.load(workspace.study_file(study), overrides), budget)
+    permit(allow_code)
     load_plugins(plugin)
     plan = make_plan(narrowed, workspace, include_paths=tuple(include_path or ()), model_root=model_root)
     options = measure.Options(

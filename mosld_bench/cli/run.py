@@ -11,7 +11,7 @@ from mosld_bench.cli.again import interrupted
 from mosld_bench.cli.console import console, make_console
 from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import STUDY_HELP, DryRun, Quiet, Root, RunOptions, StudyOptions, To, running
-from mosld_bench.cli.plan import GPUS, planned_study, print_plan
+from mosld_bench.cli.plan import GPUS, planned_study, print_plan, say_foreign_code
 from mosld_bench.cli.report import say_whose_place
 from mosld_bench.spec.workspace import Workspace
 
@@ -63,6 +63,7 @@ def run(
         )
     if dry_run:
         print_plan(planned, gpus=run_options.gpus or GPUS)
+        say_foreign_code(planned, workspace, run_options.include_path)
         return
     options = run_options.options(save_adapters=save_adapters, report_folder=to)
     try:

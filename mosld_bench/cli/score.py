@@ -11,7 +11,19 @@ import typer
 
 from mosld_bench.cli.console import say
 from mosld_bench.cli.examples import examples
-from mosld_bench.cli.options import DataRoot, Include, ModelRoot, Plugin, Root, compared, load_plugins, output, running
+from mosld_bench.cli.options import (
+    AllowCode,
+    DataRoot,
+    Include,
+    ModelRoot,
+    Plugin,
+    Root,
+    compared,
+    load_plugins,
+    output,
+    permit,
+    running,
+)
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.spec.model_folder import located
 from mosld_bench.spec.names import problem_of_study
@@ -59,6 +71,7 @@ def score(
     model_root: ModelRoot = None,
     include_path: Include = None,
     plugin: Plugin = None,
+    allow_code: AllowCode = False,
     root: Root = None,
 ) -> None:
     """Score any model or adapter, trained here or elsewhere, on the items that trials are scored on.
@@ -69,6 +82,7 @@ def score(
     conditions = _conditions(name, tasks, limit, dtype, workspace)
     spec = next((known for known in conditions.models if known.name == model), None) or ModelSpec(name=model)
     spec = located(spec)
+    permit(allow_code)
     load_plugins(plugin)
     from mosld_bench.inputs.adapter import find_adapter  # here, since it brings PEFT
 

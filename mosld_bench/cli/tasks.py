@@ -13,6 +13,7 @@ from mosld_bench.cli import completion
 from mosld_bench.cli.console import console, make_console, print_json, say
 from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import (
+    AllowCode,
     Assignments,
     DataRoot,
     Include,
@@ -27,6 +28,7 @@ from mosld_bench.cli.options import (
     StudyOptions,
     TaskName,
     output,
+    permit,
 )
 from mosld_bench.errors import BenchError
 from mosld_bench.spec.study import Study
@@ -70,6 +72,7 @@ def show_overlap(
     set_: Assignments = None,
     data_root: DataRoot = None,
     include_path: Include = None,
+    allow_code: AllowCode = False,
     json: Json = False,
     root: Root = None,
 ) -> None:
@@ -77,6 +80,7 @@ def show_overlap(
     from mosld_bench import display, pipeline
     from mosld_bench.inputs.tasks import TaskLoader
 
+    permit(allow_code)
     overrides = StudyOptions(tasks=tasks, out_of_domain=out_of_domain, limit=limit, set_=set_).overrides()
     workspace = Workspace.find(root)
     declared = Study.load(workspace.study_file(study), overrides)
@@ -104,6 +108,7 @@ def check_tasks(
     model_root: ModelRoot = None,
     data_root: DataRoot = None,
     include_path: Include = None,
+    allow_code: AllowCode = False,
     json: Json = False,
     root: Root = None,
 ) -> None:
@@ -117,6 +122,7 @@ def check_tasks(
     from mosld_bench.inputs.steadiness import check_steady
     from mosld_bench.inputs.tasks import TaskLoader
 
+    permit(allow_code)
     loader = TaskLoader([Workspace.find(root).tasks, *(include_path or ())], data_root)
     uses = [use for task in tasks for use in whole(loader.get(task))]
     cache = AuditCache(lambda line: print(line, file=sys.stderr))
@@ -153,6 +159,7 @@ def show_task(
     items: Annotated[int, output(help="How many of the items.", min=0)] = 2,
     data_root: DataRoot = None,
     include_path: Include = None,
+    allow_code: AllowCode = False,
     json: Json = False,
     root: Root = None,
 ) -> None:
@@ -162,6 +169,7 @@ def show_task(
     from mosld_bench.inputs.items import training_docs
     from mosld_bench.inputs.tasks import TaskLoader
 
+    permit(allow_code)
     loaded = TaskLoader([Workspace.find(root).tasks, *(include_path or ())], data_root).get(task)
     shown = items_of(loaded, range(min(items, len(training_docs(loaded)))))
     if json:

@@ -13,22 +13,77 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any, Literal
 
+from mosld_bench.spec.foreign_code import demand, foreign_function
+from mosld_bench.time_limit import TookTooLongError, cpu_limit
+
 #: What makes a task's number of the items' values.
 Aggregation = Callable[[Sequence[Any]], Any]
 
 
-def compile_templates_once() -> None:
-    """Make lm-eval keep compiled templates. It compiles a task's anew for every document: minutes for 20,000.
+def sandbox_templates() -> None:
+    """Make lm-eval render templates in the sandbox of `templates`, and keep compiled ones.
 
-    A loop in one has at most 100,000 steps (OverflowError): ``range(10**12)`` would never end.
+    Its own environment lets a template reach Python, and compiles a task's anew for every document: minutes for 20,000.
     """
-    from jinja2.sandbox import safe_range
-    from lm_eval.utils import env
+    from lm_eval import utils
 
-    env.globals["range"] = safe_range
+    from mosld_bench.compat.templates import Sandbox
 
-    if not hasattr(env.from_string, "cache_info"):
-        env.from_string = lru_cache(maxsize=1024)(env.from_string)
+    if not isinstance(utils.env, Sandbox):
+        utils.env = Sandbox({"regex_replace": utils.regex_replace})
+
+
+def metric_names() -> tuple[frozenset[str], frozenset[str]]:
+    """The metrics and the aggregations that lm-eval has itself.
+
+    It looks for a metric of any other name in the hub's, and runs the code that it finds.
+    """
+    import lm_eval.api.metrics  # noqa: F401  # registers them
+    from lm_eval.api.registry import aggregation_registry, metric_registry
+
+    return frozenset(metric_registry.keys()), frozenset(aggregation_registry.keys())
+
+
+class FilterError(ValueError):
+    """A filter of a task that cannot be used, by its ``name`` in filter_list; the message says why, as a clause."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
+def limit_filters(task: Any, seconds: float) -> None:
+    """Make each chain of filters of ``task`` take at most ``seconds`` of a core: TookTooLongError beyond."""
+    for chain in getattr(task, "_filters", []):
+        chain.apply = partial(_apply_within, seconds, chain.apply)
+
+
+def _apply_within(seconds: float, apply: Callable[[Any], None], instances: Any) -> None:
+    with cpu_limit(seconds):
+        apply(instances)
+
+
+def try_filters(task: Any, answers: Sequence[str], seconds: float) -> None:
+    """Send ``answers`` through every chain of filters of ``task``.
+
+    Raises FilterError for a filter that cannot be made of its settings, or takes too long. What it raises otherwise is
+    of answers that no model may give.
+    """
+    doc: Any = next(iter(task.eval_docs), {})
+    for chain in getattr(task, "_filters", []):
+        try:
+            filters = [make() for make in chain.filters]
+        except Exception as error:  # whatever its settings lead to
+            raise FilterError(chain.name, f"cannot be made ({type(error).__name__}: {error})") from error
+        given: Any = [[answer] for answer in answers]
+        try:
+            with cpu_limit(seconds):
+                for one in filters:
+                    given = list(one.apply(given, [doc] * len(answers)))
+        except TookTooLongError as error:
+            raise FilterError(chain.name, str(error)) from error
+        except Exception:  # see above
+            continue
 
 
 def task_config(manager: Any, task: str) -> dict[str, Any]:
@@ -45,10 +100,13 @@ def task_config(manager: Any, task: str) -> dict[str, Any]:
 def function_of(name: str, folder: Path) -> Any:
     """The function that ``!function name`` means in a task file in ``folder``: of the Python there, or of a module.
 
-    Raises ImportError, AttributeError or ValueError where there is none; and whatever its module raises.
+    Raises ForeignCodeError where it is foreign code that is not allowed; ImportError, AttributeError or ValueError
+    where there is none; and whatever its module raises.
     """
     from lm_eval.tasks._yaml_loader import _import_func_in_yml
 
+    if what := foreign_function(name, folder):
+        demand(what)
     return _import_func_in_yml(name, folder.resolve())
 
 
@@ -119,6 +177,8 @@ def _finish(task: Any) -> None:
             options = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else []
             if isinstance(task.doc_to_text(doc), int):
                 task.multiple_input = len(options)
+        except TookTooLongError:  # as it will for the others
+            return
         except Exception:  # whatever a definition raises; the items are looked at one by one later
             continue
         return

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mosld_bench.errors import BadFileError
+from mosld_bench.format import visible
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.spec.task_files import TaskFiles
 
@@ -80,7 +81,7 @@ def tasks_table(tasks: Iterable[ListedTask]) -> Table:
 
 def example_text(example: Example) -> Text:
     """An item of a task: its prompt, and its answer in reverse video."""
-    return Text.assemble(example.context, (example.answer, "reverse"), "\n")
+    return Text.assemble(visible(example.context), (visible(example.answer), "reverse"), "\n")
 
 
 @contextmanager

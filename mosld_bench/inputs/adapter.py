@@ -7,7 +7,6 @@ names a method that is installed.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from mosld_bench.compat.peft import CONFIG, WEIGHTS, config_classes
-from mosld_bench.errors import ModelError, UnknownNameError
+from mosld_bench.errors import BadFileError, ModelError, UnknownNameError
 from mosld_bench.inputs.hub import why_nothing_came
 from mosld_bench.inputs.model_source import public_name
 from mosld_bench.methods import peft_types
+from mosld_bench.spec.plain_file import read_json_mapping
 from mosld_bench.spec.trial import ModelSpec, canonical
 
 #: Fields of a configuration that change no number: where the base model is, and what wrote or reads it.
@@ -109,10 +109,16 @@ def read_adapter(folder: Path) -> AdapterFolder:
         advice = f"It is a whole model: give it as MODEL ({folder})." if whole else f"It needs {CONFIG} and {WEIGHTS}."
         raise ModelError(f"The folder {folder} has no {CONFIG}. {advice}")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        peft_type = str(config["peft_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{file} is no configuration of an adapter ({type(error).__name__}: {error}).") from error
+        config = read_json_mapping(file)
+    except BadFileError as error:
+        raise ModelError(f"{file} is no configuration of an adapter: {error}") from error
+    peft_type = config.get("peft_type")
+    if not isinstance(peft_type, str):
+        raise ModelError(f"{file} is no configuration of an adapter: it has no peft_type.")
+    if not isinstance(config.get("base_model_name_or_path", ""), str | None):
+        raise ModelError(f"{file}, base_model_name_or_path: must be the name of a model, or null.")
+    if config.get("megatron_config"):
+        raise ModelError(f"{file} asks for another library's layers (megatron_config), which would be imported.")
     known = config_classes()
     if peft_type not in known:
         hint = f"It is named in {file}. A package that brings its method is loaded by --plugin MODULE."

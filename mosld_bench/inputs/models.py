@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.embedded import MODEL_DIR
-from mosld_bench.errors import ModelError, fetch_hint, first_line
+from mosld_bench.errors import BenchError, ModelError, fetch_hint, first_line
 from mosld_bench.inputs.hub import why_nothing_came
+from mosld_bench.inputs.model_check import LARGEST, check_folder, check_sizes
 from mosld_bench.inputs.source_note import check_revision, read_note
 from mosld_bench.spec.model_folder import MODEL_FILES as MODEL_FILES
 from mosld_bench.spec.model_folder import content_digest
@@ -25,16 +26,6 @@ if TYPE_CHECKING:
 NOT_MODEL_FILES = ["onnx/*", "runs/*"]
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SHAPES = Path(__file__).parent / "shapes.json"
-
-
-#: Sizes of a configuration and the largest that is built: some ten times those of the largest models that there are.
-_LARGEST = {
-    "num_hidden_layers": 2_000,
-    "hidden_size": 1_000_000,
-    "intermediate_size": 10_000_000,
-    "num_attention_heads": 10_000,
-    "vocab_size": 100_000_000,
-}
 
 
 def fetch_folder(name: str) -> Path:
@@ -107,19 +98,8 @@ def load_config(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedCo
         known: PreTrainedConfig = AutoConfig.for_model(**shapes[spec.name])
         return known
     config: PreTrainedConfig = _read(AutoConfig, spec, model_root, weights=False)
-    _check_sizes(spec, config)
+    check_sizes(spec.name, {key: getattr(config, key, None) for key in LARGEST})
     return config
-
-
-def _check_sizes(spec: ModelSpec, config: PreTrainedConfig) -> None:
-    """Raises ModelError for a size that no model has: a model of a million layers is never built."""
-    for key, most in _LARGEST.items():
-        size = getattr(config, key, None)
-        if isinstance(size, str | float) or (isinstance(size, int) and not 1 <= size <= most):
-            raise ModelError(
-                f"The configuration of the model {spec.name!r} says {key}: {str(size)[:40]}; "
-                f"1 to {most:,} can be built."
-            )
 
 
 def load_tokenizer(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedTokenizerBase:
@@ -144,7 +124,15 @@ def load_base(
     """
     from transformers import AutoModelForCausalLM
 
-    model: nn.Module = _read(AutoModelForCausalLM, spec, model_root, dtype=dtype, use_safetensors=True)
+    model: nn.Module
+    model, found = _read(
+        AutoModelForCausalLM, spec, model_root, dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    if lacking := sorted(found["missing_keys"]):
+        raise ModelError(
+            f"The weights of the model {spec.name!r} lack {len(lacking):,} of its parameters, the first {lacking[0]}; "
+            f"random numbers would take their place."
+        )
     return model.to(device).requires_grad_(False).eval()
 
 
@@ -154,13 +142,21 @@ def _read(auto: Any, spec: ModelSpec, model_root: Path | None, *, weights: bool 
 
     logging.disable_progress_bar()
     location = place(spec, model_root, weights=weights)
-    revision = {} if Path(location).is_dir() else {"revision": spec.revision or "main"}
+    is_folder = Path(location).is_dir()
+    if is_folder:
+        check_folder(spec.name, Path(location), weights="use_safetensors" in options)
+    revision = {} if is_folder else {"revision": spec.revision or "main"}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             return auto.from_pretrained(location, trust_remote_code=False, **revision, **options)
-    except (OSError, ValueError) as error:
-        raise _cannot_load(spec, first_line(error)) from error
+    except (BenchError, MemoryError):
+        raise
+    except Exception as error:  # of what others wrote, which transformers checks as it goes: anything
+        reason = first_line(error)[:300]
+        if is_folder and "out of memory" not in reason:
+            raise ModelError(f"The model {spec.name!r} in {location} cannot be loaded ({reason}).") from error
+        raise _cannot_load(spec, reason) from error
 
 
 def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
@@ -171,6 +167,7 @@ def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
     location = place(spec, model_root)
     if Path(location).is_dir():
         check_revision(Path(location), spec.revision, ModelError)
+        check_folder(spec.name, Path(location), weights=True)
         return
     from huggingface_hub import snapshot_download
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from mosld_bench.compat.lm_eval import template_value
 from mosld_bench.errors import DataError
 from mosld_bench.inputs.encoding import common_start
+from mosld_bench.time_limit import TookTooLongError
 
 
 @dataclass(frozen=True)
@@ -290,8 +291,13 @@ def _guarded(task: Any, field: str) -> Iterator[None]:
         yield
     except BadItemError:
         raise
+    except TookTooLongError as error:  # as it will for every item
+        raise DataError(
+            f"The task {task.config.task!r} cannot be used: {field} of one item {error}. Look for a loop or a pattern "
+            f"in it that does not come to an end."
+        ) from error
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
+        first = (str(error).strip().splitlines() or [""])[0][:300]
         problem = f"raises {type(error).__name__}"
         raise BadItemError(task.config.task, field, problem, first) from error
 

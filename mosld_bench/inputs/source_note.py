@@ -6,16 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mosld_bench.errors import BenchError
+from mosld_bench.errors import BadFileError, BenchError
 from mosld_bench.spec.model_folder import NOTE as NOTE
+from mosld_bench.spec.plain_file import read_json_mapping
+
+_MAX_BYTES = 1 << 20
 
 DATA_SOURCE = "hub:datasets/"  # how the source of a data set begins
 
 
 def read_note(folder: Path) -> dict[str, Any]:
-    """The note in the folder of a fetched model or data set; empty for a folder that somebody made by hand."""
+    """The note in the folder of a fetched model or data set; empty for a folder that somebody made by hand.
+
+    Raises BadFileError for a note that says nothing of where it is from in words.
+    """
     file = folder / NOTE
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    content = read_json_mapping(file, most_bytes=_MAX_BYTES)
+    for key in ("source", "revision", "sha256", "note"):
+        if not isinstance(content.get(key, ""), str):
+            raise BadFileError(f"{file}, {key}: must be a text. Correct it, or remove the file.")
+    return content
 
 
 def write_note(folder: Path, content: dict[str, Any]) -> None:

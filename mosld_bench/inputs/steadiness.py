@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from mosld_bench.errors import DataError
 from mosld_bench.inputs.audit import Checked, Use, audit
+from mosld_bench.spec import foreign_code
 
 if TYPE_CHECKING:
     from mosld_bench.inputs.tasks import TaskLoader
@@ -102,6 +103,7 @@ def _elsewhere(loader: TaskLoader, uses: Sequence[Use]) -> list[dict[str, str]]:
         "folders": [str(folder.absolute()) for folder in loader.folders],
         "data_root": str(loader.data_root.absolute()) if loader.data_root else None,
         "uses": [asdict(use) for use in uses],
+        "allow_code": foreign_code.is_allowed(),
     }
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
@@ -109,7 +111,7 @@ def _elsewhere(loader: TaskLoader, uses: Sequence[Use]) -> list[dict[str, str]]:
     seeds = [seed + 10 if str(seed) == own_seed else seed for seed in _SEEDS]
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", "mosld_bench.inputs.steadiness", str(seed)], text=True,
+            [sys.executable, "-P", "-m", "mosld_bench.inputs.steadiness", str(seed)], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": path},
         )
@@ -135,6 +137,8 @@ def _main() -> None:
     asked = json.load(sys.stdin)
     data_root = Path(asked["data_root"]) if asked["data_root"] else None
     loader = TaskLoader([Path(folder) for folder in asked["folders"]], data_root)
+    if asked["allow_code"]:
+        foreign_code.allow()
     found = audit(loader, [Use(**use) for use in asked["uses"]])
     print(json.dumps({_name(checked): checked.digest for checked in found}))
 

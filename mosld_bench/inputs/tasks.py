@@ -12,25 +12,30 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mosld_bench.compat.lm_eval import (
     BuildError,
+    FilterError,
     build_task,
-    compile_templates_once,
     data_path,
     decode_once,
     draw_examples_by_item,
     filter_names,
     function_of,
+    limit_filters,
+    metric_names,
     read_whole_numbers,
     reading,
+    sandbox_templates,
     task_config,
+    try_filters,
 )
 from mosld_bench.errors import BenchError, DataError, UnknownNameError, fetch_hint
 from mosld_bench.inputs.configuration import configuration
+from mosld_bench.inputs.json_rows import problem_of
 from mosld_bench.inputs.source_note import check_revision
 from mosld_bench.inputs.why_not_built import why_not_built
 from mosld_bench.spec.task_files import TaskFiles, data_dir, data_files, data_set_folder, files_in, leaves
@@ -38,6 +43,9 @@ from mosld_bench.spec.task_files import TaskFiles, data_dir, data_files, data_se
 #: For ``pandas``, which takes words such as "NA", "null" and "None" for nothing: in the text of a task they are words.
 #: An empty field is nothing still. A definition that says otherwise is followed.
 _CSV_WORDS = {"keep_default_na": False, "na_values": [""]}
+#: Answers on which patterns take long that repeat a repetition.
+_ANSWERS = [piece * 64 + "!" for piece in ("a", "1", "a ", "1,", " ", "\n", "A.")]
+_FILTER_SECONDS = 5.0  # of a core, for all of them
 _NO_PATTERN = str.maketrans("*?[]", "____")
 
 
@@ -53,7 +61,7 @@ class TaskLoader:
         self.files = TaskFiles.scan(self.folders)
         self._built: dict[str, Any] = {}
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        compile_templates_once()
+        sandbox_templates()
 
     def get(self, name: str) -> Any:
         """The lm-eval task ``name``. Raises UnknownNameError, or DataError where it or its data cannot be read."""
@@ -89,13 +97,13 @@ class TaskLoader:
     def _manager(self, name: str) -> Any:
         """That of the task folders if it knows the name, else that of lm-eval's own tasks."""
         self.files.check_named(name)
-        if name in self.files.paths or name in self._own_tasks.all_subtasks:
-            return self._own_tasks
+        if name in self.files.paths:
+            return _no_tasks()
         built_in = _built_in_tasks()
         if name in built_in.all_subtasks:
             return built_in
         known = {*self.files.paths, *built_in.all_subtasks}
-        if name in self._own_tasks.all_groups or name in built_in.all_groups:  # near names would be of no help
+        if name in self.files.groups or name in built_in.all_groups:  # near names would be of no help
             known = set(self.files.paths)
         hint = (
             "Tasks are lm-eval definitions in tasks/, in --include-path, or built into lm-eval; a group must be named "
@@ -105,12 +113,6 @@ class TaskLoader:
             hint += f" Files that cannot be read: {', '.join(lost)}."
         raise UnknownNameError("task", name, known, hint)
 
-    @cached_property
-    def _own_tasks(self) -> Any:
-        from lm_eval.tasks import TaskManager
-
-        return TaskManager(include_path=[str(folder) for folder in self.folders], include_defaults=False)
-
     def _build(self, name: str) -> Any:
         manager = self._manager(name)
         config = self._config(name, manager)
@@ -118,7 +120,37 @@ class TaskLoader:
         decode_once(task)
         read_whole_numbers(task)
         draw_examples_by_item(task)
+        self._check_filters(name, task)
         return task
+
+    def _check_metrics(self, name: str, config: dict[str, Any]) -> None:
+        """Raises DataError for metrics that are no function and not lm-eval's, which would run what the hub has."""
+        metrics, aggregations = metric_names()
+        where = f"The task {name!r} ({self.files.paths[name]})"
+        for entry in [] if "class" in config else config.get("metric_list") or []:
+            metric, aggregation = entry.get("metric"), entry.get("aggregation")
+            named = not callable(metric) and not callable(config.get("process_results"))  # which gives them otherwise
+            if named and (str(metric) not in metrics or entry.get("hf_evaluate")):
+                raise DataError(
+                    f"{where} names the metric {str(metric)[:60]!r}, which is none of lm-eval's own. Known: "
+                    f"{', '.join(sorted(metrics))}. Another is a !function of the task's Python."
+                )
+            if aggregation is not None and not callable(aggregation) and str(aggregation) not in aggregations:
+                raise DataError(
+                    f"{where} names the aggregation {str(aggregation)[:60]!r} for {str(metric)[:60]!r}. Known: "
+                    f"{', '.join(sorted(aggregations))}."
+                )
+
+    def _check_filters(self, name: str, task: Any) -> None:
+        """Raises DataError for a filter of answers that fails, or does not come to an end on some long answers."""
+        if task.OUTPUT_TYPE != "generate_until":
+            return
+        try:
+            try_filters(task, _ANSWERS, _FILTER_SECONDS)
+        except FilterError as error:
+            where = self.files.paths.get(name, "built into lm-eval")
+            raise DataError(f"The task {name!r} ({where}) has a filter {error.name!r} that {error}.") from error
+        limit_filters(task, _FILTER_SECONDS + len(task.eval_docs) / 10)
 
     def _config(self, name: str, manager: Any) -> dict[str, Any]:
         """The definition with its includes resolved, and with paths to the data on this machine.
@@ -129,6 +161,7 @@ class TaskLoader:
         config = {**definition, "task": name}
         if name in self.files.paths:
             self.files.check(name)
+            self._check_metrics(name, config)
             config |= self._local_data(name, config)
         if str(config.get("dataset_path")) == "csv":
             config["dataset_kwargs"] = _CSV_WORDS | (config.get("dataset_kwargs") or {})
@@ -173,6 +206,8 @@ class TaskLoader:
         for path in read:
             if path.stat().st_size == 0:
                 raise DataError(f"The data file {path} of the task {name!r} is empty.")
+            if path.suffix in {".json", ".jsonl"} and (problem := problem_of(path)):
+                raise DataError(f"The data file {path} of the task {name!r} {problem}.")
         return {"dataset_kwargs": {"cache_dir": _cache_of(read, file.parent), **options} if read else options}
 
     def _with_data(self, name: str, manager: Any, config: dict[str, Any]) -> Any:
@@ -180,6 +215,7 @@ class TaskLoader:
         import datasets
 
         datasets.disable_progress_bars()
+        datasets.logging.set_verbosity(logging.CRITICAL)  # what it says of a bad file is told once, below
         try:
             return build_task(manager, config)
         except BuildError as error:
@@ -205,6 +241,14 @@ class TaskLoader:
         folder, part = configuration(folder, name_of_part)
         folder = _plainly_named(folder)
         return reading(config, str(folder), part, {**options, "cache_dir": _cache(folder)})
+
+
+@cache
+def _no_tasks() -> Any:
+    """What makes tasks of definitions and has none itself: lm-eval's index of a folder reads files without bounds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_defaults=False)
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Any
 from mosld_bench.compat.lm_eval import BuildError
 from mosld_bench.errors import DataError
 from mosld_bench.inputs.hub import chain, in_words, why_nothing_came
+from mosld_bench.time_limit import TookTooLongError
 
 _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -105,6 +106,8 @@ def _of_splits(task: str, built: Any, error: Exception) -> str:
 
 
 def _of_items(task: str, built: Any, error: Exception) -> str:
+    if isinstance(error, TookTooLongError):
+        return f"{task} cannot be used: a template of one item {error}. Look for a loop or a pattern without an end."
     if len(built.task_docs) == 0:
         split = built.config.test_split or built.config.validation_split
         return f"{task} has no item to score: its split {split!r} is empty."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mosld_bench.errors import BenchError, MethodError
 from mosld_bench.methods import author
 from mosld_bench.methods.base import Method
+from mosld_bench.methods.matching import refuse_endless
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +24,7 @@ def attach(method: Method, model: nn.Module, params: Mapping[str, Any]) -> nn.Mo
     from torch import nn
 
     cls = type(method)
+    refuse_endless(model, params)
     try:
         attached: Any = method.attach(model, params)
     except (BenchError, MemoryError, torch.OutOfMemoryError):

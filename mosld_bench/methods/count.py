@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.compat.peft import base_name
+from mosld_bench.errors import ModelError, first_line
 from mosld_bench.methods.attaching import attach
 from mosld_bench.methods.base import Method
 from mosld_bench.spec.trial import canonical
@@ -104,13 +105,24 @@ def _zeros_in_the_shapes_of(model: nn.Module) -> nn.Module:
 
 
 def empty_model(config: PreTrainedConfig) -> nn.Module:
-    """The model of ``config`` with random weights; without weights when called on the meta device."""
+    """The model of ``config`` with random weights; without weights when called on the meta device.
+
+    Raises ModelError for a configuration that no model can be built of.
+    """
+    import torch
     from transformers import AutoModelForCausalLM
 
     from mosld_bench.compat.transformers import old_names_allowed
 
-    with old_names_allowed():
-        model: nn.Module = AutoModelForCausalLM.from_config(config)
+    try:
+        with old_names_allowed():
+            model: nn.Module = AutoModelForCausalLM.from_config(config)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # what a configuration says may contradict itself in any way
+        raise ModelError(
+            f"No model can be built as its configuration says ({type(error).__name__}: {first_line(error)[:200]})."
+        ) from error
     return model
 
 

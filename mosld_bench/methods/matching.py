@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.compat.peft import adapted_modules, pattern_of, saved_modules
 from mosld_bench.errors import BenchError
 from mosld_bench.format import listed
+from mosld_bench.time_limit import TookTooLongError, cpu_limit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,6 +20,13 @@ _TARGETS = ("target_modules", "feedforward_modules", "ffn_modules")
 
 #: Classes of linear layers, that of GPT-2 among them.
 _LINEAR = frozenset({"Linear", "Conv1D"})
+#: Fields of which a single text is a regular expression.
+_EXPRESSIONS = (*_TARGETS, "exclude_modules", "target_parameters", "layers_pattern")
+
+#: What an expression needs to take long: two repetitions, one of which may be within the other.
+_REPEATED = re.compile(r"[*+}].*[*+}]", re.DOTALL)
+
+_SECONDS = 3.0  # of a core, for all names
 
 #: PEFT types whose patterns need something and a dot before them.
 _INSIDE = ("FOURIERFT", "C3A")
@@ -66,6 +75,33 @@ def linear_layers_hint(model: nn.Module, options: Mapping[str, Any]) -> str:
     return (
         f" The linear layers of this model are called {called}; name them in the params of a recipe." if inside else ""
     )
+
+
+def refuse_endless(model: nn.Module, options: Mapping[str, Any]) -> None:
+    """Raise BenchError for a regular expression in ``options`` that does not come to an end on the names of modules.
+
+    Looked at are the fields whose texts PEFT takes for one. What does not compile is for PEFT to refuse.
+    """
+    patterns = [(field, options[field]) for field in _EXPRESSIONS if isinstance(options.get(field), str)]
+    for field, value in options.items():
+        if field.endswith("_pattern"):
+            keys = value if isinstance(value, Mapping) else [value] if isinstance(value, str) else []
+            patterns += [(field, str(key)) for key in keys]
+    if not any(_REPEATED.search(pattern) for _, pattern in patterns):
+        return
+    names = [name for name, _ in model.named_modules()]
+    for field, pattern in patterns:
+        with suppress(re.error, RecursionError, OverflowError):
+            expression = re.compile(rf"(.*\.)?({pattern})$")
+            try:
+                with cpu_limit(_SECONDS):
+                    for name in names:
+                        expression.match(name)
+            except TookTooLongError:
+                raise BenchError(
+                    f"In the recipe's params, {pattern[:80]!r} of {field} is a regular expression that does not come "
+                    f"to an end within {_SECONDS:g} s. Write it without a repetition in a repetition, or name modules."
+                ) from None
 
 
 def _refuse_idle(field: str, patterns: Mapping[str, Any], adapted: Sequence[str], *, inside: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,6 +16,7 @@ from mosld_bench.errors import BadFileError, BenchError, UnknownNameError
 from mosld_bench.methods import peft_types, registry
 from mosld_bench.methods.base import Method
 from mosld_bench.methods.builtin import PeftMethod, TunerMethod
+from mosld_bench.spec.plain_file import read_json
 
 #: Fields of a configuration that are of the model, the machine or the run that it was saved from.
 _OF_A_PLACE = frozenset({
@@ -72,13 +72,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     path = path / CONFIG if path.is_dir() else path
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadFileError(
-            f"There is no file {path}. Give the adapter_config.json of an adapter, or its folder."
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadFileError(f"{path} is no JSON ({error}). Give the adapter_config.json of an adapter.") from None
+        content = read_json(path)
+    except BadFileError as error:
+        raise BadFileError(f"{error} Give the adapter_config.json of an adapter, or its folder.") from None
     if not isinstance(content, dict) or not isinstance(content.get("peft_type"), str):
         raise BadFileError(f"{path} has no peft_type, so that it is no configuration of PEFT's.")
     return content

@@ -155,6 +155,7 @@ REFUSED_SETTINGS: dict[tuple[str, str, str | None], str] = {
         "alora_invocation_tokens",
         None,
     ): "activated LoRA looks for tokens in each text, and here texts are packed",
+    ("LORA", "megatron_config", None): "it imports a library that the settings name",
     ("LORA", "arrow_config", None): "Arrow routes between adapters that are trained already",
     ("LORA", "kasa_config", None): "KaSA changes the base model's weights, and nothing here adds its two losses",
     ("LORA", "monteclora_config", None): "nothing here adds MonteCLoRA's own loss",

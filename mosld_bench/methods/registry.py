@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -19,6 +21,7 @@ from mosld_bench.errors import BenchError, MethodError, UnknownNameError
 from mosld_bench.methods import author
 from mosld_bench.methods.base import Method
 from mosld_bench.records.method_code import MethodCode, plugin_code
+from mosld_bench.spec import foreign_code
 from mosld_bench.spec.recipe_files import GROUP as GROUP
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from mosld_bench.spec.trial import TrainSpec
 
 M = TypeVar("M", bound=type[Method])
+_PLACE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _registered: dict[str, type[Method]] = {}
 
 
@@ -155,6 +159,21 @@ def load_plugin(module: str) -> None:
         raise _not_loaded(f"plug-in {module!r}", module, error, author.of_distribution(module)) from error
 
 
+def _check_asked_for(place: str) -> None:
+    """Raises MethodError for what is no module:Class, and ForeignCodeError where its import would run foreign code.
+
+    Not foreign are this package, an installed plug-in, and what is imported already, as by --plugin or in a notebook.
+    """
+    module = place.partition(":")[0]
+    if len(place) > 200 or not _PLACE.fullmatch(place):
+        shown = place if len(place) < 100 else f"{place[:100]}…"
+        raise MethodError(f"The method {shown!r} is neither a name nor a place as module:Class.")
+    top = module.partition(".")[0]
+    plugins = {entry.value.partition(":")[0].partition(".")[0].strip() for entry in entry_points(group=GROUP)}
+    if module not in sys.modules and top not in {*plugins, "mosld_bench"}:
+        foreign_code.demand(f"The module {module} (method {place!r} of a recipe)")
+
+
 def _not_loaded(what: str, target: str, error: Exception, distribution: str) -> MethodError:
     """An import that failed, as a sentence with the line of the author's file; ``target``: module or module:Class."""
     module = target.partition(":")[0]
@@ -212,6 +231,8 @@ def get(name: str) -> Method:
         if not entries and ":" not in name:
             raise UnknownNameError("method", name, names(), "Another package's method needs --plugin MODULE.")
         target = entries[0].value if entries else name
+        if not entries:
+            _check_asked_for(name)
         what = what if target == name else f"{what} ({target})"
         ours = target.startswith("mosld_bench.")  # loads no torch, where a report asks for its version
         distribution = "" if ours else author.of_distribution(target)

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from mosld_bench._version import __version__
 from mosld_bench.compat.peft import CONFIG, WEIGHTS
-from mosld_bench.errors import BenchError, MethodError
+from mosld_bench.errors import BadFileError, BenchError, MethodError
 from mosld_bench.methods import author
 from mosld_bench.methods.attaching import attach
 from mosld_bench.records.method_code import plugin_code
+from mosld_bench.spec.plain_file import read_json_mapping
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -91,7 +92,7 @@ def read(method: Method | None, model: nn.Module, folder: Path) -> nn.Module:
     elif method is not None and (folder / METHOD_FILE).is_file():
         from safetensors.torch import load_file
 
-        content = json.loads((folder / METHOD_FILE).read_text(encoding="utf-8"))
+        content = _content(folder)
         loaded = attach(method, model, content["params"])
         _fill(loaded, load_file(folder / WEIGHTS), type(method))
     elif (folder / "config.json").is_file():
@@ -133,8 +134,18 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     folder = Path(folder)
     if not (folder / METHOD_FILE).is_file():
         return read(None, model, folder)
-    name = json.loads((folder / METHOD_FILE).read_text(encoding="utf-8"))["method"]
-    return registry.get(name).load(model, folder)
+    method = _content(folder).get("method")
+    if not isinstance(method, str):
+        raise BadFileError(f"{folder / METHOD_FILE} names no method, as a trial leaves it.")
+    return registry.get(method).load(model, folder)
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    """What `METHOD_FILE` says. Raises BadFileError where it is not as `write` leaves it."""
+    content = read_json_mapping(folder / METHOD_FILE)
+    if not isinstance(content.get("params"), dict):
+        raise BadFileError(f"{folder / METHOD_FILE} has no params of a method, as a trial leaves it.")
+    return content
 
 
 def _fill(model: nn.Module, saved: Mapping[str, Tensor], cls: type) -> None:

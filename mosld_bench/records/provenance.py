@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypedDict
 
 from mosld_bench._version import __version__
 from mosld_bench.records.method_code import MethodCode
+from mosld_bench.records.redaction import without_secrets
 
 #: Distributions whose versions a record notes.
 _PACKAGES = (
@@ -176,9 +177,10 @@ def meta_info(started: str, seconds: float, device: str, command: str | None) ->
 
 
 def command_line() -> str:
-    """The command as it was typed, absolute paths cut to their last part: where files lie says nothing to others."""
+    """The command as it was typed, without secrets, and absolute paths cut to their last part."""
     import shlex
 
     words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
     program = Path(words[0]).name
-    return shlex.join([*(["python", "-m", "mosld_bench"] if program == "__main__.py" else [program]), *words[1:]])
+    begin = ["python", "-m", "mosld_bench"] if program == "__main__.py" else [program]
+    return without_secrets(shlex.join([*begin, *words[1:]]))

@@ -177,7 +177,9 @@ class Store:
         Raises BadFileError for a file that is no record.
         """
         path = self.folder(planned.trial) / "record.json"
-        if not path.exists():
+        if not path.is_file():
+            if path.exists():  # a pipe waits for who writes to it
+                raise _no_record(path, "it is no regular file")
             return None
         head = _parsed(_Head, path)
         return head.meta_info if _is_size(planned, head.size.target, head.size.params) else None
@@ -318,7 +320,7 @@ class Store:
             text = path.read_text(encoding="utf-8")
             key = re.search(r'"trial":\s*', text)
             return Trial.model_validate(json.JSONDecoder().raw_decode(text, key.end() if key else 0)[0])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _no_record(path, first_line(error)) from error
 
     def items(self, trial: Trial) -> pd.DataFrame | None:
@@ -383,7 +385,7 @@ class Store:
         try:
             content = json.loads(path.read_bytes())
             return [Overlaps.model_validate(entry) for entry in (content if isinstance(content, list) else [content])]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BadFileError(f"{path} holds no overlaps ({type(error).__name__}: {error}).") from error
 
     def write_overlaps(self, study: str, overlaps: Overlaps) -> None:
@@ -534,6 +536,13 @@ def check_writable(folder: Path) -> None:
         ) from None
 
 
+def _umask() -> int:
+    """The permissions that files of this process do not have; it can be asked for only by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, whatever happens meanwhile. Its folder must be there."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
@@ -545,7 +554,7 @@ def replace_file(path: Path, content: bytes) -> None:
         except BaseException:
             aside.unlink()
             raise
-    aside.chmod(0o644)
+    aside.chmod(0o666 & ~_umask())  # as of any other file: what is made aside is its maker's alone
     aside.replace(path)
 
 
@@ -584,6 +593,8 @@ def read_record(path: Path) -> Record:
 
 
 def _parsed(model: type[_Model], path: Path) -> _Model:
+    if not path.is_file() and path.exists():  # a pipe waits for who writes to it
+        raise _no_record(path, "it is no regular file")
     try:
         return model.model_validate_json(path.read_bytes())
     except ValidationError as error:

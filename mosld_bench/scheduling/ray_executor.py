@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from mosld_bench.errors import ResourceError, first_line
@@ -21,10 +23,12 @@ from mosld_bench.records.record import Outcome
 from mosld_bench.scheduling.checks import local_gpus
 from mosld_bench.scheduling.executor import Ended, RunWatcher, WorkerDeath, dispatch
 from mosld_bench.scheduling.ray_places import TempFolder, check_address
+from mosld_bench.spec import foreign_code
 from mosld_bench.spec.trial import Fit, PlannedTrial, Resources, Trial
 from mosld_bench.trial.execute import execute, failed
 from mosld_bench.trial.session import Progress, Session, WorkerConfig
 
+_PACKAGES = Path(__file__).parents[2]
 _QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -61,7 +65,8 @@ class RayExecutor:
         gpus, cpus = self._start() if self._address is None else self._join(self._address)
         if threading.current_thread() is threading.main_thread():  # Ray has set a handler that aborts the process
             signal.signal(signal.SIGTERM, interrupt)  # the end of a cluster's job is an interruption
-        pool = RayPool(ray, self._config, gpus=gpus, cpus=cpus, trials=max(most, len(planned)))
+        config = replace(self._config, import_from=_import_from(planned, self._config.plugins))
+        pool = RayPool(ray, config, gpus=gpus, cpus=cpus, trials=max(most, len(planned)))
         if self._config.checkpoints:
             self._config.checkpoints.mark()
         return dispatch(planned, pool, watcher, retries=self._retries, limits=self._config.limits)
@@ -83,7 +88,9 @@ class RayExecutor:
         self._temp = TempFolder()
         machine = {"num_cpus": cpus, "num_gpus": gpus, "_temp_dir": self._temp.path}
         try:
-            self._ray.init(address="local", include_dashboard=False, **machine, **_QUIET)
+            self._ray.init(
+                address="local", include_dashboard=False, job_config=_job_config(self._ray), **machine, **_QUIET
+            )
         except (OSError, RuntimeError, ValueError) as error:
             raise ResourceError(
                 f"Ray does not start on this machine ({type(error).__name__}: {first_line(error)}). Its files go to "
@@ -95,7 +102,7 @@ class RayExecutor:
         """Join a Ray cluster. Returns (GPUs, CPUs) to use."""
         check_address(address)
         try:
-            self._ray.init(address=address, **_QUIET)
+            self._ray.init(address=address, job_config=_job_config(self._ray), **_QUIET)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ResourceError(
                 f"No Ray cluster answers at --ray-address {address}: {first_line(error)} If it is up, it may ask for "
@@ -107,6 +114,28 @@ class RayExecutor:
             if asked is not None and asked > there:
                 raise ResourceError(f"{option} {asked} was asked for, but the Ray cluster has {there:g}.")
         return (gpus if self._gpus is None else self._gpus), (cpus if self._cpus is None else self._cpus)
+
+
+def _import_from(planned: Sequence[PlannedTrial], plugins: Sequence[str]) -> tuple[str, ...]:
+    """Where workers look for modules after all other places: in this process's folder, where they need any from there.
+
+    That is for plug-ins that are asked for by name, and for a recipe's module:Class.
+    """
+    if not plugins and not any(":" in trial.recipe.method for trial, _ in planned):
+        return ()
+    script = Path(sys.argv[0]).resolve().parent if sys.argv else None
+    return (str(Path.cwd()), *([str(script)] if script and str(script) in sys.path else []))
+
+
+def _job_config(ray: Any) -> Any:
+    """Of a job whose workers do not get the current folder as the first place for modules, as Ray has it.
+
+    A ``peft.py`` lying there would be run. Ray leaves it out where the job has a working directory of its own.
+    """
+    own = [str(_PACKAGES)] if str(_PACKAGES) == str(Path.cwd()) else []  # a checkout that is not installed
+    config = ray.job_config.JobConfig(_py_driver_sys_path=own)
+    config._runtime_env_has_working_dir = lambda: True
+    return config
 
 
 def worker_count(resources: Resources, *, gpus: float, cpus: float, trials: int) -> int:
@@ -188,6 +217,7 @@ class RayWorker:
         import torch
 
         torch.set_num_threads(threads)
+        foreign_code.allow()  # what comes here has been looked at by the driver, which loads every task and method
         self._session: Session | None = None
         self._config = config
         self._last: Progress | None = None

@@ -90,7 +90,7 @@ class Recipe(Grown):
     order: int = Field(100, description="place among the rows of a table; equals go by name")
     params: dict[str, Any] = Field({}, description="the method's own settings, such as rank, experts and dropout")
     knob: str | None = Field(None, description="the field that the budget turns, where the method leaves it open")
-    learning_rate_scale: float = Field(1.0, gt=0, description="multiplies the study's learning rate")
+    learning_rate_scale: float = Field(1.0, gt=0, le=10**6, description="multiplies the study's learning rate")
     fixed_size: bool = Field(
         False, description="whether it has its native size under every budget, apart from the rows of equal size"
     )

@@ -83,7 +83,9 @@ def narrowed(parts: Any, asked: Mapping[str, Any]) -> Any:
 
 def within_words(parts: Any) -> bool:
     """Whether a part has recipes by the word of an ablation."""
-    lists = [as_list(part.get("recipes")) for part in parts or () if isinstance(part, dict)]
+    lists = (
+        [as_list(part.get("recipes")) for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    )
     return any(word in names for names in lists if isinstance(names, list) for word in WORDS)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from mosld_bench.errors import BadFileError, DataError
+from mosld_bench.spec.foreign_code import foreign_function
 from mosld_bench.spec.names import problem_of_task
 from mosld_bench.spec.yaml_reader import read_file
 
@@ -41,9 +43,12 @@ FunctionOf = Callable[[str, Path], Any]
 """Makes a value of what follows ``!function`` in a file of the folder given."""
 
 
+_FUNCTION = "!function "
+
+
 def named(function: str, folder: Path) -> str:
     """A function as its name, for whoever asks what a definition says: ``!function helper.text``."""
-    return f"!function {function}"
+    return f"{_FUNCTION}{function}"
 
 
 def _read(path: Path, function_of: FunctionOf = named) -> dict[str, Any]:
@@ -95,6 +100,14 @@ def _including(
         included |= base
         files = base_files + files
     return {**included, **content}, files
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is a folder at ``path``; unlike is_dir() of a name of any length."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -214,11 +227,58 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "test_split": (str, "the name of a split"),
     "output_type": (str, "a text"),
     "metric_list": (list, "a list"),
+    "filter_list": (list, "a list"),
+    "generation_kwargs": (dict, "keys with values"),
+    "fewshot_config": (dict, "keys with values"),
     "num_fewshot": (int, "a whole number"),
 }
+#: Keys that take Python and nothing else.
+_FUNCTIONS = ("process_docs", "process_results", "custom_dataset", "class")
+
+#: What reads local data: formats that hold data alone.
+_FORMATS = ("json", "csv", "parquet", "arrow", "text")
+
+#: Formats of `datasets` that a definition with local files does not need, since they are read by code that is theirs.
+_REFUSED_FORMATS = frozenset({"pandas", "generator", "spark", "sql", "webdataset", "cache", "iceberg"})
+
 _NEEDED = {"doc_to_text": "what the prompt is", "doc_to_target": "what the right answer is",
            "doc_to_choice": "what the options are"}  # fmt: skip
 
+
+def _problems(config: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the values of a definition, beside their types."""
+    if str(config.get("dataset_path")) in _REFUSED_FORMATS:
+        yield f"dataset_path: {config['dataset_path']} is not read; files are {', '.join(_FORMATS)}"
+    if any(key == "trust_remote_code" and value for key, value in _entries(config)):
+        yield "trust_remote_code: no code of a data set is run; leave it out"
+    fewshot = config.get("num_fewshot")
+    if isinstance(fewshot, int) and not 0 <= fewshot <= MAX_FEWSHOT:
+        yield f"num_fewshot: must be 0 to {MAX_FEWSHOT:,}, not {fewshot}"
+    repeats = config.get("repeats", 1)
+    if type(repeats) is not int or not 1 <= repeats <= MAX_REPEATS:
+        yield f"repeats: must be a whole number from 1 to {MAX_REPEATS:,}, not {str(repeats)[:40]}"
+    writing = config.get("generation_kwargs")
+    for key, value in writing.items() if isinstance(writing, dict) else ():
+        if key == "until" and not (isinstance(value, str | None) or _are_texts(value)):
+            yield f"generation_kwargs.until: must be a text or a list of texts, not {repr(value)[:40]}"
+        if key.startswith("max_") and not (type(value) is int and 1 <= value <= MAX_TOKENS):
+            yield f"generation_kwargs.{key}: must be 1 to {MAX_TOKENS:,} tokens, not {repr(value)[:40]}"
+        if key in {"temperature", "top_p", "top_k"} and not (type(value) in {int, float} and value >= 0):
+            yield f"generation_kwargs.{key}: must be a number, 0 or more, not {repr(value)[:40]}"
+    for key in ("metric_list", "filter_list"):
+        if isinstance(config.get(key), list) and not all(isinstance(entry, dict) for entry in config[key]):
+            yield f"{key}: must be a list of mappings"
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+#: Most tokens of an answer.
+MAX_TOKENS = 10**6
+
+#: Most solved examples that a prompt shows, and most answers that are asked for of one item.
+MAX_FEWSHOT, MAX_REPEATS = 1000, 1000
 
 #: Raised when the code trains or scores the same definition on another text, for the definitions of `_worded_otherwise`
 #: and those that lm-eval brings along: a record of the former text must not be taken for one of the new.
@@ -250,6 +310,8 @@ _TASK_LINE = re.compile(r"""^task:[ \t]*["']?([^\s"'#]+)""", re.M)
 
 def _seems_to_define(path: Path) -> str | None:
     """The task that a file which cannot be read would define, by its line ``task:``; None without one."""
+    if not path.is_file():  # a pipe waits for who writes to it
+        return None
     try:
         with path.open("rb") as file:
             line = _TASK_LINE.search(file.read(1 << 16).decode(errors="replace"))
@@ -263,11 +325,13 @@ class TaskFiles:
     """The task definitions of some folders, as they stand in their files.
 
     ``paths``: task name -> the YAML file that defines it. Tasks that lm-eval brings along are not among them.
-    ``unreadable``: the files that cannot be read; each stops what asks for its task and nothing else.
+    ``unreadable``: the files that cannot be read; each stops what asks for its task and nothing else. ``groups``: names
+    that stand for several tasks.
     """
 
     paths: dict[str, Path]
     unreadable: tuple[UnreadableTask, ...] = ()
+    groups: frozenset[str] = frozenset()
 
     @classmethod
     def scan(cls, folders: tuple[Path, ...]) -> TaskFiles:
@@ -277,29 +341,33 @@ class TaskFiles:
 
         Raises DataError where a folder is not there.
         """
-        paths, unreadable = dict[str, Path](), list[UnreadableTask]()
+        paths, unreadable, groups = dict[str, Path](), list[UnreadableTask](), set[str]()
         for folder in folders:
-            if not folder.is_dir():
-                raise DataError(f"{folder} is not a folder; --include-path takes a folder of lm-eval task files.")
-            in_folder, out = cls._scan(folder)
+            if not _is_folder(folder):
+                raise DataError(
+                    f"{str(folder)[:200]} is not a folder; --include-path takes a folder of lm-eval task files."
+                )
+            in_folder, out = cls._scan(folder, groups)
             unreadable += out
             lost = {file.task for file in out}  # nor is it taken from an earlier folder, whose place it is to take
             paths = {task: path for task, path in (paths | in_folder).items() if task not in lost}
-        return cls(paths, tuple(unreadable))
+        return cls(paths, tuple(unreadable), frozenset(groups))
 
     @staticmethod
-    def _scan(folder: Path) -> tuple[dict[str, Path], list[UnreadableTask]]:
-        """What a folder defines, and its files that cannot be read."""
+    def _scan(folder: Path, groups: set[str]) -> tuple[dict[str, Path], list[UnreadableTask]]:
+        """What a folder defines, and its files that cannot be read; its groups are added to ``groups``."""
         paths, unreadable = dict[str, Path](), list[UnreadableTask]()
         for path in sorted(folder.rglob("*.yaml")):  # what lm-eval reads
             if not _IGNORED.isdisjoint(path.parts):
                 continue
             try:
-                task = _read(path).get("task")
+                content = _read(path)
             except BadFileError as error:
                 unreadable.append(UnreadableTask(path, str(error), _seems_to_define(path)))
                 continue
+            task = content.get("task")
             if not isinstance(task, str):
+                groups.update(filter(None, [content.get("group")] if isinstance(content.get("group"), str) else []))
                 continue
             if problem := problem_of_task(task):
                 reason = f"{path}, task: the name of a task {problem}; given: {task[:40]!r}."
@@ -358,14 +426,31 @@ class TaskFiles:
                     content.update(part)
         return content.hexdigest()[:8]
 
+    def foreign_code(self, task: str) -> list[str]:
+        """The foreign code that a task of these folders names (`foreign_code`), in words; none of it is run."""
+        found: list[str] = []
+
+        def noted(function: str, folder: Path) -> str:
+            found.extend(filter(None, [foreign_function(function, folder)]))
+            return named(function, folder)
+
+        self.config(task, noted)
+        return list(dict.fromkeys(found))
+
     def check(self, task: str) -> None:
         """Raises BadFileError for a definition of these folders with keys that lm-eval trips over, all at once."""
         config = self.config(task) or {}
         problems = [
-            f"{key}: must be {words}, not {config[key]!r}"
+            f"{key}: must be {words}, not {repr(config[key])[:200]}"
             for key, (kind, words) in _KINDS.items()
             if config.get(key) is not None and not isinstance(config[key], kind)
         ]
+        problems += [
+            f"{key}: must be a !function, not {str(config[key])[:200]!r}"
+            for key in _FUNCTIONS
+            if config.get(key) is not None and not str(config[key]).startswith(_FUNCTION)
+        ]
+        problems += list(_problems(config))
         if "class" not in config and "use_prompt" not in config:
             needed = ["doc_to_choice"] if config.get("output_type") == "multiple_choice" else []
             problems += [

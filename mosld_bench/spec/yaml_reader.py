@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import stat
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 
 from mosld_bench.errors import BadFileError
+from mosld_bench.spec.plain_file import read_text_file
 
 #: What a file may have at most. Each is far above what anyone writes, and below what would stop a command.
 MAX_BYTES = 1 << 20
@@ -43,7 +43,7 @@ def read_file(path: Path, function: Function | None = None) -> Any:
 
     Raises BadFileError, which names the file and, where there is one, the line and the key.
     """
-    return read_text(_content(path), str(path), function)
+    return read_text(read_text_file(path, most_bytes=MAX_BYTES, needed="a YAML file"), str(path), function)
 
 
 def read_text(text: str, where: str, function: Function | None = None) -> Any:
@@ -66,31 +66,6 @@ def read_text(text: str, where: str, function: Function | None = None) -> Any:
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or error
         raise BadFileError(f"{where} is not YAML: {' '.join(str(problem).split())}{place}.") from None
-
-
-def _content(path: Path) -> str:
-    """The text of a file. Raises BadFileError for what is no regular file, or no UTF-8."""
-    try:
-        mode = path.stat().st_mode  # asked before it is opened: opening a pipe waits for who writes to it
-        if stat.S_ISDIR(mode):
-            raise BadFileError(f"{path} is a folder; a YAML file is needed there.")
-        if not stat.S_ISREG(mode):
-            raise BadFileError(f"{path} is no regular file (a pipe, a socket or a device); a YAML file is needed.")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        broken = " It is a link to what is not there." if path.is_symlink() else ""
-        raise BadFileError(f"{path} does not exist.{broken}") from None
-    except (OSError, ValueError) as error:  # a link to itself, no permission, a name that the system does not take
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadFileError(f"{str(path)[:200]} cannot be read ({reason}).") from None
-    if len(content) > MAX_BYTES:
-        raise BadFileError(f"{path} has more than {MAX_BYTES:,} bytes, which no file of settings needs.")
-    try:
-        return content.decode("utf-8-sig")  # a mark at its beginning says no more than that it is UTF-8
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise BadFileError(f"{path} is not UTF-8 (line {line}). Save it as UTF-8.") from None
 
 
 @dataclass

@@ -19,6 +19,7 @@ from mosld_bench.methods import author, registry
 from mosld_bench.methods.base import Method
 from mosld_bench.records.provenance import meta_info, now
 from mosld_bench.records.record import Outcome, Parameters, Record, TrainInfo
+from mosld_bench.records.redaction import without_secrets
 from mosld_bench.spec.trial import Domain, Fit, TrainSpec, Trial
 from mosld_bench.trial.checkpoint import Checkpoints, checkpoints_of, identity_of
 from mosld_bench.trial.limits import LimitExceededError, Watchdog
@@ -62,7 +63,7 @@ def execute(trial: Trial, session: Session, fit: Fit, watch: Watcher = lambda pr
 
 def failed(trial: Trial, error: str, meta: dict[str, Any], *, may_pass: bool = False, spent: bool = False) -> Outcome:
     """The outcome of a trial that did not finish, with the traceback ``error`` and the record's ``meta_info``."""
-    record = Record(trial=trial, trial_id=trial.id, status="failed", error=error, meta_info=meta)
+    record = Record(trial=trial, trial_id=trial.id, status="failed", error=without_secrets(error), meta_info=meta)
     return Outcome(record, may_pass=may_pass, spent=spent)
 
 

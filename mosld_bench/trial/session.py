@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,13 +42,17 @@ Watcher = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """Where a process finds and leaves things: plain data, the same on every node. Part of no identity."""
+    """Where a process finds and leaves things: plain data, the same on every node. Part of no identity.
+
+    ``import_from``: folders that modules of plug-ins and recipes are looked for in, after all other places.
+    """
 
     task_folders: tuple[str, ...]
     resources: Resources
     data_root: str | None = None
     model_root: str | None = None
     plugins: tuple[str, ...] = ()
+    import_from: tuple[str, ...] = ()
     device: str = "cpu"
     save_adapter: bool = False
     command: str | None = None
@@ -112,6 +117,7 @@ class Session:
         code_state()  # of the code as it is loaded: the checkout may move on while this process runs
         source_digest()
         self._settings = TorchSettings()
+        sys.path += [folder for folder in config.import_from if folder not in sys.path]
         for plugin in config.plugins:
             registry.load_plugin(plugin)
         self.config = config

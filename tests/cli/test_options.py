@@ -17,17 +17,19 @@ from tests.cli.conftest import Command
 STUDY = ["methods", "budget", "seeds", "settings", "tasks", "out-of-domain", "model", "limit", "steps", "name", "set"]
 RUN = [
     "gpus", "gpus-per-trial", "cpus", "cpus-per-trial", "ray-address", "executor", "data-root", "model-root",
-    "include-path", "plugin", "overwrite", "checkpoint-minutes", "time-limit", "memory-limit", "retries", "report-to",
+    "include-path", "plugin", "allow-code", "overwrite", "checkpoint-minutes", "time-limit", "memory-limit", "retries",
+    "report-to",
 ]  # fmt: skip
 OPTIONS = {
     "run": [*STUDY, *RUN, "save-adapters", "to", "dry-run", "quiet", "root"],
     "plan": [
-        *STUDY, "model-root", "include-path", "plugin", "gpus", "gpu-memory", "tune", "factors", "mde", "json", "root",
+        *STUDY, "model-root", "include-path", "plugin", "allow-code", "gpus", "gpu-memory", "tune", "factors", "mde",
+        "json", "root",
     ],
     "tune": [*STUDY, *RUN, "factors", "dry-run", "quiet", "root"],
     "profile": [
         "methods", "budget", "model", "set", "random-weights", "dtype", "device", "prompt-tokens", "new-tokens",
-        "batch", "streams", "rounds", "json", "model-root", "include-path", "plugin", "root",
+        "batch", "streams", "rounds", "json", "model-root", "include-path", "plugin", "allow-code", "root",
     ],
     "report": [*STUDY, "to", "quiet", "json", "include-path", "root"],
     "open": ["serve", "port", "include-path", "root"],
@@ -37,19 +39,21 @@ OPTIONS = {
     "merge": ["to", "keep", "dry-run", "root"],
     "score": [
         "adapter", "tasks", "limit", "name", "title", "dtype", "data-root", "model-root", "include-path", "plugin",
-        "root",
+        "allow-code", "root",
     ],
     "fetch": ["model", "to", "include-path", "root"],
     "doctor": ["data-root", "model-root", "seconds", "json", "root"],
     "methods ls": ["plugin", "json", "root"],
     "methods show": ["json", "root"],
-    "methods check": ["model", "model-root", "json", "plugin", "root"],
+    "methods check": ["model", "model-root", "json", "plugin", "allow-code", "root"],
     "methods new": ["to", "kind", "root"],
     "methods add": ["name", "root"],
     "tasks ls": ["include-path", "json", "root"],
-    "tasks overlap": ["tasks", "out-of-domain", "limit", "set", "data-root", "include-path", "json", "root"],
-    "tasks show": ["items", "data-root", "include-path", "json", "root"],
-    "tasks check": ["model", "model-root", "data-root", "include-path", "json", "root"],
+    "tasks overlap": [
+        "tasks", "out-of-domain", "limit", "set", "data-root", "include-path", "allow-code", "json", "root",
+    ],
+    "tasks show": ["items", "data-root", "include-path", "allow-code", "json", "root"],
+    "tasks check": ["model", "model-root", "data-root", "include-path", "allow-code", "json", "root"],
 }  # fmt: skip
 
 

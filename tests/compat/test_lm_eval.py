@@ -40,10 +40,12 @@ def task(manager: Any) -> Any:
 
 def test_templates_are_compiled_once() -> None:
     with assumed("lm-eval", "lm_eval.utils.env.from_string compiles the templates of all tasks and may be replaced"):
-        from lm_eval.utils import apply_template, env
+        from lm_eval import utils
 
-        compat.compile_templates_once()
-        compat.compile_templates_once()
+        compat.sandbox_templates()
+        env, apply_template = utils.env, utils.apply_template
+        compat.sandbox_templates()
+        assert utils.env is env
         before = env.from_string.cache_info()
         assert [apply_template("a {{word}}", {"word": word}) for word in ("b", "c")] == ["a b", "a c"]
         after = env.from_string.cache_info()
@@ -201,6 +203,7 @@ def test_generation_stops_at_strings() -> None:
         assert not bool(torch.as_tensor(stop_sequences_criteria(words, ["?"], 1, 1)(ids, None)).any())
 
 
+@pytest.mark.usefixtures("code_allowed")
 def test_functions_of_a_definition_are_imported_from_beside_it(tmp_path: Path) -> None:
     with assumed("lm-eval", "_yaml_loader._import_func_in_yml(name, folder) imports what !function names"):
         (tmp_path / "helper.py").write_text("def text(doc):\n    return doc['x']\n")

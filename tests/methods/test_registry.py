@@ -53,6 +53,7 @@ def test_a_class_by_its_place() -> None:
     assert type(registry.get("mosld_bench.methods.builtin:FullMethod")) is methods.FullMethod
 
 
+@pytest.mark.usefixtures("code_allowed")
 def test_mistakes_are_named() -> None:
     assert set(registry.names()) >= {"base", "full", "peft", "mixture", "mixlora"}
     with pytest.raises(UnknownNameError, match="no method named 'mixtur'\\. Did you mean 'mixture'"):

@@ -124,6 +124,7 @@ def outdated(planned: list[PlannedTrial], root: Path, overwrite: str = "only-mis
     return missing(planned, Store(root / "results"), overwrite=overwrite, weights={})
 
 
+@pytest.mark.usefixtures("code_allowed")
 def test_a_record_of_other_code_of_a_plug_in_is_made_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are not; the report shows it until then, and says so."""
     plugin = tiny / "site" / "toy_of_reuse.py"

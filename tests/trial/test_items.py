@@ -234,6 +234,7 @@ OWN_RULES = {
 
 
 @pytest.mark.parametrize("rules", OWN_RULES)
+@pytest.mark.usefixtures("code_allowed")
 def test_under_a_tasks_own_rules_the_right_option_is_known_where_they_agree(
     rules: str, lm: PackedLM, tmp_path: Path
 ) -> None:

@@ -1,0 +1,74 @@
+"""Files that others may have written, read within bounds: text, and JSON. Each failure is a sentence."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mosld_bench.errors import BadFileError
+
+_MAX_DIGITS = 1000  # of a number; Python itself refuses some thousands with an error of its own
+_MAX_JSON = 1 << 26  # bytes
+
+
+def read_text_file(path: Path, *, most_bytes: int, needed: str) -> str:
+    """The text of a file in UTF-8. ``needed``: what has to be there, as in "a YAML file".
+
+    Raises BadFileError for what is no regular file, is no UTF-8, or has more than ``most_bytes``.
+    """
+    try:
+        mode = path.stat().st_mode  # asked before it is opened: opening a pipe waits for who writes to it
+        if stat.S_ISDIR(mode):
+            raise BadFileError(f"{path} is a folder; {needed} is needed there.")
+        if not stat.S_ISREG(mode):
+            raise BadFileError(f"{path} is no regular file (a pipe, a socket or a device); {needed} is needed.")
+        with path.open("rb") as file:
+            content = file.read(most_bytes + 1)
+    except FileNotFoundError:
+        broken = " It is a link to what is not there." if path.is_symlink() else ""
+        raise BadFileError(f"{path} does not exist.{broken}") from None
+    except (OSError, ValueError) as error:  # a link to itself, no permission, a name that the system does not take
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadFileError(f"{str(path)[:200]} cannot be read ({reason}).") from None
+    if len(content) > most_bytes:
+        raise BadFileError(f"{path} has more than {most_bytes:,} bytes, which no file of settings needs.")
+    try:
+        return content.decode("utf-8-sig")  # a mark at its beginning says no more than that it is UTF-8
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise BadFileError(f"{path} is not UTF-8 (line {line}). Save it as UTF-8.") from None
+
+
+def read_json(path: Path, *, most_bytes: int = _MAX_JSON) -> Any:
+    """The value in a JSON file.
+
+    Raises BadFileError for what is no such file, for NaN and the infinities, which JSON lacks, for a number of
+    thousands of digits, and for lists in lists in lists without end.
+    """
+    text = read_text_file(path, most_bytes=most_bytes, needed="a JSON file")
+    try:
+        return json.loads(text, parse_int=_whole, parse_constant=_constant)
+    except RecursionError:
+        raise BadFileError(f"{path} is no usable JSON: its lists and mappings stand in each other too deep.") from None
+    except ValueError as error:
+        raise BadFileError(f"{path} is not JSON ({str(error)[:200]}).") from None
+
+
+def read_json_mapping(path: Path, *, most_bytes: int = _MAX_JSON) -> dict[str, Any]:
+    """The mapping in a JSON file. Raises BadFileError as `read_json` does, and for another value."""
+    content = read_json(path, most_bytes=most_bytes)
+    if not isinstance(content, dict):
+        raise BadFileError(f"{path} must hold a mapping of keys to values, not {type(content).__name__}.")
+    return content
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return int(digits)
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
