@@ -93,7 +93,7 @@ class Typst:
 
     def _started(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-X", "utf8", "-W", "ignore", "-c", _CODE],
+            [sys.executable, "-P", "-X", "utf8", "-W", "ignore", "-c", _CODE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
