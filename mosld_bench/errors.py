@@ -9,7 +9,9 @@ _MOST_SHOWN = 60  # names that an error lists; the first ones of thousands help 
 
 
 class BenchError(Exception):
-    """Anything that the user can mend. The command line prints its text and exits with code 2."""
+    """Anything that the user can mend. The command line prints its text and exits with ``exit_code``."""
+
+    exit_code = 2
 
 
 class UnknownNameError(BenchError):
@@ -62,6 +64,12 @@ class ResourceError(BenchError):
 
 class OutOfMemoryError(ResourceError):
     """A device whose memory did not suffice for its work."""
+
+
+class LostError(BenchError):
+    """What a run that had begun cannot go on without: its workers, or room on a disk. What was recorded is kept."""
+
+    exit_code = 1
 
 
 def first_line(error: BaseException) -> str:

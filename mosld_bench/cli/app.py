@@ -105,7 +105,7 @@ def main() -> None:
         app(prog_name="mosld-bench", standalone_mode=True)
     except BenchError as error:
         print(f"mosld-bench: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except OSError as error:
         if error.errno not in _OF_A_PLACE or error.filename is None:
             raise

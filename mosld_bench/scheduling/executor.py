@@ -20,6 +20,7 @@ from mosld_bench.trial.execute import execute, failed
 from mosld_bench.trial.session import Progress, Session, WorkerConfig
 
 TRIES = 2  # a trial whose worker died is tried once more, on a new worker
+MOST_TRIES = 10  # and where a trial is not to blame for that, more often, but not for ever
 POLL_SECONDS = 0.5  # between two looks at what running trials tell, where none ends
 
 
@@ -91,6 +92,7 @@ class WorkerDeath(NamedTuple):
 
     kind: str  # the name of the error
     message: str
+    blameless: bool = False  # whether its machine went, which is no matter of the trial
 
 
 class Ended(NamedTuple):
@@ -105,7 +107,7 @@ class WorkerPool(Protocol):
 
     @property
     def size(self) -> int:
-        """How many workers there are to be, at least 1."""
+        """How many workers there is room for now, at least 1: machines come and go."""
 
     @property
     def failures_spoil_workers(self) -> bool:
@@ -114,24 +116,31 @@ class WorkerPool(Protocol):
     def start(self) -> int:
         """A new worker; it may still be getting ready."""
 
+    def ready(self, worker: int) -> bool:
+        """Whether ``worker`` has got ready at some time; until then it may wait for a machine with room for it."""
+
     def stop(self, worker: int) -> None:
-        """End ``worker``, which may be dead already, and give back what it holds."""
+        """End ``worker``, which may be dead already, and give back what it holds; of its trial nothing is returned."""
 
     def submit(self, worker: int, planned: PlannedTrial) -> None:
         """Have ``worker``, which is idle, run a trial."""
 
     def wait(self, timeout_seconds: float) -> list[Ended]:
-        """Trials that ended: at least one, or none where none ends in time. Each is returned once."""
+        """Trials that ended: at least one, or none where none ends in time. Each is returned once.
+
+        Raises LostError where none will end any more, since what the pool rests on is gone.
+        """
 
     def progress(self) -> list[tuple[int, Progress]]:
         """What busy workers told since the last call, perhaps of an earlier trial of theirs. Never waits for one."""
 
 
 class Attempt(NamedTuple):
-    """A trial, and how often it was tried, this time included."""
+    """A trial, how often it was tried, this time included, and how often of these it was not to blame for its end."""
 
     planned: PlannedTrial
     number: int
+    blameless: int = 0
 
 
 def dispatch(planned: Sequence[PlannedTrial], pool: WorkerPool, watcher: RunWatcher) -> Iterator[Outcome]:
@@ -139,7 +148,8 @@ def dispatch(planned: Sequence[PlannedTrial], pool: WorkerPool, watcher: RunWatc
 
     A worker has its next trial before the outcome of the last one is yielded, so that it goes on while the outcome is
     written. A worker that died, or may be spent, is replaced; a trial whose worker died is tried again behind the
-    others, and after `TRIES` deaths it has failed.
+    others, and after `TRIES` deaths that may be its own it has failed. Where more room comes there are more workers;
+    what waits for a worker that finds no room goes to one that has nothing else to do.
     """
     dispatcher = _Dispatcher(pool, planned, watcher)
     dispatcher.feed()
@@ -159,9 +169,11 @@ class _Dispatcher:
     def feed(self) -> None:
         """Give every idle worker a trial, as long as there are any."""
         while self._idle and (attempt := self._next()):
-            worker = self._idle.pop()
-            self._busy[worker] = attempt
-            self._pool.submit(worker, attempt.planned)
+            self._give(self._idle.pop(), attempt)
+
+    def _give(self, worker: int, attempt: Attempt) -> None:
+        self._busy[worker] = attempt
+        self._pool.submit(worker, attempt.planned)
 
     def _next(self) -> Attempt | None:
         """The trial that waits longest; None where none does."""
@@ -173,13 +185,34 @@ class _Dispatcher:
     def outcomes(self) -> Iterator[Outcome]:
         """The outcomes as trials end, until none is left."""
         while self._busy:
-            for worker, result in self._pool.wait(POLL_SECONDS):
+            ended = self._pool.wait(POLL_SECONDS)
+            for worker, result in ended:
                 outcome = self._ended(worker, self._busy.pop(worker), result)
                 self.feed()  # before the outcome is yielded: the worker trains on while the driver writes
                 if outcome is not None:
                     yield outcome
                     self.feed()  # with what was planned meanwhile
+            if not ended:
+                self._grow()
+                self._take_back()
             self._show_progress()
+
+    def _grow(self) -> None:
+        """Start workers where trials wait and there is more room."""
+        waiting = len(self._planned) - self._begun + len(self._again)
+        for _ in range(min(waiting, self._pool.size - len(self._busy) - len(self._idle))):
+            self._idle.append(self._pool.start())
+        self.feed()
+
+    def _take_back(self) -> None:
+        """Where a worker has nothing to do, let it have a trial whose worker has not got ready."""
+        unready = [worker for worker in self._busy if not self._pool.ready(worker)]
+        idle = [worker for worker in self._idle if self._pool.ready(worker)] if unready else []
+        for late, worker in zip(unready, idle, strict=False):
+            attempt = self._busy.pop(late)
+            self._pool.stop(late)
+            self._idle.remove(worker)
+            self._give(worker, attempt)
 
     def _ended(self, worker: int, attempt: Attempt, result: Outcome | WorkerDeath) -> Outcome | None:
         """The outcome of a trial; None where it waits for another try. Leaves an idle worker in place of ``worker``."""
@@ -187,18 +220,26 @@ class _Dispatcher:
         if not isinstance(result, WorkerDeath):
             # After an error of its device a process would fail every trial that is left.
             spent = self._pool.failures_spoil_workers and result.record.status == "failed"
-            self._idle.append(self._replace(worker) if spent else worker)
+            if spent:
+                self._replace(worker)
+            else:
+                self._idle.append(worker)
             return result
-        self._idle.append(self._replace(worker))
-        if attempt.number < TRIES:
-            self._watcher.say(f"{trial.id}: its worker died ({result.kind}); trying once more")
-            self._again.append(Attempt(attempt.planned, attempt.number + 1))
+        self._replace(worker)
+        blameless = attempt.blameless + result.blameless
+        if attempt.number - blameless < TRIES and attempt.number < MOST_TRIES:
+            again = "once more" if attempt.number - blameless else "again"
+            self._watcher.say(f"{trial.id}: its worker died ({result.kind}); trying {again}")
+            self._again.append(Attempt(attempt.planned, attempt.number + 1, blameless))
             return None
-        return failed(trial, f"The worker died {TRIES} times: {result.message}", {})
+        return failed(trial, f"The worker died {attempt.number} times: {result.message}", {})
 
-    def _replace(self, worker: int) -> int:
+    def _replace(self, worker: int) -> None:
+        """End ``worker``, and start another where there is room for it, or else none is left."""
         self._pool.stop(worker)  # if it lives, it holds what the next one needs
-        return self._pool.start()
+        workers = len(self._busy) + len(self._idle)
+        if not workers or workers < self._pool.size:
+            self._idle.append(self._pool.start())
 
     def _show_progress(self) -> None:
         for worker, progress in self._pool.progress():
