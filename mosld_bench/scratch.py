@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 
 _NAMED = re.compile(r"\.?mosld-([0-9a-f]{4})-(\d{1,9})-")
 
@@ -35,26 +36,59 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, whatever happens meanwhile. Its folder must be there.
+class Staged:
+    """Files that are written aside in a folder, whole, and take their places together. Use as a context manager.
 
-    Raises OSError, of which ``path`` is the file, where the system does not let it be written or has no room for it.
+    Where writing fails nothing has changed: raises OSError, of which the place is the file, where the system does not
+    let it be written or has no room for it.
     """
-    aside = path.with_name(f".{prefix()}{secrets.token_hex(4)}")
-    try:
-        # Not by a buffer: that would be written once more when it is closed, and fail once more.
-        with aside.open("xb", buffering=0) as file:
+
+    def __init__(self, folder: Path) -> None:
+        """``folder``: where they are meanwhile; it must be there, on the disk of their places."""
+        self._folder = folder
+        self._asides: list[tuple[Path, Path]] = []
+
+    def __enter__(self) -> Staged:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for aside, _ in self._asides:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+
+    def add(self, path: Path, content: bytes) -> None:
+        """Write what is to be at ``path``."""
+        aside = self._folder / f".{prefix()}{secrets.token_hex(4)}"
+        self._asides.append((aside, path))
+        with _of(path), aside.open("xb", buffering=0) as file:  # a buffer would be written, and fail, once more
             rest = memoryview(content)
             while rest:
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+
+    def place(self) -> None:
+        """Let all take their places, in the order in which they were added; their folders must be there."""
+        for aside, path in self._asides:
+            with _of(path):
+                aside.replace(path)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, whatever happens meanwhile. Its folder must be there. Raises as `Staged`."""
+    with Staged(path.parent) as staged:
+        staged.add(path, content)
+        staged.place()
+
+
+@contextmanager
+def _of(path: Path) -> Iterator[None]:
+    """An error within it is one of ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def left_behind(folder: Path, *, deep: bool = False) -> Iterator[Path]:

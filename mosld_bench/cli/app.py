@@ -35,8 +35,10 @@ from mosld_bench.errors import BenchError
 #: Errors of the system that are of a place and not of the code: no permission, no room, or something else there.
 _OF_A_PLACE = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
-    | {errno.ENAMETOOLONG, errno.ELOOP}
+    | {errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG}
 )
+#: Of these an error that names no file is of a disk all the same.
+_OF_A_DISK = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 
 
 def _group(summary: str, commands: dict[str, Callable[..., None]], **options: Any) -> typer.Typer:
@@ -107,7 +109,14 @@ def main() -> None:
         print(f"mosld-bench: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in _OF_A_PLACE or error.filename is None:
+        if error.filename is not None and error.errno in _OF_A_PLACE:
+            print(f"mosld-bench: {error.filename} cannot be used: {error.strerror}.", file=sys.stderr)
+        elif error.errno in _OF_A_DISK:
+            print(
+                f"mosld-bench: {error.strerror}: of the folders of results and reports, of that of temporary files "
+                f"({os.environ.get('TMPDIR', '/tmp')}), or of where the output goes.",
+                file=sys.stderr,
+            )
+        else:
             raise
-        print(f"mosld-bench: {error.filename} cannot be used: {error.strerror}.", file=sys.stderr)
         sys.exit(2)

@@ -45,6 +45,9 @@ class Executor(Protocol):
         for are missing.
         """
 
+    def ended(self) -> Iterator[Outcome]:
+        """After an interruption: the outcomes of trials that had ended and were not taken. Waits for none."""
+
     def close(self) -> None:
         """Stop what still runs and give the devices back."""
 
@@ -82,6 +85,10 @@ class InlineExecutor:
         session = Session(self._config)
         for trial, fit in planned:
             yield execute(trial, session, fit, watcher.show)
+
+    def ended(self) -> Iterator[Outcome]:
+        """None: a trial that has ended was taken."""
+        return iter(())
 
     def close(self) -> None:
         """Nothing is left to stop."""

@@ -34,6 +34,7 @@ from mosld_bench.trial.session import Progress, Session, WorkerConfig
 _QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 _GET_SECONDS = 10.0  # until what Ray calls ready has come here
 _SHUTDOWN_SECONDS = 15.0
+_STARTS = 2
 
 
 class RayExecutor:
@@ -50,6 +51,7 @@ class RayExecutor:
         self._ray: Any = None
         self._temp: TempFolder | None = None
         self._cluster: Cluster | None = None
+        self._pool: RayPool | None = None
 
     def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher, *, most: int = 0) -> Iterator[Outcome]:
         """See `Executor.run`. Nothing is started where there is nothing to run."""
@@ -69,8 +71,13 @@ class RayExecutor:
         self._cluster = Cluster(ray, self._address)
         gpus, cpus = (inf if limit is None else limit for limit in (self._gpus, self._cpus))
         trials = max(most, len(planned))
-        pool = RayPool(ray, self._config, self._cluster, gpus=gpus, cpus=cpus, trials=trials)
-        return dispatch(planned, pool, watcher)
+        self._pool = RayPool(ray, self._config, self._cluster, gpus=gpus, cpus=cpus, trials=trials)
+        return dispatch(planned, self._pool, watcher)
+
+    def ended(self) -> Iterator[Outcome]:
+        """See `Executor.ended`."""
+        while self._pool is not None and (ended := self._pool.wait(0)):
+            yield from (result for _, result in ended if not isinstance(result, WorkerDeath))
 
     def close(self) -> None:
         """End all workers, and Ray itself where it was started here, also where it is dead or hangs."""
@@ -90,14 +97,19 @@ class RayExecutor:
         gpus, cpus = local_gpus(self._gpus), self._cpus or cores()
         self._temp = TempFolder()
         machine = {"num_cpus": cpus, "num_gpus": gpus, "_temp_dir": self._temp.path}
-        try:
-            with on_loopback(self._ray):
-                self._ray.init(address="local", include_dashboard=False, **machine, **_QUIET)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ResourceError(
-                f"Ray does not start on this machine ({type(error).__name__}: {first_line(error)}). Its files go to "
-                f"{self._temp.path}, below TMPDIR. --executor inline needs no Ray."
-            ) from error
+        for left in reversed(range(_STARTS)):
+            try:
+                with on_loopback(self._ray):
+                    self._ray.init(address="local", include_dashboard=False, **machine, **_QUIET)
+                return
+            except Exception as error:  # of any kind
+                if not left:
+                    raise ResourceError(
+                        f"Ray does not start on this machine ({type(error).__name__}: {first_line(error)}). Its files "
+                        f"go to {self._temp.path}, below TMPDIR. --executor inline needs no Ray."
+                    ) from error
+                self._ray.shutdown()  # it gives its processes half a minute, too little where there is much else to do
+                self._temp.end_processes()
 
     def _join(self, address: str) -> None:
         """Join a Ray cluster. Raises ResourceError where none answers, or it has less than was asked for."""
@@ -183,6 +195,8 @@ class RayPool:
 
     def wait(self, timeout_seconds: float) -> list[Ended]:
         """See `WorkerPool.wait`; one trial at most, so that its worker is fed before the next is looked at."""
+        if not self._running:
+            return []
         answers, _ = self._cluster.call(self._ray.wait, list(self._running), num_returns=1, timeout=timeout_seconds)
         for answer in answers:
             try:
