@@ -1,4 +1,4 @@
-"""What is used of Ray beyond its documentation: that its processes can listen on the loopback interface alone."""
+"""What is used of Ray beyond its documentation: it can listen on the loopback interface alone, and keep to itself."""
 
 from __future__ import annotations
 
@@ -24,3 +24,8 @@ def on_loopback(ray: Any) -> Iterator[None]:
         os.environ.pop(_VARIABLE)
         if before[1] is not None:
             os.environ[_VARIABLE] = before[1]
+
+
+def keep_to_itself(ray: Any) -> None:
+    """Have Ray print no pages of its own where a part of it dies: what is to be known is a sentence of ours."""
+    ray._private.worker.print_to_stdstream = lambda *words, **options: None

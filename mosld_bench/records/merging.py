@@ -173,7 +173,7 @@ def write_merge(merge: Merge) -> None:
     store = Store(merge.target)
     studies = {record.trial.study for record, _, _ in merge.copies} | {study for study, _ in merge.scored}
     with ExitStack() as stack:
-        for study in sorted(studies | merge.overlaps.keys() | merge.texts.keys() | merge.profiles.keys()):
+        for study in sorted(studies):  # the other files of a study are written one by one, and whole
             stack.enter_context(store.held(study, command_line()))
         store.adopt(merge.copies, merge.scored)
         for study, overlaps in merge.overlaps.items():

@@ -32,7 +32,7 @@ class Cluster:
 
     def __init__(self, ray: Any, address: str | None) -> None:
         """``ray``: the module, connected; ``address``: as it was joined, None where it was started here."""
-        self._ray, self._looked = ray, 0.0
+        self._ray, self._looked, self._here = ray, 0.0, ""
         self._nodes: dict[str, Node] = {}
         self._direct = address is None or not address.startswith(_CLIENT)
         vital: dict[str, Process] = {}
@@ -42,11 +42,11 @@ class Cluster:
             self.call: Callable[..., Any] = lambda function, *words, **options: function(*words, **options)
             self.look()
             if (here := self._nodes.get(context.get_node_id())) is not None:
-                vital["its raylet on this machine"] = here.process
+                vital["its raylet on this machine"], self._here = here.process, here.id
         else:
             vital["its server"] = Process(*host_and_port("", str(address)))
         self._liveness = Liveness(vital)
-        self._calls = Calls(self._liveness.lost)
+        self._calls = Calls(self.lost)
         self.call = self._calls
         self.look()
 
@@ -54,6 +54,12 @@ class Cluster:
         """Look no more, and call no more."""
         self._calls.close()
         self._liveness.close()
+
+    def lost(self) -> str | None:
+        """Why nothing goes on any more, in words; None while it does."""
+        if self._here and self._here not in self._nodes:
+            return "its raylet on this machine is dead, as its head says"
+        return self._liveness.lost()
 
     def look(self) -> None:
         """Ask Ray which machines there are."""

@@ -18,7 +18,7 @@ from itertools import count
 from math import inf
 from typing import Any
 
-from mosld_bench.compat.ray import on_loopback
+from mosld_bench.compat.ray import keep_to_itself, on_loopback
 from mosld_bench.errors import ResourceError, first_line
 from mosld_bench.interruption import interrupt
 from mosld_bench.records.record import Outcome
@@ -33,7 +33,7 @@ from mosld_bench.trial.session import Progress, Session, WorkerConfig
 
 _QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 _GET_SECONDS = 10.0  # until what Ray calls ready has come here
-_SHUTDOWN_SECONDS = 15.0
+_SHUTDOWN_SECONDS = 10.0
 _STARTS = 2
 
 
@@ -82,6 +82,8 @@ class RayExecutor:
     def close(self) -> None:
         """End all workers, and Ray itself where it was started here, also where it is dead or hangs."""
         if self._cluster is not None:
+            if self._temp is not None and self._cluster.lost() is not None:
+                self._temp.end_processes()  # for a part that hangs the others wait
             self._cluster.close()
         if self._ray is not None and not within(_SHUTDOWN_SECONDS, self._ray.shutdown):
             if self._temp is not None:
@@ -95,6 +97,7 @@ class RayExecutor:
         from mosld_bench.trial.device import cores
 
         gpus, cpus = local_gpus(self._gpus), self._cpus or cores()
+        keep_to_itself(self._ray)
         self._temp = TempFolder()
         machine = {"num_cpus": cpus, "num_gpus": gpus, "_temp_dir": self._temp.path}
         for left in reversed(range(_STARTS)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -252,6 +253,18 @@ def test_progress_is_asked_for_once_at_a_time(silent: set[str]) -> None:
     ray.kept = {question: told}
     assert pool.progress() == [(worker, told)]
     assert len(pool._asked) == 1
+
+
+def test_without_its_own_machine_nothing_goes_on(silent: set[str]) -> None:
+    ray = FakeRay()
+    pool = a_pool(ray)
+    worker = pool.start()
+    pool.submit(worker, PLANNED[0])
+    del ray.alive["a"]
+    pool.wait(0)
+    ray.wait = lambda *words, **options: time.sleep(2)  # type: ignore[assignment, method-assign]
+    with pytest.raises(LostError, match="its raylet on this machine is dead, as its head says"):
+        pool.wait(0)
 
 
 def test_without_its_head_nothing_goes_on(silent: set[str], monkeypatch: pytest.MonkeyPatch) -> None:

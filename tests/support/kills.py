@@ -75,7 +75,7 @@ class Runs:
         with suppress(subprocess.TimeoutExpired):
             driver.wait(seconds)
         with suppress(ProcessLookupError):
-            os.kill(_process_of(victim, driver.pid), signal.SIGKILL)
+            os.kill(process_of(victim, driver.pid), signal.SIGKILL)
         killed = time.monotonic()
         try:
             code = driver.wait(_END_SECONDS)
@@ -129,7 +129,9 @@ class Runs:
     def _left(self) -> list[str]:
         """Files aside, folders and processes that are there a while after the end."""
         end = time.monotonic() + _LEAVE_SECONDS
-        while (left := [*self._aside(), *map(str, self._temp.iterdir()), *self._working()]) and time.monotonic() < end:
+        while (
+            left := [*self._aside(), *map(str, self._temp.iterdir()), *working_in(self._place)]
+        ) and time.monotonic() < end:
             time.sleep(1)
         return left
 
@@ -137,16 +139,17 @@ class Runs:
         folders = (self._root / "results", self._root / "reports")
         return [str(path) for folder in folders for path in folder.rglob(".*")]
 
-    def _working(self) -> Iterator[str]:
-        """Processes with an open file or their folder in the place of these runs."""
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                links = [process / "cwd", *(process / "fd").iterdir()]
-                if any(str(link.readlink()).startswith(f"{self._place}{os.sep}") for link in links):
-                    yield f"process {process.name} ({(process / 'comm').read_text().strip()})"
+
+def working_in(place: Path) -> Iterator[str]:
+    """Processes with an open file, or their current folder, below ``place``: their numbers and names."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            links = [process / "cwd", *(process / "fd").iterdir()]
+            if any(str(link.readlink()).startswith(f"{place}{os.sep}") for link in links):
+                yield f"process {process.name} ({(process / 'comm').read_text().strip()})"
 
 
-def _process_of(victim: str, driver: int) -> int:
+def process_of(victim: str, driver: int) -> int:
     """The process of a victim among those that ``driver`` has started; the driver itself where there is none yet."""
     parents, names = dict[int, int](), dict[int, str]()
     for folder in Path("/proc").glob("[0-9]*"):
