@@ -20,7 +20,7 @@ from mosld_bench.scheduling.ray_places import answers
 T = TypeVar("T")
 
 #: How long a process may be silent. When the head has been away for 60, Ray ends this process without a sentence.
-SILENT_SECONDS = 30.0
+SILENT_SECONDS = 25.0
 #: Between two rounds of questions, and until one counts as not answered.
 ASK_SECONDS, ANSWER_SECONDS = 5.0, 5.0
 #: How long one call into Ray may take where all processes answer.

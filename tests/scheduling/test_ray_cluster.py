@@ -276,6 +276,6 @@ def test_without_its_head_nothing_goes_on(silent: set[str], monkeypatch: pytest.
     silent.add("head")
     hang = threading.Event()
     monkeypatch.setattr(ray, "wait", lambda *words, **options: hang.wait())
-    with pytest.raises(LostError, match=r"Ray is lost: its head \(head:1\) has not answered for 30 seconds"):
+    with pytest.raises(LostError, match=r"Ray is lost: its head \(head:1\) has not answered for 25 seconds"):
         pool.wait(0)
     hang.set()
