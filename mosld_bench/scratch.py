@@ -14,6 +14,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -25,8 +26,13 @@ def prefix() -> str:
     return f"mosld-{_machine()}-{os.getpid()}-"
 
 
+@cache
 def _machine() -> str:
-    return f"{zlib.crc32(socket.gethostname().encode()) & 0xFFFF:04x}"
+    """Where the number of a process is one of this machine's, or of this container's where it counts by itself."""
+    place = socket.gethostname()
+    with suppress(OSError):
+        place += str(Path("/proc/self/ns/pid").readlink())
+    return f"{zlib.crc32(place.encode()) & 0xFFFF:04x}"
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def _options(
 
 def main() -> None:
     """Entry point. A BenchError, or a file that the system does not let be read or written, is one sentence on stderr
-    and exit code 2.
+    and exit code 2, or 1 where a run had begun.
     """
     if not sys.warnoptions:  # what libraries say to programmers is not for the users of a command
         warnings.simplefilter("ignore")

@@ -30,6 +30,9 @@ _SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 _CONNECT_SECONDS = 5.0
 
+#: How the names of Ray's processes begin.
+_OF_RAY = ("gcs_server", "raylet", "ray::", "python")
+
 #: The beginning of a connection by HTTP/2, which gRPC speaks, and an empty frame of settings; a server answers by its
 #: own frame of settings, whose fourth byte is 4.
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -95,11 +98,12 @@ class TempFolder:
 
 
 def end_processes(folder: Path) -> None:
-    """Kill the other processes of this machine that have a file open below ``folder``, as far as /proc tells them."""
+    """Kill the processes of Ray that have a file open below ``folder``, as far as /proc tells them; never this one."""
     below = f"{folder}{os.sep}"
     for process in Path("/proc").glob("[0-9]*"):
-        if int(process.name) != os.getpid() and any(target.startswith(below) for target in _open_files(process)):
-            with suppress(OSError):
+        with suppress(OSError):
+            rays = (process / "comm").read_text().startswith(_OF_RAY) and int(process.name) != os.getpid()
+            if rays and any(target.startswith(below) for target in _open_files(process)):
                 os.kill(int(process.name), signal.SIGKILL)
 
 
