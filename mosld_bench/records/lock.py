@@ -7,17 +7,16 @@ beside its lock: while the count goes on it lives.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel
 
 from mosld_bench.errors import BenchError
 from mosld_bench.records.provenance import now
@@ -33,8 +32,7 @@ class HeldError(BenchError):
     """A folder that another run holds."""
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(BaseModel, frozen=True):
     """Who holds a folder."""
 
     host: str
@@ -46,25 +44,19 @@ class Holder:
     @classmethod
     def me(cls, command: str) -> Holder:
         """This process, from now on."""
-        return cls(socket.gethostname(), os.getpid(), command, now())
+        return cls(host=socket.gethostname(), process=os.getpid(), command=command, since=now())
 
     @classmethod
     def noted(cls, folder: Path) -> Holder | None:
         """The one of the note in ``folder``; None where there is none that can be read."""
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            content = json.loads((folder / _NOTE).read_bytes())
-            return cls(**{key: kind(content[key]) for key, kind in _FIELDS.items()})
+        with suppress(OSError, ValueError):
+            return cls.model_validate_json((folder / _NOTE).read_bytes())
         return None
 
     def note(self, folder: Path) -> None:
         """Write the note, as far as the system lets it be written: the lock is what counts."""
         with suppress(OSError):
-            replace_file(folder / _NOTE, json.dumps(asdict(self)).encode())
-
-
-_FIELDS: dict[str, Callable[[object], object]] = {
-    "host": str, "process": int, "command": str, "since": str, "count": int
-}  # fmt: skip
+            replace_file(folder / _NOTE, self.model_dump_json().encode())
 
 
 @contextmanager
@@ -110,7 +102,7 @@ def held(folder: Path, command: str, *, say: Callable[[str], None] = lambda line
 def _count(folder: Path, holder: Holder, over: threading.Event) -> None:
     """Count in the note until it is over."""
     while not over.wait(_COUNT_SECONDS):
-        holder = replace(holder, count=holder.count + 1)
+        holder = holder.model_copy(update={"count": holder.count + 1})
         holder.note(folder)
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "_LOOK_SECONDS", 0.05)
 
 
-ELSEWHERE = Holder("node-7", 12, "mosld-bench run \x1b[2Jmine", "2026-01-01T00:00:00+00:00", 5)
+ELSEWHERE = Holder(
+    host="node-7", process=12, command="mosld-bench run \x1b[2Jmine", since="2026-01-01T00:00:00+00:00", count=5
+)
 
 
 def test_another_machine_whose_lock_is_not_seen_lives_while_it_counts(tmp_path: Path, quick: None) -> None:
@@ -107,7 +110,7 @@ def test_another_machine_that_counts_no_more_is_taken_over(
 ) -> None:
     ELSEWHERE.note(tmp_path)
     if end == "ends":
-        monkeypatch.setattr(lock.time, "sleep", lambda seconds: (tmp_path / ".held.json").unlink(missing_ok=True))
+        monkeypatch.setattr(time, "sleep", lambda seconds: (tmp_path / ".held.json").unlink(missing_ok=True))
     with held(tmp_path, "me"):
         while (noted := Holder.noted(tmp_path)) is None or noted.count < 3:
             assert noted is None or noted.host == socket.gethostname() or noted == ELSEWHERE

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from mosld_bench import scratch
 from mosld_bench.scratch import prefix, scratch_folder, sweep, sweep_temporary
 
 
@@ -47,7 +47,7 @@ def test_only_what_is_the_users_own_is_removed(tmp_path: Path, dead: str, monkey
 
 
 def test_a_folder_for_a_while_is_gone_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: str) -> None:
-    monkeypatch.setattr(scratch.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / f"{dead}abcdefgh" / "within").mkdir(parents=True)
     with scratch_folder() as folder:
         assert folder.parent == tmp_path
