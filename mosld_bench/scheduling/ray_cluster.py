@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from mosld_bench.errors import ResourceError
-from mosld_bench.scheduling.ray_liveness import Calls, Liveness, Process
+from mosld_bench.scheduling.ray_liveness import Calls, Liveness, Process, lost
 from mosld_bench.scheduling.ray_places import host_and_port
 from mosld_bench.spec.trial import Resources
 
@@ -73,6 +73,12 @@ class Cluster:
             self.look()
             if self._direct:
                 self._liveness.ask(node.process for node in self._nodes.values())
+        self.check()
+
+    def check(self) -> None:
+        """Raises LostError where nothing goes on any more."""
+        if (reason := self.lost()) is not None:
+            raise lost(reason)
 
     def nodes(self) -> list[Node]:
         """The machines that live."""

@@ -81,16 +81,18 @@ class RayExecutor:
 
     def close(self) -> None:
         """End all workers, and Ray itself where it was started here, also where it is dead or hangs."""
-        if self._cluster is not None:
-            if self._temp is not None and self._cluster.lost() is not None:
-                self._temp.end_processes()  # for a part that hangs the others wait
-            self._cluster.close()
-        if self._ray is not None and not within(_SHUTDOWN_SECONDS, self._ray.shutdown):
+        try:
+            if self._cluster is not None:
+                if self._temp is not None and self._cluster.lost() is not None:
+                    self._temp.end_processes()  # for a part that hangs the others wait
+                self._cluster.close()
+            if self._ray is not None and not within(_SHUTDOWN_SECONDS, self._ray.shutdown):
+                if self._temp is not None:
+                    self._temp.end_processes()  # for which it waits
+                atexit.unregister(self._ray.shutdown)  # it would wait for this one
+        finally:  # also where a second interruption does not wait for that
             if self._temp is not None:
-                self._temp.end_processes()  # for which it waits
-            atexit.unregister(self._ray.shutdown)  # it would wait for this one
-        if self._temp is not None:
-            self._temp.remove()
+                self._temp.remove()
 
     def _start(self) -> None:
         """Start Ray on this machine, for this machine alone. Raises ResourceError where it does not start."""
@@ -208,6 +210,7 @@ class RayPool:
                 break
             except self._ray.exceptions.RayError as error:
                 self._cluster.look()
+                self._cluster.check()
                 return [
                     self._ended(answer, WorkerDeath(type(error).__name__, str(error), blameless=self._gone(answer)))
                 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -229,12 +228,13 @@ def test_a_machine_that_goes_ends_the_trials_that_it_has_and_no_others(
 def test_what_lies_on_a_machine_that_hangs_is_waited_for_until_that_is_known(silent: set[str]) -> None:
     ray = FakeRay()
     pool = a_pool(ray)
+    pool.start()
     worker = pool.start()
     assert pool.ready(worker)
     pool.submit(worker, PLANNED[0])
     ray.kept[next(iter(pool._running))] = TimeOutError()
     assert pool.wait(0) == []
-    silent.add("a")
+    silent.add("b")
     (end,) = pool.wait(0)
     assert isinstance(end.result, WorkerDeath)
     assert end.result.blameless
@@ -255,14 +255,15 @@ def test_progress_is_asked_for_once_at_a_time(silent: set[str]) -> None:
     assert len(pool._asked) == 1
 
 
-def test_without_its_own_machine_nothing_goes_on(silent: set[str]) -> None:
+@pytest.mark.parametrize("told", [False, True])
+def test_without_its_own_machine_nothing_goes_on(silent: set[str], told: bool) -> None:
     ray = FakeRay()
     pool = a_pool(ray)
     worker = pool.start()
     pool.submit(worker, PLANNED[0])
     del ray.alive["a"]
-    pool.wait(0)
-    ray.wait = lambda *words, **options: time.sleep(2)  # type: ignore[assignment, method-assign]
+    if told:
+        ray.kept[next(iter(pool._running))] = Error("died")
     with pytest.raises(LostError, match="its raylet on this machine is dead, as its head says"):
         pool.wait(0)
 

@@ -26,7 +26,7 @@ from tests.support.runs import timeless
 STUDY = "tiny"
 #: Whom a kill is of, by how the name of its process begins.
 VICTIMS = {"driver": "", "worker": "ray::RayWorker", "head": "gcs_server", "raylet": "raylet"}
-_END_SECONDS = 300.0
+_END_SECONDS = 900.0
 _LEAVE_SECONDS = 60.0
 
 
@@ -57,7 +57,11 @@ class Runs:
         self._root, self._temp = self._place / "root", self._place / "t"
         start = time.monotonic()
         self._fresh()
-        code = self._start().wait(_END_SECONDS)
+        driver = self._start()
+        try:
+            code = driver.wait(_END_SECONDS)
+        finally:
+            driver.kill()
         self.seconds = time.monotonic() - start
         self._whole = self._content()
         if code or not self._whole:
