@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -124,9 +124,10 @@ def _run(
                     interim.ended(outcome.record.trial_id, of=so_far.of(records), seconds_left=progress.seconds_left())
                     raise_if_interrupted()
             except KeyboardInterrupt:
-                for outcome in executor.ended():
-                    store.write(outcome)
-                    records.append(outcome.record)
+                with suppress(LostError):  # the end of a cluster's job may have ended its workers as well
+                    for outcome in executor.ended():
+                        store.write(outcome)
+                        records.append(outcome.record)
                 raise
     except (KeyboardInterrupt, LostError) as error:
         so_far.at_end(records, console, again=isinstance(error, KeyboardInterrupt))
