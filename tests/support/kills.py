@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ class Runs:
         for record in store.records(STUDY):
             items = store.items(record.trial)
             numbers = timeless(record.model_dump(mode="json"))
-            content[record.trial_id] = (numbers, None if items is None else items.to_dict("list"))
+            content[record.trial_id] = (numbers, None if items is None else items.to_json(double_precision=15))
         return content
 
     def _left(self) -> list[str]:
@@ -180,11 +180,10 @@ def moments(count: int, seed: int, seconds: float) -> Iterator[tuple[str, float]
 
 def main(template: Path, count: int, seed: int) -> None:
     """Break ``count`` runs in copies of ``template`` and print what came of each."""
-    runs = Runs(template, ("--methods", "lora", "--seeds", "0,1,2", "--cpus", "1"))
-    print(f"undisturbed: {runs.seconds:.0f} s", flush=True)
-    for victim, seconds in moments(count, seed, runs.seconds):
-        print(runs.kill(victim, seconds), flush=True)
-    runs.close()
+    with closing(Runs(template, ("--methods", "lora", "--seeds", "0,1,2", "--cpus", "1"))) as runs:
+        print(f"undisturbed: {runs.seconds:.0f} s", flush=True)
+        for victim, seconds in moments(count, seed, runs.seconds):
+            print(runs.kill(victim, seconds), flush=True)
 
 
 if __name__ == "__main__":

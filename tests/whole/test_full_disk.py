@@ -23,7 +23,7 @@ def mounted(script: str, root: Path, **env: str) -> subprocess.CompletedProcess[
     run = f"{sys.executable} -m mosld_bench {WORDS} {root}"
     return subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script.format(root=root, run=run)],
-        capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(REPOSITORY), **env}, timeout=240,
+        capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": str(REPOSITORY), **env}, timeout=900,
         check=False,
     )  # fmt: skip
 
