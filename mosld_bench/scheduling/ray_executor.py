@@ -227,7 +227,10 @@ class RayPool:
     def _gone(self, answer: Any) -> bool:
         """Whether the machine on which ``answer`` was to be made is there no more."""
         worker = self._running[answer]
-        return self.ready(worker) and not self._cluster.has(self._actors[worker].node)
+        if not self.ready(worker) or self._cluster.has(self._actors[worker].node):
+            return False
+        self._cluster.look()  # it may have joined since the last time
+        return not self._cluster.has(self._actors[worker].node)
 
     def progress(self) -> list[tuple[int, Progress]]:
         """See `WorkerPool.progress`: takes the answers that are there, and asks every busy worker again."""

@@ -225,6 +225,19 @@ def test_a_machine_that_goes_ends_the_trials_that_it_has_and_no_others(
     assert pool.size == 3  # what joins counts
 
 
+def test_a_machine_that_joined_a_moment_ago_is_not_taken_for_one_that_went(
+    silent: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay()
+    ray.places = iter(["c"])
+    pool = a_pool(ray)
+    monkeypatch.setattr(ray_cluster, "_LOOK_SECONDS", 1000.0)
+    ray.alive["c"] = 1.0
+    pool.submit(pool.start(), PLANNED[0])
+    assert pool.wait(0) == []
+    assert pool.size == 3
+
+
 def test_what_lies_on_a_machine_that_hangs_is_waited_for_until_that_is_known(silent: set[str]) -> None:
     ray = FakeRay()
     pool = a_pool(ray)

@@ -134,7 +134,7 @@ class Runs:
         """Files aside, folders and processes that are there a while after the end."""
         end = time.monotonic() + _LEAVE_SECONDS
         while (
-            left := [*self._aside(), *map(str, self._temp.iterdir()), *working_in(self._place)]
+            left := [*self._aside(), *map(str, self._temp.glob("mosld-*")), *working_in(self._place)]
         ) and time.monotonic() < end:
             time.sleep(1)
         return left
