@@ -9,7 +9,9 @@ _MOST_SHOWN = 60  # names that an error lists; the first ones of thousands help 
 
 
 class BenchError(Exception):
-    """Anything that the user can mend. The command line prints its text and exits with code 2."""
+    """Anything that the user can mend. The command line prints its text and exits with ``exit_code``."""
+
+    exit_code = 2
 
 
 class UnknownNameError(BenchError):
@@ -66,6 +68,12 @@ class OutOfMemoryError(ResourceError):
 
 class IntegrityError(BenchError):
     """A trial whose score would mean nothing: what was trained, saved or answered is not what it should be."""
+
+
+class LostError(BenchError):
+    """What a run that had begun cannot go on without: its workers, or room on a disk. What was recorded is kept."""
+
+    exit_code = 1
 
 
 def first_line(error: BaseException) -> str:

@@ -12,15 +12,30 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
-_noted = threading.Event()
+_noted, _saving = threading.Event(), threading.Event()
 
 
-def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """The handler of a signal that ends a run: notes it, and raises KeyboardInterrupt."""
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """The handler of a signal that ends a run: notes it, and raises KeyboardInterrupt.
+
+    While something is saved (`saving`) the first one is noted alone.
+    """
+    first = not _noted.is_set()
     _noted.set()
-    raise KeyboardInterrupt
+    if not (first and _saving.is_set()):
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def saving() -> Iterator[None]:
+    """Within it a first interruption waits for the end of the block; a second one does not."""
+    _saving.set()
+    try:
+        yield
+    finally:
+        _saving.clear()
+    raise_if_interrupted()
 
 
 def raise_if_interrupted(error: BaseException | None = None) -> None:

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +16,14 @@ from rich.console import Console
 
 from mosld_bench import display
 from mosld_bench.background import BackgroundCall
-from mosld_bench.errors import first_line
+from mosld_bench.errors import LostError, first_line
 from mosld_bench.inputs.overlap_cache import OverlapSearch, cached_overlaps
-from mosld_bench.interruption import noting_interruptions, raise_if_interrupted
+from mosld_bench.interruption import noting_interruptions, raise_if_interrupted, saving
 from mosld_bench.records.method_code import differing_code
 from mosld_bench.records.overlap import Overlap
+from mosld_bench.records.provenance import command_line
 from mosld_bench.records.published import Published
-from mosld_bench.records.record import Record
+from mosld_bench.records.record import Outcome, Record
 from mosld_bench.records.slips import slips
 from mosld_bench.records.store import Store, check_writable
 from mosld_bench.scheduling import (
@@ -34,10 +35,12 @@ from mosld_bench.scheduling import (
     Search,
     check,
     check_items,
+    check_places,
     make_executor,
     missing,
 )
 from mosld_bench.scheduling.reuse import Weights
+from mosld_bench.scratch import sweep, sweep_temporary
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import PlannedTrial, Trial
@@ -58,13 +61,32 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
 
     It is 1 where a trial failed; the others are recorded all the same, and the same call runs those that failed again.
     Raises BenchError, before anything starts, for what `scheduling.check`, `scheduling.missing` and
-    `scheduling.check_items` refuse.
+    `scheduling.check_items` refuse, and where another run holds the study's folder; LostError for what a run that had
+    begun cannot go on without.
     """
+    store = Store(workspace.results)
+    report_folder = options.report_folder or workspace.reports / plan.study.name
+    with _alone(plan, store, report_folder, console, options):
+        return _run(plan, workspace, store, report_folder, console, options)
+
+
+@contextmanager
+def _alone(plan: Plan, store: Store, report_folder: Path, console: Console, options: Options) -> Iterator[None]:
+    """The folder of a plan's records for this run alone, and places for all that is going to be written."""
+    check_places(plan, store, report_folder, options)
+    with store.held(plan.study.name, options.command or command_line(), say=console.print):
+        sweep(report_folder, deep=True)
+        sweep_temporary()
+        yield
+
+
+def _run(
+    plan: Plan, workspace: Workspace, store: Store, report_folder: Path, console: Console, options: Options
+) -> int:
     from mosld_bench.inputs.item_texts import note_texts
 
-    study, store = plan.study, Store(workspace.results)
+    study = plan.study
     folders = (workspace.tasks, *options.include_paths)
-    report_folder = options.report_folder or workspace.reports / study.name
     trackers = make_trackers(options.report_to, study.name, report_folder)
     with console.status("loading tasks and weights …"):
         inputs = check(plan, folders, options)
@@ -82,8 +104,7 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
     order = plan.in_rounds(todo.planned)
     for trial, reason in plan.left_out:  # so that a report says why they are missing
         store.write(failed(trial, reason, {}))
-    failures: list[Record] = []
-    finished = 0  # no record is kept: of a hundred thousand, they would fill the memory
+    kept = _Kept()
     so_far = _ReportSoFar(plan, workspace, options, report_folder, len(plan.planned) - len(todo.planned))
     try:
         with (
@@ -96,20 +117,54 @@ def run(plan: Plan, workspace: Workspace, console: Console, options: Options) ->
             if study.trains:  # a report needs the overlaps; they are searched while the workers get ready
                 find_overlaps(study, workspace, inputs.loader.files, lambda: inputs.loader)
                 note_texts(store, study, inputs.loader)
-            for outcome in outcomes:
-                store.write(outcome)
-                finished += outcome.record.status == "finished"  # with what is written: an interruption may come now
-                failures += [outcome.record] if outcome.record.status == "failed" else []
-                tracking.finish(outcome.record)
-                interim.ended(outcome.record.trial_id, of=so_far.of(finished), seconds_left=progress.seconds_left())
-                raise_if_interrupted()
-    except KeyboardInterrupt:
-        so_far.at_interruption(finished, console)
+            try:
+                for outcome in outcomes:
+                    _keep(outcome, store, kept)
+                    tracking.finish(outcome.record)
+                    so_far_of = so_far.of(kept.finished)
+                    interim.ended(outcome.record.trial_id, of=so_far_of, seconds_left=progress.seconds_left())
+                    raise_if_interrupted()
+            except KeyboardInterrupt:
+                with suppress(LostError):  # the end of a cluster's job may have ended its workers as well
+                    for outcome in executor.ended():
+                        _keep(outcome, store, kept)
+                raise
+    except (KeyboardInterrupt, LostError) as error:
+        so_far.at_end(kept.finished, console, again=isinstance(error, KeyboardInterrupt))
         raise
-    _say(display.failure_sentences(failures, store), _heard(console))
-    if len(failures) < len(plan.planned):
+    _say(display.failure_sentences(kept.failures, store), _heard(console))
+    if len(kept.failures) < len(plan.planned):
         _report_and_print(plan, workspace, options, report_folder, console)
-    return 1 if failures else 0
+    return 1 if kept.failures else 0
+
+
+@dataclass
+class _Kept:
+    """What a run has come to: how many trials finished, and those that failed.
+
+    No other record is kept: of a hundred thousand, they would fill the memory.
+    """
+
+    finished: int = 0
+    failures: list[Record] = field(default_factory=list)
+
+
+def _keep(outcome: Outcome, store: Store, kept: _Kept) -> None:
+    """Write an outcome and count it; an interruption waits for that.
+
+    Raises LostError where there is no place for it any more.
+    """
+    with saving():
+        try:
+            store.write(outcome)
+        except OSError as error:
+            raise LostError(
+                f"{error.filename or store.results} cannot be written any more ({error.strerror}), so that "
+                f"{outcome.record.trial_id} has no record. What was recorded before is kept: mend that, and the same "
+                f"command runs the rest."
+            ) from error
+        kept.finished += outcome.record.status == "finished"
+        kept.failures += [outcome.record] if outcome.record.status == "failed" else []
 
 
 class _ReportSoFar:
@@ -133,14 +188,18 @@ class _ReportSoFar:
 
         return InterimReports(Rounds(self._plan.rounds, todo), begin, say=say, where=self._folder / "report.pdf")
 
-    def at_interruption(self, finished: int, console: Console) -> None:
-        """Make one here and now, if the run has come to anything: so many trials that ``finished``."""
+    def at_end(self, finished: int, console: Console, *, again: bool) -> None:
+        """Make one here and now, if the run has come to anything: so many trials that ``finished``.
+
+        ``again``: whether it was Ctrl-C that ended the run.
+        """
         if not self._plan.study.trains or not finished:
             return
-        console.print(f"making a report of {self.of(finished)}; Ctrl-C again leaves it out", soft_wrap=True)
+        which = "Ctrl-C again" if again else "Ctrl-C"
+        console.print(f"making a report of {self.of(finished)}; {which} leaves it out", soft_wrap=True)
         try:
             path = self._make()
-        except Exception as error:  # the records count, and the interruption is what is to be told
+        except Exception as error:  # the records count, and what has ended the run is what is to be told
             console.print(f"no report: {first_line(error)}", soft_wrap=True)
         else:
             console.print(f"report so far, of {self.of(finished)}: {path}", soft_wrap=True)
@@ -151,12 +210,18 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
     """Search for the learning rates of a study, as far as there are no records, and write its tuning.yaml.
 
     Returns the exit code: 1 where a trial failed, after which the same call goes on, or a recipe has no rate. Raises
-    BenchError, before anything starts, for what `scheduling.check`, `scheduling.missing` and `scheduling.check_items`
-    refuse.
+    what `run` raises.
     """
-    plan, store = search.plan, Store(workspace.results)
+    store, report_folder = Store(workspace.results), workspace.reports / search.study.name
+    with _alone(search.plan, store, report_folder, console, options):
+        return _tune(search, workspace, store, report_folder, console, options)
+
+
+def _tune(
+    search: Search, workspace: Workspace, store: Store, report_folder: Path, console: Console, options: Options
+) -> int:
+    plan = search.plan
     folders = (workspace.tasks, *options.include_paths)
-    report_folder = workspace.reports / search.study.name
     trackers = make_trackers(options.report_to, plan.study.name, report_folder)
     with console.status("loading tasks and weights …"):
         inputs = check(plan, folders, options)
@@ -171,7 +236,7 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
         store.check_writable(plan.study.name)
     check_writable(report_folder)
     executor = make_executor(plan.study, folders, options, gpus=inputs.gpus, results=workspace.results)
-    failures: list[Record] = []
+    kept = _Kept()
     with (
         ProgressDisplay(search.hours(todo), console) as progress,
         Tracking(progress, trackers, todo) as tracking,
@@ -180,17 +245,15 @@ def tune(search: Search, workspace: Workspace, console: Console, options: Option
         if todo:
             progress.say(driver.told())
         for outcome in executor.run(todo, tracking, most=len(plan.planned) * max(map(len, search.waves))):
-            store.write(outcome)
-            raise_if_interrupted()
+            _keep(outcome, store, kept)
             tracking.finish(outcome.record)
-            failures += [outcome.record] if outcome.record.status == "failed" else []
-            if driver.ended(outcome.record) and not failures and (more := driver.next_trials()):
+            if driver.ended(outcome.record) and not kept.failures and (more := driver.next_trials()):
                 progress.say(driver.told())
                 progress.expect(search.hours(more))
                 tracking.expect(more)
                 todo += more  # the executor goes on with them
-    _say(display.failure_sentences(failures, store), _heard(console))
-    if failures:
+    _say(display.failure_sentences(kept.failures, store), _heard(console))
+    if kept.failures:
         console.print("The same command runs these again and goes on; until then there is nothing to choose from.")
         return 1
     tuning = search.tuning()

@@ -37,8 +37,10 @@ from mosld_bench.spec import foreign_code
 #: Errors of the system that are of a place and not of the code: no permission, no room, or something else there.
 _OF_A_PLACE = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
-    | {errno.ENAMETOOLONG, errno.ELOOP}
+    | {errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG}
 )
+#: Of these an error that names no file is of a disk all the same.
+_OF_A_DISK = frozenset({errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 
 
 def _group(summary: str, commands: dict[str, Callable[..., None]], **options: Any) -> typer.Typer:
@@ -97,7 +99,7 @@ def _options(
 
 def main() -> None:
     """Entry point. A BenchError, or a file that the system does not let be read or written, is one sentence on stderr
-    and exit code 2.
+    and exit code 2, or 1 where a run had begun.
     """
     if not sys.warnoptions:  # what libraries say to programmers is not for the users of a command
         warnings.simplefilter("ignore")
@@ -108,9 +110,16 @@ def main() -> None:
             app(prog_name="mosld-bench", standalone_mode=True)
     except BenchError as error:
         print(f"mosld-bench: {visible(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in _OF_A_PLACE or error.filename is None:
+        if error.filename is not None and error.errno in _OF_A_PLACE:
+            print(f"mosld-bench: {visible(str(error.filename))} cannot be used: {error.strerror}.", file=sys.stderr)
+        elif error.errno in _OF_A_DISK:
+            print(
+                f"mosld-bench: {error.strerror}: of the folders of results and reports, of that of temporary files "
+                f"({os.environ.get('TMPDIR', '/tmp')}), or of where the output goes.",
+                file=sys.stderr,
+            )
+        else:
             raise
-        print(f"mosld-bench: {visible(str(error.filename))} cannot be used: {error.strerror}.", file=sys.stderr)
         sys.exit(2)

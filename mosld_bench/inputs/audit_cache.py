@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from mosld_bench.inputs.audit import Checked, Problem
+from mosld_bench.scratch import replace_file
 from mosld_bench.spec.workspace import cache_home
 
 
@@ -32,9 +32,7 @@ class AuditCache:
         """Keep a finding under ``key``, whole or not at all."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self._folder, delete=False) as file:
-                json.dump(asdict(checked), file)
-            Path(file.name).replace(self._folder / f"{key}.json")
+            replace_file(self._folder / f"{key}.json", json.dumps(asdict(checked)).encode())
         except OSError as error:
             if not self._told:
                 self._told = True

@@ -6,9 +6,7 @@ What of the contract needs the code of a trial, how a model writes answers, is i
 from __future__ import annotations
 
 import pickle
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -22,6 +20,7 @@ from mosld_bench.methods.fit import NO_KNOB
 from mosld_bench.methods.live import copy_sharing_weights, own_if_written
 from mosld_bench.methods.shared_state import SharedState, TorchSettings
 from mosld_bench.methods.subject import Subject, small_llama, watched
+from mosld_bench.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -230,11 +229,11 @@ def _comes_back(subject: Subject) -> str | None:
     if not _trainable(model):
         return "nothing to save"
     expected = subject.logits(model)
-    with tempfile.TemporaryDirectory() as folder:
-        subject.method.save(model, subject.base, subject.params, Path(folder))
+    with scratch_folder() as folder:
+        subject.method.save(model, subject.base, subject.params, folder)
         torch.manual_seed(1)  # whoever loads it draws from where he is
         with own_if_written(subject.base):
-            loaded = subject.method.load(copy_sharing_weights(subject.base), Path(folder))
+            loaded = subject.method.load(copy_sharing_weights(subject.base), folder)
         gap = (subject.logits(loaded) - expected).abs().max().item()
     if gap < 1e-4:
         return None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -21,6 +22,7 @@ from mosld_bench.errors import BadFileError, BenchError
 from mosld_bench.records.numbers import Difference, differences
 from mosld_bench.records.overlap import Overlaps
 from mosld_bench.records.profile import Profile
+from mosld_bench.records.provenance import command_line
 from mosld_bench.records.record import Record
 from mosld_bench.records.store import PARTS, Store, check_writable, no_garbage_collection
 
@@ -164,19 +166,23 @@ def check_conflicts(merge: Merge) -> None:
 def write_merge(merge: Merge) -> None:
     """Write what `plan_merge` came to: all of it is copied aside first, and then put into its places.
 
-    Raises BenchError where there are conflicts, or nothing can be written.
+    Raises BenchError where there are conflicts, nothing can be written, or a run holds the folder of a study.
     """
     check_conflicts(merge)
     check_writable(merge.target)
     store = Store(merge.target)
-    store.adopt(merge.copies, merge.scored)
-    for study, overlaps in merge.overlaps.items():
-        store.add_overlaps(study, overlaps)
-    for study, texts in merge.texts.items():
-        store.add_texts(study, texts)
-    for profile in merge.profiles.values():
-        if not store.profile_file(profile.study).exists():
-            store.write_profile(profile)
+    studies = {record.trial.study for record, _, _ in merge.copies} | {study for study, _ in merge.scored}
+    with ExitStack() as stack:
+        for study in sorted(studies):  # the other files of a study are written one by one, and whole
+            stack.enter_context(store.held(study, command_line()))
+        store.adopt(merge.copies, merge.scored)
+        for study, overlaps in merge.overlaps.items():
+            store.add_overlaps(study, overlaps)
+        for study, texts in merge.texts.items():
+            store.add_texts(study, texts)
+        for profile in merge.profiles.values():
+            if not store.profile_file(profile.study).exists():
+                store.write_profile(profile)
 
 
 def _sources(folders: Sequence[Path], target: Path) -> dict[Path, list[Path]]:

@@ -32,6 +32,7 @@ from pydantic import BaseModel, ValidationError
 
 from mosld_bench.errors import BadFileError, BenchError, first_line
 from mosld_bench.records.items import read_items
+from mosld_bench.records.lock import held
 from mosld_bench.records.overlap import Overlap, Overlaps
 from mosld_bench.records.profile import Profile
 from mosld_bench.records.published import Published
@@ -39,6 +40,7 @@ from mosld_bench.records.record import Outcome, Record
 from mosld_bench.records.router import read_router
 from mosld_bench.records.scored import Scored, ScoredOutcome
 from mosld_bench.records.texts import read_texts
+from mosld_bench.scratch import Staged, replace_file, sweep
 from mosld_bench.spec.trial import PlannedTrial, Trial
 from mosld_bench.spec.tuning import TUNING_FILE, Tuning
 
@@ -142,26 +144,39 @@ class Store:
     def write(self, outcome: Outcome) -> Path:
         """Write everything aside, rename ``record.json`` last. Returns the trial's folder.
 
+        Where there is no room for it, what was there is still there.
         A finished or stopped record replaces what was there; a failed one leaves ``failure.json`` and touches nothing
         else.
         """
-        folder = self.folder(outcome.record.trial)
+        record, trial = outcome.record, outcome.record.trial
+        folder = self.folder(trial)
+        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        text = outcome.record.model_dump_json(indent=1).encode()
-        if outcome.record.status == "failed":
-            replace_file(folder / "failure.json", text)
-            return folder
-        trial = outcome.record.trial
-        for path, frame in ((self._items_file(trial), outcome.items), (self._router_file(trial), outcome.router)):
-            if frame is None:
-                path.unlink(missing_ok=True)  # of the record before
-            else:
-                replace_file(path, frame.to_parquet(index=False, compression="zstd"))
-        shutil.rmtree(folder / "adapter", ignore_errors=True)  # of the record before
-        for name, content in (outcome.adapter or {}).items():
-            (folder / "adapter").mkdir(exist_ok=True)
-            replace_file(folder / "adapter" / name, content)
-        replace_file(folder / "record.json", text)
+        text = record.model_dump_json(indent=1).encode()
+        try:
+            with Staged(folder) as staged:
+                if record.status == "failed":
+                    staged.add(folder / "failure.json", text)
+                    staged.place()
+                    return folder
+                items, router = self._items_file(trial), self._router_file(trial)
+                for path, frame in ((items, outcome.items), (router, outcome.router)):
+                    if frame is not None:
+                        staged.add(path, frame.to_parquet(index=False, compression="zstd"))
+                for name, content in (outcome.adapter or {}).items():
+                    staged.add(folder / "adapter" / name, content)
+                staged.add(folder / "record.json", text)
+                for path in (folder / "record.json", items, router):
+                    path.unlink(missing_ok=True)  # of the record before
+                shutil.rmtree(folder / "adapter", ignore_errors=True)
+                if outcome.adapter:
+                    (folder / "adapter").mkdir()
+                staged.place()
+        except BaseException:
+            if new:
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
         (folder / "failure.json").unlink(missing_ok=True)
         for path in folder.glob(f"{self.checkpoint_file(trial).name}*"):  # and what was being written by who died
             path.unlink(missing_ok=True)
@@ -487,6 +502,13 @@ class Store:
         path = self.results / record.study / record.scored_id / "items.parquet"
         return read_items(path) if path.exists() else None
 
+    @contextmanager
+    def held(self, study: str, command: str, *, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+        """The folder of a study, for one run alone (`records.lock.held`), without what killed runs left there aside."""
+        with held(self.results / study, command, say=say):
+            sweep(self.results / study, deep=True)
+            yield
+
     def check_writable(self, study: str) -> None:
         """Raises BenchError where records of ``study`` could not be written."""
         check_writable(self.results / study)
@@ -527,8 +549,8 @@ def check_writable(folder: Path) -> None:
     """Make ``folder`` if it is not there. Raises BenchError where that, or a file in it, cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(b"0")
     except OSError as error:
         raise BenchError(
             f"Nothing can be written to {folder} ({error.strerror}). Make it writable, or work in another folder by "
@@ -536,26 +558,25 @@ def check_writable(folder: Path) -> None:
         ) from None
 
 
-def _umask() -> int:
-    """The permissions that files of this process do not have; it can be asked for only by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def check_place(folder: Path, needed_bytes: int = 0) -> None:
+    """Raises BenchError where ``folder`` could not be made or written, or its disk has no room; leaves nothing there.
+
+    ``needed_bytes``: what is about to be written.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise BenchError(f"Nothing can be written to {folder}: {there} is no folder. Move it away, or give another.")
+    check_writable(there)
+    free = shutil.disk_usage(there).free
+    if free < needed_bytes:
+        raise BenchError(
+            f"The disk of {folder} has {_megabytes(free)} MB free, and about {_megabytes(needed_bytes)} MB are going "
+            f"to be written. Free some room, or work in another folder by --root."
+        )
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, whatever happens meanwhile. Its folder must be there."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        aside = Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            aside.unlink()
-            raise
-    aside.chmod(0o666 & ~_umask())  # as of any other file: what is made aside is its maker's alone
-    aside.replace(path)
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f}"
 
 
 def _is_size(planned: PlannedTrial, target: int | None, params: dict[str, Any]) -> bool:

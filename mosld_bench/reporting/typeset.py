@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from mosld_bench.errors import BenchError
 from mosld_bench.reporting.document import Document
 from mosld_bench.reporting.figures.plot import Plot
 from mosld_bench.reporting.typst_process import Typst, TypstError
+from mosld_bench.scratch import scratch_folder
 
 FACE = "Libertinus Serif"  # typst carries it
 SIZES = ("9.5", "8.7")  # of the body text, in points; what is smaller goes with it
@@ -31,8 +31,7 @@ def typeset(document: Document, plots: Sequence[Plot], target: Path, *, date: da
 
     ``plots`` are the document's figures. Raises BenchError where typst cannot set it.
     """
-    with tempfile.TemporaryDirectory(prefix="mosld-report-") as temporary, Typst() as typst:
-        folder = Path(temporary)
+    with scratch_folder() as folder, Typst() as typst:
         for plot in plots:
             plot.write_svg(folder / f"{plot.name}.svg", FACE)
         text = json.dumps(polished({"face": FACE, **document.data()}), ensure_ascii=False)

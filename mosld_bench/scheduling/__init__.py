@@ -5,7 +5,7 @@ This is the package's door. Importing it loads neither torch nor Ray: `make_exec
 
 from __future__ import annotations
 
-from mosld_bench.scheduling.checks import check, check_items
+from mosld_bench.scheduling.checks import check, check_items, check_places
 from mosld_bench.scheduling.executor import Executor, InlineExecutor, RunWatcher, make_executor
 from mosld_bench.scheduling.options import Options
 from mosld_bench.scheduling.plan import Plan, make_plan
@@ -27,6 +27,7 @@ __all__ = [
     "Search",
     "check",
     "check_items",
+    "check_places",
     "make_executor",
     "make_plan",
     "make_search",

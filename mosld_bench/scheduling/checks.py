@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mosld_bench.errors import ResourceError
+from mosld_bench.records.store import Store, check_place
 from mosld_bench.scheduling.options import Options
 from mosld_bench.scheduling.plan import Plan
 from mosld_bench.scheduling.reuse import Weights
@@ -31,6 +33,29 @@ class Inputs:
     """With every task of the study loaded."""
     weights: dict[str, Weights]
     """Model -> where its weights are from; empty where nothing is trained."""
+
+
+#: What a record takes with the outcomes of its items, one that only counts, and a report with its page and figures.
+_RECORD_BYTES, _COUNT_BYTES, _REPORT_BYTES = 250_000, 10_000, 10_000_000
+
+
+def check_places(plan: Plan, store: Store, report_folder: Path, options: Options) -> None:
+    """Make sure, before anything is read, that what is going to be written can be, and that there is room for it.
+
+    Raises BenchError where a folder cannot be written or its disk is full, that of temporary files among them.
+    """
+    absent = [fit for trial, fit in plan.planned if not (store.folder(trial) / "record.json").is_file()]
+    needed = {report_folder: _REPORT_BYTES if plan.study.trains else 0}
+    if absent:
+        adapters = sum(4 * fit.trainable for fit in absent) if options.save_adapters else 0
+        each = _RECORD_BYTES if plan.study.trains else _COUNT_BYTES
+        needed[store.results / plan.study.name] = each * len(absent) + adapters
+    for folder, bytes_ in needed.items():
+        check_place(folder, bytes_)
+    try:
+        check_place(Path(tempfile.gettempdir()), needed[report_folder])
+    except OSError as error:
+        raise ResourceError(f"{error.strerror}: set TMPDIR to a folder that can be written.") from None
 
 
 def check(plan: Plan, task_folders: Sequence[Path], options: Options) -> Inputs:

@@ -22,6 +22,7 @@ from mosld_bench.trial.execute import execute, failed
 from mosld_bench.trial.limits import NO_LIMITS, Limits
 from mosld_bench.trial.session import Progress, Session, WorkerConfig
 
+MOST_TRIES = 10  # of a trial that is not to blame for the ends of its workers
 POLL_SECONDS = 0.5  # between two looks at what running trials tell, where none ends
 GRACE_SECONDS = 20.0  # beyond its time limit that a trial has to end by itself, before its worker is ended
 
@@ -46,6 +47,9 @@ class Executor(Protocol):
         wait at a time. A trial that fails has an outcome as well. Raises ResourceError where devices that were asked
         for are missing.
         """
+
+    def ended(self) -> Iterator[Outcome]:
+        """After an interruption: the outcomes of trials that had ended and were not taken. Waits for none."""
 
     def close(self) -> None:
         """Stop what still runs and give the devices back."""
@@ -102,6 +106,10 @@ class InlineExecutor:
                 watcher.say(f"{trial.id}: {_last_line(outcome)}; trying {_again(left)}")
             yield outcome
 
+    def ended(self) -> Iterator[Outcome]:
+        """None: a trial that has ended was taken."""
+        return iter(())
+
     def close(self) -> None:
         """Nothing is left to stop."""
         if self._config.checkpoints:
@@ -122,6 +130,7 @@ class WorkerDeath(NamedTuple):
 
     kind: str  # the name of the error
     message: str
+    blameless: bool = False  # whether its machine went, which is no matter of the trial
 
 
 class Ended(NamedTuple):
@@ -136,7 +145,7 @@ class WorkerPool(Protocol):
 
     @property
     def size(self) -> int:
-        """How many workers there are to be, at least 1."""
+        """How many workers there is room for now, at least 1: machines come and go."""
 
     @property
     def failures_spoil_workers(self) -> bool:
@@ -145,24 +154,31 @@ class WorkerPool(Protocol):
     def start(self) -> int:
         """A new worker; it may still be getting ready."""
 
+    def ready(self, worker: int) -> bool:
+        """Whether ``worker`` has got ready at some time; until then it may wait for a machine with room for it."""
+
     def stop(self, worker: int) -> None:
-        """End ``worker``, which may be dead already, and give back what it holds."""
+        """End ``worker``, which may be dead already, and give back what it holds; of its trial nothing is returned."""
 
     def submit(self, worker: int, planned: PlannedTrial) -> None:
         """Have ``worker``, which is idle, run a trial."""
 
     def wait(self, timeout_seconds: float) -> list[Ended]:
-        """Trials that ended: at least one, or none where none ends in time. Each is returned once."""
+        """Trials that ended: at least one, or none where none ends in time. Each is returned once.
+
+        Raises LostError where none will end any more, since what the pool rests on is gone.
+        """
 
     def progress(self) -> list[tuple[int, Progress]]:
         """What busy workers told since the last call, perhaps of an earlier trial of theirs. Never waits for one."""
 
 
 class Attempt(NamedTuple):
-    """A trial, and how often it was tried, this time included."""
+    """A trial, how often it was tried, this time included, and how often of these it was not to blame for its end."""
 
     planned: PlannedTrial
     number: int
+    blameless: int = 0
 
 
 def dispatch(
@@ -177,8 +193,10 @@ def dispatch(
 
     A worker has its next trial before the outcome of the last one is yielded, so that it goes on while the outcome is
     written. A worker that died, or may be spent, is replaced. A trial whose worker died, or which ran out of memory, is
-    tried again behind the others, ``retries`` times, and then it has failed; of an error of its own another try would
-    be the same. One that goes on `GRACE_SECONDS` beyond the time limit is ended with its worker, and has failed.
+    tried again behind the others, ``retries`` times if it may be to blame for that, and then it has failed; of an error
+    of its own another try would be the same. One that goes on `GRACE_SECONDS` beyond the time limit is ended with its
+    worker, and has failed. Where more room comes there are more workers; what waits for a worker that finds no room
+    goes to one that has nothing else to do.
     """
     dispatcher = _Dispatcher(pool, planned, watcher, retries, limits)
     dispatcher.feed()
@@ -202,9 +220,11 @@ class _Dispatcher:
     def feed(self) -> None:
         """Give every idle worker a trial, as long as there are any."""
         while self._idle and (attempt := self._next()):
-            worker = self._idle.pop()
-            self._busy[worker] = attempt
-            self._pool.submit(worker, attempt.planned)
+            self._give(self._idle.pop(), attempt)
+
+    def _give(self, worker: int, attempt: Attempt) -> None:
+        self._busy[worker] = attempt
+        self._pool.submit(worker, attempt.planned)
 
     def _next(self) -> Attempt | None:
         """The trial that waits longest; None where none does."""
@@ -216,12 +236,16 @@ class _Dispatcher:
     def outcomes(self) -> Iterator[Outcome]:
         """The outcomes as trials end, until none is left."""
         while self._busy:
-            for worker, result in self._pool.wait(POLL_SECONDS):
+            ended = self._pool.wait(POLL_SECONDS)
+            for worker, result in ended:
                 outcome = self._ended(worker, self._busy.pop(worker), result)
                 self.feed()  # before the outcome is yielded: the worker trains on while the driver writes
                 if outcome is not None:
                     yield outcome
                     self.feed()  # with what was planned meanwhile
+            if not ended:
+                self._grow()
+                self._take_back()
             self._show_progress()
             for worker in self._overdue():
                 outcome = self._cut_off(worker)
@@ -241,34 +265,60 @@ class _Dispatcher:
         """End ``worker``, whose trial has failed."""
         trial = self._busy.pop(worker).planned.trial
         self._began.pop(worker, None)
-        self._idle.append(self._replace(worker))
+        self._replace(worker)
         told = f"{self._limits.time_sentence()} It hung in a library, so that its process was ended as well."
         return failed(trial, told, {})
 
+    def _grow(self) -> None:
+        """Start workers where trials wait and there is more room."""
+        waiting = len(self._planned) - self._begun + len(self._again)
+        for _ in range(min(waiting, self._pool.size - len(self._busy) - len(self._idle))):
+            self._idle.append(self._pool.start())
+        self.feed()
+
+    def _take_back(self) -> None:
+        """Where a worker has nothing to do, let it have a trial whose worker has not got ready."""
+        unready = [worker for worker in self._busy if not self._pool.ready(worker)]
+        idle = [worker for worker in self._idle if self._pool.ready(worker)] if unready else []
+        for late, worker in zip(unready, idle, strict=False):
+            attempt = self._busy.pop(late)
+            self._pool.stop(late)
+            self._idle.remove(worker)
+            self._give(worker, attempt)
+
     def _ended(self, worker: int, attempt: Attempt, result: Outcome | WorkerDeath) -> Outcome | None:
         """The outcome of a trial; None where it waits for another try. Leaves an idle worker in place of ``worker``."""
-        trial, left = attempt.planned.trial, self._retries + 1 - attempt.number
+        trial, blameless = attempt.planned.trial, attempt.blameless
         self._began.pop(worker, None)
         if isinstance(result, WorkerDeath):
-            self._idle.append(self._replace(worker))
-            if left <= 0:
-                times = "" if attempt.number == 1 else f" {attempt.number} times"
-                return failed(trial, f"The worker died{times}: {result.message}", {})
+            self._replace(worker)
+            blameless += result.blameless
             reason = f"its worker died ({result.kind})"
+            times = "" if attempt.number == 1 else f" {attempt.number} times"
+            outcome = failed(trial, f"The worker died{times}: {result.message}", {})
         else:
             # After an error of its device a process would fail every trial that is left.
             spoilt = self._pool.failures_spoil_workers and result.record.status == "failed"
-            self._idle.append(self._replace(worker) if spoilt or result.spent or result.may_pass else worker)
-            if left <= 0 or not result.may_pass:
+            if spoilt or result.spent or result.may_pass:
+                self._replace(worker)
+            else:
+                self._idle.append(worker)
+            if not result.may_pass:
                 return result
-            reason = _last_line(result)
+            reason, outcome = _last_line(result), result
+        left = self._retries + 1 - (attempt.number - blameless)
+        if left <= 0 or attempt.number >= max(MOST_TRIES, self._retries + 1):
+            return outcome
         self._watcher.say(f"{trial.id}: {reason}; trying {_again(left)}")
-        self._again.append(Attempt(attempt.planned, attempt.number + 1))
+        self._again.append(Attempt(attempt.planned, attempt.number + 1, blameless))
         return None
 
-    def _replace(self, worker: int) -> int:
+    def _replace(self, worker: int) -> None:
+        """End ``worker``, and start another where there is room for it, or else none is left."""
         self._pool.stop(worker)  # if it lives, it holds what the next one needs
-        return self._pool.start()
+        workers = len(self._busy) + len(self._idle)
+        if not workers or workers < self._pool.size:
+            self._idle.append(self._pool.start())
 
     def _show_progress(self) -> None:
         for worker, progress in self._pool.progress():

@@ -6,30 +6,39 @@ data and sends outcomes back. `executor.dispatch` says who runs what, and what h
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import count
+from math import inf
 from pathlib import Path
 from typing import Any
 
+from mosld_bench.compat.ray import keep_to_itself, on_loopback
 from mosld_bench.errors import ResourceError, first_line
 from mosld_bench.interruption import interrupt
 from mosld_bench.records.record import Outcome
 from mosld_bench.scheduling.checks import local_gpus
 from mosld_bench.scheduling.executor import Ended, RunWatcher, WorkerDeath, dispatch
+from mosld_bench.scheduling.ray_cluster import Cluster, Room
+from mosld_bench.scheduling.ray_liveness import within
 from mosld_bench.scheduling.ray_places import TempFolder, check_address
 from mosld_bench.spec import foreign_code
-from mosld_bench.spec.trial import Fit, PlannedTrial, Resources, Trial
+from mosld_bench.spec.trial import Fit, PlannedTrial, Trial
 from mosld_bench.trial.execute import execute, failed
 from mosld_bench.trial.session import Progress, Session, WorkerConfig
 
 _PACKAGES = Path(__file__).parents[2]
 _QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
+_GET_SECONDS = 10.0  # until what Ray calls ready has come here
+_SHUTDOWN_SECONDS = 10.0
+_STARTS = 2
 
 
 class RayExecutor:
@@ -52,6 +61,8 @@ class RayExecutor:
         self._retries = retries
         self._ray: Any = None
         self._temp: TempFolder | None = None
+        self._cluster: Cluster | None = None
+        self._pool: RayPool | None = None
 
     def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher, *, most: int = 0) -> Iterator[Outcome]:
         """See `Executor.run`. Nothing is started where there is nothing to run."""
@@ -62,44 +73,69 @@ class RayExecutor:
         import ray
 
         self._ray = ray
-        gpus, cpus = self._start() if self._address is None else self._join(self._address)
+        if self._address is None:
+            self._start()
+        else:
+            self._join(self._address)
         if threading.current_thread() is threading.main_thread():  # Ray has set a handler that aborts the process
             signal.signal(signal.SIGTERM, interrupt)  # the end of a cluster's job is an interruption
         config = replace(self._config, import_from=_import_from(planned, self._config.plugins))
-        pool = RayPool(ray, config, gpus=gpus, cpus=cpus, trials=max(most, len(planned)))
+        self._cluster = Cluster(ray, self._address)
+        gpus, cpus = (inf if limit is None else limit for limit in (self._gpus, self._cpus))
+        trials = max(most, len(planned))
+        self._pool = RayPool(ray, config, self._cluster, gpus=gpus, cpus=cpus, trials=trials)
         if self._config.checkpoints:
             self._config.checkpoints.mark()
-        return dispatch(planned, pool, watcher, retries=self._retries, limits=self._config.limits)
+        return dispatch(planned, self._pool, watcher, retries=self._retries, limits=self._config.limits)
+
+    def ended(self) -> Iterator[Outcome]:
+        """See `Executor.ended`."""
+        while self._pool is not None and (ended := self._pool.wait(0)):
+            yield from (result for _, result in ended if not isinstance(result, WorkerDeath))
 
     def close(self) -> None:
-        """End all workers, and Ray itself where it was started here."""
+        """End all workers, and Ray itself where it was started here, also where it is dead or hangs."""
         if self._config.checkpoints:
             self._config.checkpoints.unmark()
-        if self._ray is not None:
-            self._ray.shutdown()
-        if self._temp is not None:
-            self._temp.remove()
+        try:
+            if self._cluster is not None:
+                if self._temp is not None and self._cluster.lost() is not None:
+                    self._temp.end_processes()  # for a part that hangs the others wait
+                self._cluster.close()
+            if self._ray is not None and not within(_SHUTDOWN_SECONDS, self._ray.shutdown):
+                if self._temp is not None:
+                    self._temp.end_processes()  # for which it waits
+                atexit.unregister(self._ray.shutdown)  # it would wait for this one
+        finally:  # also where a second interruption does not wait for that
+            if self._temp is not None:
+                self._temp.remove()
 
-    def _start(self) -> tuple[float, float]:
-        """Start Ray on this machine. Returns (GPUs, CPUs) to use. Raises ResourceError where it does not start."""
+    def _start(self) -> None:
+        """Start Ray on this machine, for this machine alone. Raises ResourceError where it does not start."""
         from mosld_bench.trial.device import cores
 
         gpus, cpus = local_gpus(self._gpus), self._cpus or cores()
+        keep_to_itself(self._ray)
         self._temp = TempFolder()
         machine = {"num_cpus": cpus, "num_gpus": gpus, "_temp_dir": self._temp.path}
-        try:
-            self._ray.init(
-                address="local", include_dashboard=False, job_config=_job_config(self._ray), **machine, **_QUIET
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ResourceError(
-                f"Ray does not start on this machine ({type(error).__name__}: {first_line(error)}). Its files go to "
-                f"{self._temp.path}, below TMPDIR. --executor inline needs no Ray."
-            ) from error
-        return gpus, cpus
+        for left in reversed(range(_STARTS)):
+            try:
+                with on_loopback(self._ray):
+                    self._ray.init(
+                        address="local", include_dashboard=False, job_config=_job_config(self._ray), **machine, **_QUIET
+                    )
+                return
+            except Exception as error:  # of any kind
+                if not left:
+                    raise ResourceError(
+                        f"Ray does not start on this machine ({type(error).__name__}: {first_line(error)}). Its files "
+                        f"go to {self._temp.path}, below TMPDIR. --executor inline needs no Ray."
+                    ) from error
+                self._ray.shutdown()  # it gives its processes half a minute, too little where there is much else to do
+                self._temp.end_processes()
 
-    def _join(self, address: str) -> tuple[float, float]:
-        """Join a Ray cluster. Returns (GPUs, CPUs) to use."""
+    def _join(self, address: str) -> None:
+        """Join a Ray cluster. Raises ResourceError where none answers, or it has less than was asked for."""
         check_address(address)
         try:
             self._ray.init(address=address, job_config=_job_config(self._ray), **_QUIET)
@@ -113,7 +149,6 @@ class RayExecutor:
         for option, asked, there in (("--gpus", self._gpus, gpus), ("--cpus", self._cpus, cpus)):
             if asked is not None and asked > there:
                 raise ResourceError(f"{option} {asked} was asked for, but the Ray cluster has {there:g}.")
-        return (gpus if self._gpus is None else self._gpus), (cpus if self._cpus is None else self._cpus)
 
 
 def _import_from(planned: Sequence[PlannedTrial], plugins: Sequence[str]) -> tuple[str, ...]:
@@ -138,67 +173,116 @@ def _job_config(ray: Any) -> Any:
     return config
 
 
-def worker_count(resources: Resources, *, gpus: float, cpus: float, trials: int) -> int:
-    """How many of ``trials`` run side by side: as many as the GPUs hold or, where there are none, the CPUs."""
-    room = gpus / resources.gpus_per_trial if gpus else cpus / resources.cpus_per_trial
-    return max(1, min(trials, int(room + 1e-9)))
-
-
 class RayPool:
     """Workers as Ray actors: a `WorkerPool`."""
 
-    def __init__(self, ray: Any, config: WorkerConfig, *, gpus: float, cpus: float, trials: int) -> None:
-        """``ray``: the module, connected. ``gpus`` and ``cpus``: what all workers together may use."""
-        self.size = worker_count(config.resources, gpus=gpus, cpus=cpus, trials=trials)
-        self.failures_spoil_workers = bool(gpus)
-        cpus_per_worker = min(config.resources.cpus_per_trial, cpus / self.size)
-        self._ray = ray
-        self._arguments = replace(config, device="cuda" if gpus else "cpu"), max(1, int(cpus_per_worker))
+    def __init__(
+        self, ray: Any, config: WorkerConfig, cluster: Cluster, *, gpus: float, cpus: float, trials: int
+    ) -> None:
+        """``ray``: the module, connected. ``gpus`` and ``cpus``: what all workers together may use, infinity for all.
+
+        ``trials``: how many there are at most. Raises ResourceError where no machine has the GPUs that a trial takes.
+        """
+        self._ray, self._cluster = ray, cluster
+        self._room = Room.of(config.resources, cluster.nodes(), gpus=gpus, cpus=cpus, trials=trials)
+        self.failures_spoil_workers = self._room.on_gpus
+        device = "cuda" if self._room.on_gpus else "cpu"
+        self._arguments = replace(config, device=device), max(1, int(self._room.cpus_per_worker))
         self._actor = ray.remote(RayWorker).options(
-            num_gpus=config.resources.gpus_per_trial if gpus else 0,
-            num_cpus=cpus_per_worker,
-            max_concurrency=2,  # the second thread answers `progress` while the first one runs a trial
+            num_gpus=self._room.gpus_per_worker,
+            num_cpus=self._room.cpus_per_worker,
+            max_concurrency=2,  # the second thread answers `where` and `progress` while the first one runs a trial
         )
         self._numbers = count()
-        self._actors: dict[int, Any] = {}
+        self._actors: dict[int, _Actor] = {}
         self._running: dict[Any, int] = {}  # what Ray will answer with an outcome -> its worker
         self._asked: dict[Any, int] = {}  # what Ray will answer with a progress -> its worker
+
+    @property
+    def size(self) -> int:
+        """See `WorkerPool.size`: what the nodes that live hold."""
+        return self._room.workers(self._cluster.nodes())
 
     def start(self) -> int:
         """See `WorkerPool.start`."""
         worker = next(self._numbers)
-        self._actors[worker] = self._actor.remote(*self._arguments)
+        self._actors[worker] = self._cluster.call(self._begin)
         return worker
+
+    def _begin(self) -> _Actor:
+        handle = self._actor.remote(*self._arguments)
+        return _Actor(handle, handle.where.remote())
+
+    def ready(self, worker: int) -> bool:
+        """See `WorkerPool.ready`."""
+        actor = self._actors[worker]
+        if actor.node is None:
+            actor.node = self._cluster.call(self._node_of, actor)
+        return actor.node is not None
+
+    def _node_of(self, actor: _Actor) -> str | None:
+        if self._ray.wait([actor.where], timeout=0)[0]:
+            with suppress(self._ray.exceptions.RayError):  # its death shows in its trial
+                node: str = self._ray.get(actor.where, timeout=_GET_SECONDS)
+                return node
+        return None
 
     def stop(self, worker: int) -> None:
         """See `WorkerPool.stop`."""
-        self._ray.kill(self._actors.pop(worker))
+        actor = self._actors.pop(worker)
         self._running = {answer: other for answer, other in self._running.items() if other != worker}
+        self._asked = {answer: other for answer, other in self._asked.items() if other != worker}
+        self._cluster.call(self._ray.kill, actor.handle)
 
     def submit(self, worker: int, planned: PlannedTrial) -> None:
         """See `WorkerPool.submit`."""
-        self._running[self._actors[worker].run.remote(*planned)] = worker
+        self._running[self._cluster.call(self._actors[worker].handle.run.remote, *planned)] = worker
 
     def wait(self, timeout_seconds: float) -> list[Ended]:
         """See `WorkerPool.wait`; one trial at most, so that its worker is fed before the next is looked at."""
-        answers, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout_seconds)
-        return [Ended(self._running.pop(answer), self._result(answer)) for answer in answers]
+        if not self._running:
+            return []
+        answers, _ = self._cluster.call(self._ray.wait, list(self._running), num_returns=1, timeout=timeout_seconds)
+        for answer in answers:
+            try:
+                outcome: Outcome = self._cluster.call(self._ray.get, answer, timeout=_GET_SECONDS)
+            except self._ray.exceptions.GetTimeoutError:  # it lies on a machine that may be gone
+                break
+            except self._ray.exceptions.RayError as error:
+                self._cluster.look()
+                self._cluster.check()
+                return [
+                    self._ended(answer, WorkerDeath(type(error).__name__, str(error), blameless=self._gone(answer)))
+                ]
+            return [self._ended(answer, outcome)]
+        self._cluster.look_now_and_then()
+        for answer in self._running:
+            if self._gone(answer):
+                return [self._ended(answer, WorkerDeath("NodeLost", "its machine is gone or silent", blameless=True))]
+        return []
 
-    def _result(self, answer: Any) -> Outcome | WorkerDeath:
-        try:
-            outcome: Outcome = self._ray.get(answer)
-        except self._ray.exceptions.RayError as error:
-            return WorkerDeath(type(error).__name__, str(error))
-        return outcome
+    def _ended(self, answer: Any, result: Outcome | WorkerDeath) -> Ended:
+        return Ended(self._running.pop(answer), result)
+
+    def _gone(self, answer: Any) -> bool:
+        """Whether the machine on which ``answer`` was to be made is there no more."""
+        worker = self._running[answer]
+        if not self.ready(worker) or self._cluster.has(self._actors[worker].node):
+            return False
+        self._cluster.look()  # it may have joined since the last time
+        return not self._cluster.has(self._actors[worker].node)
 
     def progress(self) -> list[tuple[int, Progress]]:
         """See `WorkerPool.progress`: takes the answers that are there, and asks every busy worker again."""
+        return self._cluster.call(self._progress) if self._running else []
+
+    def _progress(self) -> list[tuple[int, Progress]]:
         messages = []
         answers = self._ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)[0] if self._asked else []
         for answer in answers:
             worker = self._asked.pop(answer)
             try:
-                progress = self._ray.get(answer)
+                progress = self._ray.get(answer, timeout=_GET_SECONDS)
             except self._ray.exceptions.RayError:
                 continue  # the death of a worker shows in its trial
             if progress is not None:
@@ -206,8 +290,17 @@ class RayPool:
         waiting = set(self._asked.values())
         for worker in self._running.values():
             if worker not in waiting:
-                self._asked[self._actors[worker].progress.remote()] = worker
+                self._asked[self._actors[worker].handle.progress.remote()] = worker
         return messages
+
+
+@dataclass
+class _Actor:
+    """The handle of a worker, what Ray will answer with the id of its node, and that id once it is known."""
+
+    handle: Any
+    where: Any
+    node: str | None = None
 
 
 class RayWorker:
@@ -231,6 +324,13 @@ class RayWorker:
             except Exception:  # a plug-in or a folder that this node lacks: it concerns the trial, the worker lives
                 return failed(trial, traceback.format_exc(), {})
         return execute(trial, self._session, fit, self._note)
+
+    def where(self) -> str:
+        """The id of the node that it is on."""
+        import ray
+
+        node: str = ray.get_runtime_context().get_node_id()
+        return node
 
     def progress(self) -> Progress | None:
         """Where the running trial is, or where the last one was; None before the first."""

@@ -5,51 +5,79 @@ Ray itself says neither in time: it raises from within for the first, and waits 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import signal
 import socket
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from mosld_bench.errors import ResourceError
+from mosld_bench.scratch import left_behind, prefix, sweep
 
 #: Bytes of a socket's path that Linux takes, and of what Ray puts behind its folder in the longest one:
 #: ``/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store``.
 _MAX_SOCKET, _WITHIN_SESSION = 107, 64
+_RAY = "ray"
+#: Bytes of a folder in which that of a run has room.
+_MOST_BASE = _MAX_SOCKET - _WITHIN_SESSION - len(f"/mosld-01ab-4194304-{_RAY}")
 
 #: Folders for temporary files that are short enough, the best first.
 _SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 _CONNECT_SECONDS = 5.0
 
+#: How the names of Ray's processes begin.
+_OF_RAY = ("gcs_server", "raylet", "ray::", "python")
+
 #: The beginning of a connection by HTTP/2, which gRPC speaks, and an empty frame of settings; a server answers by its
 #: own frame of settings, whose fourth byte is 4.
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 
 
-def temp_folder(environment: Mapping[str, str]) -> str | None:
-    """The folder that Ray would use by itself, or None where that is missing, read-only or too long for its sockets."""
-    base = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp"
-    folder = str(Path(base) / "ray")
-    fits = len(os.fsencode(folder)) + _WITHIN_SESSION <= _MAX_SOCKET
-    there = Path(folder) if Path(folder).exists() else Path(base)
-    return folder if fits and there.is_dir() and os.access(there, os.W_OK | os.X_OK) else None
+def temp_base(environment: Mapping[str, str]) -> Path | None:
+    """Where Ray's folder is made: RAY_TMPDIR or TMPDIR, else the best of `_SHORT`. None where there is no place.
+
+    A place is of use if it can be written to and is short enough for the sockets in the folder.
+    """
+    named = environment.get("RAY_TMPDIR") or environment.get("TMPDIR")
+    fits = named is not None and len(os.fsencode(named)) <= _MOST_BASE
+    for base in (*([named] if named and fits else []), *_SHORT):
+        if Path(base).is_dir() and os.access(base, os.W_OK | os.X_OK):
+            return Path(base)
+    return None
 
 
 class TempFolder:
-    """A folder for Ray's sockets and logs: ``path``. Where TMPDIR is of no use, one elsewhere, removed at the end.
+    """A folder of this process for Ray's sockets and logs, removed at the end: ``path``.
 
-    Raises ResourceError, with TMPDIR in it, where there is none.
+    What dead processes left of theirs is removed as well. Raises ResourceError, with TMPDIR in it, where there is no
+    place for one.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         environment = os.environ if environment is None else environment
-        usual = temp_folder(environment)
-        self.path = usual or _made(environment)
-        self._own = usual is None
+        base = temp_base(environment)
+        try:
+            if base is None:
+                raise OSError
+            for left in left_behind(base):  # what still runs would make its files anew
+                end_processes(left)
+            sweep(base)
+            self.path = str(base / f"{prefix()}{_RAY}")
+            shutil.rmtree(self.path, ignore_errors=True)  # of a dead process that had the number of this one
+            Path(self.path).mkdir(mode=0o700)
+        except OSError as error:
+            named = ", ".join(f"{name}={environment[name]}" for name in ("RAY_TMPDIR", "TMPDIR") if name in environment)
+            raise ResourceError(
+                f"Ray needs a folder for its sockets, of at most {_MOST_BASE} bytes "
+                f"and writable{f' ({error.strerror})' if error.strerror else ''}; TMPDIR is none "
+                f"({named or 'not set'}), nor is any of {', '.join(_SHORT)}. Set TMPDIR to one, or use --executor "
+                f"inline."
+            ) from None
 
     def __enter__(self) -> TempFolder:
         return self
@@ -59,22 +87,31 @@ class TempFolder:
     ) -> None:
         self.remove()
 
+    def end_processes(self) -> None:
+        """End what still has files open in the folder, as a part of Ray does that another part should have ended."""
+        end_processes(Path(self.path))
+
     def remove(self) -> None:
-        """Remove the folder, if it was made here."""
-        if self._own:
-            shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder, and end what still works in it."""
+        self.end_processes()
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _made(environment: Mapping[str, str]) -> str:
-    for folder in _SHORT:
+def end_processes(folder: Path) -> None:
+    """Kill the processes of Ray that have a file open below ``folder``, as far as /proc tells them; never this one."""
+    below = f"{folder}{os.sep}"
+    for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            return tempfile.mkdtemp(prefix="mosld-ray-", dir=folder)
-    named = ", ".join(f"{name}={environment[name]}" for name in ("RAY_TMPDIR", "TMPDIR") if name in environment)
-    raise ResourceError(
-        f"Ray needs a folder for its sockets, of at most {_MAX_SOCKET - _WITHIN_SESSION - len('/ray')} bytes and "
-        f"writable; TMPDIR is none ({named or 'not set'}), nor is any of {', '.join(_SHORT)}. Set TMPDIR to one, or "
-        f"use --executor inline."
-    )
+            rays = (process / "comm").read_text().startswith(_OF_RAY) and int(process.name) != os.getpid()
+            if rays and any(target.startswith(below) for target in _open_files(process)):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    with suppress(OSError):
+        for link in (process / "fd").iterdir():
+            with suppress(OSError):
+                yield str(link.readlink())
 
 
 def check_address(address: str, environment: Mapping[str, str] | None = None) -> None:
@@ -88,13 +125,13 @@ def check_address(address: str, environment: Mapping[str, str] | None = None) ->
         target = environment.get("RAY_ADDRESS") or _noted(environment) or ""
         if target in {"", "auto"}:
             return  # Ray looks at the processes of this machine, and says at once where there is none
-    host, port = _host_and_port(address, target)
+    host, port = host_and_port(address, target)
     shown = f"{address} ({target})" if address != target else address
     try:
         with socket.create_connection((host, port), _CONNECT_SECONDS) as connection:
             connection.settimeout(_CONNECT_SECONDS)
-            if environment.get("RAY_USE_TLS", "0") != "0":
-                return  # what answers is encrypted
+            if _encrypted(environment):
+                return
             connection.sendall(_HTTP2_HELLO)
             speaks = connection.recv(4)[3:4] == b"\4"
     except OSError as error:
@@ -110,6 +147,27 @@ def check_address(address: str, environment: Mapping[str, str] | None = None) ->
         )
 
 
+async def answers(host: str, port: int, timeout_seconds: float) -> bool:
+    """Whether a process of Ray answers there, in time."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                if _encrypted(os.environ):
+                    return True
+                writer.write(_HTTP2_HELLO)
+                return (await reader.readexactly(4))[3:] == b"\4"
+            finally:
+                writer.close()
+    except (OSError, asyncio.IncompleteReadError):  # that of a time-out is an OSError
+        return False
+
+
+def _encrypted(environment: Mapping[str, str]) -> bool:
+    """Whether what answers is encrypted, so that no more than a connection tells that it lives."""
+    return environment.get("RAY_USE_TLS", "0") != "0"
+
+
 def _noted(environment: Mapping[str, str]) -> str | None:
     """What the last ``ray start`` on this machine has left."""
     base = environment.get("RAY_TMPDIR") or environment.get("TMPDIR") or "/tmp"
@@ -118,7 +176,7 @@ def _noted(environment: Mapping[str, str]) -> str | None:
     return None
 
 
-def _host_and_port(address: str, target: str) -> tuple[str, int]:
+def host_and_port(address: str, target: str) -> tuple[str, int]:
     """Of ``HOST:PORT``, with ``ray://`` before it or not. Raises ResourceError for anything else."""
     host, _, port = target.removeprefix("ray://").rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:9]) < 2**16):

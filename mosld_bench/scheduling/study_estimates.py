@@ -20,9 +20,9 @@ from mosld_bench._version import __version__
 from mosld_bench.cost import estimate
 from mosld_bench.errors import BenchError
 from mosld_bench.format import hours_text, one_line
-from mosld_bench.records.store import replace_file
 from mosld_bench.scheduling.doctor import Finding
 from mosld_bench.scheduling.plan import make_plan
+from mosld_bench.scratch import replace_file
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import ModelSpec

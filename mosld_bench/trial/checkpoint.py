@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from mosld_bench.errors import BenchError, first_line
 from mosld_bench.records.provenance import source_digest, versions
-from mosld_bench.records.store import Store, replace_file
+from mosld_bench.records.store import Store
+from mosld_bench.scratch import replace_file
 from mosld_bench.spec.trial import Fit, Trial, canonical
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ of this machine is in it, and its bytes are the same for the same trial.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.records.model_card import CardSource, TaskSource, model_card
+from mosld_bench.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,8 +32,7 @@ def saved_files(
     from mosld_bench.inputs.model_source import public_name, public_revision
 
     spec = record.trial.model
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    with scratch_folder() as folder:
         save(folder)
         if (folder / CONFIG).is_file():
             name_base(model, folder, public_name(spec, session.model_root), public_revision(spec))

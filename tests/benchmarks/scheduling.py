@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +17,9 @@ from mosld_bench.records.record import Record
 from mosld_bench.records.store import Store
 from mosld_bench.scheduling import ProgressDisplay, make_plan
 from mosld_bench.scheduling.checks import local_gpus
-from mosld_bench.scheduling.ray_executor import RayExecutor, worker_count
+from mosld_bench.scheduling.ray_cluster import Node, Room
+from mosld_bench.scheduling.ray_executor import RayExecutor
+from mosld_bench.scheduling.ray_liveness import Process
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial.device import cores
@@ -78,7 +81,8 @@ def _launched(overrides: dict[str, Any]) -> tuple[float, list[float], int]:
             records.append(outcome.record)
     if errors := [record.error for record in records if record.status == "failed"]:
         raise RuntimeError(str(errors[0]))
-    workers = worker_count(config.resources, gpus=local_gpus(None), cpus=cores(), trials=len(records))
+    here = [Node("here", Process("", 0), local_gpus(None), cores())]
+    workers = Room.of(config.resources, here, gpus=inf, cpus=inf, trials=len(records)).workers(here)
     seconds = sum(float(record.meta_info["seconds"]) for record in records)
     busy = seconds / ((clock.ended - clock.began) * workers)
     return busy, _warm(records, workers), len(records)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mosld_bench.format import one_line, visible
 from mosld_bench.records.provenance import command_line
 from mosld_bench.records.redaction import without_secrets
-from mosld_bench.records.store import replace_file
+from mosld_bench.scratch import replace_file
 from mosld_bench.spec.names import path_part, problem_of_study, problem_of_task
 
 STEERS = ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\r", "\x08", "\u202e", "\x00", "\ud800"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Sequence
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,11 @@ import pandas as pd
 import pytest
 
 from mosld_bench.errors import BadFileError, BenchError
-from mosld_bench.records import store as store_module
 from mosld_bench.records.frame import load
 from mosld_bench.records.overlap import Overlap, Overlaps
 from mosld_bench.records.record import Judgement, Outcome, Record
-from mosld_bench.records.store import Store, replace_file
+from mosld_bench.records.store import Store, check_place
+from mosld_bench.scratch import replace_file
 from mosld_bench.spec.trial import Fit, PlannedTrial, Trial
 from tests.conftest import REPOSITORY
 from tests.support.synthetic import RECIPES, make_record, make_records, make_study, make_trials
@@ -76,39 +79,103 @@ def test_a_stopped_trial_has_a_record_and_no_items(tmp_path: Path) -> None:
     assert store.record(TRIAL) == stopped
 
 
-def test_the_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_record_is_placed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stops in between leaves no record, so that the trial counts as one that is still to run."""
-    store, written = Store(tmp_path), []
+    store, placed = Store(tmp_path), []
+    replace = Path.replace
 
-    def replace(path: Path, content: bytes) -> None:
+    def stopped(aside: Path, path: Path) -> Path:
         if path.name == "record.json":
             raise KeyboardInterrupt
-        written.append(path.name)
-        replace_file(path, content)
+        placed.append(path.name)
+        return replace(aside, path)
 
-    monkeypatch.setattr(store_module, "replace_file", replace)
-    with pytest.raises(KeyboardInterrupt):
-        store.write(Outcome(finished(), items([1.0]), {"adapter_config.json": b"{}"}))
-    assert written == ["items.parquet", "adapter_config.json"]
-    assert list(store.records()) == []
-    assert store.finished(PlannedTrial(TRIAL, size_of(finished()))) is None
+    for outcome in (Outcome(finished()), None):  # with a record of before, and without
+        if outcome:
+            store.write(outcome)
+        monkeypatch.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            store.write(Outcome(finished(), items([1.0]), {"adapter_config.json": b"{}"}))
+        monkeypatch.undo()
+        assert placed[-2:] == ["items.parquet", "adapter_config.json"]
+        assert list(store.records()) == []
+        assert store.finished(PlannedTrial(TRIAL, size_of(finished()))) is None
+        assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """A system that lets no file have more than ``limit`` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("limit", [0, 300, 1100])
+@pytest.mark.parametrize("before", [False, True])
+def test_where_there_is_no_room_all_is_as_it_was(tmp_path: Path, limit: int, before: bool) -> None:
+    """The first file does not fit, or one of the next."""
+    store, adapter = Store(tmp_path), {"adapter_model.safetensors": b"0" * 1000, "README.md": b"1" * 5000}
+    if before:
+        store.write(Outcome(finished(), items([0.0]), {"adapter_model.safetensors": b"before"}))
+    there = content(tmp_path)
+    with full_disk(limit), pytest.raises(OSError, match="File too large") as caught:
+        store.write(Outcome(finished(), items([1.0]), adapter))
+    assert Path(str(caught.value.filename)).is_relative_to(store.folder(TRIAL))
+    assert content(tmp_path) == there
+    assert store.folder(TRIAL).exists() == before
+    store.write(Outcome(finished(), items([1.0]), adapter))
+    assert len(content(tmp_path)) == 4
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     replace_file(path, b"before")
-
-    def no_space(descriptor: int) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr("os.fsync", no_space)
-    with pytest.raises(OSError, match="no space left"):
+    with full_disk(3), pytest.raises(OSError, match="File too large"):
         replace_file(path, b"after")
-    monkeypatch.undo()
     assert path.read_bytes() == b"before"
     assert names_in(tmp_path) == ["record.json"]
     replace_file(path, b"after")
     assert path.read_bytes() == b"after"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        replace_file(path, b"after")
+    assert caught.value.filename == str(path)
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_a_file_is_for_whom_the_umask_says(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        replace_file(tmp_path / "record.json", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "record.json").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_place_is_looked_at_and_left_as_it_is(tmp_path: Path) -> None:
+    check_place(tmp_path / "not" / "there", 1000)
+    assert names_in(tmp_path) == []
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(BenchError, match=rf"Nothing can be written to {folder}: {tmp_path}/file is no folder"):
+            check_place(folder)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(BenchError, match="is no folder"):
+        check_place(tmp_path / "loop")
+    with pytest.raises(BenchError, match=r"The disk of .* has [\d,.]+ MB free, and about 1,000,000,000.0 MB are going"):
+        check_place(tmp_path / "x", 10**15)
+    with full_disk(0), pytest.raises(BenchError, match=r"Nothing can be written to .* \(File too large\)"):
+        check_place(tmp_path / "x")
 
 
 def test_a_failure_stands_beside_a_finished_record_until_the_trial_succeeds(tmp_path: Path) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -19,10 +25,11 @@ from pypdf import PdfReader
 from rich.console import Console
 
 from mosld_bench import pipeline
-from mosld_bench.errors import BenchError
+from mosld_bench.errors import BenchError, LostError
+from mosld_bench.records.lock import HeldError
 from mosld_bench.records.record import Outcome
 from mosld_bench.records.store import Store
-from mosld_bench.scheduling import Options, Plan, RunWatcher, make_plan, rounds
+from mosld_bench.scheduling import Options, Plan, RunWatcher, check_places, make_plan, rounds
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import PlannedTrial
 from mosld_bench.spec.workspace import Workspace
@@ -52,6 +59,9 @@ class Finisher:
             self.ran.append(member)
             outcome = Outcome(make_record(member.trial, self._study))
             yield failed(member.trial, "Oops", {}) if number in self._fails else outcome
+
+    def ended(self) -> Iterator[Outcome]:
+        return iter(())
 
     def close(self) -> None:
         self.events.append("closed")
@@ -172,6 +182,101 @@ def test_an_interruption_leaves_a_report_of_what_there_is(
         if stop_at:
             told = "no report: No record counts." if error else "report so far, of 4 of 7 trials: report.pdf"
             assert told in output.getvalue()
+
+
+def test_what_had_ended_at_an_interruption_is_recorded(
+    planned: Plan, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ending(Finisher):
+        def ended(self) -> Iterator[Outcome]:
+            assert self.events[-1] == "trial", "before workers are stopped"
+            yield Outcome(make_record(planned.in_rounds(planned.planned)[-1].trial, planned.study))
+
+    finisher, output = Ending(planned.study, stop_at=2), io.StringIO()
+    monkeypatch.setattr(pipeline, "make_executor", lambda *words, **options: finisher)
+    monkeypatch.setattr(pipeline, "report", lambda *words, **options: Path("report.pdf"))
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(planned, Workspace(tiny, tiny), Console(file=output, width=300), Options(executor="inline"))
+    assert len(list(Store(tiny / "results").records("tiny"))) == 3
+    assert "report so far, of 3 of 7 trials: report.pdf" in output.getvalue()
+
+
+def test_a_disk_that_fills_up_ends_a_run_with_a_sentence_and_what_there_is(
+    planned: Plan, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finisher, output, write = Finisher(planned.study), io.StringIO(), Store.write
+
+    def writes(store: Store, outcome: Outcome) -> Path:
+        if len(finisher.ran) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(store.folder(outcome.record.trial)))
+        return write(store, outcome)
+
+    monkeypatch.setattr(Store, "write", writes)
+    monkeypatch.setattr(pipeline, "make_executor", lambda *words, **options: finisher)
+    monkeypatch.setattr(pipeline, "report", lambda *words, **options: Path("report.pdf"))
+    with pytest.raises(LostError) as caught:
+        pipeline.run(planned, Workspace(tiny, tiny), Console(file=output, width=300), Options(executor="inline"))
+    lost = finisher.ran[-1].trial
+    assert str(caught.value) == (
+        f"{tiny}/results/tiny/{lost.id} cannot be written any more (No space left on device), so that {lost.id} has no "
+        f"record. What was recorded before is kept: mend that, and the same command runs the rest."
+    )
+    assert finisher.events[-1] == "closed"
+    assert "report so far, of 2 of 7 trials: report.pdf" in output.getvalue()
+    assert not [path for path in tiny.rglob(".*") if "results" in path.parts]
+
+
+def test_a_second_run_on_a_study_says_who_holds_it_and_does_nothing(
+    planned: Plan, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finisher, options = Finisher(planned.study), Options(executor="inline", command="mosld-bench run tiny")
+    monkeypatch.setattr(pipeline, "make_executor", lambda *words, **options: finisher)
+    console = Console(file=io.StringIO())
+    with Store(tiny / "results").held("tiny", "mosld-bench run tiny --seeds 4,0,2"):
+        with pytest.raises(HeldError, match=rf"process {os.getpid()} on this machine .* --seeds 4,0,2\)"):
+            pipeline.run(planned, Workspace(tiny, tiny), console, options)
+        assert finisher.events == []
+    assert not (tiny / "results" / "tiny").exists()
+
+
+@pytest.mark.parametrize("place", ["results", "results/tiny", "reports/elsewhere"])
+def test_what_could_not_be_written_is_said_before_anything_is_read(
+    planned: Plan, tiny: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tiny / place).parent.mkdir(parents=True, exist_ok=True)
+    (tiny / place).write_text("")
+    monkeypatch.setattr(pipeline, "check", lambda *words: pytest.fail("it was read"))
+    options = Options(executor="inline", report_folder=tiny / "reports" / "elsewhere")
+    with pytest.raises(BenchError, match=rf"Nothing can be written to .*: {tiny / place} is no folder"):
+        pipeline.run(planned, Workspace(tiny, tiny), Console(file=io.StringIO()), options)
+
+
+def test_what_has_no_room_is_said_before_anything_is_read(
+    planned: Plan, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: dict[str, int] = {}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free.get(str(path), 10**12)))
+    options, store = Options(save_adapters=True), Store(tiny / "results")
+    adapters = sum(4 * member.fit.trainable for member in planned.planned)
+    for folder, needed in (
+        (tiny, 7 * 250_000 + adapters), (tiny / "reports", 10_000_000), (Path(tempfile.gettempdir()), 10_000_000)
+    ):  # fmt: skip
+        free.clear()
+        free[str(folder)] = needed
+        check_places(planned, store, tiny / "reports" / "tiny2", options)
+        free[str(folder)] = needed - 1
+        with pytest.raises(BenchError, match=r"MB free, and about .* MB are going to be written"):
+            check_places(planned, store, tiny / "reports" / "tiny2", options)
+
+
+def test_the_time_of_day_may_jump(planned: Plan, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backwards and forwards, by years, at every look at it."""
+    draw, finisher = random.Random(0), Finisher(planned.study)
+    monkeypatch.setattr(time, "time", lambda: draw.uniform(0, 4e9))
+    code, printed = run(planned, tiny, finisher, monkeypatch)
+    assert code == 0
+    assert len(list(Store(tiny / "results").records("tiny"))) == 7
+    assert "report so far, of 5 of 7 trials" in printed
 
 
 @pytest.mark.slow

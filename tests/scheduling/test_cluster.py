@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,10 @@ import mosld_bench
 from mosld_bench.errors import ResourceError
 from mosld_bench.methods.builtin import PeftMethod
 from mosld_bench.scheduling.ray_executor import RayExecutor
+from mosld_bench.spec.trial import Resources
+from mosld_bench.trial.session import Progress, WorkerConfig
 from tests.conftest import REPOSITORY
+from tests.support import light_ray
 from tests.support.runs import prepare, run_inline, silent, timeless
 
 pytestmark = [
@@ -23,6 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
+NODE = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False}
 NOTES = "MOSLD_BENCH_TEST_NODES"  # names the folder where every node leaves a note
 
 
@@ -47,9 +52,11 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def address(notes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of two nodes with a core each, whose workers import the package and the tests from here."""
+def cluster(notes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Two nodes with a core each, whose workers import the package and the tests from here."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv(light_ray.NOTES, str(notes))
+    monkeypatch.setenv(light_ray.SECONDS, "3")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
@@ -57,11 +64,53 @@ def address(notes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     cluster = Cluster()
     try:
         for _ in range(2):
-            cluster.add_node(num_cpus=1, num_gpus=0, include_dashboard=False)
-        yield cluster.address
+            cluster.add_node(**NODE)
+        yield cluster
     finally:
         cluster.shutdown()
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def address(cluster: Any) -> str:
+    """Where the two nodes are to be joined."""
+    return str(cluster.address)
+
+
+class Watcher:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def show(self, progress: Progress) -> None:
+        """Nothing."""
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("graceful", [True, False])
+def test_a_node_that_goes_costs_its_trial_alone_and_one_that_joins_is_used(
+    cluster: Any, notes: Path, monkeypatch: pytest.MonkeyPatch, graceful: bool
+) -> None:
+    light_ray.sleeping(monkeypatch)
+    planned, watcher = light_ray.planned(8), Watcher()
+    config = WorkerConfig((), Resources())
+    with closing(RayExecutor(config, address=cluster.address)) as executor:
+        outcomes = executor.run(planned, watcher)
+        ended = [next(outcomes)]
+        (gone,) = cluster.worker_nodes
+        cluster.remove_node(gone, allow_graceful=graceful)
+        ended += [next(outcomes)]
+        joined = cluster.add_node(**NODE)
+        ended += outcomes
+    assert sorted(outcome.record.trial_id for outcome in ended) == sorted(trial.id for trial, _ in planned)
+    assert {outcome.record.status for outcome in ended} == {"finished"}
+    begun = [line.split()[0] for note in notes.iterdir() for line in note.read_text().splitlines()]
+    assert joined.node_id in begun
+    assert len(begun) <= len(planned) + 1  # the one that it had begun, once more
+    assert len(watcher.lines) == len(begun) - len(planned)
 
 
 def test_trials_run_on_both_nodes_and_give_what_they_give_in_this_process(

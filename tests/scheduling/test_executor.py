@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mosld_bench.errors import LostError
 from mosld_bench.records.record import Outcome, Record
 from mosld_bench.scheduling import InlineExecutor, Options, make_executor
-from mosld_bench.scheduling.executor import POLL_SECONDS, Ended, WorkerDeath, dispatch
+from mosld_bench.scheduling.executor import MOST_TRIES, POLL_SECONDS, Ended, WorkerDeath, dispatch
 from mosld_bench.scheduling.ray_executor import RayExecutor
 from mosld_bench.spec.trial import Fit, PlannedTrial, TrainSpec
 from mosld_bench.trial.session import Progress
@@ -24,13 +25,20 @@ IDS = [trial.id for trial, _ in PLANNED]
 class Pool:
     """Plays ``script``: how the trials end, in the order in which they end.
 
-    The trial that was submitted first ends first; ``late`` names those that end behind all others.
+    The trial that was submitted first ends first; ``late`` names those that end behind all others. ``roomless`` workers
+    do not get ready. "none": nothing ends for a while; ``+1`` and ``-1``: nor does it, and the room has changed.
     """
 
     def __init__(
-        self, script: Sequence[str], *, size: int = 1, gpu: bool = False, late: Sequence[PlannedTrial] = ()
+        self,
+        script: Sequence[str],
+        *,
+        size: int = 1,
+        gpu: bool = False,
+        late: Sequence[PlannedTrial] = (),
+        roomless: Sequence[int] = (),
     ) -> None:
-        self.size, self.failures_spoil_workers = size, gpu
+        self.size, self.failures_spoil_workers, self.roomless = size, gpu, set(roomless)
         self._script, self._late = iter(script), [trial.id for trial, _ in late]
         self.started = 0
         self.stopped: list[int] = []
@@ -42,7 +50,13 @@ class Pool:
         self.started += 1
         return self.started - 1
 
+    def ready(self, worker: int) -> bool:
+        assert worker < self.started
+        return worker not in self.roomless
+
     def stop(self, worker: int) -> None:
+        if worker in self.roomless:
+            self.running.pop(worker, None)
         assert worker not in self.running
         self.stopped.append(worker)
 
@@ -55,10 +69,16 @@ class Pool:
 
     def wait(self, timeout_seconds: float) -> list[Ended]:
         assert timeout_seconds == POLL_SECONDS
-        worker = min(self.running, key=lambda number: self.running[number].trial.id in self._late)
-        trial, status = self.running.pop(worker).trial, next(self._script)
-        if status == "died":
-            return [Ended(worker, WorkerDeath("ActorDiedError", f"killed while at {trial.id}"))]
+        status = next(self._script)
+        if status in {"none", "+1", "-1"}:
+            self.size += int(status) if status != "none" else 0
+            return []
+        working = [number for number in self.running if number not in self.roomless]
+        worker = min(working, key=lambda number: self.running[number].trial.id in self._late)
+        trial = self.running.pop(worker).trial
+        if status in {"died", "its machine went"}:
+            blameless = status != "died"
+            return [Ended(worker, WorkerDeath("ActorDiedError", f"killed while at {trial.id}", blameless))]
         record = Record.model_validate({"trial": trial, "trial_id": trial.id, "status": status})
         return [Ended(worker, Outcome(record))]
 
@@ -180,6 +200,56 @@ def test_a_worker_that_may_be_spent_is_replaced(gpu: bool, script: list[str], wo
     assert pool.stopped == list(range(workers - 1))
     died = {worker for (worker, _), status in zip(pool.submitted, script, strict=True) if status == "died"}
     assert died <= set(pool.stopped)
+
+
+def test_a_trial_is_not_to_blame_for_its_machine() -> None:
+    pool, watcher = Pool(["its machine went"] * 3 + ["finished"] * 3 + ["died", "finished"]), Watcher()
+    assert sorted(outcomes_of(pool, watcher)) == sorted((trial, "finished") for trial in IDS)
+    assert [line.split("; ")[1] for line in watcher.lines] == ["trying again"] * 3 + ["trying once more"]
+    pool = Pool(["its machine went", "finished", "finished", "finished", "died", "its machine went", "died"])
+    assert dict(outcomes_of(pool))[IDS[0]] == "failed"
+
+
+def test_machines_that_go_on_and_on_end_a_trial_some_time() -> None:
+    pool = Pool(["finished"] * 3 + ["its machine went"] * MOST_TRIES, late=PLANNED[:1], size=2)
+    assert dict(outcomes_of(pool))[IDS[0]] == "failed"
+    assert [trial for _, trial in pool.submitted].count(IDS[0]) == MOST_TRIES
+
+
+def test_a_machine_that_joins_is_used() -> None:
+    pool = Pool(["+1", "finished", "+1", "finished", "+1", "finished", "finished"])
+    assert sorted(outcomes_of(pool)) == sorted((trial, "finished") for trial in IDS)
+    assert {worker for worker, _ in pool.submitted} == {0, 1, 2}  # the fourth would have had nothing to do
+    assert pool.started == 3
+
+
+def test_where_there_is_no_more_room_a_dead_worker_has_no_successor() -> None:
+    pool = Pool(["-1", "died", "finished", "finished", "finished", "finished"], size=2)
+    assert sorted(outcomes_of(pool)) == sorted((trial, "finished") for trial in IDS)
+    assert pool.started == 2
+
+
+def test_what_waits_for_a_worker_without_room_goes_to_one_that_has_nothing_to_do() -> None:
+    pool = Pool(["finished", "finished", "finished", "none", "finished"], size=2, roomless=[1])
+    ends = outcomes_of(pool)
+    stuck = next(trial for worker, trial in pool.submitted if worker == 1)
+    assert sorted(ends) == sorted((trial, "finished") for trial in IDS)
+    assert pool.submitted[-1] == (0, stuck)
+    assert pool.stopped == [1]
+    pool = Pool(["none"] * 5, size=2, roomless=[0, 1])  # two wait for room: neither is better off elsewhere
+    outcomes = dispatch(PLANNED[:1], pool, Watcher())
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        next(outcomes)
+    assert pool.stopped == []
+
+
+def test_a_pool_that_is_lost_ends_it() -> None:
+    class Lost(Pool):
+        def wait(self, timeout_seconds: float) -> list[Ended]:
+            raise LostError("Ray is lost.")
+
+    with pytest.raises(LostError, match=r"Ray is lost\."):
+        outcomes_of(Lost([]))
 
 
 def test_progress_is_shown_of_the_trial_that_a_worker_runs_now() -> None:

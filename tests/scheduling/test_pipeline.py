@@ -43,6 +43,9 @@ class Recorder:
             self.events.append(f"yielded {number}")
             yield failed(trial, f"failure {number}", {})
 
+    def ended(self) -> Iterator[Outcome]:
+        return iter(())
+
     def close(self) -> None:
         self.events.append("closed")
 

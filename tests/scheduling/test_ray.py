@@ -17,8 +17,6 @@ from pypdf import PdfReader
 from mosld_bench.errors import ResourceError
 from mosld_bench.records.frame import load
 from mosld_bench.scheduling.checks import local_gpus
-from mosld_bench.scheduling.ray_executor import worker_count
-from mosld_bench.spec.trial import Resources
 from tests.conftest import REPOSITORY, bench
 from tests.support.runs import prepare, run_inline
 
@@ -107,20 +105,3 @@ def test_ray_gives_the_same_numbers_and_survives_a_dead_worker(tiny: Path) -> No
 def test_more_gpus_than_there_are_is_an_error_at_once() -> None:
     with pytest.raises(ResourceError, match=r"--gpus 512 was asked for, but this machine has \d+ CUDA device"):
         local_gpus(512)
-
-
-@pytest.mark.parametrize(
-    ("gpus", "cpus", "per_trial", "trials", "workers"),
-    [
-        (8, 64, {}, 100, 8),
-        (2, 64, {"gpus_per_trial": 0.25}, 100, 8),
-        (0, 4, {"cpus_per_trial": 2}, 100, 2),
-        (0, 4, {}, 3, 3),
-        (0, 1, {"cpus_per_trial": 2}, 3, 1),  # slower than asked for, and better than not at all
-    ],
-)
-def test_as_many_workers_as_the_devices_hold(
-    gpus: int, cpus: int, per_trial: dict[str, float], trials: int, workers: int
-) -> None:
-    resources = Resources.model_validate(per_trial)
-    assert worker_count(resources, gpus=gpus, cpus=cpus, trials=trials) == workers

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ import pytest
 
 from mosld_bench.errors import ResourceError
 from mosld_bench.scheduling import ray_places
-from mosld_bench.scheduling.ray_places import TempFolder, check_address, temp_folder
+from mosld_bench.scheduling.ray_places import TempFolder, check_address, temp_base
 
 
 @pytest.fixture
@@ -25,10 +28,12 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_folder_is_taken_if_sockets_fit_in_it() -> None:
-    assert temp_folder({}) == "/tmp/ray"
-    assert temp_folder({"TMPDIR": "/tmp"}) == "/tmp/ray"
-    assert temp_folder({"RAY_TMPDIR": "/var/tmp", "TMPDIR": "/tmp"}) == "/var/tmp/ray"
+def test_a_place_is_taken_if_sockets_fit_in_it() -> None:
+    assert temp_base({}) == temp_base({"TMPDIR": "/tmp"}) == Path("/tmp")
+    assert temp_base({"RAY_TMPDIR": "/var/tmp", "TMPDIR": "/tmp"}) == Path("/var/tmp")
+    with TempFolder({}) as folder:
+        assert len(f"/tmp/x{Path(folder.path).name}") <= ray_places._MAX_SOCKET - ray_places._WITHIN_SESSION
+        assert Path(folder.path).stat().st_mode & 0o777 == 0o700
     session = "session_2026-01-31_23-59-59_123456_1234567"
     assert len(f"/{session}/sockets/plasma_store") == ray_places._WITHIN_SESSION
 
@@ -51,6 +56,44 @@ def test_no_folder_at_all_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(ray_places, "_SHORT", (str(tmp_path / "gone"),))
     with pytest.raises(ResourceError, match=r"TMPDIR is none \(TMPDIR=.*gone\).*Set TMPDIR .*--executor inline"):
         TempFolder({"TMPDIR": str(tmp_path / "gone")})
+
+
+def test_what_still_works_in_the_folder_is_ended_with_it() -> None:
+    with TempFolder({}) as folder:
+        inside = [sys.executable, "-c", f"import time; file = open({folder.path + '/log'!r}, 'w'); time.sleep(600)"]
+        worker = subprocess.Popen(inside)
+        outside = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        while not Path(folder.path, "log").exists():
+            assert worker.poll() is None
+    assert worker.wait(timeout=10) == -signal.SIGKILL
+    assert outside.poll() is None
+    assert not Path(folder.path).exists()
+    outside.communicate(b"\n", timeout=10)
+
+
+def test_what_a_killed_process_left_is_removed_with_what_works_in_it(short: Path) -> None:
+    """A driver that was killed: its folder is there, and a process that it had started writes to it."""
+    code = (
+        "import os, subprocess, sys\n"
+        "from mosld_bench.scheduling.ray_places import TempFolder\n"
+        "from mosld_bench.scheduling import ray_places\n"
+        f"ray_places._SHORT = ({str(short)!r},)\n"
+        "folder = TempFolder({}).path\n"
+        "log = open(folder + '/log', 'w')\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], stdout=log, stderr=log)\n"
+        "print(folder, child.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    left, child = done.stdout.split()
+    other = short / f"mosld-{(int(left.split('-')[-3], 16) + 1) % 2**16:04x}-1234567-ray"  # as of another machine
+    other.mkdir()
+    assert Path(left).is_dir()
+    assert Path("/proc", child).is_dir()
+    with TempFolder({}) as folder:
+        assert {path for path in short.iterdir() if path.is_dir()} == {Path(folder.path), other}
+    while Path("/proc", child).exists() and "Z" not in Path("/proc", child, "stat").read_text().split()[2]:
+        pass
 
 
 @pytest.fixture

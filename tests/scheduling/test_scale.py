@@ -157,6 +157,9 @@ class Cluster:
         self._free_since[self._started - 1] = self.now()
         return self._started - 1
 
+    def ready(self, worker: int) -> bool:
+        return True
+
     def stop(self, worker: int) -> None:
         raise AssertionError("no worker dies")
 

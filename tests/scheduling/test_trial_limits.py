@@ -43,6 +43,9 @@ class Pool:
         self.started += 1
         return self.started - 1
 
+    def ready(self, worker: int) -> bool:
+        return True
+
     def stop(self, worker: int) -> None:
         self.stopped.append(worker)
         self.running.pop(worker, None)

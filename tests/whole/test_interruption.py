@@ -16,7 +16,13 @@ from typer.testing import CliRunner
 
 from mosld_bench import pipeline
 from mosld_bench.cli.app import app
-from mosld_bench.interruption import interrupt, noting_interruptions, raise_if_interrupted, take_interruption
+from mosld_bench.interruption import (
+    interrupt,
+    noting_interruptions,
+    raise_if_interrupted,
+    saving,
+    take_interruption,
+)
 from mosld_bench.records.store import Store
 from mosld_bench.scheduling import Options, make_plan
 from mosld_bench.spec.study import Study
@@ -151,6 +157,39 @@ def test_another_handler_and_another_thread_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen[1:] == [True]
+
+
+def saved_once(done: list[str]) -> None:
+    with saving():
+        does_nothing()
+        done.append("saved")
+    done.append("more")
+
+
+def saved_twice(done: list[str]) -> None:
+    with saving():
+        does_nothing()
+        does_nothing()
+        done.append("saved")
+
+
+def not_saved(done: list[str]) -> None:
+    with saving():
+        does_nothing()
+        raise OSError("and something else went wrong")
+
+
+@pytest.mark.parametrize(("way", "comes_to"), [(saved_once, ["saved"]), (saved_twice, []), (not_saved, [])])
+def test_what_is_saved_is_saved_whole_and_a_second_one_does_not_wait(
+    way: Callable[[list[str]], None], comes_to: list[str]
+) -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), noting_interruptions():
+        way(done)
+    assert done == comes_to
+    with noting_interruptions(), saving():
+        done.append("undisturbed")
+    assert done[-1] == "undisturbed"
 
 
 @pytest.mark.parametrize("way", WAYS)

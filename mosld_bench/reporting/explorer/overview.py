@@ -15,13 +15,13 @@ from urllib.parse import quote
 
 from mosld_bench.errors import BenchError
 from mosld_bench.format import counted, one_line
-from mosld_bench.records.store import replace_file
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.compose import days, draft, latest_start
 from mosld_bench.reporting.explorer import PAGE
 from mosld_bench.reporting.explorer.markup import escaped, head
 from mosld_bench.reporting.labels import short_label
 from mosld_bench.reporting.sections.answers.blocks import main_block
+from mosld_bench.scratch import replace_file
 from mosld_bench.spec.trial import Condition
 from mosld_bench.spec.yaml_file import read_including
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from mosld_bench.format import one_line
-from mosld_bench.records.store import replace_file
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.explorer import PAGE
 from mosld_bench.reporting.explorer.data import explorer_data
@@ -26,6 +25,7 @@ from mosld_bench.reporting.explorer.places import Places
 from mosld_bench.reporting.explorer.plain import encoded
 from mosld_bench.reporting.sections.results.main_table import main_tables
 from mosld_bench.reporting.table import Cell, Line, Table
+from mosld_bench.scratch import replace_file
 
 _ASSETS = "assets"
 
