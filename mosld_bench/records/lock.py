@@ -63,11 +63,12 @@ class Holder(BaseModel, frozen=True):
 def held(folder: Path, command: str, *, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
     """The folder of a study's records, for this run alone; ``command``: what another run is told that holds it.
 
-    ``say``: prints a sentence where one has to wait. A folder that is not there is made, and removed if it is empty at
-    the end; one that cannot be written is not locked, as nothing is going to be written. Raises HeldError where
-    another run holds it.
+    ``say``: prints a sentence where one has to wait. A folder that is not there is made, with those above, and removed
+    if it is empty at the end; one that cannot be written is not locked, as nothing is going to be written. Raises
+    HeldError where another run holds it.
     """
     lock = FileLock(folder / _LOCK)
+    absent = [place for place in (folder, *folder.parents) if not place.exists()]
     with suppress(OSError):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,8 @@ def held(folder: Path, command: str, *, say: Callable[[str], None] = lambda line
             (folder / _LOCK).unlink(missing_ok=True)  # while it is held: who waits for it sees that it is gone
         lock.release()
         with suppress(OSError):
-            folder.rmdir()
+            for place in absent or [folder]:
+                place.rmdir()
 
 
 def _count(folder: Path, holder: Holder, over: threading.Event) -> None:
