@@ -96,7 +96,7 @@ def test_a_tuner_of_ours_is_run_by_its_own_method(tmp_path: Path) -> None:
 
 #: Contents that cannot be taken -> the words that say why.
 REFUSED: dict[str, tuple[str, str]] = {
-    "no json": ("{", "is no JSON"),
+    "no json": ("{", "is not JSON"),
     "no mapping": ("[]", "has no peft_type"),
     "no type": ('{"r": 8}', "has no peft_type"),
     "unknown type": ('{"peft_type": "LORRA"}', "no PEFT type named 'LORRA'. Did you mean 'LORA'"),
@@ -123,7 +123,7 @@ def test_a_field_that_is_off_and_unknown_is_left_out_and_said(tmp_path: Path) ->
 
 
 def test_a_file_that_is_not_there_and_the_names_of_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(BadFileError, match=r"There is no .*adapter_config\.json"):
+    with pytest.raises(BadFileError, match=r"adapter_config\.json does not exist"):
         read_config(tmp_path)
     (tmp_path / "My LoRA, no. 2").mkdir()
     assert name_of(tmp_path / "My LoRA, no. 2") == "my-lora-no.-2"
