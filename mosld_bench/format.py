@@ -67,6 +67,11 @@ def visible(text: str) -> str:
     return _STEERING.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def shortened(text: str, most: int = 100) -> str:
+    """``text``, or of a longer one the first ``most`` characters and an ellipsis, as sentences show what was given."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def one_line(text: str) -> str:
     """The text in one line: runs of spaces, tabs and line ends as one space, control characters and the like gone.
 

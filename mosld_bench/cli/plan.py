@@ -29,6 +29,7 @@ from mosld_bench.cli.options import (
     running,
 )
 from mosld_bench.errors import BenchError
+from mosld_bench.format import shortened
 from mosld_bench.spec.search import FACTORS, SEEDS
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import Condition
@@ -164,8 +165,7 @@ def _points(text: str | None) -> float | None:
     except ValueError:
         points = math.nan
     if not 0 < points <= 100:
-        shown = text if len(text) < 100 else f"{text[:100]}…"
-        raise BenchError(f"--mde takes points, above 0 and at most 100, such as 0.5; given: {shown!r}.")
+        raise BenchError(f"--mde takes points, above 0 and at most 100, such as 0.5; given: {shortened(text)!r}.")
     return points
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mosld_bench.errors import BenchError, MethodError, UnknownNameError
+from mosld_bench.format import shortened
 from mosld_bench.methods import author
 from mosld_bench.methods.base import Method
 from mosld_bench.records.method_code import MethodCode, plugin_code
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mosld_bench.spec.trial import TrainSpec
 
 M = TypeVar("M", bound=type[Method])
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _PLACE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _registered: dict[str, type[Method]] = {}
 
@@ -150,6 +152,11 @@ def load_plugin(module: str) -> None:
 
     Raises BenchError where it cannot be imported, or changes torch's settings by being imported.
     """
+    if len(module) > 200 or not _MODULE.fullmatch(module):
+        raise MethodError(
+            f"The plug-in {shortened(module)!r} is no name of a module. --plugin takes one that Python can import, "
+            f"such as my_methods or package.module."
+        )
     try:
         with _settings_kept(f"plug-in {module!r}"):
             importlib.import_module(module)
@@ -166,8 +173,7 @@ def _check_asked_for(place: str) -> None:
     """
     module = place.partition(":")[0]
     if len(place) > 200 or not _PLACE.fullmatch(place):
-        shown = place if len(place) < 100 else f"{place[:100]}…"
-        raise MethodError(f"The method {shown!r} is neither a name nor a place as module:Class.")
+        raise MethodError(f"The method {shortened(place)!r} is neither a name nor a place as module:Class.")
     top = module.partition(".")[0]
     plugins = {entry.value.partition(":")[0].partition(".")[0].strip() for entry in entry_points(group=GROUP)}
     if module not in sys.modules and top not in {*plugins, "mosld_bench"}:

@@ -11,6 +11,7 @@ from string import Template
 from typing import Literal, get_args
 
 from mosld_bench.errors import BenchError, UnknownNameError
+from mosld_bench.format import shortened
 
 #: A plain torch module, or a tuner of PEFT's.
 Kind = Literal["module", "tuner"]
@@ -66,10 +67,10 @@ def write_package(
 def _check_name(name: str, package: str, *, methods: Collection[str], recipes: Collection[str]) -> None:
     """Raise BenchError where ``name`` cannot name a method, a recipe and, as ``package``, a package of Python."""
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
-        shown = name if len(name) <= 100 else f"{name[:100]}…"
         raise BenchError(
-            f"{shown!r} cannot name a method: it names a package of Python and a recipe too, so it takes a-z, 0-9 and "
-            f"single dashes within, a letter first, and at most {_LONGEST} characters, such as 'half-rank'."
+            f"{shortened(name)!r} cannot name a method: it names a package of Python and a recipe too, so it takes "
+            f"a-z, 0-9 and single dashes within, a letter first, and at most {_LONGEST} characters, such as "
+            f"'half-rank'."
         )
     for taken, what in ((methods, "a method"), (recipes, "a recipe, or a word for several of them")):
         if name in taken:

@@ -13,6 +13,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from mosld_bench.errors import BudgetError
+from mosld_bench.format import shortened
 
 #: The largest count of parameters and the largest rank that are read: more than any model has.
 MAX_PARAMETERS, MAX_RANK = 10**13, 10**6
@@ -43,14 +44,13 @@ class Budget(str):
             if kind.pattern.fullmatch(text):
                 if len(text) > _LONGEST or not kind(text)._is_possible():
                     raise BudgetError(
-                        f"The budget {text[:40]!r}{'…' if len(text) > 40 else ''} is out of reach: a count is 1 to "
+                        f"The budget {shortened(text, 40)!r} is out of reach: a count is 1 to "
                         f"{MAX_PARAMETERS:,}, a share more than 0% and at most 10,000%, a rank 1 to {MAX_RANK:,}"
                     )
                 return kind(text)
-        text = text if len(text) < 100 else f"{text[:100]}…"
         raise BudgetError(
-            f"{text!r} is not a budget; allowed are a count (60000, 250k, 1.5m), a share of the base model (0.5%), "
-            f"another recipe's size (lora-r8), a rank (r8) and native"
+            f"{shortened(text)!r} is not a budget; allowed are a count (60000, 250k, 1.5m), a share of the base model "
+            f"(0.5%), another recipe's size (lora-r8), a rank (r8) and native"
         )
 
     @property

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mosld_bench.errors import ModelError
+from mosld_bench.format import shortened
 from mosld_bench.spec.trial import ModelSpec
 from mosld_bench.spec.workspace import cache_home
 
@@ -52,7 +53,7 @@ def located(spec: ModelSpec) -> ModelSpec:
 
 
 def _refuse(name: str) -> None:
-    shown = name if len(name) < 200 else f"{name[:200]}…"
+    shown = shortened(name, 200)
     with suppress(OSError, ValueError, RuntimeError):
         if Path(name).expanduser().is_dir():
             raise ModelError(f"The model folder {shown} has no config.json.")

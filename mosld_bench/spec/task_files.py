@@ -452,12 +452,11 @@ class TaskFiles:
         ]
         problems += list(_problems(config))
         if "class" not in config and "use_prompt" not in config:
-            needed = ["doc_to_choice"] if config.get("output_type") == "multiple_choice" else []
-            problems += [
-                f"{key}: is missing; it says {_NEEDED[key]}"
-                for key in ("doc_to_text", "doc_to_target", *needed)
-                if config.get(key) is None and not (key == "doc_to_text" and "rolling" in str(config["output_type"]))
-            ]
+            output_type = str(config.get("output_type"))
+            needed = ["doc_to_target"]
+            needed += ["doc_to_choice"] if output_type == "multiple_choice" else []
+            needed += ["doc_to_text"] if "rolling" not in output_type else []
+            problems += [f"{key}: is missing; it says {_NEEDED[key]}" for key in needed if config.get(key) is None]
         if problems:
             raise BadFileError(f"The task {task!r} ({self.paths[task]}) cannot be used. {'; '.join(problems)}.")
 

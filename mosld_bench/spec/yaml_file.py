@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 from pydantic_core import ErrorDetails
 
 from mosld_bench.errors import BadFileError, UnknownNameError
+from mosld_bench.format import shortened
 from mosld_bench.spec.yaml_reader import read_file
 
 T = TypeVar("T", bound=BaseModel)
@@ -120,7 +121,7 @@ def _explained(problem: ErrorDetails, model: type[BaseModel]) -> str:
         return str(UnknownNameError("key", last, _known_keys(model, problem["loc"]), place))
     key = ".".join((*parents, last))
     shown = repr(problem.get("input"))
-    given = "" if problem["type"] == "missing" else f" (given: {shown if len(shown) < 200 else f'{shown[:200]}…'})"
+    given = "" if problem["type"] == "missing" else f" (given: {shortened(shown, 200)})"
     return f"{key or 'file'}: {problem['msg'].removeprefix('Value error, ')}{given}"
 
 

@@ -77,6 +77,7 @@ DEFINITIONS = [
     ),
     *(_in('"{{question}}?"', value) for value in ("{a: b}", "null")),
     _in("doc_to_choice: options\n", ""),
+    _task("no text and no type", "task: toy\ndataset_path: json\ndoc_to_target: answer\n"),
     *(_in("doc_to_choice: options", f"doc_to_choice: {value}") for value in ("5", "[]", "{a: b}", "question", "no")),
     _in("doc_to_target: answer\n", ""),
     *(_in("doc_to_target: answer", f"doc_to_target: {value}") for value in ("nothing", "99", "-1", "'{{ 7 }}'")),
