@@ -11,7 +11,7 @@ import pytest
 from tests.support.kills import VICTIMS, Runs, moments
 
 #: How many runs are broken; MOSLD_BENCH_KILLS asks for more of them.
-KILLS = int(os.environ.get("MOSLD_BENCH_KILLS", "6"))
+KILLS = int(os.environ.get("MOSLD_BENCH_KILLS", "4"))
 
 
 @pytest.mark.slow
