@@ -38,6 +38,7 @@ from mosld_bench.inputs.configuration import configuration
 from mosld_bench.inputs.json_rows import problem_of
 from mosld_bench.inputs.source_note import check_revision
 from mosld_bench.inputs.why_not_built import why_not_built
+from mosld_bench.spec.plain_file import is_folder, is_regular
 from mosld_bench.spec.task_files import TaskFiles, data_dir, data_files, data_set_folder, files_in, leaves
 
 #: For ``pandas``, which takes words such as "NA", "null" and "None" for nothing: in the text of a task they are words.
@@ -200,7 +201,7 @@ class TaskLoader:
             if "/" not in str(config.get("dataset_path")):  # a format; of a data set these may be files in it
                 _check_found(name, file, options, named)
             options["data_files"] = _literal(named)
-            read = [Path(leaf) for leaf in leaves(named) if Path(leaf).is_file()]
+            read = [Path(leaf) for leaf in leaves(named) if is_regular(Path(leaf))]
         elif not folder:
             return {}
         for path in read:
@@ -230,9 +231,9 @@ class TaskLoader:
             return {}
         folder = self.data_root / path  # type: ignore[operator]
         options = config.get("dataset_kwargs") or {}
-        if "/" not in path and ("data_files" in options or not folder.is_dir()):  # a loader such as json or parquet
+        if "/" not in path and ("data_files" in options or not is_folder(folder)):  # a loader such as json or parquet
             return {}
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise DataError(
                 f"The data set {path!r} of the task {name!r} is not below --data-root {self.data_root} "
                 f"(looked for {folder}). {fetch_hint(self.study, '--data-root')}"
@@ -281,7 +282,7 @@ def _cache(folder: Path) -> str:
     another data root, or those that the files held before they changed.
     """
 
-    return _cache_of(sorted(path for path in folder.rglob("*") if path.is_file()), folder)
+    return _cache_of(sorted(path for path in folder.rglob("*") if is_regular(path)), folder)
 
 
 def _cache_of(files: Iterable[Path], folder: Path) -> str:
@@ -318,12 +319,12 @@ def _literal(named: Any) -> Any:
         return {split: _literal(paths) for split, paths in named.items()}
     if isinstance(named, list):
         return [_literal(path) for path in named]
-    return glob.escape(str(named)) if Path(str(named)).is_file() else named
+    return glob.escape(str(named)) if is_regular(Path(str(named))) else named
 
 
 def _check_found(name: str, definition: Path, options: dict[str, Any], named: Any) -> None:
     """Raises DataError for a path of ``data_files`` that names no file."""
-    lost = [leaf for leaf in leaves(named) if "://" not in leaf and not Path(leaf).is_file()]
+    lost = [leaf for leaf in leaves(named) if "://" not in leaf and not is_regular(Path(leaf))]
     if lost:
         inside = f", in data_dir {options['data_dir']}" if "data_dir" in options else ""
         raise DataError(

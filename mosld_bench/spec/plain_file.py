@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,6 +40,16 @@ def read_text_file(path: Path, *, most_bytes: int, needed: str) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise BadFileError(f"{path} is not UTF-8 (line {line}). Save it as UTF-8.") from None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder at ``path``: unlike `Path.is_dir`, also of a name that no system takes."""
+    return os.path.isdir(path)  # noqa: PTH112 - that one raises
+
+
+def is_regular(path: Path) -> bool:
+    """Whether there is a regular file at ``path``: unlike `Path.is_file`, also of a name that no system takes."""
+    return os.path.isfile(path)  # noqa: PTH113 - that one raises
 
 
 def read_json(path: Path, *, most_bytes: int = _MAX_JSON) -> Any:

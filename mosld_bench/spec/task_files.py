@@ -8,7 +8,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,6 +19,7 @@ import yaml
 from mosld_bench.errors import BadFileError, DataError
 from mosld_bench.spec.foreign_code import foreign_function
 from mosld_bench.spec.names import problem_of_task
+from mosld_bench.spec.plain_file import is_folder, is_regular
 from mosld_bench.spec.yaml_reader import read_file
 
 #: Most files that a definition may be made of, so that files which include others twice come to an end.
@@ -102,14 +102,6 @@ def _including(
     return {**included, **content}, files
 
 
-def _is_folder(path: Path) -> bool:
-    """Whether there is a folder at ``path``; unlike is_dir() of a name of any length."""
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except (OSError, ValueError):
-        return False
-
-
 def _same(one: Path, other: Path) -> bool:
     """Whether two paths are of one file."""
     try:
@@ -141,7 +133,7 @@ def data_files(config: dict[str, Any], folder: Path) -> Any:
 def data_dir(config: dict[str, Any], folder: Path) -> Path | None:
     """``dataset_kwargs.data_dir`` where it is a folder beside the YAML file (in ``folder``), or an absolute one."""
     named = (config.get("dataset_kwargs") or {}).get("data_dir")
-    return (folder / str(named)).absolute() if named and (folder / str(named)).is_dir() else None
+    return (folder / str(named)).absolute() if named and is_folder(folder / str(named)) else None
 
 
 def data_set_folder(config: dict[str, Any], folder: Path) -> Path | None:
@@ -150,7 +142,7 @@ def data_set_folder(config: dict[str, Any], folder: Path) -> Path | None:
     One with files or a folder of its own (``data_files``, ``data_dir``) is a format, such as ``json``.
     """
     named, options = config.get("dataset_path"), config.get("dataset_kwargs") or {}
-    if not named or "data_files" in options or "data_dir" in options or not (folder / str(named)).is_dir():
+    if not named or "data_files" in options or "data_dir" in options or not is_folder(folder / str(named)):
         return None
     return (folder / str(named)).absolute()
 
@@ -164,9 +156,9 @@ def _named(path: str, folder: Path) -> str | list[str]:
     if "://" in path:
         return path
     for base in (folder.absolute(), Path.cwd()):
-        if (base / path).is_file():  # before it is taken for a pattern: a name may have brackets
+        if is_regular(base / path):  # before it is taken for a pattern: a name may have brackets
             return str(base / path)
-        found = files_in(base / path) if (base / path).is_dir() else _matching(path, base)
+        found = files_in(base / path) if is_folder(base / path) else _matching(path, base)
         if found:
             return [str(file) for file in found]
     return path
@@ -178,16 +170,16 @@ def _matching(pattern: str, folder: Path) -> list[Path]:
     Folders at its beginning that are there by just that name are taken by it: a name may have brackets.
     """
     base, parts = folder, Path(pattern).parts
-    while len(parts) > 1 and (base / parts[0]).is_dir():
+    while len(parts) > 1 and is_folder(base / parts[0]):
         base, parts = base / parts[0], parts[1:]
     whole = f"{glob.escape(str(base))}/{Path(*parts)}"
     paths = glob.glob(whole, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
-    return sorted(Path(path) for path in paths if Path(path).is_file())
+    return sorted(Path(path) for path in paths if is_regular(Path(path)))
 
 
 def files_in(folder: Path) -> list[Path]:
     """The files in and below ``folder``, in order, without what is hidden."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
+    paths = (path for path in folder.rglob("*") if is_regular(path))
     return sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
@@ -209,7 +201,7 @@ def _data(config: dict[str, Any], folder: Path) -> Iterator[tuple[Path, bool]]:
     if "data_files" in options:
         for path in leaves(options["data_files"]):
             found = data_files({"dataset_kwargs": {**options, "data_files": path}}, folder)
-            yield from ((Path(file), not isinstance(found, list)) for file in _as_list(found) if Path(file).is_file())
+            yield from ((Path(file), not isinstance(found, list)) for file in _as_list(found) if is_regular(Path(file)))
     elif whole := data_dir(config, folder) or data_set_folder(config, folder):
         yield from ((file, False) for file in files_in(whole))
 
@@ -310,7 +302,7 @@ _TASK_LINE = re.compile(r"""^task:[ \t]*["']?([^\s"'#]+)""", re.M)
 
 def _seems_to_define(path: Path) -> str | None:
     """The task that a file which cannot be read would define, by its line ``task:``; None without one."""
-    if not path.is_file():  # a pipe waits for who writes to it
+    if not is_regular(path):  # a pipe waits for who writes to it
         return None
     try:
         with path.open("rb") as file:
@@ -343,7 +335,7 @@ class TaskFiles:
         """
         paths, unreadable, groups = dict[str, Path](), list[UnreadableTask](), set[str]()
         for folder in folders:
-            if not _is_folder(folder):
+            if not is_folder(folder):
                 raise DataError(
                     f"{str(folder)[:200]} is not a folder; --include-path takes a folder of lm-eval task files."
                 )

@@ -14,6 +14,7 @@ from mosld_bench.reporting.comparing.pairs import Member, Pair
 from mosld_bench.reporting.comparing.sources import Source, read_folder, read_study
 from mosld_bench.reporting.labels import short_label
 from mosld_bench.reporting.rows import Row
+from mosld_bench.spec.plain_file import is_folder, is_regular
 from mosld_bench.spec.workspace import Workspace
 
 _HINT = (
@@ -57,7 +58,7 @@ class SideReader:
         place = self._place(name)
         if at and place is None:
             return self._recipe(name, recipe, where)
-        of_methods = Path(name).name == name and _is_file(self.workspace.methods / f"{name}.yaml")
+        of_methods = Path(name).name == name and is_regular(self.workspace.methods / f"{name}.yaml")
         if of_methods and place is not None:
             kind, path = place
             raise BenchError(
@@ -79,12 +80,12 @@ class SideReader:
         path, file = Path(name), None
         with suppress(UnknownNameError):
             file = self.workspace.study_file(name)
-        is_folder = _is_folder(path) and not _is_file(path / "study.yaml")
-        is_folder = is_folder and (len(path.parts) > 1 or path.is_absolute() or _holds_records(path))
+        of_records = is_folder(path) and not is_regular(path / "study.yaml")
+        of_records = of_records and (len(path.parts) > 1 or path.is_absolute() or _holds_records(path))
         if file is None:
-            kind = Kind.TRIAL if _is_file(path / "record.json") else Kind.FOLDER
-            return (kind, path) if is_folder else None
-        if is_folder and path.resolve() != (self.workspace.results / name).resolve():
+            kind = Kind.TRIAL if is_regular(path / "record.json") else Kind.FOLDER
+            return (kind, path) if of_records else None
+        if of_records and path.resolve() != (self.workspace.results / name).resolve():
             raise BenchError(
                 f"{name!r} is a study and a folder of records. Write {_written(Kind.STUDY, file)} for the study, "
                 f"{_written(Kind.FOLDER, path)} for the folder."
@@ -121,18 +122,6 @@ class SideReader:
 def _written(kind: Kind, path: Path) -> str:
     """A study.yaml's folder, or a folder, so that nothing else is called so."""
     return str(path.parent if kind is Kind.STUDY else path.absolute())
-
-
-def _is_folder(path: Path) -> bool:
-    with suppress(OSError, ValueError):  # a name that is too long for a path, or holds a NUL, is none
-        return path.is_dir()
-    return False
-
-
-def _is_file(path: Path) -> bool:
-    with suppress(OSError, ValueError):
-        return path.is_file()
-    return False
 
 
 def _holds_records(folder: Path) -> bool:
