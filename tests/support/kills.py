@@ -121,12 +121,14 @@ class Runs:
         return {path.parent.name: path.read_bytes() for path in paths}
 
     def _content(self) -> dict[str, Any]:
-        """Trial -> its numbers and those of its items; what time they took is left out."""
+        """Trial -> its numbers and those of its items; what time they took, and the commit, are left out."""
         store = Store(self._root / "results")
         content = {}
         for record in store.records(STUDY):
             items = store.items(record.trial)
-            numbers = timeless(record.model_dump(mode="json"))
+            content_of = record.model_dump(mode="json")
+            content_of["meta_info"] = {k: v for k, v in content_of["meta_info"].items() if k not in {"commit", "dirty"}}
+            numbers = timeless(content_of)
             content[record.trial_id] = (numbers, None if items is None else items.to_json(double_precision=15))
         return content
 
