@@ -67,9 +67,11 @@ def test_every_number_of_a_kept_record_follows_from_its_items(path: Path) -> Non
 @kept_files
 def test_the_accuracies_and_probabilities_of_a_kept_file_follow_from_its_old_form(path: Path, tmp_path: Path) -> None:
     items, derived = read_items(path), read_items(in_old_form(path, tmp_path))
+    # Those were derived of what the file holds; these were noted before log-likelihoods were rounded to float32.
+    rel = 1e-5 if path.parts[-3] == "ablation-smollm2" else 1e-12
     for row in one_by_one(items[:: max(1, len(items) // 200)]):
-        assert row.probability == pytest.approx(probability(row.target, row.logliks), rel=1e-12)
-    assert derived["probability"].to_numpy() == pytest.approx(items["probability"].to_numpy(), rel=1e-12)
+        assert row.probability == pytest.approx(probability(row.target, row.logliks), rel=rel)
+    assert derived["probability"].to_numpy() == pytest.approx(items["probability"].to_numpy(), rel=rel)
     same = [*OLD, "acc,none"]
     pd.testing.assert_frame_equal(derived[same], items[same])
 
