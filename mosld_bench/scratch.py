@@ -37,8 +37,8 @@ def _machine() -> str:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """An empty folder below TMPDIR, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix=prefix()) as name:
+    """An empty folder below TMPDIR, removed at the end; what cannot be removed then is left for `sweep`."""
+    with tempfile.TemporaryDirectory(prefix=prefix(), ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 

@@ -41,6 +41,13 @@ class LoadedAdapter(NamedTuple):
     stored: int
     strangers: list[str]
 
+    @property
+    def misfit(self) -> str:
+        """Why it is none of this model's adapters, as a clause; empty where it is one."""
+        if not self.strangers:
+            return ""
+        return f"{len(self.strangers):,} of its numbers are on one side only, the first {self.strangers[0]}"
+
 
 def load_adapter(base: nn.Module, folder: Path) -> LoadedAdapter:
     """``base`` with the adapter in ``folder``. Only safetensors are read.

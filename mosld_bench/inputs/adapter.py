@@ -18,7 +18,7 @@ from mosld_bench.errors import BadFileError, ModelError, UnknownNameError
 from mosld_bench.inputs.hub import why_nothing_came
 from mosld_bench.inputs.model_source import public_name
 from mosld_bench.methods import peft_types
-from mosld_bench.spec.plain_file import read_json_mapping
+from mosld_bench.spec.plain_file import is_folder, read_json_mapping
 from mosld_bench.spec.trial import ModelSpec, canonical
 
 #: Fields of a configuration that change no number: where the base model is, and what wrote or reads it.
@@ -78,7 +78,7 @@ def find_adapter(given: str) -> AdapterFolder:
     does, and ModelError where the hub gives nothing.
     """
     folder = Path(given)
-    if folder.is_dir() or not _HUB_ID.fullmatch(given):
+    if is_folder(folder) or not _HUB_ID.fullmatch(given):
         return read_adapter(folder.expanduser())
     from huggingface_hub import snapshot_download
 
@@ -99,7 +99,7 @@ def read_adapter(folder: Path) -> AdapterFolder:
     Raises ModelError for a folder that holds none, or holds it as a pickle, and for a method that cannot be run, and
     UnknownNameError for one that PEFT does not know here.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ModelError(
             f"There is no folder {folder}; --adapter takes one that PEFT's save_pretrained wrote, or a hub id."
         )

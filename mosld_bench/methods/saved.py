@@ -114,11 +114,8 @@ def _read_peft(model: nn.Module, folder: Path) -> nn.Module:
     if not (folder / WEIGHTS).is_file():
         raise BenchError(f"{folder} holds {CONFIG} and no {WEIGHTS}, without which there is no adapter to load.")
     loaded = load_peft(model, folder)
-    if loaded.strangers:
-        raise BenchError(
-            f"The adapter in {folder} does not fit the model: {len(loaded.strangers):,} of its numbers are on one side "
-            f"only, the first {loaded.strangers[0]}."
-        )
+    if loaded.misfit:
+        raise BenchError(f"The adapter in {folder} does not fit the model: {loaded.misfit}.")
     adapted: nn.Module = loaded.model
     return adapted
 

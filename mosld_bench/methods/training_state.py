@@ -64,13 +64,13 @@ def put_back(
 
     Raises MismatchError, before anything is changed, where the model has other parameters or buffers.
     """
-    own, kept = _own(model, base), dict(_below(_MODEL, state.tensors))
+    own, kept = _own(model, base), dict(below(_MODEL, state.tensors))
     if own.keys() != kept.keys() or any(
         (own[name].shape, own[name].dtype) != (value.shape, value.dtype) for name, value in kept.items()
     ):
         raise MismatchError("the model has other parameters or buffers")
     parameters, steps = _trained(optimizer), dict[int, dict[str, Any]]()
-    for key, value in (*_below(_OPTIMIZER, state.tensors), *state.notes["optimizer"].items()):
+    for key, value in (*below(_OPTIMIZER, state.tensors), *state.notes["optimizer"].items()):
         index, _, name = key.partition("/")
         steps.setdefault(int(index), {})[name] = value
     if any(index >= len(parameters) for index in steps):
@@ -85,8 +85,8 @@ def put_back(
             on_device = isinstance(value, Tensor) and value.dim() > 0
             optimizer.state[parameter][name] = value.to(parameter.device) if on_device else value
     device = next(model.parameters()).device
-    method.restore_training_state(model, {name: value.to(device) for name, value in _below(_METHOD, state.tensors)})
-    _set_random_state(TrainingState(dict(_below(_RANDOM, state.tensors)), state.notes["random"]), device)
+    method.restore_training_state(model, {name: value.to(device) for name, value in below(_METHOD, state.tensors)})
+    _set_random_state(TrainingState(dict(below(_RANDOM, state.tensors)), state.notes["random"]), device)
 
 
 def _own(model: nn.Module, base: nn.Module) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ def _trained(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _below(prefix: str, named: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def below(prefix: str, named: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """The entries whose names begin with ``prefix``, without it."""
     return ((name.removeprefix(prefix), value) for name, value in named.items() if name.startswith(prefix))
 

@@ -192,9 +192,7 @@ class Store:
         Raises BadFileError for a file that is no record.
         """
         path = self.folder(planned.trial) / "record.json"
-        if not path.is_file():
-            if path.exists():  # a pipe waits for who writes to it
-                raise _no_record(path, "it is no regular file")
+        if not path.exists():
             return None
         head = _parsed(_Head, path)
         return head.meta_info if _is_size(planned, head.size.target, head.size.params) else None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from mosld_bench.errors import BenchError
+from mosld_bench.spec.plain_file import is_regular
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -61,9 +62,8 @@ def foreign_function(name: str, folder: Path) -> str | None:
     """What ``!function name`` in a task file in ``folder`` names, in words, where that is foreign code; else None."""
     module = name.rpartition(".")[0]
     beside = folder / f"{module.replace('.', '/')}.py"
-    with suppress(OSError, ValueError):
-        if module and beside.is_file():
-            return None if _is_of_package(beside) else f"{beside} (!function {name[:100]})"
+    if module and is_regular(beside):
+        return None if _is_of_package(beside) else f"{beside} (!function {name[:100]})"
     return f"The !function {name[:100]} of the task files in {folder}"
 
 

@@ -125,7 +125,7 @@ class Checkpoints:
 
         Raises BenchError where it is damaged in a way that shows only while it is put back; it is removed then.
         """
-        from mosld_bench.methods.training_state import MismatchError, TrainingState, put_back
+        from mosld_bench.methods.training_state import MismatchError, TrainingState, below, put_back
 
         content = self._read()
         if content is None:
@@ -136,7 +136,7 @@ class Checkpoints:
             for name, part in moving.parts.items():
                 part.restore(notes["parts"][name])
             if moving.routers is not None:
-                moving.routers.restore(notes["routers"], _below(_ROUTERS, tensors))
+                moving.routers.restore(notes["routers"], dict(below(_ROUTERS, tensors)))
             step = int(notes["step"])
         except MismatchError as error:
             self._say(f"begins anew, since its checkpoint is of another training: {error}")
@@ -219,10 +219,6 @@ class Checkpoints:
         """Remove the checkpoint, if there is one."""
         with suppress(OSError):
             self._file.unlink(missing_ok=True)
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def checkpoints_of(

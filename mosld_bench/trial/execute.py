@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.errors import BenchError, IntegrityError
@@ -20,6 +19,7 @@ from mosld_bench.methods.base import Method
 from mosld_bench.records.provenance import meta_info, now
 from mosld_bench.records.record import Outcome, Parameters, Record, TrainInfo
 from mosld_bench.records.redaction import without_secrets
+from mosld_bench.scratch import scratch_folder
 from mosld_bench.spec.trial import Domain, Fit, TrainSpec, Trial
 from mosld_bench.trial.checkpoint import Checkpoints, checkpoints_of, identity_of
 from mosld_bench.trial.limits import LimitExceededError, Watchdog
@@ -200,8 +200,7 @@ def _checked(
     """
     from mosld_bench.trial.integrity import check_trained
 
-    with TemporaryDirectory(prefix="mosld-bench-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         try:
             found = check_trained(method, adapted.model, base.model, fit.params, items.train, folder)
         except IntegrityError:

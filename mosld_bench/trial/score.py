@@ -129,9 +129,8 @@ def _with_adapter(base: nn.Module, adapter: AdapterFolder, model: str) -> Loaded
         raise
     except Exception as error:  # of PEFT, safetensors or a tuner: a shape, a module that is not there, a damaged file
         raise ModelError(f"{refusal} ({type(error).__name__}: {first_line(error)}). {advice}") from error
-    if loaded.strangers:
-        first, count = loaded.strangers[0], len(loaded.strangers)
-        raise ModelError(f"{refusal}: {count:,} of its numbers are on one side only, the first {first}. {advice}")
+    if loaded.misfit:
+        raise ModelError(f"{refusal}: {loaded.misfit}. {advice}")
     return loaded
 
 

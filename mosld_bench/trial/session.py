@@ -115,7 +115,8 @@ class Session:
         from mosld_bench.methods.shared_state import TorchSettings
 
         code_state()  # of the code as it is loaded: the checkout may move on while this process runs
-        source_digest()
+        if config.checkpoints:
+            source_digest()
         self._settings = TorchSettings()
         sys.path += [folder for folder in config.import_from if folder not in sys.path]
         for plugin in config.plugins:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from mosld_bench.format import one_line, visible
 from mosld_bench.records.provenance import command_line
 from mosld_bench.records.redaction import without_secrets
-from mosld_bench.scratch import replace_file
 from mosld_bench.spec.names import path_part, problem_of_study, problem_of_task
 
 STEERS = ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\r", "\x08", "\u202e", "\x00", "\ud800"]
@@ -58,13 +56,3 @@ def test_no_token_of_the_environment_is_in_a_record(monkeypatch: pytest.MonkeyPa
     assert without_secrets("hf_" + "A1" * 17) == "***"
     monkeypatch.setattr(sys, "argv", ["mosld-bench", "run", "--set", "model={name: 0123456789abcdef}"])
     assert "0123456789abcdef" not in command_line()
-
-
-@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
-def test_files_have_the_users_umask(tmp_path: Path, mask: int) -> None:
-    before = os.umask(mask)
-    try:
-        replace_file(tmp_path / "a", b"content")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~mask
