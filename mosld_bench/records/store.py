@@ -34,6 +34,7 @@ from mosld_bench.errors import BadFileError, BenchError, first_line
 from mosld_bench.records.items import read_items
 from mosld_bench.records.lock import held
 from mosld_bench.records.overlap import Overlap, Overlaps
+from mosld_bench.records.parquet import parquet_bytes
 from mosld_bench.records.profile import Profile
 from mosld_bench.records.published import Published
 from mosld_bench.records.record import Outcome, Record
@@ -162,7 +163,7 @@ class Store:
                 items, router = self._items_file(trial), self._router_file(trial)
                 for path, frame in ((items, outcome.items), (router, outcome.router)):
                     if frame is not None:
-                        staged.add(path, frame.to_parquet(index=False, compression="zstd"))
+                        staged.add(path, parquet_bytes(frame))
                 for name, content in (outcome.adapter or {}).items():
                     staged.add(folder / "adapter" / name, content)
                 staged.add(folder / "record.json", text)
@@ -362,7 +363,7 @@ class Store:
 
     def write_texts(self, study: str, texts: pd.DataFrame) -> None:
         """Note the texts of a study's items, a row an item with the columns of `records.texts.COLUMNS`."""
-        self._write(self._texts_file(study), texts.to_parquet(index=False, compression="zstd"))
+        self._write(self._texts_file(study), parquet_bytes(texts))
 
     def record(self, trial: Trial) -> Record | None:
         """The record of a trial that finished or was stopped; None where there is none.
@@ -476,7 +477,7 @@ class Store:
         """Write a scored record and its items, ``scored.json`` last. Returns its folder."""
         folder = self.results / outcome.record.study / outcome.record.scored_id
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / "items.parquet", outcome.items.to_parquet(index=False, compression="zstd"))
+        replace_file(folder / "items.parquet", parquet_bytes(outcome.items))
         replace_file(folder / "scored.json", outcome.record.model_dump_json(indent=1).encode())
         return folder
 

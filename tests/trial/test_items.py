@@ -18,6 +18,7 @@ import yaml
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.records.items import COLUMNS, read_items
+from mosld_bench.records.parquet import parquet_bytes
 from mosld_bench.spec.trial import Domain
 from mosld_bench.trial.packed_lm import PackedLM
 from mosld_bench.trial.packed_scoring import Score
@@ -115,7 +116,7 @@ def alone(folder: Path, definition: dict[str, Any], lm: PackedLM, rows: Sequence
 
 def kept(evaluation: Evaluation, folder: Path) -> pd.DataFrame:
     """The items as they are read of the file that a trial leaves."""
-    (folder / "items.parquet").write_bytes(evaluation.items.to_parquet(index=False, compression="zstd"))
+    (folder / "items.parquet").write_bytes(parquet_bytes(evaluation.items))
     return read_items(folder / "items.parquet")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -36,6 +37,17 @@ def test_records_say_where_they_come_from() -> None:
 
 def test_no_page_is_kept_since_it_follows_from_the_records() -> None:
     assert not [p for p in TRACKED if p.endswith(("index.html", "overview.json", "texts.parquet")) or "/items/" in p]
+
+
+def test_of_the_figures_those_are_kept_as_images_that_a_page_shows() -> None:
+    """The others are in their report's PDF and beside it as PDF."""
+    pages = [REPOSITORY / path for path in tracked("README.md", "*/README.md")]
+    shown = {
+        (page.parent / target).resolve()
+        for page in pages
+        for target in re.findall(r"!\[[^]]*\]\(([^)]+\.png)\)", page.read_text(encoding="utf-8"))
+    }
+    assert {REPOSITORY / path for path in TRACKED if path.endswith(".png")} == shown
 
 
 @pytest.mark.parametrize("study", KEPT)
