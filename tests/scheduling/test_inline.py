@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import time
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +15,16 @@ import pytest
 import torch
 
 from mosld_bench.methods.builtin import PeftMethod
+from mosld_bench.records import provenance
 from mosld_bench.records.frame import load
+from mosld_bench.records.lock import held
 from mosld_bench.records.record import Outcome
 from mosld_bench.records.store import Store
 from mosld_bench.scheduling import InlineExecutor, executor
 from mosld_bench.spec.trial import Trial
 from mosld_bench.trial.execute import failed
 from tests.conftest import items
-from tests.support.runs import prepare, run_inline, silent
+from tests.support.runs import prepare, run_inline, silent, timeless
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -134,3 +139,33 @@ def test_a_task_of_any_name_is_recorded_and_found_again(tiny: Path) -> None:
     store = Store(tiny / "results")
     assert {record.trial_id for record in store.records("tiny")} == {trial.id for trial, _ in planned}
     assert all(store.finished(member) is not None for member in planned)
+
+
+def test_a_clock_that_jumps_changes_no_number_and_no_duration(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a machine is set right in mid-run: by an hour ahead, a day back, to the epoch."""
+    _, planned, config = prepare(tiny)
+    before = run_inline(planned, config, tmp_path / "before")
+    jumps, really = itertools.cycle([3_600.0, -86_400.0, -time.time()]), time.time
+
+    class Jumping(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Jumping:
+            return cls.fromtimestamp(time.time(), tz)
+
+    monkeypatch.setattr(time, "time", lambda: really() + next(jumps))
+    monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * time.time()))
+    monkeypatch.setattr(provenance, "datetime", Jumping)
+    with held(tmp_path / "after" / "tiny", "a command"):
+        after = run_inline(planned, config, tmp_path / "after")
+    same = [[timeless(outcome.record.model_dump(mode="json")) for outcome in run] for run in (after, before)]
+    assert same[0] == same[1]
+    for outcome in after:
+        meta = outcome.record.meta_info
+        assert datetime.fromisoformat(meta["started"]).year in {1970, datetime.now(UTC).year}
+        assert 0 < meta["loading_seconds"] < meta["seconds"] < 600
+        if train := outcome.record.train_info:
+            assert 0 < train.seconds < meta["seconds"]
+            seconds = [point.seconds for point in train.curve]
+            assert 0 < seconds[0] and seconds == sorted(seconds) and seconds[-1] < meta["seconds"]
