@@ -25,7 +25,7 @@ from rich.table import Table
 
 from tests.benchmarks.side_by_side import Row
 
-NAMES = ("layer", "scoring", "training", "scheduling", "records", "memory", "routers", "stacked", "embedded")
+NAMES = ("layer", "scoring", "training", "scheduling", "records", "memory", "routers", "stacked", "flex", "embedded")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -320,11 +320,11 @@ def run(rounds: int) -> Iterator[Row]:
     yield from compare(rounds, [Setting(recipe) for recipe in RECIPES])
 
 
-def compare(rounds: int, settings: Sequence[Setting]) -> Iterator[Row]:
+def compare(rounds: int, settings: Sequence[Setting], numbers: Sequence[int] = TRIALS) -> Iterator[Row]:
     """One row for each setting and number of trials."""
     for setting in settings:
         base, (items, pad) = setting.base(), setting.examples()
-        for trials in TRIALS:
+        for trials in numbers:
             seconds: dict[str, list[float]] = {"stack": [], "processes": []}
             with Processes(setting, trials) as processes:
                 for turn in range(rounds + 1):  # the first one warms up
