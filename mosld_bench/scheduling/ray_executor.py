@@ -26,6 +26,7 @@ from mosld_bench.interruption import interrupt
 from mosld_bench.records.record import Outcome
 from mosld_bench.scheduling.checks import local_gpus
 from mosld_bench.scheduling.executor import Ended, RunWatcher, WorkerDeath, dispatch
+from mosld_bench.scheduling.node_files import NodeFiles, placed
 from mosld_bench.scheduling.ray_cluster import Cluster, Room
 from mosld_bench.scheduling.ray_liveness import within
 from mosld_bench.scheduling.ray_places import TempFolder, check_address
@@ -83,7 +84,8 @@ class RayExecutor:
         self._cluster = Cluster(ray, self._address)
         gpus, cpus = (inf if limit is None else limit for limit in (self._gpus, self._cpus))
         trials = max(most, len(planned))
-        self._pool = RayPool(ray, config, self._cluster, gpus=gpus, cpus=cpus, trials=trials)
+        files = None if self._address is None else NodeFiles.of(config, (trial for trial, _ in planned))
+        self._pool = RayPool(ray, config, self._cluster, files=files, gpus=gpus, cpus=cpus, trials=trials)
         if self._config.checkpoints:
             self._config.checkpoints.mark()
         return dispatch(planned, self._pool, watcher, retries=self._retries, limits=self._config.limits)
@@ -177,17 +179,27 @@ class RayPool:
     """Workers as Ray actors: a `WorkerPool`."""
 
     def __init__(
-        self, ray: Any, config: WorkerConfig, cluster: Cluster, *, gpus: float, cpus: float, trials: int
+        self,
+        ray: Any,
+        config: WorkerConfig,
+        cluster: Cluster,
+        *,
+        files: NodeFiles | None = None,
+        gpus: float,
+        cpus: float,
+        trials: int,
     ) -> None:
         """``ray``: the module, connected. ``gpus`` and ``cpus``: what all workers together may use, infinity for all.
 
+        ``files``: what machines without this one's file system are sent; None where there is this machine alone.
         ``trials``: how many there are at most. Raises ResourceError where no machine has the GPUs that a trial takes.
         """
         self._ray, self._cluster = ray, cluster
         self._room = Room.of(config.resources, cluster.nodes(), gpus=gpus, cpus=cpus, trials=trials)
         self.failures_spoil_workers = self._room.on_gpus
         device = "cuda" if self._room.on_gpus else "cpu"
-        self._arguments = replace(config, device=device), max(1, int(self._room.cpus_per_worker))
+        sent = None if files is None else SentFiles(files, ray.put(files.pack()))
+        self._arguments = replace(config, device=device), max(1, int(self._room.cpus_per_worker)), sent
         self._actor = ray.remote(RayWorker).options(
             num_gpus=self._room.gpus_per_worker,
             num_cpus=self._room.cpus_per_worker,
@@ -303,16 +315,30 @@ class _Actor:
     node: str | None = None
 
 
+@dataclass(frozen=True)
+class SentFiles:
+    """Files for the machines that lack them, and Ray's reference to their contents."""
+
+    files: NodeFiles
+    content: Any
+
+    def placed(self, config: WorkerConfig) -> WorkerConfig:
+        """See `node_files.placed`; the contents come here only where a file is missing."""
+        import ray
+
+        return placed(config, self.files, ray.get(self.content) if self.files.missing() else None)
+
+
 class RayWorker:
     """Lives in a Ray actor: a session, and what the running trial last told."""
 
-    def __init__(self, config: WorkerConfig, threads: int) -> None:
+    def __init__(self, config: WorkerConfig, threads: int, sent: SentFiles | None = None) -> None:
         import torch
 
         torch.set_num_threads(threads)
         foreign_code.allow()  # what comes here has been looked at by the driver, which loads every task and method
         self._session: Session | None = None
-        self._config = config
+        self._config, self._sent = config, sent
         self._last: Progress | None = None
 
     def run(self, trial: Trial, fit: Fit) -> Outcome:
@@ -320,7 +346,8 @@ class RayWorker:
         self._note(Progress(trial.id, "loading"))
         if self._session is None:
             try:
-                self._session = Session(self._config)
+                config = self._config if self._sent is None else self._sent.placed(self._config)
+                self._session = Session(config)
             except Exception:  # a plug-in or a folder that this node lacks: it concerns the trial, the worker lives
                 return failed(trial, traceback.format_exc(), {})
         return execute(trial, self._session, fit, self._note)

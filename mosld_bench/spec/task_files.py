@@ -133,7 +133,7 @@ def data_files(config: dict[str, Any], folder: Path) -> Any:
 def data_dir(config: dict[str, Any], folder: Path) -> Path | None:
     """``dataset_kwargs.data_dir`` where it is a folder beside the YAML file (in ``folder``), or an absolute one."""
     named = (config.get("dataset_kwargs") or {}).get("data_dir")
-    return (folder / str(named)).absolute() if named and is_folder(folder / str(named)) else None
+    return _folder(str(named), folder) if named else None
 
 
 def data_set_folder(config: dict[str, Any], folder: Path) -> Path | None:
@@ -142,9 +142,24 @@ def data_set_folder(config: dict[str, Any], folder: Path) -> Path | None:
     One with files or a folder of its own (``data_files``, ``data_dir``) is a format, such as ``json``.
     """
     named, options = config.get("dataset_path"), config.get("dataset_kwargs") or {}
-    if not named or "data_files" in options or "data_dir" in options or not is_folder(folder / str(named)):
+    if not named or "data_files" in options or "data_dir" in options:
         return None
-    return (folder / str(named)).absolute()
+    return _folder(str(named), folder)
+
+
+def _folder(named: str, folder: Path) -> Path | None:
+    """The folder that ``named`` is in ``folder``, or by itself; None where there is none."""
+    places = [folder / named, *(copy / named.lstrip("/") for copy in _copies if Path(named).is_absolute())]
+    return next((place.absolute() for place in places if is_folder(place)), None)
+
+
+#: Below these, absolute paths of another machine are looked for as well.
+_copies: list[Path] = []
+
+
+def look_below(root: Path) -> None:
+    """From now on an absolute path that is not here is looked for below ``root``, a copy of another machine's files."""
+    _copies.append(root)
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -155,10 +170,11 @@ def _named(path: str, folder: Path) -> str | list[str]:
     """What ``path`` names in ``folder``, else in the current one; ``path`` where it names nothing."""
     if "://" in path:
         return path
-    for base in (folder.absolute(), Path.cwd()):
-        if is_regular(base / path):  # before it is taken for a pattern: a name may have brackets
-            return str(base / path)
-        found = files_in(base / path) if is_folder(base / path) else _matching(path, base)
+    copies = [(copy, path.lstrip("/")) for copy in _copies if Path(path).is_absolute()]
+    for base, place in ((folder.absolute(), path), (Path.cwd(), path), *copies):
+        if is_regular(base / place):  # before it is taken for a pattern: a name may have brackets
+            return str(base / place)
+        found = files_in(base / place) if is_folder(base / place) else _matching(place, base)
         if found:
             return [str(file) for file in found]
     return path
@@ -417,6 +433,18 @@ class TaskFiles:
                 while part := rows.read(2**20):
                     content.update(part)
         return content.hexdigest()[:8]
+
+    def files_of(self, task: str) -> list[Path]:
+        """Every file that the definition of ``task`` is made of: includes, Python beside them, and local data.
+
+        Empty for a task that is not of these folders. Raises as `config`.
+        """
+        self.check_named(task)
+        if task not in self.paths:
+            return []
+        config, files = self._resolved(self.paths[task])
+        code = [source for file in files for source in file.parent.glob("*.py")]
+        return [*files, *code, *(file for file, _ in _data(config, self.paths[task].parent))]
 
     def foreign_code(self, task: str) -> list[str]:
         """The foreign code that a task of these folders names (`foreign_code`), in words; none of it is run."""

@@ -21,7 +21,7 @@ NOTES = "MOSLD_BENCH_TEST_NOTES"  # names the folder in which a trial that begin
 class Sleeper:
     """In place of `ray_executor.RayWorker`."""
 
-    def __init__(self, config: WorkerConfig, threads: int) -> None:
+    def __init__(self, config: WorkerConfig, threads: int, sent: object = None) -> None:
         self._trial = ""
 
     def run(self, trial: Trial, fit: Fit) -> Outcome:
