@@ -3,8 +3,9 @@
 #
 #   sbatch --nodes=2 --gpus-per-node=8 --time=1-0 reports/slurm.sh smollm2 --methods all
 #
-# What follows the script's name goes to `mosld-bench run`. Folders have to be seen by every node under the same path, and
-# `mosld-bench` and `ray` be on PATH: activate the environment before sbatch, or where this script is told to below.
+# What follows the script's name goes to `mosld-bench run`. Weights have to be seen by every node, under the same path or in
+# the folder that its MOSLD_BENCH_MODEL_ROOT names; what else trials read is sent to nodes that lack it. `mosld-bench` and
+# `ray` have to be on PATH: activate the environment before sbatch, or where this script is told to below.
 #
 #SBATCH --job-name=mosld-bench
 #SBATCH --ntasks-per-node=1
