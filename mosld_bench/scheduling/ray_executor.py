@@ -7,6 +7,7 @@ data and sends outcomes back. `executor.dispatch` says who runs what, and what h
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -350,7 +351,11 @@ class RayWorker:
                 self._session = Session(config)
             except Exception:  # a plug-in or a folder that this node lacks: it concerns the trial, the worker lives
                 return failed(trial, traceback.format_exc(), {})
-        return execute(trial, self._session, fit, self._note)
+        outcome = execute(trial, self._session, fit, self._note)
+        if not gc.get_freeze_count():
+            gc.collect()
+            gc.freeze()  # models, tasks and libraries stay: to look at them again and again took a twentieth of a trial
+        return outcome
 
     def where(self) -> str:
         """The id of the node that it is on."""

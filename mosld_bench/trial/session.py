@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -148,6 +149,7 @@ class Session:
         key = f"{spec.name}@{spec.revision}:{dtype}"
         if key not in self._models:
             self._models.clear()  # one base model at a time: studies over several models run them one after another
+            gc.unfreeze()  # a worker may have kept the collector from the one before
             tokenizer = load_tokenizer(spec, self.model_root)
             base = load_base(spec, getattr(torch, dtype), self.config.device, self.model_root)
             vocabulary = base.get_input_embeddings().num_embeddings  # type: ignore[operator]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import json
 import time
@@ -21,6 +22,8 @@ from mosld_bench.records.lock import held
 from mosld_bench.records.record import Outcome
 from mosld_bench.records.store import Store
 from mosld_bench.scheduling import InlineExecutor, executor
+from mosld_bench.scheduling.ray_executor import RayWorker
+from mosld_bench.spec import foreign_code
 from mosld_bench.spec.trial import Trial
 from mosld_bench.trial.execute import failed
 from tests.conftest import items
@@ -170,3 +173,22 @@ def test_a_clock_that_jumps_changes_no_number_and_no_duration(
             seconds = [point.seconds for point in train.curve]
             assert seconds == sorted(seconds)
             assert 0 < seconds[0] <= seconds[-1] < meta["seconds"]
+
+
+def test_a_worker_keeps_the_collector_from_what_stays_until_it_takes_another_model(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign_code, "allow", lambda: None)
+    _, planned, config = prepare(tiny)
+    worker = RayWorker(config, torch.get_num_threads())
+    try:
+        assert worker.run(*planned[0]).record.status == "finished"
+        kept = gc.get_freeze_count()
+        assert kept > 100_000
+        assert worker.run(*planned[1]).record.status == "finished"
+        assert gc.get_freeze_count() <= kept  # what the second trial made is collected as ever
+        assert worker._session is not None
+        worker._session.model(planned[0].trial.model, "bfloat16")
+        assert gc.get_freeze_count() == 0
+    finally:
+        gc.unfreeze()
