@@ -220,6 +220,8 @@ def allocate(model: Any, step: int, steps: int) -> None:
     tuner: Any = getattr(model, "base_model", None)
     if not hasattr(tuner, "update_and_allocate"):
         return
+    from mosld_bench.compat.torch import AcrossDevices
+
     config = model.active_peft_config
     if hasattr(tuner, "rankallocator"):
         tuner.rankallocator.set_total_step(steps)
@@ -239,7 +241,8 @@ def allocate(model: Any, step: int, steps: int) -> None:
             f"AdaMSS reaches its asa_target_subspaces at step final_warmup, which is {config.final_warmup}, but the "
             f"trial has {steps} steps. Lower final_warmup in the recipe's params, or train longer."
         )
-    tuner.update_and_allocate(step)
+    with AcrossDevices():  # the ranks of all layers are compared
+        tuner.update_and_allocate(step)
 
 
 #: What AdaLoRA's allocator has found of every weight: its importance, and the running means of that and its spread.
@@ -266,8 +269,9 @@ def restore_allocation(model: Any, state: Mapping[str, Tensor]) -> None:
     if not state:
         return
     entries = [(*name.partition("/")[::2], value) for name, value in state.items()]
+    places = dict(model.base_model.model.named_parameters())
     for kind in _FOUND:
-        found = {name: value for of, name, value in entries if of == kind}
+        found = {name: value.to(places[name].device) for of, name, value in entries if of == kind}
         setattr(model.base_model.rankallocator, kind, found)
     pattern = {name: value.tolist() for of, name, value in entries if of == "rank_pattern"}
     if pattern:
@@ -289,11 +293,12 @@ def orthogonality(model: Any) -> Tensor | None:
     tuner: Any = getattr(model, "base_model", None)
     if not hasattr(tuner, "rankallocator"):
         return None
-    gaps = []
+    gaps: list[Tensor] = []
     for name, factor in tuner.model.named_parameters():
         if "lora_A" in name or "lora_B" in name:
             product = factor @ factor.T if "lora_A" in name else factor.T @ factor
-            gaps.append(torch.linalg.matrix_norm(product - torch.eye(len(product), device=product.device)))
+            gap = torch.linalg.matrix_norm(product - torch.eye(len(product), device=product.device))
+            gaps.append(gap.to(gaps[0].device) if gaps else gap)  # layers may lie on several devices
     loss: Tensor = model.active_peft_config.orth_reg_weight * torch.stack(gaps).mean()
     return loss
 

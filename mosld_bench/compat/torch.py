@@ -1,4 +1,8 @@
-"""What is used of torch beyond its documentation: a look at every write into memory, and the hooks of all modules."""
+"""What is used of torch beyond its documentation.
+
+A look at every write into memory, the hooks of all modules, one stream of random numbers over several devices, and what
+libraries join across devices.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -84,3 +89,31 @@ def _global_hooks() -> list[dict[int, Any]]:
         module._global_backward_pre_hooks,
         module._global_backward_hooks,
     ]
+
+
+@contextmanager
+def drawing_on(device: torch.device, home: torch.device) -> Iterator[None]:
+    """Inside the block, draws on ``device`` go on with the random numbers of ``home``, which goes on after them.
+
+    So a model over several devices draws what it draws on one: their generators make the same numbers.
+    """
+    hand_on_randomness(home, device)
+    yield
+    hand_on_randomness(device, home)
+
+
+def hand_on_randomness(source: torch.device, target: torch.device) -> None:
+    """Let the generator of ``target`` go on where that of ``source`` is. No wait for a GPU: both states are here."""
+    if source != target and source.type == "cuda":
+        torch.cuda.set_rng_state(torch.cuda.get_rng_state(source), target)
+
+
+class AcrossDevices(TorchFunctionMode):  # type: ignore[no-untyped-call]
+    """Inside the block, tensors of several devices are joined (``cat``, ``stack``) on the device of the first one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        """See torch.overrides.TorchFunctionMode."""
+        if func in (torch.cat, torch.stack) and args:
+            parts = list(args[0])
+            args = ([part.to(parts[0].device) for part in parts], *args[1:])
+        return func(*args, **(kwargs or {}))

@@ -25,20 +25,22 @@ class AttachedModel(NamedTuple):
 
 
 def attached_copy(method: Method, base: nn.Module, params: Mapping[str, Any], *, seed: int) -> AttachedModel:
-    """The model that a trial trains: ``method`` at ``params`` on a copy of ``base``, on the device of ``base``.
+    """The model that a trial trains: ``method`` at ``params`` on a copy of ``base``, on the devices of ``base``.
 
     The copy shares every weight that does not train and is not written by ``attach``, so that it costs no more memory
     than these. Initial values come from the global generators, which are seeded with ``seed`` and go on from there.
     """
     from mosld_bench.compat.peft import remember_start
     from mosld_bench.methods.attaching import attach
+    from mosld_bench.methods.stages import to_devices_of
 
     seed_generators(seed)
     with own_if_written(base):
         model = attach(method, copy_sharing_weights(base), params)
+    model = to_devices_of(model, base)
     unshared = unshare_trainable(model, base)
     remember_start(model)
-    return AttachedModel(model.to(next(base.parameters()).device), unshared)
+    return AttachedModel(model, unshared)
 
 
 def seed_generators(seed: int) -> None:

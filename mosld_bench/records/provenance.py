@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from mosld_bench._version import __version__
 from mosld_bench.records.method_code import MethodCode
@@ -51,6 +51,7 @@ class Hardware(TypedDict):
     cores: Annotated[int | None, "logical cores of the machine"]
     memory_bytes: Annotated[int | None, "memory of the machine"]
     gpu: Annotated[str | None, "name of its model; null where a CPU did the work"]
+    gpus: Annotated[NotRequired[int], "how many of them the model lay on; absent where it was one, or a CPU"]
     threads: Annotated[int, "threads that torch used in the process"]
 
 
@@ -144,29 +145,36 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def hardware(device: str) -> Hardware:
-    """CPU, cores, memory in bytes, torch's threads in this process, and the GPU if ``device`` is one."""
+def hardware(device: str, gpus: int = 1) -> Hardware:
+    """CPU, cores, memory in bytes, torch's threads in this process, and the GPU if ``device`` is one.
+
+    ``gpus``: how many of them a model lay on.
+    """
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
-    return {
+    found: Hardware = {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "memory_bytes": memory,
         "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
         "threads": torch.get_num_threads(),
     }
+    if gpus > 1:
+        found["gpus"] = gpus
+    return found
 
 
-def meta_info(started: str, seconds: float, device: str, command: str | None) -> dict[str, Any]:
+def meta_info(started: str, seconds: float, device: str, command: str | None, *, gpus: int = 1) -> dict[str, Any]:
     """The ``meta_info`` of a record or a profile, with the keys of `MetaInfo`.
 
-    ``started``: see `now`; ``seconds``: wall seconds since; ``device``: torch's name; ``command``: see `command_line`.
+    ``started``: see `now`; ``seconds``: wall seconds since; ``device``: torch's name; ``command``: see `command_line`;
+    ``gpus``: how many a model lay on.
     """
     info: MetaInfo = {
         **code_state(),
         "versions": versions(),
-        "hardware": hardware(device),
+        "hardware": hardware(device, gpus),
         "started": started,
         "seconds": seconds,
         "python": platform.python_version(),

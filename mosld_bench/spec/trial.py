@@ -159,12 +159,27 @@ class Resources(Strict):
 
     cpus_per_trial: float = Field(1, gt=0, le=10**6, description="cores")
     gpus_per_trial: float = Field(
-        1, gt=0, le=10**6, description="GPUs, where there are any; 0.5 puts two trials on one"
+        1,
+        gt=0,
+        le=10**6,
+        description="GPUs, where there are any; 0.5 puts two trials on one, 2 spreads the layers of a model over two",
     )
     score_tokens: int = Field(8192, gt=0, le=10**9, description="most padded tokens a scoring batch")
     score_width: int = Field(
         256, gt=0, le=10**9, description="most tokens of a prefix tree; attention costs its square"
     )
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _refuse_one_and_a_half(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("above 1 a whole number, since a GPU that holds a part of a model holds no other trial")
+        return value
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs a model lies on: one, where its trial has a part of one."""
+        return max(1, int(self.gpus_per_trial))
 
 
 def canonical(content: Any) -> str:

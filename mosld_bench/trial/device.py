@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 #: A timed stretch lasts as long at least; below, the clock's own cost and the scheduler's slices show.
 _LEAST_SECONDS = 0.1
@@ -69,7 +70,8 @@ class PeakMemory:
 
     def __enter__(self) -> PeakMemory:
         if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
+            for gpu in range(torch.cuda.device_count()):
+                torch.cuda.reset_peak_memory_stats(gpu)
         else:
             self._thread = threading.Thread(target=self._sample, daemon=True)
             self._thread.start()
@@ -77,7 +79,7 @@ class PeakMemory:
 
     def __exit__(self, *exception: object) -> None:
         if self.cuda:
-            self.peak = torch.cuda.max_memory_allocated()
+            self.peak = sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
         else:
             self._stop.set()
             self._thread.join()
@@ -140,8 +142,19 @@ def resident() -> int:
 
 
 def taken(device: str) -> int:
-    """Bytes that this process takes now: on a GPU what torch has allocated there, else what of it is in memory."""
-    return int(torch.cuda.memory_allocated()) if device.startswith("cuda") else resident()
+    """Bytes that this process takes now: on GPUs what torch has allocated there, else what of it is in memory."""
+    return sum(_allocated()) if device.startswith("cuda") else resident()
+
+
+def _allocated() -> list[int]:
+    """Bytes that torch has allocated on each GPU that this process sees."""
+    return [int(torch.cuda.memory_allocated(gpu)) for gpu in range(torch.cuda.device_count())]
+
+
+def gpus_of(model: nn.Module) -> list[int]:
+    """The GPUs that weights of ``model`` are on; none for a model on the CPU."""
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    return sorted(device.index for device in devices)
 
 
 def release(device: str) -> None:
@@ -194,9 +207,13 @@ _PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, er
 
 
 def available(device: str) -> int:
-    """Bytes that can still be taken: free ones of the GPU; of the machine, within the limit of this container."""
+    """Bytes that can still be taken: free ones of the GPU; of the machine, within the limit of this container.
+
+    Of several GPUs that this process uses, those of the fullest.
+    """
     if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info()[0])
+        used = [gpu for gpu, bytes_ in enumerate(_allocated()) if bytes_] or [0]
+        return min(int(torch.cuda.mem_get_info(gpu)[0]) for gpu in used)
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     lines = _read("/proc/meminfo").splitlines()
     free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), free)

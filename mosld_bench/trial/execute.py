@@ -91,7 +91,7 @@ class _Stopwatch:
         return time.perf_counter() - self._clock
 
     def meta_info(self, config: WorkerConfig) -> dict[str, Any]:
-        return meta_info(self.started, self.seconds(), config.device, config.command)
+        return meta_info(self.started, self.seconds(), config.device, config.command, gpus=len(config.devices))
 
 
 def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch) -> Outcome:

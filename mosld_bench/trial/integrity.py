@@ -24,8 +24,9 @@ from mosld_bench.methods import author
 from mosld_bench.methods.base import Method
 from mosld_bench.methods.live import copy_sharing_weights, own_if_written
 from mosld_bench.methods.saved import own_state
+from mosld_bench.methods.stages import to_devices_of
 from mosld_bench.records.provenance import Integrity
-from mosld_bench.trial.device import available
+from mosld_bench.trial.device import available, gpus_of
 from mosld_bench.trial.random_state import same_random_state
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def check_trained(
     """
     started = time.perf_counter()
     model.eval()
-    with same_random_state(), torch.random.fork_rng(), torch.no_grad():
+    with same_random_state(), torch.random.fork_rng(gpus_of(base)), torch.no_grad():
         _check_numbers(model)
         ids = _texts(items, next(base.parameters()).device)
         expected, before = _logits(model, ids), _logits(base, ids)
@@ -82,7 +83,7 @@ def _gap(
     try:
         method.save(model, base, params, folder)
         with own_if_written(base):
-            loaded = method.load(copy_sharing_weights(base), folder).to(ids.device).eval()
+            loaded = to_devices_of(method.load(copy_sharing_weights(base), folder), base).eval()
         found = _logits(loaded, ids)
     except (MemoryError, torch.OutOfMemoryError):
         raise
@@ -105,7 +106,8 @@ def _gap(
 
 def _check_numbers(model: nn.Module) -> None:
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    finite = torch.stack([parameter.isfinite().all() for parameter in trained.values()])
+    home = next(iter(trained.values())).device
+    finite = torch.stack([parameter.isfinite().all().to(home) for parameter in trained.values()])
     if not finite.all():
         lost = [name for name, holds in zip(trained, finite.tolist(), strict=True) if not holds]
         raise IntegrityError(

@@ -269,11 +269,12 @@ class _Group:
         if sum(gates.shape[:-1].numel() for gates, _ in left) != size:
             nothing = torch.full((size, self.experts), torch.nan, device=self.sums.device)
             return nothing, nothing
-        gates = _rows([gates for gates, _ in left])
+        device = self.sums.device  # the model's layers may lie on several
+        gates = _rows([gates for gates, _ in left]).to(device)
         if all(gates is probabilities for gates, probabilities in left):
             return gates, gates
         given = [probabilities for _, probabilities in left if probabilities is not None]
-        return gates, _rows(given) if len(given) == len(left) else torch.full_like(gates, torch.nan)
+        return gates, _rows(given).to(device) if len(given) == len(left) else torch.full_like(gates, torch.nan)
 
 
 def _rows(parts: Sequence[Tensor]) -> Tensor:

@@ -69,11 +69,12 @@ def score(scoring: Scoring, session: Session, notes: list[str]) -> ScoredOutcome
     numbers.
     """
     from mosld_bench.inputs.models import weights_source
+    from mosld_bench.methods.stages import to_devices_of
 
     started, clock = now(), time.perf_counter()
     adapter, base = _described(scoring.adapter), session.model(scoring.model, scoring.dtype)
     loaded = _with_adapter(base.model, scoring.adapter, scoring.model.name) if scoring.adapter else None
-    model = loaded.model.to(session.config.device) if loaded else base.model
+    model = to_devices_of(loaded.model, base.model) if loaded else base.model
     model.requires_grad_(False).eval()
     tasks = {name: session.scored(name) for name in scoring.tasks}
     try:

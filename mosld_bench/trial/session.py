@@ -60,6 +60,12 @@ class WorkerConfig:
     checkpoints: CheckpointPlace | None = None
     limits: Limits = NO_LIMITS
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """What a base model lies on, in the order of its layers: the device, or each of the GPUs that a trial has."""
+        gpus = self.resources.gpus if self.device == "cuda" else 1
+        return (self.device,) if gpus == 1 else tuple(f"cuda:{gpu}" for gpu in range(gpus))
+
 
 class LoadedModel(NamedTuple):
     """A base model, frozen and never changed, its tokenizer, and the token id that fills its batches.
@@ -140,18 +146,26 @@ class Session:
         return Path(self.config.model_root) if self.config.model_root else None
 
     def model(self, spec: ModelSpec, dtype: str) -> LoadedModel:
-        """The base model of ``spec`` in ``dtype``, with its tokenizer. Raises ModelError where it cannot be loaded."""
+        """The base model of ``spec`` in ``dtype``, with its tokenizer. Raises ModelError where it cannot be loaded.
+
+        On several devices its layers lie one after another, and it is loaded to this machine's memory first.
+        """
         import torch
 
         from mosld_bench.inputs.models import load_base, load_tokenizer
         from mosld_bench.methods.shared_state import SharedState
+        from mosld_bench.methods.stages import spread
 
         key = f"{spec.name}@{spec.revision}:{dtype}"
         if key not in self._models:
             self._models.clear()  # one base model at a time: studies over several models run them one after another
             gc.unfreeze()  # a worker may have kept the collector from the one before
             tokenizer = load_tokenizer(spec, self.model_root)
-            base = load_base(spec, getattr(torch, dtype), self.config.device, self.model_root)
+            devices = self.config.devices
+            first = devices[0] if len(devices) == 1 else "cpu"
+            base = load_base(spec, getattr(torch, dtype), first, self.model_root)
+            if len(devices) > 1:
+                spread(base, [torch.device(device) for device in devices])
             vocabulary = base.get_input_embeddings().num_embeddings  # type: ignore[operator]
             if (tokenizer.pad_token_id or 0) >= vocabulary:
                 tokenizer.pad_token = tokenizer.eos_token  # added to the tokenizer, unknown to the model

@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from mosld_bench.compat.peft import default_target_modules, of_module, replace_module
+from mosld_bench.compat.torch import drawing_on
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig, allocate
 from mosld_bench.tuners.mixture.layer import MixtureLayer
@@ -102,12 +103,12 @@ def aux_loss(model: nn.Module) -> Tensor | None:
     closes the forward pass: what runs again in the backward pass leaves none.
     """
     by_layer: dict[str, list[Tensor]] = {}
-    sums = False
+    sums, home = False, next(model.parameters()).device
     for name, layer in ((name, module) for name, module in model.named_modules() if isinstance(module, RoutedLayer)):
         layer.current.open = False
         if layer.balance is not None:
             settings = [layer.settings[adapter] for adapter in layer.active_adapters]  # type: ignore[union-attr]
-            loss = max(config.balance_coef for config in settings) * layer.balance
+            loss = (max(config.balance_coef for config in settings) * layer.balance).to(home)
             by_layer.setdefault(layer_of(name) or name, []).append(loss)
             sums = sums or any(config.balance_reduce == "sum" for config in settings)
             layer.balance = None
@@ -133,8 +134,10 @@ def draw_masks(model: nn.Module) -> None:
     All micro-batches of the step then see the same masks. A training loop that never calls this gets a new mask in
     every forward.
     """
+    home = next(model.parameters()).device
     for layer, adapter in _mixtures(model):
-        layer.draw_mask(adapter)
+        with drawing_on(layer.masked_parameter(adapter).device, home):
+            layer.draw_mask(adapter)
 
 
 def keep_dropped(model: nn.Module) -> None:
@@ -161,7 +164,7 @@ def set_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set what `masks_of` gave of the same adapters on the same model."""
     for name, layer in _layers(model):
         own = {key.removeprefix(f"{name}:"): mask for key, mask in masks.items() if key.startswith(f"{name}:")}
-        layer.weight_mask.update(own)
+        layer.weight_mask.update({key: mask.to(layer.masked_parameter(key).device) for key, mask in own.items()})
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, MixtureLayer]]:

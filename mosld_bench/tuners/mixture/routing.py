@@ -186,7 +186,7 @@ class ForwardPass:
                 f"{tuple(x.shape)} for {'no' if positions is None else tuple(positions.shape)} positions. In "
                 f"target_modules, name modules that see (texts, tokens, features)."
             )
-        return positions.expand(x.shape[:2])
+        return positions.expand(x.shape[:2]).to(x.device)
 
 
 class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
@@ -291,8 +291,7 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
             gates, probabilities = gate(logits, config.top_k, config.renormalize, dropout, bias)
         if self.training:
             mask = self.current.mask
-            if mask is not None and mask.shape != gates.shape[:-1]:
-                mask = None
+            mask = mask.to(gates.device) if mask is not None and mask.shape == gates.shape[:-1] else None
             if bias is not None and self.current.open:  # as below
                 self.load[adapter] = picks_of(gates, mask) + self.load.get(adapter, 0)
             if config.balance_coef > 0 and probabilities is not None:
