@@ -95,6 +95,7 @@ Name = Annotated[str | None, compared("--name", help="A study's name of its own:
 To = Annotated[Path | None, place("--to", help="Folder to write the report to; default: reports/STUDY.")]
 Assignments = Annotated[list[str] | None, compared("--set", help="Any other key of the study: train.batch_size=64.")]
 Json = Annotated[bool, output("--json", help="For programs: JSON and nothing else.")]
+GpusPerTrial = Annotated[float | None, running(help="0.25 packs four trials on a GPU, 2 spreads one over two.")]
 DryRun = Annotated[bool, running("--dry-run", help="Print the plan and stop.")]
 Quiet = Annotated[
     bool,
@@ -168,7 +169,7 @@ class RunOptions:
     """Where and how trials run, as given: None is an option that was left out."""
 
     gpus: Annotated[int | None, running(help="GPUs to use; default: all there are.")] = None
-    gpus_per_trial: Annotated[float | None, running(help="0.25 packs four trials on a GPU.")] = None
+    gpus_per_trial: GpusPerTrial = None
     cpus: Annotated[int | None, running(help="CPU cores to use; default: all there are.")] = None
     cpus_per_trial: Annotated[float | None, running(help="Cores a trial.")] = None
     ray_address: Annotated[str | None, running(help="Join this Ray cluster ('auto' finds it).")] = None

@@ -15,11 +15,13 @@ from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import (
     AllowCode,
     Factors,
+    GpusPerTrial,
     Include,
     Json,
     ModelRoot,
     Plugin,
     Root,
+    RunOptions,
     StudyName,
     StudyOptions,
     compared,
@@ -48,6 +50,7 @@ GPUS = 8  # that the hours of a plan are spread over
     ("mosld-bench plan embedded", "every row of the default study, its size, and which differences it will find"),
     ("mosld-bench plan paper --gpus 8 --gpu-memory 80", "the hours of the paper's study on eight GPUs"),
     ("mosld-bench plan embedded --methods lora,mosld --mde 0.5", "how many seeds find half a point"),
+    ("mosld-bench plan scaling --model NousResearch/Llama-2-70b-hf --gpus-per-trial 2", "70B spread over two GPUs"),
     ("mosld-bench plan embedded --json", "every trial, for programs"),
 )
 def plan(
@@ -60,6 +63,7 @@ def plan(
     allow_code: AllowCode = False,
     gpus: Annotated[int, running(help="GPUs that the hours are spread over.", min=1)] = GPUS,
     gpu_memory: Annotated[float, running(help="GB of one; what needs more is refused.", min=0)] = GPU_MEMORY_GB,
+    gpus_per_trial: GpusPerTrial = None,
     tune: Annotated[bool, compared("--tune", help="Of the search that `tune` makes for the study.")] = False,
     factors: Factors = None,
     mde: Annotated[
@@ -74,7 +78,8 @@ def plan(
     Starts nothing, reads no data.
     """
     permit(allow_code)
-    overrides, wished, workspace = study_options.overrides(), _points(mde), Workspace.find(root)
+    resources = RunOptions(gpus_per_trial=gpus_per_trial).overrides()
+    overrides, wished, workspace = study_options.overrides() | resources, _points(mde), Workspace.find(root)
     search = None
     status = make_console(stderr=True).status(f"planning {study}: loading torch, counting parameters …")
     if tune:
@@ -118,7 +123,8 @@ def plan(
         return
     from mosld_bench import display
 
-    places = (
+    places: tuple[tuple[str, Sequence[object] | None], ...] = (
+        ("--gpus-per-trial", [f"{gpus_per_trial:g}" if gpus_per_trial else None]),
         ("--root", [root]),
         ("--model-root", [model_root]),
         ("--include-path", include_path),

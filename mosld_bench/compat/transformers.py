@@ -108,6 +108,6 @@ def growing_cache(layers: Sequence[tuple[Tensor, Tensor]] = ()) -> Cache:
 
 def move_kept(cache: Any, layer: int, device: torch.device) -> None:
     """Move the keys and values of ``layer`` in ``cache`` to ``device``; nothing where it is no cache, or has none."""
-    kept = cache.layers[layer] if isinstance(cache, Cache) and layer < len(cache.layers) else None
+    kept: Any = cache.layers[layer] if isinstance(cache, Cache) and layer < len(cache.layers) else None
     if isinstance(getattr(kept, "keys", None), Tensor):
         kept.keys, kept.values = kept.keys.to(device), kept.values.to(device)

@@ -17,13 +17,14 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic import Field
 
-from mosld_bench.cost.memory import Memory, Shape, memory_of
+from mosld_bench.cost.memory import Memory, Shape, memory_over
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import VALIDATIONS, Fit, TrainSpec, Trial
 from mosld_bench.spec.yaml_file import Strict, parse
@@ -37,6 +38,8 @@ REACHED_SHARE = {"bfloat16": 0.3, "float32": 0.5}
 OPTION_TOKEN_SHARE = 0.25
 #: Tokens of a micro-batch where memory is short.
 _FEW_TOKENS = 1024
+#: GPUs that a machine has at most.
+_MOST_GPUS = 16
 
 
 class TaskSize(Strict):
@@ -65,10 +68,22 @@ class Price:
     validation_tokens: float | None  # of all validation losses
     score_tokens: float | None  # of all forward passes that score test items
     flops: float | None  # operations in all
-    hours: float | None  # of one GPU
-    memory: Memory
+    hours: float | None  # that it takes: of several GPUs one is at work at a time
+    memory: Memory  # of a GPU; of the fullest where there are several
     thriftiest: Memory  # with every setting that saves memory
     savings: Mapping[str, int]  # setting that would save memory -> total bytes with it alone
+    gpus: int = 1  # that the model lies on
+    over: Callable[[int], Memory] | None = field(default=None, compare=False)  # so many GPUs -> of the fullest
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """Hours times GPUs."""
+        return None if self.hours is None else self.hours * self.gpus
+
+    def gpus_needed(self, gpu_bytes: float) -> int | None:
+        """The least number of GPUs of ``gpu_bytes`` that hold it as it is; None where 16 do not."""
+        held = (gpus for gpus in range(1, _MOST_GPUS + 1) if self.over and self.over(gpus).total <= gpu_bytes)
+        return next(held, None)
 
 
 @dataclass(frozen=True)
@@ -89,11 +104,12 @@ def price(
     sizes: Mapping[str, TaskSize | None],
     *,
     checkpoints: bool = True,
+    gpus: int = 1,
 ) -> Price:
     """Estimate ``trial`` as ``fit`` sizes it on a model of ``shape``. Loads and builds nothing.
 
     ``sizes``: of all tasks of the trial, as `task_sizes` gives them. ``checkpoints``: whether the method bears gradient
-    checkpointing.
+    checkpointing. ``gpus``: how many its model lies on.
     """
     spec, optimizer = trial.train, trial.recipe.optimizer
     assert spec is not None, "a trial that only counts parameters has no price"
@@ -114,11 +130,13 @@ def price(
         ("train.dtype: bfloat16", {"dtype": "bfloat16"}),
     ]
     alone = {
-        text: memory_of(fit, shape, spec.model_copy(update=change), optimizer=optimizer) for text, change in settings
+        text: memory_over(gpus, fit, shape, spec.model_copy(update=change), optimizer=optimizer)
+        for text, change in settings
     }
-    alone["optimizer: adafactor in the recipe"] = memory_of(fit, shape, spec, optimizer="adafactor")
+    alone["optimizer: adafactor in the recipe"] = memory_over(gpus, fit, shape, spec, optimizer="adafactor")
     thrifty = {"dtype": "bfloat16", "gradient_checkpointing": checkpoints, "micro_tokens": few}
-    memory = memory_of(fit, shape, spec, optimizer=optimizer)
+    over = partial(memory_over, fit=fit, shape=shape, spec=spec, optimizer=optimizer)
+    memory = over(gpus)
     return Price(
         label=f"{trial.recipe.name} on {trial.model.name}",
         train_tokens=train_tokens,
@@ -127,12 +145,14 @@ def price(
         flops=flops,
         hours=hours,
         memory=memory,
-        thriftiest=memory_of(fit, shape, spec.model_copy(update=thrifty), optimizer="adafactor"),
+        thriftiest=memory_over(gpus, fit, shape, spec.model_copy(update=thrifty), optimizer="adafactor"),
         savings={
             text: changed.total
             for text, changed in alone.items()
             if changed.total < 0.98 * memory.total and (checkpoints or "checkpointing" not in text)
         },
+        gpus=gpus,
+        over=over,
     )
 
 
@@ -191,15 +211,20 @@ def why_too_large(price: Price, gpu_bytes: float) -> str | None:
     """A sentence that says why the trial does not fit a GPU of ``gpu_bytes``, and what to do; None where it fits."""
     if price.memory.total <= gpu_bytes:
         return None
+    of_each = f" of each of its {price.gpus} GPUs" if price.gpus > 1 else ""
     why = (
-        f"{price.label} needs about {_gb(price.memory.total)} GB ({price.memory.breakdown()}); a GPU of "
+        f"{price.label} needs about {_gb(price.memory.total)} GB{of_each} ({price.memory.breakdown()}); a GPU of "
         f"{_gb(gpu_bytes)} GB cannot hold it."
     )
+    needed = price.gpus_needed(gpu_bytes)
+    spread = f" Or spread it over {needed} of them: --gpus-per-trial {needed}." if needed else ""
     enough = [setting for setting, left in price.savings.items() if left <= gpu_bytes]
     if enough:
-        return f"{why} Set {enough[0]}: that brings it down to about {_gb(price.savings[enough[0]])} GB."
+        return f"{why} Set {enough[0]}: that brings it down to about {_gb(price.savings[enough[0]])} GB.{spread}"
     if price.thriftiest.total <= gpu_bytes:
-        return f"{why} Set {', '.join(price.savings)}: together down to about {_gb(price.thriftiest.total)} GB."
+        return f"{why} Set {', '.join(price.savings)}: together down to about {_gb(price.thriftiest.total)} GB.{spread}"
+    if needed:
+        return f"{why} Spread over {needed} of them it has room: --gpus-per-trial {needed}."
     return (
         f"{why} Even at its thriftiest it takes {_gb(price.thriftiest.total)} GB: leave the "
         f"recipe out (--methods names the others), take a smaller model, or a larger GPU."
@@ -207,15 +232,20 @@ def why_too_large(price: Price, gpu_bytes: float) -> str | None:
 
 
 def summary(prices: Sequence[Price], gpus: int = 1) -> Summary:
-    """Totals of a plan on ``gpus`` GPUs, one a trial. Raises ValueError for less than one GPU."""
+    """Totals of a plan on ``gpus`` GPUs, of which each trial has as many as its price says.
+
+    Raises ValueError for less than one GPU.
+    """
     if gpus < 1:
         raise ValueError(f"a plan needs at least 1 GPU, not {gpus}")
     hours = [price.hours for price in prices if price.hours is not None]
+    gpu_hours = [price.gpu_hours for price in prices if price.gpu_hours is not None]
+    workers = max(1, gpus // max((price.gpus for price in prices), default=1))
     return Summary(
         trials=len(prices),
         unknown=len(prices) - len(hours),
-        gpu_hours=sum(hours) if hours else None,
-        wall_hours=side_by_side(hours, gpus) if hours else None,
+        gpu_hours=sum(gpu_hours) if gpu_hours else None,
+        wall_hours=side_by_side(hours, workers) if hours else None,
         most_memory=max((price.memory.total for price in prices), default=0),
     )
 

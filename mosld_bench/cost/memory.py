@@ -20,14 +20,18 @@ t = min(train.micro_tokens, batch_size * max_length) padded tokens:
     step          4 T                adamw's scratch while it steps, when activations, casts and logits are gone
 
 The mask over attention scores is taken as never materialised (flash or memory-efficient attention).
+
+Over several GPUs (`methods.stages`) each has the parts of its own layers, and the first one embeddings, head and logits
+too. What a method trains is taken as spread evenly over the layers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mosld_bench.errors import BenchError, UnknownNameError
+from mosld_bench.methods.stages import layers_per_device
 from mosld_bench.spec.recipe import OPTIMIZERS
 from mosld_bench.spec.trial import Fit, TrainSpec
 
@@ -142,6 +146,24 @@ def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str) -> Mem
         logits=round(_LOGIT_BYTES * ANSWER_TOKEN_SHARE * tokens * shape.vocabulary),
         step=4 * trained if optimizer == "adamw" else 0,
     )
+
+
+def memory_over(gpus: int, fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str) -> Memory:
+    """The memory of the fullest of ``gpus`` GPUs that the model lies on; the rest as in `memory_of`."""
+    if gpus == 1:
+        return memory_of(fit, shape, spec, optimizer=optimizer)
+    outside = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+    inside = max(1, fit.total - outside)
+    first, *others = layers_per_device(shape.layers, gpus, outside / (inside / shape.layers))
+
+    def part(layers: int, besides: int) -> Memory:
+        share = layers / shape.layers
+        total = round(inside * share) + besides
+        trained = total if fit.trainable == fit.total else round(fit.trainable * share)
+        own = replace(shape, layers=layers, vocabulary=shape.vocabulary if besides else 0)
+        return memory_of(fit.model_copy(update={"total": total, "trainable": trained}), own, spec, optimizer=optimizer)
+
+    return max(part(first, outside), part(max(others), 0), key=lambda memory: memory.total)
 
 
 def _layer_bytes(shape: Shape, *, number_bytes: int, trains_all: bool) -> int:

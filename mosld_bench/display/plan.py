@@ -50,7 +50,7 @@ def _rows(plan: Plan) -> Iterator[dict[str, str]]:
     for (recipe, condition), members in cells.items():
         fit = members[0][0].fit
         prices = [price for _, price in members if price]
-        hours = [price.hours for price in prices if price.hours is not None]
+        hours = [price.gpu_hours for price in prices if price.gpu_hours is not None]
         yield {
             "recipe": recipe,
             "setting": condition.setting,
@@ -81,20 +81,22 @@ def plan_sentences(
         return ["No estimate of time and memory: it is made for transformers alone, and this model's shape is another."]
     if not prices:
         return ["Nothing is trained or scored: parameters are counted, which takes seconds.", *left_out_sentences(plan)]
-    total = estimate.summary(prices, gpus)
+    total, each = estimate.summary(prices, gpus), plan.study.resources.gpus
     sentences = []
     if total.gpu_hours is None:
         sentences.append("No estimate of hours: the tasks give no size (metadata.size) in their definitions.")
     else:
         rates = ", ".join(f"{rate / 1e12:.0f} TFLOP/s in {dtype}" for dtype, rate in estimate.SUSTAINED_FLOPS.items())
         left_out = f" ({total.unknown} trials on tasks of unknown size left out)" if total.unknown else ""
+        each_trial = "one trial a GPU" if each == 1 else f"one trial for {each} of them, one of which works at a time"
         sentences.append(
             f"An estimate, not a measurement: {hours_text(total.gpu_hours)} GPU-hours{left_out}, "
-            f"{hours_text(total.wall_hours or 0)} hours on {gpus} GPUs at one trial a GPU, if a GPU sustains {rates}."
+            f"{hours_text(total.wall_hours or 0)} hours on {gpus} GPUs at {each_trial}, if a GPU sustains {rates}."
         )
         sentences += _without_gpu(plan, prices, core_rate) if core_rate else []
     sentences += _rates(plan)
-    sentences.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB of a GPU.")
+    of_each = "a GPU" if each == 1 else f"the fullest of its {each} GPUs"
+    sentences.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB of {of_each}.")
     sentences += left_out_sentences(plan)
     return sentences + [f"Refused: {reason}" for reason in plan.refusals(gpu_bytes)]
 
@@ -125,7 +127,7 @@ def _without_gpu(plan: Plan, prices: Sequence[Price], core_rate: Callable[[str],
     dtype, cores_per_trial = plan.study.train.dtype, plan.study.resources.cpus_per_trial
     side_by_side = max(1, int(cores() / cores_per_trial))
     rate = core_rate(dtype)
-    hours = estimate.summary(prices, side_by_side).wall_hours or 0.0
+    hours = estimate.side_by_side([price.hours for price in prices if price.hours is not None], side_by_side)
     hours = estimate.on_cores(hours, dtype, rate, cores_per_trial)
     if hours > _LONG:
         return []

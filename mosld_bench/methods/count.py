@@ -126,6 +126,16 @@ def empty_model(config: PreTrainedConfig) -> nn.Module:
     return model
 
 
+def check_layers(config: PreTrainedConfig) -> None:
+    """Raise ModelError where the model of ``config`` cannot lie on several devices: see `stages.layers_of`."""
+    import torch
+
+    from mosld_bench.methods.stages import layers_of
+
+    with torch.device("meta"):
+        layers_of(empty_model(config))
+
+
 def base_size(config: PreTrainedConfig) -> int:
     """Parameters of the base model of ``config``, tied ones once."""
     import torch

@@ -2,9 +2,9 @@
 
 For models that one device does not hold. The first device has all but the layers as well: embeddings, the last norm,
 the head, so that texts go in and logits come out there, as of a model on one device. A layer's inputs come to its
-device; so do random numbers, whose stream goes through the devices with the hidden states. Every number is computed by
-the operations that one device would make it with, in the same order: results do not depend on how many devices there
-are. Methods know nothing of it.
+device; so do random numbers, whose stream goes through the devices with the hidden states. Every number is made by the
+operations that one device makes it with, but that the norm of all gradients is summed up by device: results do not
+depend on how many devices there are, up to its rounding. Methods know nothing of it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,7 @@ def spread(base: nn.Module, devices: Sequence[torch.device]) -> nn.Module:
     counts = layers_per_device(len(layers), len(devices), (_size(base) - sum(sizes)) / max(sizes))
     places = [device for device, count in zip(devices, counts, strict=True) for _ in range(count)]
     for layer, place in zip(layers, places, strict=True):
-        for tensor in _tensors(layer):
-            tensor.data = tensor.data.to(place)
+        layer.to(place)
     inside = {id(tensor) for layer in layers for tensor in _tensors(layer)}
     for tensor in _tensors(base):
         if id(tensor) not in inside:

@@ -202,7 +202,7 @@ class Record(_Grown):
     eval_info: EvalInfo | None = Field(None, description="none where nothing was scored")
     metrics: tuple[Metric, ...] = Field((), description="every number of every task, in the order of scoring")
     peak_memory_bytes: int | None = Field(
-        None, description="peak of the process's resident memory, or of what torch allocated on the GPU"
+        None, description="peak of the process's resident memory, or of what torch allocated on the GPUs, each's own"
     )
     meta_info: dict[str, Any] = Field(default_factory=dict, description="what the numbers came from")
     error: str | None = Field(None, description="the traceback, where the trial failed")

@@ -94,9 +94,9 @@ def hardware_label(hardware: Any, each: str = " a trial") -> str:
     """The hardware that a record notes (`provenance.hardware`) in words; ``each``: what has so many threads."""
     if not isinstance(hardware, dict):
         return "unrecorded hardware"
-    memory = hardware.get("memory_bytes")
+    memory, gpus = hardware.get("memory_bytes"), hardware.get("gpus", 1)
     parts = [
-        str(hardware["gpu"]) if hardware.get("gpu") else "",
+        f"{f'{gpus} × ' if gpus > 1 else ''}{hardware['gpu']}" if hardware.get("gpu") else "",
         str(hardware.get("cpu") or "an unnamed CPU"),
         f"{hardware['cores']} cores" if hardware.get("cores") else "",
         f"{counted(hardware['threads'], 'thread')}{each}" if hardware.get("threads") else "",

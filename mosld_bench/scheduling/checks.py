@@ -67,6 +67,8 @@ def check(plan: Plan, task_folders: Sequence[Path], options: Options) -> Inputs:
     study = plan.study
     local = options.inline(study) or options.address is None
     gpus = local_gpus(options.gpus) if local else 0
+    if study.trains and study.resources.gpus > 1 and (gpus or not local):  # CPUs have all of a model in one memory
+        _check_spread(plan, gpus, local=local)
     if gpus and study.trains:
         _check_memory(plan, study.resources.gpus_per_trial)
     loader = _load_tasks(plan, task_folders, options)
@@ -84,6 +86,23 @@ def local_gpus(asked: int | None) -> int:
             f"or join a cluster with --ray-address."
         )
     return present if asked is None else asked
+
+
+def _check_spread(plan: Plan, gpus: int, *, local: bool) -> None:
+    """Raises ResourceError where this machine has fewer ``gpus`` than a trial takes.
+
+    Raises ModelError for a model that cannot lie on several.
+    """
+    from mosld_bench.methods.count import check_layers
+
+    each = plan.study.resources.gpus
+    if local and gpus < each:
+        raise ResourceError(
+            f"A trial takes {each} GPUs (resources.gpus_per_trial), and there are {gpus} to use. Set --gpus-per-trial "
+            f"{gpus} or lower, or join a cluster with --ray-address."
+        )
+    for config in plan.configs.values():
+        check_layers(config)
 
 
 def _check_memory(plan: Plan, gpus_per_trial: float) -> None:

@@ -78,7 +78,8 @@ class Plan:
         except UnknownShapeError:
             return None
         checkpoints = registry.get(trial.recipe.method).checkpoints(trial.recipe.params)
-        return estimate.price(trial, fit, shape, self.sizes, checkpoints=checkpoints)
+        gpus = self.study.resources.gpus
+        return estimate.price(trial, fit, shape, self.sizes, checkpoints=checkpoints, gpus=gpus)
 
     def longest_first(self, planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
         """``planned`` of this plan by falling price, so that no worker is left alone with a long trial at the end.
@@ -117,10 +118,10 @@ class Plan:
     @cached_property
     def _hours(self) -> dict[str, float | None]:
         """Of every trial with an estimate: a study is asked for its parts, such as rounds, one by one."""
-        return {trial.id: price.hours for (trial, _), price in zip(self.planned, self.prices, strict=True) if price}
+        return {trial.id: price.gpu_hours for (trial, _), price in zip(self.planned, self.prices, strict=True) if price}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every trial as plain data, memory in bytes and GPU-hours as estimated: the output of `plan --json`."""
+        """Every trial as plain data, bytes of a GPU and GPU-hours as estimated: the output of `plan --json`."""
         rows = []
         for (trial, fit), price in zip(self.planned, self.prices, strict=True):
             row = {
@@ -129,7 +130,7 @@ class Plan:
                 "general_items": trial.condition.general, "rate": trial.rate,
                 "task_items": trial.condition.items,
                 "learning_rate_scale": trial.recipe.learning_rate_scale, **fit.model_dump(),
-                "memory_bytes": price.memory.total if price else None, "gpu_hours": price.hours if price else None,
+                "memory_bytes": price.memory.total if price else None, "gpu_hours": price.gpu_hours if price else None,
             }  # fmt: skip
             rows.append(row)
         return rows

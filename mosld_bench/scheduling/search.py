@@ -134,7 +134,7 @@ class Search:
 
     def price(self) -> SearchPrice | None:
         """What it takes at most and at least; None where the plan has no hours for every trial."""
-        prices = [price.hours if price else None for price in self.plan.prices]
+        prices = [price.gpu_hours if price else None for price in self.plan.prices]
         hours = [hours for hours in prices if hours is not None]
         if len(hours) < len(prices):
             return None

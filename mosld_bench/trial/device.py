@@ -212,8 +212,8 @@ def available(device: str) -> int:
     Of several GPUs that this process uses, those of the fullest.
     """
     if device.startswith("cuda"):
-        used = [gpu for gpu, bytes_ in enumerate(_allocated()) if bytes_] or [0]
-        return min(int(torch.cuda.mem_get_info(gpu)[0]) for gpu in used)
+        gpus = [gpu for gpu, bytes_ in enumerate(_allocated()) if bytes_] or [0]
+        return min(int(torch.cuda.mem_get_info(gpu)[0]) for gpu in gpus)
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     lines = _read("/proc/meminfo").splitlines()
     free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), free)

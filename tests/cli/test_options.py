@@ -23,8 +23,8 @@ RUN = [
 OPTIONS = {
     "run": [*STUDY, *RUN, "save-adapters", "to", "dry-run", "quiet", "root"],
     "plan": [
-        *STUDY, "model-root", "include-path", "plugin", "allow-code", "gpus", "gpu-memory", "tune", "factors", "mde",
-        "json", "root",
+        *STUDY, "model-root", "include-path", "plugin", "allow-code", "gpus", "gpu-memory", "gpus-per-trial", "tune",
+        "factors", "mde", "json", "root",
     ],
     "tune": [*STUDY, *RUN, "factors", "dry-run", "quiet", "root"],
     "profile": [

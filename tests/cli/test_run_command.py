@@ -90,6 +90,10 @@ WRONG = {
     "cores": (["--cpus", "0"], "--cpus takes 1 or more"),
     "cores a trial": (["--cpus-per-trial", "-1"], "resources.cpus_per_trial: Input should be greater than 0"),
     "share of a GPU": (["--gpus-per-trial", "0"], "resources.gpus_per_trial: Input should be greater than 0"),
+    "one GPU and a half": (
+        ["--gpus-per-trial", "1.5"],
+        "gpus_per_trial: Value error, above 1 a whole number",
+    ),
     "plug-in": (["--plugin", "nope_nope"], "cannot be imported"),
 }
 

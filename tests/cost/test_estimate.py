@@ -34,6 +34,7 @@ from tests.conftest import REPOSITORY
 
 RECIPES = load_recipes(REPOSITORY / "methods")
 SEVEN, THIRTEEN = "NousResearch/Llama-2-7b-hf", "NousResearch/Llama-2-13b-hf"
+SEVENTY = "NousResearch/Llama-2-70b-hf"
 BODY = 6_738_415_616 - 2 * 32_000 * 4_096  # LLaMA2-7B without its embeddings
 SIZES = {
     "a": TaskSize(train=10_000, test=1_000, tokens=100),
@@ -167,15 +168,34 @@ def test_a_refusal_says_why_and_what_to_do() -> None:
     assert why_too_large(priced("full"), A100) == (
         "full on NousResearch/Llama-2-7b-hf needs about 148 GB (optimiser states 54, weights 27, the optimiser's step "
         "27, gradients 27, the base kept beside them 13); a GPU of 80 GB cannot hold it. Set optimizer: "
-        "adafactor in the recipe: that brings it down to about 76 GB."
+        "adafactor in the recipe: that brings it down to about 76 GB. Or spread it over 2 of them: --gpus-per-trial 2."
     )
     assert why_too_large(priced("full", optimizer="adafactor"), A100) is None
     both = why_too_large(priced("lora", dtype="float32", gradient_checkpointing=False), 24e9)
     assert both is not None
     assert "Set train.micro_tokens: 1024, train.gradient_checkpointing: true, train.dtype: bfloat16: together" in both
-    never = why_too_large(priced("full", THIRTEEN, optimizer="adafactor"), A100)
-    assert never is not None
-    assert "Even at its thriftiest it takes 132 GB: leave the recipe out" in never
+    large = priced("full", THIRTEEN, optimizer="adafactor")
+    assert (why_too_large(large, A100) or "").endswith("Spread over 2 of them it has room: --gpus-per-trial 2.")
+    assert "Even at its thriftiest it takes 132 GB: leave the recipe out" in (why_too_large(large, 4e9) or "")
+
+
+def test_a_refusal_says_on_how_many_gpus_it_has_room() -> None:
+    large = fitted("lora", SEVENTY)
+    alone = price(trial("lora", SEVENTY), *large, SIZES)
+    assert [alone.gpus_needed(gb * 1e9) for gb in (24, 80, 200, 1)] == [9, 3, 1, None]
+    said = why_too_large(alone, A100)
+    assert said is not None
+    assert said.endswith("Spread over 3 of them it has room: --gpus-per-trial 3.")
+    three = price(trial("lora", SEVENTY), *large, SIZES, gpus=3)
+    assert why_too_large(three, A100) is None
+    assert (three.hours, three.gpu_hours) == (alone.hours, pytest.approx(3 * (alone.hours or 0)))
+    assert "GB of each of its 3 GPUs" in (why_too_large(three, 40e9) or "")
+
+
+def test_trials_of_two_gpus_have_half_as_many_places() -> None:
+    prices = [replace(priced("lora"), hours=hours, gpus=2) for hours in (2.0, 3.0, 7.0)]
+    total = summary(prices, 5)
+    assert (total.gpu_hours, total.wall_hours) == (24, 7)
 
 
 def test_the_summary_places_the_longest_first() -> None:

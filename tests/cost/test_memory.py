@@ -10,6 +10,7 @@ import torch
 from transformers import LlamaConfig, PreTrainedConfig
 
 from mosld_bench.cost import Memory, Shape, UnknownShapeError, memory_of
+from mosld_bench.cost.memory import memory_over
 from mosld_bench.errors import UnknownNameError
 from mosld_bench.inputs import Encoded, load_config
 from mosld_bench.methods import fit_budget, registry
@@ -140,3 +141,31 @@ def test_a_model_without_a_size_is_named() -> None:
     lists = SimpleNamespace(hidden_size=32, num_attention_heads=[4, 4], num_hidden_layers=2, vocab_size=10)
     with pytest.raises(UnknownShapeError, match="SimpleNamespace has no whole number num_attention_heads"):
         Shape.of(cast(PreTrainedConfig, lists))
+
+
+SEVENTY_B = load_config(ModelSpec(name="NousResearch/Llama-2-70b-hf"))
+
+
+def over(gpus: int, recipe: str = "lora") -> Memory:
+    """Of a GPU, of training ``recipe`` on LLaMA2-70B at its own size."""
+    fit = fit_budget(RECIPES[recipe], SEVENTY_B, "native")
+    spec = TrainSpec(epochs=1, batch_size=64, dtype="bfloat16", gradient_checkpointing=True, micro_tokens=2048)
+    return memory_over(gpus, fit, Shape.of(SEVENTY_B), spec, optimizer="adamw")
+
+
+def test_over_several_gpus_each_has_its_layers_and_the_first_the_rest() -> None:
+    """LLaMA2-70B: 80 layers of 855,654,400 parameters, embeddings and head of 262,144,000 each."""
+    layer, rest, lora = 855_654_400, 2 * 262_144_000 + 8192, 16_384_000
+    assert over(1).weights == 2 * (80 * layer + rest) + 4 * lora
+    assert over(2).weights == pytest.approx(2 * (40 * layer + rest) + 4 * lora / 2, rel=1e-6)
+    assert over(3).weights == pytest.approx(2 * 27 * layer + 4 * lora * 27 / 80, rel=1e-6)  # of a later one
+    assert (over(2).logits, over(3).logits) == (14 * 256 * 32000, 0)
+    assert over(1).total > 138e9
+    assert 40e9 < over(3).total < over(2).total < A100
+    assert over(80).total < 5e9
+
+
+def test_what_trains_whole_has_its_states_where_its_layers_are() -> None:
+    whole, half = over(1, "full"), over(2, "full")
+    for part in ("weights", "pristine", "gradients", "optimizer"):
+        assert getattr(half, part) == pytest.approx(getattr(whole, part) / 2, rel=0.02), part

@@ -66,7 +66,9 @@ class Placed(Tensor):
         _exchange(self, other)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """One operation."""
         return _run(func, args, kwargs or {})
 
@@ -76,7 +78,7 @@ def _exchange(old: Tensor, new: Tensor) -> None:
     made = new.detach()
     if isinstance(old, nn.Parameter):
         made = nn.Parameter(made, requires_grad=old.requires_grad)
-    torch.utils.swap_tensors(old, made)
+    torch.utils.swap_tensors(old, made)  # type: ignore[no-untyped-call]
 
 
 def _is_device(value: Any) -> bool:
@@ -130,7 +132,7 @@ def _generator(device: torch.device) -> Iterator[None]:
         yield
         return
     before = torch.get_rng_state()
-    torch.set_rng_state(_states.get(device.index, before))
+    torch.set_rng_state(_states.get(device.index, torch.Generator().manual_seed(0).get_state()))
     try:
         yield
     finally:
@@ -173,5 +175,5 @@ def several_devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Inside the block there are devices ``cpu:0``, ``cpu:1`` and so on."""
     _states.clear()
     monkeypatch.setattr("mosld_bench.compat.torch.hand_on_randomness", _hand_on)
-    with _Data(), _Places():
+    with _Data(), _Places():  # type: ignore[no-untyped-call]
         yield
