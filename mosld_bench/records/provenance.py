@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from mosld_bench._version import __version__
 from mosld_bench.records.method_code import MethodCode
@@ -44,15 +44,20 @@ class CodeState(TypedDict):
     dirty: Annotated[bool | None, "whether code or declarations differ from that commit"]
 
 
-class Hardware(TypedDict):
-    """What a process ran on."""
+class Machine(TypedDict):
+    """The machine that a process ran on, and what of it."""
 
     cpu: Annotated[str, "name of its model"]
     cores: Annotated[int | None, "logical cores of the machine"]
     memory_bytes: Annotated[int | None, "memory of the machine"]
     gpu: Annotated[str | None, "name of its model; null where a CPU did the work"]
-    gpus: Annotated[NotRequired[int], "how many of them the model lay on; absent where it was one, or a CPU"]
     threads: Annotated[int, "threads that torch used in the process"]
+
+
+class Hardware(Machine, total=False):
+    """What a process ran on."""
+
+    gpus: Annotated[int, "how many such GPUs the model lay on; absent where it was one, or a CPU"]
 
 
 class MetaInfo(CodeState):
