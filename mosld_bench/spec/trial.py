@@ -173,7 +173,9 @@ class Resources(Strict):
     @classmethod
     def _refuse_one_and_a_half(cls, value: float) -> float:
         if value > 1 and value != int(value):
-            raise ValueError("above 1 a whole number, since a GPU that holds a part of a model holds no other trial")
+            raise ValueError(
+                "above 1 it has to be a whole number, since a GPU that has some layers of a model has no other trial"
+            )
         return value
 
     @property

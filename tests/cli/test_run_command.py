@@ -92,7 +92,7 @@ WRONG = {
     "share of a GPU": (["--gpus-per-trial", "0"], "resources.gpus_per_trial: Input should be greater than 0"),
     "one GPU and a half": (
         ["--gpus-per-trial", "1.5"],
-        "gpus_per_trial: Value error, above 1 a whole number",
+        "resources.gpus_per_trial: above 1 it has to be a whole number",
     ),
     "plug-in": (["--plugin", "nope_nope"], "cannot be imported"),
 }

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
-from mosld_bench.compat.torch import before_writes, drop_hooks_of_all, hooks, hooks_of_all, memory
+from mosld_bench.compat.torch import AcrossDevices, before_writes, drop_hooks_of_all, hooks, hooks_of_all, memory
 from tests.compat.assumption import assumed
+from tests.support.devices import several_devices
 
 #: Ways to write into a tensor.
 WRITES: dict[str, Callable[[Tensor], object]] = {
@@ -84,3 +85,15 @@ def test_hooks_of_one_module_and_of_all() -> None:
         drop_hooks_of_all(but=kept)
         assert hooks_of_all() == kept
         nn.Linear(1, 1)(torch.ones(1))
+
+
+def test_what_a_library_joins_across_devices_is_on_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    with several_devices(monkeypatch):
+        parts = [torch.full((1,), float(place), device=f"cpu:{place}") for place in range(3)]
+        for join in (torch.cat, torch.stack):
+            with pytest.raises(RuntimeError, match="same device"):
+                join(parts)
+            with AcrossDevices():
+                joined = join(parts)
+            assert str(joined.device) == "cpu:0"
+            assert joined.flatten().tolist() == [0, 1, 2]

@@ -49,7 +49,7 @@ def test_a_model_that_cannot_be_spread_is_refused(tiny: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("value", [1.5, 2.25])
 def test_above_one_gpus_are_whole(value: float) -> None:
-    with pytest.raises(ValidationError, match="above 1 a whole number"):
+    with pytest.raises(ValidationError, match="above 1 it has to be a whole number"):
         Resources(gpus_per_trial=value)
 
 

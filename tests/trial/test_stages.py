@@ -21,6 +21,7 @@ from mosld_bench.methods.stages import spread
 from mosld_bench.records.record import Outcome, TrainInfo
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.trial import TrainSpec
+from mosld_bench.trial.checkpoint import Checkpoints
 from mosld_bench.trial.execute import execute
 from mosld_bench.trial.generation import with_cache
 from mosld_bench.trial.integrity import check_trained
@@ -33,6 +34,7 @@ from tests.support.devices import several_devices
 from tests.support.models import build, config
 from tests.support.requests import story_requests
 from tests.support.runs import prepare, timeless
+from tests.trial.test_checkpoint import At, BrokenOffError
 from tests.trial.test_execute import losses
 from tests.trial.test_train import encoded
 
@@ -110,6 +112,39 @@ def test_every_method_has_the_same_numbers_on_three_devices(
         assert_same(alone, done(recipe, ["cpu:0", "cpu:1", "cpu:2"], tmp_path / "several", gradient_clip=None))
 
 
+@pytest.mark.parametrize("name", ["mosld", pytest.param("adalora", marks=pytest.mark.slow)])
+def test_a_training_goes_on_from_the_checkpoint_of_other_devices(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a method keeps from step to step comes to the devices of its layers."""
+    recipe, file = recipe_of(name), tmp_path / "checkpoint"
+    method = registry.get(recipe.method)
+
+    def trained(devices: int, checkpoints: Checkpoints | None = None, until: int = STEPS) -> dict[str, Tensor]:
+        base = spread(build(config()), [torch.device(f"cpu:{place}") for place in range(devices)])
+        model = attached_copy(method, base, recipe.params, seed=1).model
+
+        def progress(step: int, steps: int, loss: float) -> None:
+            if step > until:
+                raise BrokenOffError
+
+        spec = TrainSpec(steps=STEPS, batch_size=4, micro_tokens=64, gradient_clip=None)
+        train(
+            model, method, examples=encoded(), validation=[], spec=spec, learning_rate=1e-2, seed=3, pad=0,
+            progress=progress, checkpoints=checkpoints, base=base,
+        )  # fmt: skip
+        return {name: value.detach().cpu() for name, value in own_state(model, base).items()}
+
+    with several_devices(monkeypatch):
+        whole = trained(1)
+        with pytest.raises(BrokenOffError):
+            trained(1, At(file, 2, []), until=2)
+        again = At(file, 0, [])
+        gone_on = trained(3, again)
+    assert again.from_step == 2
+    assert [key for key, value in whole.items() if not torch.equal(value, gone_on[key])] == []
+
+
 def test_a_whole_trial_on_two_devices_has_the_record_of_one(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a worker runs it: loaded, trained with clipping, saved and loaded again, and scored."""
     _, planned, config = prepare(tiny, recipes=["mosld"], settings=["mixture"], frozen_base=False)
@@ -138,6 +173,21 @@ def test_a_whole_trial_on_two_devices_has_the_record_of_one(tiny: Path, monkeypa
         assert alone.items[column].tolist() == several.items[column].tolist()
     for one, other in zip(alone.items["logliks"], several.items["logliks"], strict=True):
         assert list(one) == pytest.approx(list(other), abs=1e-4)
+
+
+def test_the_devices_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or all of this would show nothing."""
+    with several_devices(monkeypatch):
+        one, other, host = torch.ones(2, device="cpu:0"), torch.ones(2, device="cpu:1"), torch.ones(2)
+        for left, right in ((one, other), (one, host), (host, other)):
+            with pytest.raises(RuntimeError, match="to be on the same device"):
+                left + right
+        assert (one + other.to("cpu:0") + 1).tolist() == [3, 3]
+        model = build(config())
+        model.model.layers[1].to("cpu:1")
+        model.lm_head.to("cpu:0")
+        with pytest.raises(RuntimeError, match="to be on the same device"):
+            model(input_ids=torch.tensor([[3, 4]]))
 
 
 KINDS = ["llama", "qwen2", "mistral", "gpt2", "gpt_neo", "mamba"]
