@@ -91,15 +91,29 @@ def _global_hooks() -> list[dict[int, Any]]:
     ]
 
 
-@contextmanager
-def drawing_on(device: torch.device, home: torch.device) -> Iterator[None]:
-    """Inside the block, draws on ``device`` go on with the random numbers of ``home``, which goes on after them.
+class OneStream(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Inside the block, draws on any device go on with the random numbers of ``home``, which goes on after them.
 
-    So a model over several devices draws what it draws on one: their generators make the same numbers.
+    So a model over several devices draws what it draws on one: the generators of GPUs make the same numbers.
     """
-    hand_on_randomness(home, device)
-    yield
-    hand_on_randomness(device, home)
+
+    def __init__(self, home: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.home = home
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        tensors = (leaf.device for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        device = kwargs.get("device") or next(tensors, self.home)
+        if device.type != self.home.type:  # numbers that are drawn on the CPU are a stream of their own
+            return func(*args, **kwargs)
+        hand_on_randomness(self.home, device)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            hand_on_randomness(device, self.home)
 
 
 def hand_on_randomness(source: torch.device, target: torch.device) -> None:

@@ -32,10 +32,10 @@ def attached_copy(method: Method, base: nn.Module, params: Mapping[str, Any], *,
     """
     from mosld_bench.compat.peft import remember_start
     from mosld_bench.methods.attaching import attach
-    from mosld_bench.methods.stages import to_devices_of
+    from mosld_bench.methods.stages import one_stream, to_devices_of
 
     seed_generators(seed)
-    with own_if_written(base):
+    with own_if_written(base), one_stream(base):
         model = attach(method, copy_sharing_weights(base), params)
     model = to_devices_of(model, base)
     unshared = unshare_trainable(model, base)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ def to_devices_of(model: nn.Module, base: nn.Module) -> nn.Module:
     """``model``, a method on a copy of ``base``, with what is not of ``base`` moved beside what it works on.
 
     That is the device of the weights of ``base`` in the same module, else of the nearest module around it that has
-    some; the first device where these lie on several.
+    some; the first device where these lie on several. A model that has nothing of ``base`` is spread as that is.
     """
     from mosld_bench.compat.torch import memory
 
@@ -82,6 +83,8 @@ def to_devices_of(model: nn.Module, base: nn.Module) -> nn.Module:
     home = next(base.parameters()).device
     if len(set(places.values())) == 1:
         return model.to(home)
+    if not any(memory(tensor) in places for tensor in _tensors(model)):  # a whole model that was loaded anew
+        return spread(model, list(dict.fromkeys([home, *(_tensors(layer)[0].device for layer in layers_of(base))])))
     seen: set[int] = set()
 
     def settle(module: nn.Module, around: torch.device) -> None:
@@ -98,6 +101,14 @@ def to_devices_of(model: nn.Module, base: nn.Module) -> nn.Module:
 
     settle(model, home)
     return model
+
+
+def one_stream(model: nn.Module) -> AbstractContextManager[object]:
+    """Around what is drawn outside of a forward of ``model``: the random numbers of one device. For many uses."""
+    from mosld_bench.compat.torch import OneStream
+
+    devices = {parameter.device for parameter in model.parameters()}
+    return OneStream(next(model.parameters()).device) if len(devices) > 1 else nullcontext()
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

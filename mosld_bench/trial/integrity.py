@@ -133,8 +133,8 @@ def _logits(model: nn.Module, ids: Tensor) -> Tensor:
 def _fits(model: nn.Module, base: nn.Module, folder: Path) -> bool:
     """Whether what is saved of ``model`` has room on the disk of ``folder`` and, once more, beside it."""
     size = _ROOM * sum(value.nbytes for value in own_state(model, base).values())
-    device = str(next(base.parameters()).device)
-    return size < shutil.disk_usage(folder).free and size < available(device)
+    device, parts = str(next(base.parameters()).device), len(gpus_of(base)) or 1  # it lies over as many
+    return size < shutil.disk_usage(folder).free and size < parts * available(device)
 
 
 def check_answered(items: pd.DataFrame, expected: Mapping[str, Sequence[int]]) -> None:

@@ -12,6 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from mosld_bench.errors import UnknownNameError
 from mosld_bench.inputs.items import Encoded
 from mosld_bench.methods.base import Method
+from mosld_bench.methods.stages import one_stream
 from mosld_bench.records.record import TrainInfo
 from mosld_bench.spec.recipe import OPTIMIZERS
 from mosld_bench.spec.trial import VALIDATIONS, TrainSpec
@@ -74,12 +76,15 @@ def train(
     for _ in range(done):
         next(order)
 
+    stream = one_stream(model)
     model.train()
     for step in range(done + 1, steps + 1):
         batch = [examples[index] for index in next(order)]
         for group in stepper.param_groups:
             group["lr"] = learning_rate * schedule(step, steps, spec)
-        result = optimizer_step(model, method, batch, spec=spec, optimizer=stepper, pad=pad, step=step, steps=steps)
+        result = optimizer_step(
+            model, method, batch, spec=spec, optimizer=stepper, pad=pad, step=step, steps=steps, stream=stream
+        )
         validation_loss = held_out.loss(model, pad, step) if held_out.due(step) else None
         try:
             log.add(step, batch, result, validation_loss=validation_loss, learning_rate=stepper.param_groups[0]["lr"])
@@ -140,12 +145,14 @@ def optimizer_step(
     pad: int,
     step: int = 1,
     steps: int = 1,
+    stream: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - keeps nothing
 ) -> StepResult:
     """One step on ``batch``, in micro-batches of at most ``spec.micro_tokens`` padded tokens.
 
-    It is number ``step`` (from 1) of ``steps``.
+    It is number ``step`` (from 1) of ``steps``. ``stream``: around what the method does between two forwards.
     """
-    method.before_step(model)
+    with stream:
+        method.before_step(model)
     device = next(model.parameters()).device
     answer_tokens, tokens = sum(example.answer for example in batch), sum(len(example.ids) for example in batch)
     total = torch.zeros((), device=device)
@@ -167,7 +174,8 @@ def optimizer_step(
     if spec.gradient_clip is not None:
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], spec.gradient_clip)
     optimizer.step()
-    method.after_step(model, step, steps)
+    with stream:
+        method.after_step(model, step, steps)
     optimizer.zero_grad(set_to_none=True)
     return StepResult(total, auxiliary, padded_tokens)
 

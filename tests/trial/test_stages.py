@@ -5,16 +5,17 @@ The devices are those of `support.devices`, which compute on the CPU. What only 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from mosld_bench.methods import registry
+from mosld_bench.methods.base import Method
 from mosld_bench.methods.live import attached_copy, checkpoint_layers
 from mosld_bench.methods.saved import own_state
 from mosld_bench.methods.stages import spread
@@ -51,6 +52,36 @@ class Done(NamedTuple):
     plain: list[Score]
     answers: Tensor
     routers: Any
+
+
+class Beside(Method):
+    """Of a plug-in: random numbers beside every ``q_proj``, drawn on its device, and a mask for each step."""
+
+    def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
+        for module in list(model.modules()):
+            if isinstance(inner := getattr(module, "q_proj", None), nn.Linear):
+                module.q_proj = Masked(inner)
+        return model
+
+    def before_step(self, model: nn.Module) -> None:
+        for module in model.modules():
+            if isinstance(module, Masked):
+                module.mask = torch.rand_like(module.beside.weight) > 0.5
+
+
+class Masked(nn.Module):
+    """W0 x + (M * B) x."""
+
+    mask: Tensor | float = 1.0
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        self.inner = inner
+        self.beside = nn.Linear(inner.in_features, inner.out_features, bias=False, device=inner.weight.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.inner(x)
+        return y + nn.functional.linear(x, self.beside.weight * self.mask)
 
 
 def recipe_of(name: str) -> Recipe:
@@ -110,6 +141,23 @@ def test_every_method_has_the_same_numbers_on_three_devices(
     with several_devices(monkeypatch):
         alone = done(recipe, ["cpu:0"], tmp_path / "alone", gradient_clip=None)
         assert_same(alone, done(recipe, ["cpu:0", "cpu:1", "cpu:2"], tmp_path / "several", gradient_clip=None))
+
+
+def test_a_plain_module_draws_on_its_devices_what_it_draws_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its start, and what it draws between two steps."""
+    found = []
+    with several_devices(monkeypatch):
+        for devices in (1, 3):
+            base = spread(build(config()), [torch.device(f"cpu:{place}") for place in range(devices)])
+            model = attached_copy(Beside(), base, {}, seed=1).model
+            spec = TrainSpec(steps=2, batch_size=2, gradient_clip=None)
+            train(model, Beside(), examples=encoded(), validation=[], spec=spec, learning_rate=1e-2, seed=3, pad=0)
+            found.append({name: value.detach().cpu() for name, value in own_state(model, base).items()})
+            assert {str(value.device) for value in own_state(model, base).values()} == {
+                f"cpu:{n}" for n in range(devices)
+            }
+    assert found[0].keys() == found[1].keys()
+    assert [name for name, value in found[0].items() if not torch.equal(value, found[1][name])] == []
 
 
 @pytest.mark.parametrize("name", ["mosld", pytest.param("adalora", marks=pytest.mark.slow)])

@@ -11,7 +11,6 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from mosld_bench.compat.peft import default_target_modules, of_module, replace_module
-from mosld_bench.compat.torch import drawing_on
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig, allocate
 from mosld_bench.tuners.mixture.layer import MixtureLayer
@@ -134,10 +133,8 @@ def draw_masks(model: nn.Module) -> None:
     All micro-batches of the step then see the same masks. A training loop that never calls this gets a new mask in
     every forward.
     """
-    home = next(model.parameters()).device
     for layer, adapter in _mixtures(model):
-        with drawing_on(layer.masked_parameter(adapter).device, home):
-            layer.draw_mask(adapter)
+        layer.draw_mask(adapter)
 
 
 def keep_dropped(model: nn.Module) -> None:
