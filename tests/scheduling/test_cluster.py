@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,30 @@ def test_a_node_that_goes_costs_its_trial_alone_and_one_that_joins_is_used(
     assert joined.node_id in begun
     assert len(begun) <= len(planned) + 1  # the one that it had begun, once more
     assert len(watcher.lines) == len(begun) - len(planned)
+
+
+def test_a_trial_of_two_gpus_has_them_on_one_machine(
+    cluster: Any, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines of three GPUs each, as they tell Ray, have room for two such trials at a time and not for three."""
+    monkeypatch.setenv(light_ray.SECONDS, "1")
+    light_ray.sleeping(monkeypatch)
+    with_gpus = [cluster.add_node(**NODE | {"num_gpus": 3}) for _ in range(2)]
+    planned, config = light_ray.planned(4), WorkerConfig((), Resources(gpus_per_trial=2))
+    with closing(RayExecutor(config, address=cluster.address)) as executor:
+        outcomes = list(executor.run(planned, Watcher()))
+        assert executor._pool is not None
+        assert executor._pool.size == 2
+    assert [outcome.record.status for outcome in outcomes] == ["finished"] * 4
+    told = [line.split() for note in notes.iterdir() for line in note.read_text().splitlines()]
+    assert {node for node, *_ in told} == {node.node_id for node in with_gpus}
+    for _, _, gpus, devices in told:
+        assert len(set(gpus.split(","))) == 2
+        assert devices == "cuda:0,cuda:1"
+    config = replace(config, resources=Resources(gpus_per_trial=4))
+    refusal = pytest.raises(ResourceError, match=r"A trial takes 4 GPUs .*, and no machine has more than 3\.")
+    with closing(RayExecutor(config, address=cluster.address)) as executor, refusal:
+        executor.run(planned, Watcher())
 
 
 def test_trials_run_on_both_nodes_and_give_what_they_give_in_this_process(

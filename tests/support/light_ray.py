@@ -22,12 +22,13 @@ class Sleeper:
     """In place of `ray_executor.RayWorker`."""
 
     def __init__(self, config: WorkerConfig, threads: int, sent: object = None) -> None:
-        self._trial = ""
+        self._trial, self._devices = "", config.devices
 
     def run(self, trial: Trial, fit: Fit) -> Outcome:
         self._trial = trial.id
         with Path(os.environ[NOTES], trial.id).open("a", encoding="utf-8") as file:
-            file.write(f"{self.where()} {os.getpid()}\n")
+            gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or "-"
+            file.write(f"{self.where()} {os.getpid()} {gpus} {','.join(self._devices)}\n")
         time.sleep(float(os.environ[SECONDS]))
         return Outcome(Record.model_validate({"trial": trial, "trial_id": trial.id, "status": "finished"}))
 
