@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -18,6 +18,7 @@ def fullest(counts: list[int], rest: float) -> float:
     return max(rest + counts[0], *counts[1:])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100), st.integers(2, 16), st.floats(0, 30))
 def test_the_fullest_device_has_as_little_as_can_be(layers: int, devices: int, rest: float) -> None:
     counts = layers_per_device(layers, devices, rest)
