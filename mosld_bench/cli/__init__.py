@@ -5,6 +5,8 @@ Heavy imports happen inside the commands, so that help and listings are fast.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 
 __all__ = ["main"]
@@ -15,6 +17,8 @@ _SLOW = frozenset({"run", "tune", "plan", "report", "profile", "compare", "docto
 
 def main() -> None:
     """Entry point. On a terminal a slow command says at once that it starts: to load its options takes a moment."""
+    # At its end Python looks for garbage in all that torch brought, which takes a second; the memory goes anyway.
+    atexit.register(gc.freeze)
     words = sys.argv[1:]
     told = bool(words) and words[0] in _SLOW and not {"--help", "--quiet", "-q"} & set(words) and sys.stderr.isatty()
     if told:

@@ -6,11 +6,12 @@ is counted truly and a model of any size in a second or two.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.compat.peft import base_name
-from mosld_bench.errors import ModelError, first_line
+from mosld_bench.errors import BenchError, ModelError, first_line
 from mosld_bench.methods.attaching import attach
 from mosld_bench.methods.base import Method
 from mosld_bench.spec.trial import canonical
@@ -28,6 +29,7 @@ class Counts:
     def __init__(self, config: PreTrainedConfig) -> None:
         self.config = config
         self._counted: dict[tuple[type[Method], str], tuple[int, CountByModule]] = {}
+        self._foreseen: dict[tuple[type[Method], str], CountByModule] = {}
 
     def trainable(self, method: Method, params: Mapping[str, Any]) -> int:
         """Trainable parameters of ``method`` at ``params``."""
@@ -41,18 +43,69 @@ class Counts:
         """Trainable parameters of every adapted module."""
         return self._count(method, params)[1]
 
+    def foreseen(self, method: Method, params: Mapping[str, Any], like: CountByModule) -> CountByModule:
+        """What `by_module` is to come to, in part of the time, from what it is at other params of the method: ``like``.
+
+        Layers that have the same counts there are taken to have the same ones here, and one of them is built. Whoever
+        goes by it counts in the end. Raises BenchError as `by_module` does.
+        """
+        key = type(method), canonical(dict(params))
+        if key in self._counted:
+            return self._counted[key][1]
+        if key not in self._foreseen:
+            try:
+                counted = _by_module(*_attached(method, self.config, params, layers_of=like))
+            except BenchError:  # a method that needs all layers
+                return self.by_module(method, params)
+            self._foreseen[key] = {module: counted.get(twin, 0) for module, twin in _twins(like).items()}
+        return self._foreseen[key]
+
     def _count(self, method: Method, params: Mapping[str, Any]) -> tuple[int, CountByModule]:
         """All parameters, and the trainable ones by module."""
         key = type(method), canonical(dict(params))
         if key not in self._counted:
             model, layers = _attached(method, self.config, params)
-            modules: CountByModule = {}
-            for name, parameter in model.named_parameters():
-                if parameter.requires_grad:
-                    module = adapted_module(model, name, layers)
-                    modules[module] = modules.get(module, 0) + parameter.numel()
-            self._counted[key] = sum(p.numel() for p in model.parameters()), modules
+            self._counted[key] = sum(p.numel() for p in model.parameters()), _by_module(model, layers)
         return self._counted[key]
+
+
+def _by_module(model: nn.Module, layers: Collection[str]) -> CountByModule:
+    """Trainable parameters of ``model`` by adapted module; ``layers``: as in `adapted_module`."""
+    modules: CountByModule = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            module = adapted_module(model, name, layers)
+            modules[module] = modules.get(module, 0) + parameter.numel()
+    return modules
+
+
+#: A module of one of a model's layers: the list of these, which of them, the module in it.
+_IN_LAYER = re.compile(r"(.*?)\.(\d+)\.(.*)")
+
+
+def _twins(counts: CountByModule) -> dict[str, str]:
+    """Each module of ``counts`` -> the same module in the first of the layers that have the same counts."""
+    layers: dict[tuple[str, str], dict[str, int]] = {}  # list and number -> module in the layer -> count
+    for module, count in counts.items():
+        if match := _IN_LAYER.fullmatch(module):
+            layers.setdefault((match[1], match[2]), {})[match[3]] = count
+    first: dict[tuple[str, frozenset[tuple[str, int]]], str] = {}
+    twin = {place: first.setdefault((place[0], frozenset(inner.items())), place[1]) for place, inner in layers.items()}
+
+    def of(module: str) -> str:
+        match = _IN_LAYER.fullmatch(module)
+        return f"{match[1]}.{twin[match[1], match[2]]}.{match[3]}" if match else module
+
+    return {module: of(module) for module in counts}
+
+
+def _drop_twins(model: nn.Module, counts: CountByModule) -> None:
+    """Take the layers out of ``model`` that are alike by ``counts``, but for the first of each kind."""
+    kept = {match.group(1, 2) for twin in _twins(counts).values() if (match := _IN_LAYER.fullmatch(twin))}
+    for stack in {stack for stack, _ in kept}:
+        layers = model.get_submodule(stack)
+        for number in [name for name, _ in layers.named_children() if (stack, name) not in kept]:
+            delattr(layers, number)  # the others keep their numbers, by which a recipe may name them
 
 
 def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> int:
@@ -60,24 +113,29 @@ def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[st
     return Counts(config).trainable(method, params)
 
 
-def _attached(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> tuple[nn.Module, frozenset[str]]:
+def _attached(
+    method: Method, config: PreTrainedConfig, params: Mapping[str, Any], *, layers_of: CountByModule | None = None
+) -> tuple[nn.Module, frozenset[str]]:
     """The model of ``config`` with ``method`` on it, without the memory for its weights, and the base model's modules.
 
     On the meta device, where there are no numbers. A method that reads numbers while it attaches (the places of its
     weights, a permutation) is attached once more, to weights that are one zero each, seen in the weights' shapes.
-    Raises BenchError for a method that cannot work with those either.
+    ``layers_of``: counts of the method, of which the model has one layer of each kind. Raises BenchError for a method
+    that cannot work with those either.
     """
     import torch
 
-    from mosld_bench.errors import BenchError
-
     with torch.device("meta"):
         base = empty_model(config).requires_grad_(False)
+        if layers_of is not None:
+            _drop_twins(base, layers_of)
         layers = frozenset(name for name, _ in base.named_modules() if name)
         try:
             return attach(method, base, params), layers
         except RuntimeError:  # what torch raises, with NotImplementedError below it, where a value is asked for
             base = empty_model(config)
+            if layers_of is not None:
+                _drop_twins(base, layers_of)
     try:
         return attach(method, _zeros_in_the_shapes_of(base), params), layers
     except BenchError:

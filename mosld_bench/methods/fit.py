@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -79,12 +80,17 @@ def fit_budget(
         params = _by_module(method, recipe.params, counts, knob)
     unit = method.sizing_by(params, knob).unit
 
+    def at(steps: int) -> dict[str, Any]:
+        return method.at(params, steps * unit, knob)
+
     def count_at(steps: int) -> CountByModule:
-        return counts.by_module(method, method.at(params, steps * unit, knob))
+        return counts.by_module(method, at(steps))
 
     search = _Search(method, params, knob, unit, target)
     try:
-        candidates = search.candidates(_foreseen(count_at))
+        own = _own_steps(recipe, method, knob, unit)
+        line = _foreseen(count_at, lambda steps, like: counts.foreseen(method, at(steps), like), own=own)
+        candidates = search.candidates(line)
         if not _holds(_nearest(candidates, target), counts, method, within=tolerance * target, target=target):
             # No straight line, or one that leads nowhere near: every step of the search is counted.
             searched = search.candidates(count_at)
@@ -141,15 +147,37 @@ def target_of(
     return target
 
 
-def _foreseen(count_at: Callable[[int], CountByModule]) -> Callable[[int], CountByModule]:
-    """``count_at`` (knob value -> counts) continued from its first two values, as most methods grow in a line."""
+def _own_steps(recipe: Recipe, method: Method, knob: str, unit: int) -> int:
+    """The recipe's own value of its ``knob`` in steps of ``unit``: at least 2, which also stands for one that is none.
+
+    Studies at a rank, and budgets of another recipe's size, count that one too.
+    """
+    value = {**method.defaults(recipe.params), **recipe.params}.get(knob)
+    return value // unit if isinstance(value, int) and value >= 2 * unit and value % unit == 0 else 2
+
+
+def _foreseen(
+    count_at: Callable[[int], CountByModule], near: Callable[[int, CountByModule], CountByModule], *, own: int
+) -> Callable[[int], CountByModule]:
+    """``count_at`` (knob value -> counts) continued from two of its values, as most methods grow in a line.
+
+    These are ``own``, or 2 where the method refuses it, and 1, of which ``near`` tells from the counts of the other.
+    """
+
+    @cache
+    def ends() -> tuple[CountByModule, int, CountByModule]:
+        with suppress(BenchError):
+            return near(1, count_at(own)), own, count_at(own)
+        return count_at(1), 2, count_at(2)
 
     def foreseen(value: int) -> CountByModule:
-        first = count_at(1)
-        second = count_at(2) if value > 1 else first
-        if value <= 2 or sum(second.values()) <= sum(first.values()):
+        first, known, last = ends()
+        grown = {module: last.get(module, 0) - count for module, count in first.items()}
+        if value == 1:
+            return first
+        if value == known or sum(last.values()) <= sum(first.values()) or any(n % (known - 1) for n in grown.values()):
             return count_at(value)
-        return {module: count + (value - 1) * (second.get(module, 0) - count) for module, count in first.items()}
+        return {module: count + (value - 1) * (grown[module] // (known - 1)) for module, count in first.items()}
 
     return foreseen
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mosld_bench import collector
 from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price, TaskSize
 from mosld_bench.cost.memory import Shape, UnknownShapeError
@@ -141,6 +142,7 @@ class Plan:
         return list(dict.fromkeys(reason for reason in reasons if reason))
 
 
+@collector.seldom()
 def make_plan(
     study: Study, workspace: Workspace, *, include_paths: tuple[Path, ...] = (), model_root: Path | None = None
 ) -> Plan:

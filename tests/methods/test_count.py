@@ -12,6 +12,7 @@ from transformers import LlamaConfig, PreTrainedConfig
 
 from mosld_bench.errors import BenchError
 from mosld_bench.methods import Counts, Method, base_size, count, count_trainable, registry
+from mosld_bench.methods.attaching import attach
 from mosld_bench.methods.count import adapted_module, empty_model
 from mosld_bench.spec.recipe import load_recipes
 from tests.conftest import REPOSITORY
@@ -65,6 +66,47 @@ def test_a_setting_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(built) == 1
     counts.trainable(method, {**params, "r": 3})
     assert len(built) == 2
+
+
+@pytest.mark.parametrize("recipe", ["lora", "mola", "mosld", "mixlora", "hydralora", "prefix-tuning", "full"])
+def test_one_layer_of_each_kind_tells_the_counts_of_all(recipe: str) -> None:
+    """MoLA's experts grow with the depth: its layers are of four kinds."""
+    shape, method, params = config(layers=8), registry.get(RECIPES[recipe].method), RECIPES[recipe].params
+    knob = method.knob_of(params)
+    other = params if knob is None else method.at(params, 1, knob)
+    counts = Counts(shape)
+    foreseen = counts.foreseen(method, other, counts.by_module(method, params))
+    assert foreseen == Counts(shape).by_module(method, other)
+
+
+def test_of_layers_that_are_alike_one_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    attached: list[set[str]] = []
+
+    def watched(method: Method, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
+        attached.append(set(dict(model.named_modules())))
+        return attach(method, model, params)
+
+    monkeypatch.setattr(count, "attach", watched)
+    counts, method = Counts(config(layers=8)), registry.get("mixture")
+    params = RECIPES["mola"].params
+    counts.foreseen(method, method.at(params, 1, "r"), counts.by_module(method, params))
+    layers = [[number for number in range(8) if f"model.layers.{number}" in names] for names in attached]
+    assert layers == [[0, 1, 2, 3, 4, 5, 6, 7], [0, 2, 4, 6]]
+
+
+def test_a_method_that_needs_all_layers_is_counted_on_all() -> None:
+    counts, method = Counts(config(layers=3)), Reaches()
+    assert counts.foreseen(method, {"n": 2}, counts.by_module(method, {"n": 5})) == {"model.layers.2": 2}
+
+
+class Reaches(Method):
+    """A plug-in that goes through the layers by their number."""
+
+    def attach(self, model: nn.Module, params: Mapping[str, Any]) -> nn.Module:
+        for number in range(3):
+            layer = model.get_submodule(f"model.layers.{number}")
+        layer.register_parameter("own", nn.Parameter(torch.empty(params["n"])))
+        return model
 
 
 @pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension", "ignore:Setting boft_n_butterfly_factor")

@@ -323,7 +323,9 @@ def gaussian(rows: int, columns: int) -> Tensor:
 
     MoSLD draws from a Gaussian and names no std; this is the std of PEFT's default for LoRA's A, which is uniform.
     """
-    return torch.randn(rows, columns) / math.sqrt(3 * columns)
+    values = torch.randn(rows, columns)
+    # Counting attaches on the meta device, where a division of no numbers would be half of the work.
+    return values if values.is_meta else values / math.sqrt(3 * columns)
 
 
 def sparse_gaussian(rows: int, columns: int, share: float) -> Tensor:
