@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mosld_bench.cost.memory import Memory, Shape, memory_over
+from mosld_bench.cost.process import process_bytes
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import VALIDATIONS, Fit, TrainSpec, Trial
 from mosld_bench.spec.yaml_file import Strict, parse
@@ -34,7 +35,7 @@ from mosld_bench.spec.yaml_file import Strict, parse
 SUSTAINED_FLOPS = {"bfloat16": 100e12, "float32": 15e12}
 #: By train.dtype, the share of a core's FLOP/s at products of matrices that trials of SmolLM2-135M reach (measured).
 REACHED_SHARE = {"bfloat16": 0.3, "float32": 0.5}
-#: Tokens that the options of a question add to its prompt, which they share: by this share of the prompt's.
+#: Tokens that the options of a question add to its prompt, which they share: by this share of its own tokens.
 OPTION_TOKEN_SHARE = 0.25
 #: Tokens of a micro-batch where memory is short.
 _FEW_TOKENS = 1024
@@ -43,11 +44,32 @@ _MOST_GPUS = 16
 
 
 class TaskSize(Strict):
-    """A task's ``metadata.size``: items of its splits, and mean tokens of prompt and answer of a training item."""
+    """A task's ``metadata.size``: items of its splits, and mean tokens of prompt and answer of an item.
+
+    Where several items ask about one passage, also how many do, and how many of the tokens are the passage's.
+    """
 
     train: int = Field(0, ge=0)
     test: int = Field(ge=0)
     tokens: float = Field(gt=0)
+    passage: float = Field(0, ge=0)
+    items_a_passage: float = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _require_tokens_beside_the_passage(self) -> TaskSize:
+        if self.passage >= self.tokens:
+            raise ValueError("passage has to be less than tokens, among which it is counted")
+        return self
+
+    def scored(self, items: int, *, of: int, together: bool = False) -> float:
+        """Tokens that are computed to score ``items`` drawn from ``of`` items; a passage is computed once.
+
+        ``together``: whether items of one passage are drawn together.
+        """
+        drawn = items / of if of else 0.0
+        read = drawn if together else 1 - (1 - min(1.0, drawn)) ** self.items_a_passage
+        own = (self.tokens - self.passage) * (1 + OPTION_TOKEN_SHARE)
+        return items * own + of / self.items_a_passage * read * self.passage
 
 
 def task_sizes(files: TaskFiles, tasks: Iterable[str]) -> dict[str, TaskSize | None]:
@@ -67,9 +89,11 @@ class Price:
     train_tokens: float | None  # trained on, every exposure counted
     validation_tokens: float | None  # of all validation losses
     score_tokens: float | None  # of all forward passes that score test items
-    flops: float | None  # operations in all
+    train_flops: float | None  # operations of all training steps
+    other_flops: float | None  # of validation and scoring, which are forward passes alone
     hours: float | None  # that it takes: of several GPUs one is at work at a time
     memory: Memory  # of a GPU; of the fullest where there are several
+    process: int  # bytes of a worker's process on a CPU (`cost.process`)
     thriftiest: Memory  # with every setting that saves memory
     savings: Mapping[str, int]  # setting that would save memory -> total bytes with it alone
     gpus: int = 1  # that the model lies on
@@ -85,6 +109,11 @@ class Price:
         held = (gpus for gpus in range(1, _MOST_GPUS + 1) if self.over and self.over(gpus).total <= gpu_bytes)
         return next(held, None)
 
+    @property
+    def flops(self) -> float | None:
+        """Operations in all."""
+        return None if self.train_flops is None or self.other_flops is None else self.train_flops + self.other_flops
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -94,7 +123,8 @@ class Summary:
     unknown: int  # trials without hours
     gpu_hours: float | None
     wall_hours: float | None
-    most_memory: int  # bytes, of the largest trial
+    most_memory: int  # bytes of a GPU, of the largest trial
+    most_process: int  # bytes of a process on a CPU, of the largest trial
 
 
 def price(
@@ -105,11 +135,13 @@ def price(
     *,
     checkpoints: bool = True,
     gpus: int = 1,
+    score_batch: int = 0,
 ) -> Price:
     """Estimate ``trial`` as ``fit`` sizes it on a model of ``shape``. Loads and builds nothing.
 
-    ``sizes``: of all tasks of the trial, as `task_sizes` gives them. ``checkpoints``: whether the method bears gradient
-    checkpointing. ``gpus``: how many its model lies on.
+    ``sizes``: of all tasks of the trial, as `task_sizes` gives them, or of all of its study. ``checkpoints``: whether
+    the method bears gradient checkpointing. ``gpus``: how many its model lies on. ``score_batch``: tokens of a scoring
+    batch; 0 leaves the memory of scoring out.
     """
     spec, optimizer = trial.train, trial.recipe.optimizer
     assert spec is not None, "a trial that only counts parameters has no price"
@@ -117,35 +149,50 @@ def price(
         spec = spec.model_copy(update={"gradient_checkpointing": False})
     train_tokens, validation_tokens = _train_tokens(trial, sizes)
     score_tokens = _score_tokens(trial, sizes)
-    flops = hours = None
+    train_flops = other_flops = hours = None
     if train_tokens is not None and validation_tokens is not None and score_tokens is not None:
         body = fit.total - shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
         step = 4 * body + 2 * min(fit.trainable, body) + (2 * body if spec.gradient_checkpointing else 0)
-        flops = train_tokens * step + (validation_tokens + score_tokens) * 2 * body
-        hours = flops / SUSTAINED_FLOPS[spec.dtype] / 3600
-    few = min(spec.micro_tokens, _FEW_TOKENS)
+        train_flops, other_flops = train_tokens * step, (validation_tokens + score_tokens) * 2 * body
+        hours = (train_flops + other_flops) / SUSTAINED_FLOPS[spec.dtype] / 3600
+    few, few_scored = min(spec.micro_tokens, _FEW_TOKENS), min(score_batch, _FEW_TOKENS)
+    memory_at = partial(memory_over, gpus, fit, shape)
     settings: list[tuple[str, dict[str, Any]]] = [  # first what changes the numbers least
         (f"train.micro_tokens: {few}", {"micro_tokens": few}),
         ("train.gradient_checkpointing: true", {"gradient_checkpointing": True}),
         ("train.dtype: bfloat16", {"dtype": "bfloat16"}),
     ]
     alone = {
-        text: memory_over(gpus, fit, shape, spec.model_copy(update=change), optimizer=optimizer)
-        for text, change in settings
+        f"resources.score_tokens: {few_scored}": memory_at(spec, optimizer=optimizer, score_tokens=few_scored),
+        **{
+            text: memory_at(spec.model_copy(update=change), optimizer=optimizer, score_tokens=score_batch)
+            for text, change in settings
+        },
+        "optimizer: adafactor in the recipe": memory_at(spec, optimizer="adafactor", score_tokens=score_batch),
     }
-    alone["optimizer: adafactor in the recipe"] = memory_over(gpus, fit, shape, spec, optimizer="adafactor")
     thrifty = {"dtype": "bfloat16", "gradient_checkpointing": checkpoints, "micro_tokens": few}
-    over = partial(memory_over, fit=fit, shape=shape, spec=spec, optimizer=optimizer)
+    over = partial(memory_over, fit=fit, shape=shape, spec=spec, optimizer=optimizer, score_tokens=score_batch)
     memory = over(gpus)
     return Price(
         label=f"{trial.recipe.name} on {trial.model.name}",
         train_tokens=train_tokens,
         validation_tokens=validation_tokens,
         score_tokens=score_tokens,
-        flops=flops,
+        train_flops=train_flops,
+        other_flops=other_flops,
         hours=hours,
         memory=memory,
-        thriftiest=memory_over(gpus, fit, shape, spec.model_copy(update=thrifty), optimizer="adafactor"),
+        process=process_bytes(
+            fit,
+            shape,
+            spec,
+            optimizer=optimizer,
+            score_tokens=score_batch,
+            items=_items_read(trial, spec, sizes),
+            lengths=[size.tokens for task in trial.train_on if (size := sizes.get(task))],
+            text=bool(trial.text),
+        ),
+        thriftiest=memory_at(spec.model_copy(update=thrifty), optimizer="adafactor", score_tokens=few_scored),
         savings={
             text: changed.total
             for text, changed in alone.items()
@@ -154,6 +201,15 @@ def price(
         gpus=gpus,
         over=over,
     )
+
+
+def _items_read(trial: Trial, spec: TrainSpec, sizes: Mapping[str, TaskSize | None]) -> int:
+    """Items that a worker reads: those that are drawn of the training splits, and all test items."""
+    total = trial.general.items if trial.general else 0
+    for task, size in sizes.items():
+        if size and not (trial.general and task == trial.general.task):
+            total += min(size.train, spec.items_of(task) or size.train) + size.test
+    return total
 
 
 def _train_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> tuple[float | None, float | None]:
@@ -198,10 +254,10 @@ def _score_tokens(trial: Trial, sizes: Mapping[str, TaskSize | None]) -> float |
         size = sizes.get(task)
         if size is None:
             return None
-        items = min(size.test, trial.evaluate.limit or size.test)
         if trial.evaluate.split == "validation" and spec is not None:
-            items = _held_out(size, spec, task)
-        total += items * size.tokens * (1 + OPTION_TOKEN_SHARE)
+            total += size.scored(_held_out(size, spec, task), of=size.train, together=True)
+        else:
+            total += size.scored(min(size.test, trial.evaluate.limit or size.test), of=size.test)
     for size in filter(None, map(sizes.get, trial.text)):
         total += min(size.test, trial.evaluate.limit or size.test) * size.tokens
     return total
@@ -247,6 +303,7 @@ def summary(prices: Sequence[Price], gpus: int = 1) -> Summary:
         gpu_hours=sum(gpu_hours) if gpu_hours else None,
         wall_hours=side_by_side(hours, workers) if hours else None,
         most_memory=max((price.memory.total for price in prices), default=0),
+        most_process=max((price.process for price in prices), default=0),
     )
 
 

@@ -18,6 +18,9 @@ t = min(train.micro_tokens, batch_size * max_length) padded tokens:
     casts         b T                what trains, in train.dtype, where autocast keeps it until the backward
     logits        14 V               for every answer position, one token in 8: in b and float32, and both gradients
     step          4 T                adamw's scratch while it steps, when activations, casts and logits are gone
+    scoring       when training is over: b P, b T of a pristine base; one layer, as without training, of
+                  resources.score_tokens tokens; logits at every other of them, without gradients (10 V, in float32
+                  8 V), of a held-out text at all; under bfloat16 the head in float32 (4 V h)
 
 The mask over attention scores is taken as never materialised (flash or memory-efficient attention).
 
@@ -28,6 +31,7 @@ too. What a method trains is taken as spread evenly over the layers.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mosld_bench.errors import BenchError, UnknownNameError
@@ -83,6 +87,10 @@ class Shape:
 ANSWER_TOKEN_SHARE = 1 / 8
 #: Of one logit: in bfloat16 and float32, and the gradients of both in float32.
 _LOGIT_BYTES = 2 + 4 + 4 + 4
+#: The share of the tokens of a scoring batch that logits are made at, and bytes of one of these by dtype: as it is, in
+#: float32, and what its logarithm is taken of.
+_SCORED_TOKEN_SHARE = 1 / 2
+_SCORED_LOGIT_BYTES = {2: 2 + 4 + 4, 4: 4 + 4}
 #: A part below this is left out of a breakdown.
 _SMALL_BYTES = 5e8
 
@@ -99,29 +107,41 @@ class Memory:
     casts: int
     logits: int
     step: int
+    scoring: int = 0  # all that there is while items are scored, weights among it
+
+    @property
+    def lasting(self) -> int:
+        """What stays from step to step of a training."""
+        return self.weights + self.pristine + self.gradients + self.optimizer
+
+    @property
+    def working(self) -> int:
+        """What a micro-batch takes."""
+        return self.activations + self.casts + self.logits
 
     @property
     def total(self) -> int:
-        """The most bytes at any time: within a micro-batch, or while the optimiser steps."""
-        lasting = self.weights + self.pristine + self.gradients + self.optimizer
-        return lasting + max(self.activations + self.casts + self.logits, self.step)
+        """The most bytes at any time: within a micro-batch, while the optimiser steps, or while items are scored."""
+        return max(self.lasting + max(self.working, self.step), self.scoring)
 
     def breakdown(self) -> str:
         """The parts in GB, largest first, as 'weights 27, gradients 27'; parts below half a GB are left out."""
+        if self.total == self.scoring:
+            return f"scoring {self.scoring / 1e9:.0f}"
         names = {
             "weights": self.weights, "the base kept beside them": self.pristine, "gradients": self.gradients,
             "optimiser states": self.optimizer,
         }  # fmt: skip
-        working = self.activations + self.casts + self.logits
-        names |= {"activations": working} if working >= self.step else {"the optimiser's step": self.step}
+        names |= {"activations": self.working} if self.working >= self.step else {"the optimiser's step": self.step}
         parts = sorted(((size, name) for name, size in names.items() if size >= _SMALL_BYTES), reverse=True)
         return ", ".join(f"{name} {size / 1e9:.0f}" for size, name in parts)
 
 
-def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str) -> Memory:
-    """The memory of training ``fit`` on a model of ``shape`` by ``spec``.
+def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str, score_tokens: int = 0) -> Memory:
+    """The memory of training ``fit`` on a model of ``shape`` by ``spec``, and of scoring it.
 
-    ``optimizer``: adamw or adafactor. Raises UnknownNameError for others.
+    ``optimizer``: adamw or adafactor. ``score_tokens``: of a scoring batch; 0 for no scoring. Raises UnknownNameError
+    for another optimiser.
     """
     if optimizer not in OPTIMIZERS:
         raise UnknownNameError("optimizer", optimizer, OPTIMIZERS, "A recipe names it.")
@@ -145,13 +165,19 @@ def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str) -> Mem
         casts=casts,
         logits=round(_LOGIT_BYTES * ANSWER_TOKEN_SHARE * tokens * shape.vocabulary),
         step=4 * trained if optimizer == "adamw" else 0,
+        scoring=(
+            number_bytes * (total + (trained if trains_all else 0)) + scoring_working(shape, number_bytes, score_tokens)
+            if score_tokens
+            else 0
+        ),
     )
 
 
-def memory_over(gpus: int, fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str) -> Memory:
+def memory_over(gpus: int, fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str, score_tokens: int = 0) -> Memory:
     """The memory of the fullest of ``gpus`` GPUs that the model lies on; the rest as in `memory_of`."""
+    of = partial(memory_of, optimizer=optimizer, score_tokens=score_tokens)
     if gpus == 1:
-        return memory_of(fit, shape, spec, optimizer=optimizer)
+        return of(fit, shape, spec)
     outside = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
     inside = max(1, fit.total - outside)
     first, *others = layers_per_device(shape.layers, gpus, outside / (inside / shape.layers))
@@ -161,9 +187,17 @@ def memory_over(gpus: int, fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer
         total = round(inside * share) + besides
         trained = total if fit.trainable == fit.total else round(fit.trainable * share)
         own = replace(shape, layers=layers, vocabulary=shape.vocabulary if besides else 0)
-        return memory_of(fit.model_copy(update={"total": total, "trainable": trained}), own, spec, optimizer=optimizer)
+        return of(fit.model_copy(update={"total": total, "trainable": trained}), own, spec)
 
     return max(part(first, outside), part(max(others), 0), key=lambda memory: memory.total)
+
+
+def scoring_working(shape: Shape, number_bytes: int, tokens: int, *, text: bool = False) -> int:
+    """What a scoring batch of ``tokens`` tokens takes beside the weights; ``text``: of a held-out text."""
+    positions = tokens * (1 if text else _SCORED_TOKEN_SHARE)
+    layer = _layer_bytes(shape, number_bytes=number_bytes, trains_all=False) * tokens
+    head = 4 * shape.vocabulary * shape.hidden if number_bytes == 2 else 0
+    return round(layer + head + _SCORED_LOGIT_BYTES[number_bytes] * positions * shape.vocabulary)
 
 
 def _layer_bytes(shape: Shape, *, number_bytes: int, trains_all: bool) -> int:

@@ -79,8 +79,16 @@ class Plan:
         except UnknownShapeError:
             return None
         checkpoints = registry.get(trial.recipe.method).checkpoints(trial.recipe.params)
-        gpus = self.study.resources.gpus
-        return estimate.price(trial, fit, shape, self.sizes, checkpoints=checkpoints, gpus=gpus)
+        resources = self.study.resources
+        return estimate.price(
+            trial,
+            fit,
+            shape,
+            self.sizes,
+            checkpoints=checkpoints,
+            gpus=resources.gpus,
+            score_batch=resources.score_tokens,
+        )
 
     def longest_first(self, planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
         """``planned`` of this plan by falling price, so that no worker is left alone with a long trial at the end.
@@ -132,6 +140,7 @@ class Plan:
                 "task_items": trial.condition.items,
                 "learning_rate_scale": trial.recipe.learning_rate_scale, **fit.model_dump(),
                 "memory_bytes": price.memory.total if price else None, "gpu_hours": price.gpu_hours if price else None,
+                "process_bytes": price.process if price else None,
             }  # fmt: skip
             rows.append(row)
         return rows

@@ -42,11 +42,15 @@ class Machine:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a plan tells of its trials: GPU-hours of those with an estimate, and bytes of the largest."""
+    """What a plan tells of its trials: GPU-hours of those with an estimate, and bytes of the largest.
+
+    These are ``memory`` of a GPU, and ``process`` of a process on a machine without one.
+    """
 
     trials: int
     hours: tuple[float, ...]
     memory: int | None
+    process: int | None
 
 
 def look_at_studies(
@@ -88,12 +92,13 @@ def _look(
         text = f"not estimated: 'mosld-bench plan {name}' does"
         return Finding(subject, "warn" if absent else "ok", text, " ".join(remedies), data)
     room = min(machine.gpus) * min(1.0, study.resources.gpus_per_trial) if machine.gpus else machine.memory
-    if found.memory is not None:
-        data["fits"] = found.memory <= room
+    taken = found.memory if machine.gpus else found.process
+    if taken is not None:
+        data["fits"] = taken <= room
         if not data["fits"]:
             device = "GPU" if machine.gpus else "machine"
             remedies.insert(
-                0, f"Its largest trial takes about {found.memory / 1e9:.1f} GB, and the {device} has {room / 1e9:.1f}."
+                0, f"Its largest trial takes about {taken / 1e9:.1f} GB, and the {device} has {room / 1e9:.1f}."
             )
     data["hours"] = hours = _wall_hours(study, found, machine)
     text = f"{found.trials} trials, {_told(hours, file.parent)}"
@@ -123,7 +128,12 @@ def _estimated(study: Study, workspace: Workspace, model_root: Path | None) -> E
     prices = [price for price in plan.prices if price]
     hours = tuple(price.hours for price in prices if price.hours is not None)
     complete = hours if len(hours) == len(prices) else ()
-    return Estimate(len(plan.planned), complete, max((price.memory.total for price in prices), default=None))
+    return Estimate(
+        trials=len(plan.planned),
+        hours=complete,
+        memory=max((price.memory.total for price in prices), default=None),
+        process=max((price.process for price in prices), default=None),
+    )
 
 
 def _wall_hours(study: Study, found: Estimate, machine: Machine) -> float | None:

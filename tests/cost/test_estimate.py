@@ -102,6 +102,17 @@ def test_tokens_by_hand() -> None:
     assert (base.train_tokens, base.validation_tokens, base.score_tokens) == (0, 0, lora.score_tokens)
 
 
+def test_a_passage_is_read_once_however_many_of_its_items_are_drawn() -> None:
+    """200 items, four a passage of 80 tokens, 20 tokens an item beside it; an option makes them 25."""
+    size = TaskSize(train=200, test=200, tokens=100, passage=80, items_a_passage=4)
+    assert size.scored(200, of=200) == 200 * 25 + 50 * 80
+    assert size.scored(100, of=200) == pytest.approx(100 * 25 + 50 * 80 * (1 - 0.5**4))
+    assert size.scored(100, of=200, together=True) == 100 * 25 + 25 * 80
+    assert TaskSize(test=200, tokens=100).scored(60, of=200) == 60 * 125
+    with pytest.raises(ValueError, match="less than tokens"):
+        TaskSize(test=1, tokens=80, passage=80)
+
+
 def test_items_of_a_task_can_be_capped() -> None:
     plain = trial("lora")
     assert plain.train is not None

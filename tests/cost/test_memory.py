@@ -11,6 +11,7 @@ from transformers import LlamaConfig, PreTrainedConfig
 
 from mosld_bench.cost import Memory, Shape, UnknownShapeError, memory_of
 from mosld_bench.cost.memory import memory_over
+from mosld_bench.cost.process import process_bytes
 from mosld_bench.errors import UnknownNameError
 from mosld_bench.inputs import Encoded, load_config
 from mosld_bench.methods import fit_budget, registry
@@ -57,6 +58,41 @@ def test_adapters_on_7b() -> None:
     assert memory("lora", gradient_checkpointing=False).total == pytest.approx(57.1e9, abs=0.1e9)
     base = memory("base")
     assert (base.gradients, base.optimizer, base.pristine, base.weights) == (0, 0, 0, 2 * PARAMETERS_7B)
+
+
+def test_scoring_may_take_more_than_training() -> None:
+    """16,384 tokens: half of them have logits of 32,000 words, 10 bytes each, and the head is there in float32."""
+    spec = TrainSpec(epochs=10, batch_size=64, dtype="bfloat16", gradient_checkpointing=True, micro_tokens=512)
+    fit, shape = fit_budget(RECIPES["lora"], LLAMA2_7B, "native"), Shape.of(LLAMA2_7B)
+    whole = memory_of(fit, shape, spec, optimizer="adamw", score_tokens=16384)
+    layer = 16384 * (
+        24 * 4096 + 6 * 11008
+    )  # hidden states, keys and values as wide, and the block, as without training
+    assert whole.scoring == 2 * fit.total + 10 * 8192 * 32000 + 4 * 32000 * 4096 + layer
+    assert whole.total == whole.scoring > memory_of(fit, shape, spec, optimizer="adamw").total
+    assert whole.breakdown() == f"scoring {whole.scoring / 1e9:.0f}"
+
+
+@pytest.mark.parametrize(
+    ("change", "more"),
+    [
+        ({"items": 100_000}, True),
+        ({"lengths": [200.0]}, True),
+        ({"score_tokens": 4096}, True),
+        ({"text": True}, True),
+        ({"lengths": [10_000.0]}, True),
+        ({"lengths": []}, True),
+        ({"items": 0}, False),
+    ],
+)
+def test_what_a_process_takes_grows_with_what_it_does(change: dict[str, Any], more: bool) -> None:
+    small = load_config(ModelSpec(name="HuggingFaceTB/SmolLM2-135M-Instruct"))
+    fit, shape = fit_budget(RECIPES["lora"], small, "native"), Shape.of(small)
+    spec = TrainSpec(steps=1, batch_size=8, max_length=512)
+    usual: dict[str, Any] = {"optimizer": "adamw", "score_tokens": 2048, "items": 1000, "lengths": [20.0]}
+    before, after = (process_bytes(fit, shape, spec, **usual | changes) for changes in ({}, change))
+    assert (after > before) is more
+    assert before > memory_of(fit, shape, spec.model_copy(update={"micro_tokens": 160}), optimizer="adamw").total
 
 
 def test_the_parts_of_half_a_gigabyte_and_more_in_words() -> None:

@@ -37,6 +37,22 @@ def test_items_are_sound(name: str, split: str) -> None:
     assert max(positions.values()) - min(positions.values()) <= 1
 
 
+@pytest.mark.parametrize("name", items.TASKS)
+def test_the_definition_tells_the_size_of_what_ships(name: str) -> None:
+    """Of which `plan` makes hours; tokens are the nearest whole number."""
+    from transformers import AutoTokenizer
+
+    from mosld_bench.embedded import MODEL_DIR
+
+    told = yaml.safe_load((TASK_DIR / f"{name}.yaml").read_text(encoding="utf-8"))["metadata"]["size"]
+    task, tokenizer = items.TASKS[name], AutoTokenizer.from_pretrained(MODEL_DIR)
+    assert (told["train"], told["test"]) == (task.train, task.test)
+    rows = shipped(name, "train" if task.train else "test")
+    texts = [f"{row['story']} Question: {row['question']} Answer: {row['choices'][row['answer']]}" for row in rows]
+    mean = sum(map(len, tokenizer(texts)["input_ids"])) / len(texts)
+    assert told["tokens"] == pytest.approx(mean, abs=2)
+
+
 @pytest.mark.parametrize("name", IN_DOMAIN)
 def test_train_and_test_share_no_item(name: str) -> None:
     assert not {key(row) for row in shipped(name, "train")} & {key(row) for row in shipped(name, "test")}

@@ -67,8 +67,9 @@ def test_a_task_says_what_it_is(name: str) -> None:
     assert metadata["kind"] in KINDS
     assert metadata["benchmark"] == name.removesuffix("_letters")
     assert ("scoring" in metadata) == (config(name)["output_type"] == "multiple_choice")
-    assert set(metadata["size"]) == {"train", "test", "tokens"}
-    assert all(isinstance(number, int) for number in metadata["size"].values())
+    passages = {"passage", "items_a_passage"} if "group" in metadata else set()
+    assert set(metadata["size"]) == {"train", "test", "tokens"} | passages
+    assert all(isinstance(metadata["size"][key], int) for key in ("train", "test", "tokens"))
     assert metadata["size"]["tokens"] > 0
     assert (metadata["size"]["train"] > 0) == ("training_split" in config(name))
 

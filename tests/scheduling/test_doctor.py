@@ -148,7 +148,7 @@ def test_hours_are_those_of_this_machine(workspace: Workspace, monkeypatch: pyte
     from mosld_bench.spec.study import Study
 
     study = Study.load(workspace.reports / "tiny" / "study.yaml")
-    four = study_estimates.Estimate(4, (1.0,) * 4, 10**9)
+    four = study_estimates.Estimate(4, (1.0,) * 4, 10**9, 2 * 10**9)
     assert study_estimates._wall_hours(study, four, Machine((10**10,) * 2, 2, 10**10)) == pytest.approx(2.0)
     monkeypatch.setattr("mosld_bench.trial.device.core_rate", lambda dtype: 1e9)
     slow = study_estimates._wall_hours(study, four, MACHINE)
