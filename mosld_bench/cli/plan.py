@@ -14,6 +14,7 @@ from mosld_bench.cli.console import console, make_console, print_json, say
 from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import (
     AllowCode,
+    DataRoot,
     Factors,
     GpusPerTrial,
     Include,
@@ -30,6 +31,7 @@ from mosld_bench.cli.options import (
     permit,
     running,
 )
+from mosld_bench.cli.probing import Places, measure
 from mosld_bench.errors import BenchError
 from mosld_bench.format import shortened
 from mosld_bench.spec.search import FACTORS, SEEDS
@@ -38,6 +40,7 @@ from mosld_bench.spec.trial import Condition
 from mosld_bench.spec.workspace import Workspace
 
 if TYPE_CHECKING:
+    from mosld_bench.cost import Probe
     from mosld_bench.reporting import Power
     from mosld_bench.scheduling import Plan, Search
     from mosld_bench.spec.block import Block
@@ -51,6 +54,7 @@ GPUS = 8  # that the hours of a plan are spread over
     ("mosld-bench plan paper --gpus 8 --gpu-memory 80", "the hours of the paper's study on eight GPUs"),
     ("mosld-bench plan embedded --methods lora,mosld --mde 0.5", "how many seeds find half a point"),
     ("mosld-bench plan scaling --model NousResearch/Llama-2-70b-hf --gpus-per-trial 2", "70B spread over two GPUs"),
+    ("mosld-bench plan embedded --probe", "hours and memory by a few steps of the largest trial, measured here"),
     ("mosld-bench plan embedded --json", "every trial, for programs"),
 )
 def plan(
@@ -70,12 +74,18 @@ def plan(
         str | None,
         compared(help="Points of difference to find: what they take in seeds."),
     ] = None,
+    probe: Annotated[
+        bool,
+        running("--probe", help="Measure the largest trial in short, on this machine. Needs data and weights as run."),
+    ] = False,
+    data_root: DataRoot = None,
     json: Json = False,
     root: Root = None,
 ) -> None:
     """Price a study: trials, exact parameter counts, memory, estimated GPU-hours, and which differences it will find.
 
-    Starts nothing, reads no data.
+    Starts nothing and reads no data, unless --probe is given: then the largest trial runs for a few steps and scoring
+    batches, and nothing is kept of it.
     """
     permit(allow_code)
     resources = RunOptions(gpus_per_trial=gpus_per_trial).overrides()
@@ -108,22 +118,27 @@ def plan(
                 include_paths=include_path,
                 model_root=model_root,
             )
+    if data_root is not None and not probe:
+        raise BenchError("--data-root is of a probe, since a plan reads no data: give --probe with it.")
+    places = Places(data_root, model_root, tuple(include_path or ()), tuple(plugin or ()))
+    measured = measure(planned, workspace, places) if probe else None
     blocks, powers = ([], []) if search else _power(planned, workspace, include_path)
     if json:
         content = {
             "study": planned.study.model_dump(mode="json"),
             "trials": planned.rows(),
             "power": [power.as_data(wished) for power in powers],
+            "probe": measured.as_data(planned.prices) if measured else None,
         }
         print_json(content)
         return
-    print_plan(planned, gpus=gpus, gpu_memory_gb=gpu_memory, search=search)
+    print_plan(planned, gpus=gpus, gpu_memory_gb=gpu_memory, search=search, probe=measured)
     say_foreign_code(planned, workspace, include_path)
     if search:
         return
     from mosld_bench import display
 
-    places: tuple[tuple[str, Sequence[object] | None], ...] = (
+    given: tuple[tuple[str, Sequence[object] | None], ...] = (
         ("--gpus-per-trial", [f"{gpus_per_trial:g}" if gpus_per_trial else None]),
         ("--root", [root]),
         ("--model-root", [model_root]),
@@ -131,11 +146,7 @@ def plan(
         ("--plugin", plugin),
     )
     rest = [
-        word
-        for option, values in places
-        for value in values or ()
-        if value is not None
-        for word in (option, str(value))
+        word for option, values in given for value in values or () if value is not None for word in (option, str(value))
     ]
     rest += ["--allow-code"] if allow_code else []
     sentences = display.power_sentences(
@@ -277,11 +288,16 @@ def planned_search(
 
 
 def print_plan(
-    plan: Plan, *, gpus: int = GPUS, gpu_memory_gb: float = GPU_MEMORY_GB, search: Search | None = None
+    plan: Plan,
+    *,
+    gpus: int = GPUS,
+    gpu_memory_gb: float = GPU_MEMORY_GB,
+    search: Search | None = None,
+    probe: Probe | None = None,
 ) -> None:
     """Print the table and the sentences of a plan. Measures a core where this machine has no GPU.
 
-    ``search``: the one that it is the whole grid of.
+    ``search``: the one that it is the whole grid of; ``probe``: what was measured of it.
     """
     import torch
 
@@ -290,6 +306,6 @@ def print_plan(
 
     console.print(display.plan_table(plan, console.width))
     rate = None if torch.cuda.is_available() else core_rate
-    sentences = display.plan_sentences(plan, gpus, gpu_memory_gb * 1e9, rate)
+    sentences = display.plan_sentences(plan, gpus, gpu_memory_gb * 1e9, rate, probe)
     for sentence in sentences + (display.search_sentences(search) if search else []):
         say(sentence)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mosld_bench.cost.flops import attached_on_meta
     from mosld_bench.cost.measure import Options, narrowed, profile, workload
     from mosld_bench.cost.memory import Memory, Shape, UnknownShapeError, memory_of
+    from mosld_bench.cost.probe import Probe
 
 # Loaded when asked for: what counts and measures imports torch, what estimates does not.
 _MODULES = {
@@ -44,6 +45,7 @@ _MODULES = {
     "narrowed": "measure",
     "profile": "measure",
     "workload": "measure",
+    "Probe": "probe",
 }
 __all__ = [  # noqa: RUF022 - grouped as the docstring says
     "Memory", "Shape", "UnknownShapeError", "memory_of",
@@ -51,6 +53,7 @@ __all__ = [  # noqa: RUF022 - grouped as the docstring says
     "task_sizes", "why_too_large",
     "attached_on_meta",
     "Options", "narrowed", "profile", "workload",
+    "Probe",
 ]  # fmt: skip
 
 

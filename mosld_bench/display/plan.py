@@ -9,12 +9,14 @@ from rich.table import Table
 
 from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price
+from mosld_bench.cost.probe import Probe
 from mosld_bench.format import hours_text, listed
 from mosld_bench.scheduling.plan import Plan
 from mosld_bench.spec.trial import Condition, PlannedTrial
 from mosld_bench.spec.tuning import RateSource
 
 _WIDE = 130  # characters, which hold every column
+_TELLING_HOURS = 0.0005  # of a GPU; of a model so small that no row comes to it a column would tell nothing
 _LONG = 1000  # hours, which nobody waits for on a machine without a GPU
 
 
@@ -47,6 +49,9 @@ def _rows(plan: Plan) -> Iterator[dict[str, str]]:
     for planned, price in zip(plan.planned, plan.prices, strict=True):
         cells.setdefault((planned.trial.recipe.name, planned.trial.condition), []).append((planned, price))
     asked = {part.rates for part in plan.study.products()}
+    telling = any(
+        sum(price.hours or 0 for _, price in members if price) >= _TELLING_HOURS for members in cells.values()
+    )
     for (recipe, condition), members in cells.items():
         fit = members[0][0].fit
         prices = [price for _, price in members if price]
@@ -65,16 +70,25 @@ def _rows(plan: Plan) -> Iterator[dict[str, str]]:
             "residual": f"{fit.residual:+.2%}" if fit.residual is not None else "",
             "of all": f"{fit.trainable / fit.total:.2%}",
             "GB": f"{max(price.memory.total for price in prices) / 1e9:.1f}" if prices else "",
-            "GPU-hours": f"{sum(hours):,.1f}" if prices and len(hours) == len(prices) else "",
+            "GPU-hours": _rounded(sum(hours)) if prices and len(hours) == len(prices) and telling else "",
         }
 
 
+def _rounded(hours: float) -> str:
+    return f"{hours:,.1f}" if hours > 0.95 else f"{hours:.2g}"
+
+
 def plan_sentences(
-    plan: Plan, gpus: int, gpu_bytes: float, core_rate: Callable[[str], float] | None = None
+    plan: Plan,
+    gpus: int,
+    gpu_bytes: float,
+    core_rate: Callable[[str], float] | None = None,
+    probe: Probe | None = None,
 ) -> list[str]:
     """What the plan takes in words, what the estimate rests on, and which trials do not fit a GPU of ``gpu_bytes``.
 
-    ``core_rate``: on a machine without a GPU, dtype -> FLOP/s of one of its cores (`trial.device.core_rate`).
+    ``core_rate``: on a machine without a GPU, dtype -> FLOP/s of one of its cores (`trial.device.core_rate`), which is
+    not asked for where a ``probe`` has measured a trial.
     """
     prices = [price for price in plan.prices if price]
     if not prices and plan.study.trains:
@@ -82,21 +96,31 @@ def plan_sentences(
     if not prices:
         return ["Nothing is trained or scored: parameters are counted, which takes seconds.", *left_out_sentences(plan)]
     total, each = estimate.summary(prices, gpus), plan.study.resources.gpus
-    sentences = []
-    if total.gpu_hours is None:
+    sentences, on_cores = [], probe is not None or total.gpu_hours is None
+    if probe:
+        sentences += _probed(plan, prices, probe)
+    elif total.gpu_hours is None:
         sentences.append("No estimate of hours: the tasks give no size (metadata.size) in their definitions.")
     else:
         rates = ", ".join(f"{rate / 1e12:.0f} TFLOP/s in {dtype}" for dtype, rate in estimate.SUSTAINED_FLOPS.items())
         left_out = f" ({total.unknown} trials on tasks of unknown size left out)" if total.unknown else ""
         each_trial = "one trial a GPU" if each == 1 else f"one trial for {each} of them, one of which works at a time"
         sentences.append(
-            f"An estimate, not a measurement: {hours_text(total.gpu_hours)} GPU-hours{left_out}, "
+            f"An estimate, not a measurement, which --probe makes: {hours_text(total.gpu_hours)} GPU-hours{left_out}, "
             f"{hours_text(total.wall_hours or 0)} hours on {gpus} GPUs at {each_trial}, if a GPU sustains {rates}."
         )
-        sentences += _without_gpu(plan, prices, core_rate) if core_rate else []
+        without_gpu = _without_gpu(plan, prices, core_rate) if core_rate else []
+        sentences, on_cores = sentences + without_gpu, bool(without_gpu)
     sentences += _rates(plan)
     of_each = "a GPU" if each == 1 else f"the fullest of its {each} GPUs"
-    sentences.append(f"The largest trial takes about {total.most_memory / 1e9:.1f} GB of {of_each}.")
+    on_cpu = (
+        f"; without one a worker takes about {total.most_process / 1e9:.1f} GB in the end"
+        if core_rate and on_cores
+        else ""
+    )
+    sentences.append(
+        f"The largest trial takes about {total.most_memory / 1e9:.1f} GB of {of_each} by estimate{on_cpu}."
+    )
     sentences += left_out_sentences(plan)
     return sentences + [f"Refused: {reason}" for reason in plan.refusals(gpu_bytes)]
 
@@ -117,6 +141,36 @@ def _rates(plan: Plan) -> Iterator[str]:
         told = [f"{source.label} for {listed(names)}" for source, names in recipes.items()]
         search = f" ({study.tuning.results}, digest {study.tuning.digest})" if study.tuning else ""
         yield f"Factors on the learning rate: {'; '.join(told)}{search}."
+
+
+def _probed(plan: Plan, prices: Sequence[Price], probe: Probe) -> list[str]:
+    """What was measured, and what the plan takes by that on this machine."""
+    from mosld_bench.trial.device import cores
+
+    step = "" if probe.step_seconds is None else f"{probe.steps} steps at {probe.step_seconds:.2g} s each and "
+    of = "its process" if probe.device == "cpu" else "the GPU"
+    measured = (
+        f"Measured on this machine ({probe.device}), of the largest trial, {probe.label}: {step}{probe.items} test "
+        f"items, and at most {probe.memory / 1e9:.1f} GB of {of}."
+    )
+    hours = [hours for price in prices if (hours := probe.hours(price)) is not None]
+    if not hours:
+        return [measured, "No hours come of it: the tasks give no size (metadata.size) in their definitions."]
+    resources = plan.study.resources
+    if probe.device == "cpu":
+        slots = max(1, int(cores() / resources.cpus_per_trial))
+    else:
+        import torch
+
+        slots = max(1, int(torch.cuda.device_count() / resources.gpus_per_trial))
+    unknown = len(prices) - len(hours)
+    left_out = f", {unknown} trials on tasks of unknown size left out" if unknown else ""
+    return [
+        measured,
+        f"By that, with the others scaled by their estimated FLOPs{left_out}: {hours_text(sum(hours))} hours of one "
+        f"trial at a time, {hours_text(estimate.side_by_side(hours, slots))} hours with {slots} side by side, if they "
+        f"do not slow each other.",
+    ]
 
 
 def _without_gpu(plan: Plan, prices: Sequence[Price], core_rate: Callable[[str], float]) -> list[str]:

@@ -9,6 +9,7 @@ from mosld_bench.scheduling.checks import check, check_items, check_places
 from mosld_bench.scheduling.executor import Executor, InlineExecutor, RunWatcher, make_executor
 from mosld_bench.scheduling.options import Options
 from mosld_bench.scheduling.plan import Plan, make_plan
+from mosld_bench.scheduling.probing import run_probe
 from mosld_bench.scheduling.progress import ProgressDisplay
 from mosld_bench.scheduling.reuse import Missing, missing
 from mosld_bench.scheduling.rounds import InterimReports, Rounds
@@ -32,4 +33,5 @@ __all__ = [
     "make_plan",
     "make_search",
     "missing",
+    "run_probe",
 ]

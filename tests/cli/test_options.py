@@ -24,7 +24,7 @@ OPTIONS = {
     "run": [*STUDY, *RUN, "save-adapters", "to", "dry-run", "quiet", "root"],
     "plan": [
         *STUDY, "model-root", "include-path", "plugin", "allow-code", "gpus", "gpu-memory", "gpus-per-trial", "tune",
-        "factors", "mde", "json", "root",
+        "factors", "mde", "probe", "data-root", "json", "root",
     ],
     "tune": [*STUDY, *RUN, "factors", "dry-run", "quiet", "root"],
     "profile": [

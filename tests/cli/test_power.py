@@ -54,7 +54,7 @@ def test_smollm2_at_the_command_line(command: Command) -> None:
     )
     assert single.startswith("single lora-r32: with one seed a row no difference of methods is tested, only of trained")
     assert wished[0] == (
-        "A difference of 0.5 points in-domain (mixture lora-r32) takes ten seeds: 35 trials and 0.016 GPU-hours more "
+        "A difference of 0.5 points in-domain (mixture lora-r32) takes ten seeds: 35 trials and 0.014 GPU-hours more "
         "than planned. With all items, 500 to 2,376 items a task, it takes seven seeds, all run anew."
     )
     assert "at best" in wished[2], "1,000 items of MMLU show no noise of seeds that is not that of items"

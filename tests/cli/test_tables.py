@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,18 @@ def test_a_plan_has_every_count(name: str, width: int, plans: dict[str, Plan]) -
 
 
 def test_a_plan_in_sentences(plans: dict[str, Plan]) -> None:
-    assert display.plan_sentences(plans["embedded"], 8, 80e9) == [
+    unknown = replace(plans["embedded"], sizes=dict.fromkeys(plans["embedded"].sizes))
+    assert display.plan_sentences(unknown, 8, 80e9) == [
         "No estimate of hours: the tasks give no size (metadata.size) in their definitions.",
-        "The largest trial takes about 0.2 GB of a GPU.",
+        "The largest trial takes about 0.2 GB of a GPU by estimate.",
     ]
+    on_cores = display.plan_sentences(plans["embedded"], 8, 80e9, lambda dtype: 50e9)
+    assert re.search(r"on this machine: about [\d.]+ hours", on_cores[1])
+    assert re.search(r"0.2 GB of a GPU by estimate; without one a worker takes about 0\.\d GB", on_cores[2])
     sentences = display.plan_sentences(plans["smollm2"], 8, 1e9)
-    assert re.match(r"An estimate, not a measurement: [\d.]+ GPU-hours, [\d.]+ hours on 8 GPUs", sentences[0])
+    assert re.match(
+        r"An estimate, not a measurement, which --probe makes: [\d.]+ GPU-hours, [\d.]+ hours on 8 GPUs", sentences[0]
+    )
     assert any(sentence.startswith("Refused: full on HuggingFaceTB/SmolLM2") for sentence in sentences)
 
 

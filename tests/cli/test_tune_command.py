@@ -55,7 +55,10 @@ def test_wrong_input_is_one_sentence_before_anything_runs(case: str, command: Co
     assert not (tmp_path / "results").exists()
 
 
-def test_a_search_is_priced_by_plan_and_by_a_dry_run(command: Command, tmp_path: Path) -> None:
+def test_a_search_is_priced_by_plan_and_by_a_dry_run(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mosld_bench.trial.device.core_rate", lambda dtype: 50e9)
     words = ("--methods", "lora,mosld", "--factors", "0.5,1,2,4", "--seeds", "7,8,9")
     planned, dry = command("plan", "embedded", "--tune", *words), command("tune", "embedded", "--dry-run", *words)
     assert (planned.code, dry.code) == (0, 0)
