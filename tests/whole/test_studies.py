@@ -75,8 +75,7 @@ def test_a_study_is_planned_offline_as_it_is(name: str) -> None:
             assert abs(fit.residual) <= trial.tolerance
     assert plan.refusals(80e9) == []
     sentences = " ".join(display.plan_sentences(plan, 8, 80e9))
-    tiny = [model.name for model in plan.study.models] == ["embedded"]
-    assert ("GPU-hours" in sentences) == (name != "parameters" and not tiny)
+    assert ("GPU-hours" in sentences) == (name != "parameters")
     assert display.plan_table(plan).row_count > 1
     narrow = Console(width=80, file=StringIO(), record=True)
     narrow.print(display.plan_table(plan, 80))
