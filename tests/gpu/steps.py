@@ -109,16 +109,13 @@ def _gpus(where: Where, *words: str) -> Sequence[str]:
 
 def _study(where: Where, name: str, *words: str) -> Iterator[Figure]:
     """A run of the embedded study in a workspace of its own, from the command to the PDF."""
-    root = where.folder / "workspace"
-    if not root.is_dir():
-        declarations(root)
-    small = ("--methods", "lora,mosld", "--steps", "4", "--limit", "8") if where.dry else ("--methods", "all")
+    root = _workspace(where)
     started = time.perf_counter()
-    _called("-m", "mosld_bench", "run", "embedded", "--name", name, "--seeds", "0", *small, *words, "--root", str(root),
-            "--overwrite", "always")  # fmt: skip
+    _called("-m", "mosld_bench", "run", "embedded", "--name", name, "--seeds", "0", *_size(where), *words,
+            "--root", str(root), "--overwrite", "always")  # fmt: skip
     seconds = time.perf_counter() - started
     (where.folder / f"{name}.seconds").write_text(json.dumps(seconds))
-    records = [json.loads(path.read_text()) for path in (root / "results" / name).glob("*/record.json")]
+    records = _records(where, name)
     yield Figure("trials", len(records), note=f"all of them finished: {_all_finished(records)}")
     yield Figure("from the command to the PDF", seconds, "s")
     trained = [record["train_info"]["seconds"] for record in records if record["train_info"]]
@@ -127,8 +124,36 @@ def _study(where: Where, name: str, *words: str) -> Iterator[Figure]:
     )
 
 
+def _size(where: Where) -> Sequence[str]:
+    """How much of the embedded study is run."""
+    return ("--methods", "lora,mosld", "--steps", "4", "--limit", "8") if where.dry else ("--methods", "all")
+
+
+def _records(where: Where, name: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in (_workspace(where) / "results" / name).glob("*/record.json")]
+
+
 def _all_finished(records: Sequence[dict[str, Any]]) -> str:
     return "yes" if all(record["status"] == "finished" for record in records) else "no"
+
+
+def plan(where: Where) -> Iterator[Figure]:
+    """What `plan --probe` foretells of the step before, against what its trials took."""
+    records = _records(where, "embedded")
+    if not records:
+        raise SkippedError("there is no run of the embedded study to compare with")
+    done = _called("-m", "mosld_bench", "plan", "embedded", "--seeds", "0", *_size(where), "--probe", "--json",
+                   "--root", str(_workspace(where)))  # fmt: skip
+    probe = json.loads(done.stdout)["probe"]
+    took = sum((r["train_info"] or {"seconds": 0})["seconds"] + r["eval_info"]["seconds"] for r in records) / 3600
+    yield Figure("hours of all trials, by a probe", probe["hours"], "h")
+    yield Figure("the same against what they took", probe["hours"] / took, "times", note=f"they took {took:.3f} h")
+    most = max(record["peak_memory_bytes"] for record in records)
+    yield Figure("memory of a probe against the most of a trial", probe["memory"] / most, "times")
+    if probe["train_rate"]:
+        yield Figure(
+            "FLOP/s of training", probe["train_rate"] / 1e12, "TFLOP/s", note="estimates assume 100 in bfloat16"
+        )
 
 
 def profile(where: Where) -> Iterator[Figure]:
@@ -233,6 +258,7 @@ STEPS = {
         Step("tests", 20, gpu_tests),
         Step("embedded", 60, embedded),
         Step("packing", 45, packing),
+        Step("plan", 20, plan),
         Step("profile", 60, profile),
         Step("flex", 30, flex),
         Step("stacked", 60, stacked),
