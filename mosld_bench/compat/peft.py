@@ -156,6 +156,15 @@ def base_name(name: str) -> str:
     return name.removeprefix(_WRAPPED)
 
 
+def layer_of_weight(parameter: str) -> str | None:
+    """The base model's name of the layer whose own weight the parameter of this name is; None for any other parameter.
+
+    Also of a copy that trains in its place (``modules_to_save``), and of one with an adapter beside it.
+    """
+    layer, _, last = base_name(parameter).rpartition(".")
+    return re.sub(r"\.(modules_to_save\.[^.]+|base_layer)$", "", layer) if last == "weight" else None
+
+
 def is_plain_lora(module: nn.Module) -> bool:
     """Whether ``module`` is a linear layer with ``lora_B lora_A x`` added, and no variant of LoRA such as DoRA."""
     from peft.tuners.lora import Linear

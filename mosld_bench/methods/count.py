@@ -45,7 +45,7 @@ class Counts:
         """All parameters, and the trainable ones by module."""
         key = type(method), canonical(dict(params))
         if key not in self._counted:
-            model, layers = _attached(method, self.config, params)
+            model, layers = attached_shapes(method, self.config, params)
             modules: CountByModule = {}
             for name, parameter in model.named_parameters():
                 if parameter.requires_grad:
@@ -60,7 +60,7 @@ def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[st
     return Counts(config).trainable(method, params)
 
 
-def _attached(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> tuple[nn.Module, frozenset[str]]:
+def attached_shapes(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> tuple[nn.Module, frozenset[str]]:
     """The model of ``config`` with ``method`` on it, without the memory for its weights, and the base model's modules.
 
     On the meta device, where there are no numbers. A method that reads numbers while it attaches (the places of its

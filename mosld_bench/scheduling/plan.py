@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price, TaskSize
 from mosld_bench.cost.memory import Shape, UnknownShapeError
-from mosld_bench.errors import BenchError, BudgetError, MethodError, UnknownNameError
+from mosld_bench.errors import BenchError, BudgetError, MethodError, RoundingError, UnknownNameError
 from mosld_bench.format import one_line
 from mosld_bench.methods import registry
 from mosld_bench.records.published import TABLES
@@ -154,6 +154,7 @@ def make_plan(
     """
     from mosld_bench.inputs.models import load_config
     from mosld_bench.methods import Counts, fit_budget
+    from mosld_bench.methods.rounding import check_rounded
 
     for name in study.published:
         if name not in TABLES:
@@ -187,7 +188,10 @@ def make_plan(
                         recipes=recipes,
                         counts=counts[model],
                     )
-            except BudgetError as error:
+                    if study.train:
+                        check_rounded(trial.recipe, fits[key].params, trial.model, configs[model], study.train.dtype)
+            except (BudgetError, RoundingError) as error:
+                fits.pop(key, None)
                 unmet[key] = error
             except MethodError as error:  # a plug-in that is broken stops those who ask for it by name
                 if trial.recipe.name not in along:
@@ -198,7 +202,8 @@ def make_plan(
         elif trial.recipe.name in along:
             left_out.append((trial, str(unmet[key])))
     if errors := [str(error) for (name, *_), error in unmet.items() if name not in along]:
-        raise BudgetError("\n".join(dict.fromkeys(errors)))
+        kinds = {type(error) for (name, *_), error in unmet.items() if name not in along}
+        raise (kinds.pop() if len(kinds) == 1 else BenchError)("\n".join(dict.fromkeys(errors)))
     leaders = {name: leader.name for name, leader in known.leaders.items()}
     reasons = [recipe.reason for recipe in recipes.unreadable.values()] + [task.reason for task in files.unreadable]
     return Plan(
