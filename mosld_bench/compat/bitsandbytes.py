@@ -100,9 +100,9 @@ def shared_with_copy(model: nn.Module) -> dict[int, Any]:
         memo[id(weight)] = twin = _twin(weight)
         for kept in (getattr(weight, "quant_state", None), getattr(weight, _BY_ROW, None)):
             memo |= {} if kept is None else {id(kept): kept}
-        state = getattr(layer, "state", None)  # of eight bits, which holds the weight once more
-        if getattr(state, "CB", None) is not None:
-            memo[id(state.CB)] = twin.data
+        again = getattr(getattr(layer, "state", None), "CB", None)  # of eight bits: the weight once more
+        if again is not None:
+            memo[id(again)] = twin.data
     return memo
 
 

@@ -14,8 +14,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from torch import Tensor, nn
+
+from mosld_bench.compat.transformers import linear_layers
+from mosld_bench.spec.trial import Load
 
 
 def settle(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -30,6 +33,29 @@ def settle(model: nn.Module, dtype: torch.dtype) -> nn.Module:
             module.compute_dtype = dtype
             module.__class__ = EightBitLinear
     return model
+
+
+def round_in_place(model: nn.Module, load: Load, dtype: torch.dtype) -> nn.Module:
+    """``model`` with its linear layers rounded as a model is that is loaded so, one after another; `settle`d.
+
+    For weights that are in no file. Frozen.
+    """
+    for name in linear_layers(model):
+        layer: Any = model.get_submodule(name)
+        weight = layer.weight.detach() if isinstance(layer, nn.Linear) else layer.weight.detach().t().contiguous()
+        d_out, d_in = weight.shape
+        shape = {"bias": layer.bias is not None, "device": "meta"}
+        new: Any
+        if load == "nf4":
+            kind = {"compress_statistics": True, "quant_type": "nf4"}
+            new = Linear4bit(d_in, d_out, compute_dtype=dtype, **kind, **shape)
+            new.weight = Params4bit(weight, requires_grad=False, module=new, **kind).to(weight.device)
+        else:
+            new = Linear8bitLt(d_in, d_out, has_fp16_weights=False, **shape)
+            new.weight = Int8Params(weight.cpu(), requires_grad=False, has_fp16_weights=False).to(weight.device)
+        new.bias = layer.bias
+        model.set_submodule(name, new)
+    return settle(model, dtype).requires_grad_(False)
 
 
 class EightBitLinear(Linear8bitLt):  # type: ignore[misc]

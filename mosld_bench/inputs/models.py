@@ -12,7 +12,7 @@ from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import BenchError, ModelError, fetch_hint, first_line
 from mosld_bench.inputs.hub import why_nothing_came
 from mosld_bench.inputs.model_check import LARGEST, check_folder, check_sizes
-from mosld_bench.inputs.rounding import check_can_round, options_of
+from mosld_bench.inputs.rounding import check_can_round, options_of, refuse_rounded_twice
 from mosld_bench.inputs.source_note import check_revision, read_note
 from mosld_bench.spec.model_folder import MODEL_FILES as MODEL_FILES
 from mosld_bench.spec.model_folder import content_digest
@@ -100,6 +100,7 @@ def load_config(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedCo
         return known
     config: PreTrainedConfig = _read(AutoConfig, spec, model_root, weights=False)
     check_sizes(spec.name, {key: getattr(config, key, None) for key in LARGEST})
+    refuse_rounded_twice(spec, config)
     return config
 
 

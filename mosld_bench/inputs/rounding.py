@@ -6,46 +6,44 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.errors import ModelError
-from mosld_bench.spec.trial import Load, ModelSpec
+from mosld_bench.spec.trial import ROUNDED_BY, Load, ModelSpec
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig
 
-#: The distribution that does it, and the extra of this package that brings it.
-LIBRARY, EXTRA = "bitsandbytes", "quantised"
+#: The extra of this package that brings what does it.
+_EXTRA = "quantised"
 
 
-def check_can_round(spec: ModelSpec, config: PreTrainedConfig | None = None) -> None:
-    """Raise ModelError where ``spec`` asks for rounded weights, and there is no library for it, or one too old or new.
+def refuse_rounded_twice(spec: ModelSpec, config: PreTrainedConfig) -> None:
+    """Raise ModelError where ``spec`` asks for rounding of a model, of ``config``, that is rounded already."""
+    if spec.load is not None and getattr(config, "quantization_config", None) is not None:
+        raise ModelError(
+            f"model.load: {spec.load} rounds the weights of a model, but those of {spec.name!r} are rounded already, "
+            f"as its configuration says (quantization_config). Name the model that it was made of, or leave model.load "
+            f"out."
+        )
 
-    With its ``config``, also where the weights of the model were rounded by somebody before.
-    """
+
+def check_can_round(spec: ModelSpec) -> None:
+    """Raise ModelError where ``spec`` asks for rounded weights, and what rounds is not here, or too old or new."""
     if spec.load is None:
         return
-    if getattr(config, "quantization_config", None) is not None:
-        raise ModelError(
-            f"model.load: {spec.load} rounds the weights of a model, but those of {spec.name!r} are rounded already, as "
-            f"its configuration says (quantization_config). Name the model that it was made of, or leave model.load out."
-        )
+    wish = f"model.load: {spec.load} rounds the weights of {spec.name!r} by {ROUNDED_BY}"
     from packaging.requirements import Requirement
 
-    advice = f"Install it: pip install 'mosld-bench[{EXTRA}]'; or leave model.load out."
+    advice = f"Install it: pip install 'mosld-bench[{_EXTRA}]'; or leave model.load out."
     try:
-        here = version(LIBRARY)
+        here = version(ROUNDED_BY)
     except PackageNotFoundError:
-        raise ModelError(
-            f"model.load: {spec.load} rounds the weights of {spec.name!r} by {LIBRARY}, which is not installed. {advice}"
-        ) from None
+        raise ModelError(f"{wish}, which is not installed. {advice}") from None
     try:
-        wanted = next(r for line in requires("mosld-bench") or () if (r := Requirement(line)).name == LIBRARY)
+        wanted = next(r for line in requires("mosld-bench") or () if (r := Requirement(line)).name == ROUNDED_BY)
     except (PackageNotFoundError, StopIteration):  # run from a folder, without an installation
         return
     if not wanted.specifier.contains(here, prereleases=True):
-        raise ModelError(
-            f"model.load: {spec.load} rounds the weights of {spec.name!r} by {LIBRARY} {wanted.specifier}, and {here} "
-            f"is installed. {advice}"
-        )
+        raise ModelError(f"{wish}{wanted.specifier}, and {here} is installed. {advice}")
 
 
 def options_of(load: Load, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:

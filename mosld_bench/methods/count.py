@@ -60,7 +60,9 @@ def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[st
     return Counts(config).trainable(method, params)
 
 
-def attached_shapes(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> tuple[nn.Module, frozenset[str]]:
+def attached_shapes(
+    method: Method, config: PreTrainedConfig, params: Mapping[str, Any]
+) -> tuple[nn.Module, frozenset[str]]:
     """The model of ``config`` with ``method`` on it, without the memory for its weights, and the base model's modules.
 
     On the meta device, where there are no numbers. A method that reads numbers while it attaches (the places of its

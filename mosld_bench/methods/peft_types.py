@@ -64,7 +64,7 @@ def _fixed(why: str) -> Sizing:
 
 _PATTERN = {"pattern": "rank_pattern"}
 
-#: It computes with the base model's weights themselves: with all that are rounded, or with those whose shape is another.
+#: It computes with the base model's weights themselves: with their numbers, or their shape, which four bits change.
 _READS: dict[str, Any] = {"not_rounded": ((None, None),)}
 _READS_SHAPE: dict[str, Any] = {"not_rounded": (("nf4", None),)}
 #: What it adds to a bfloat16 model stays float32, on any rounded one or on one of eight bits.

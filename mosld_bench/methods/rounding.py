@@ -12,7 +12,7 @@ from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method
 from mosld_bench.methods.count import attached_shapes, empty_model
 from mosld_bench.spec.recipe import Recipe
-from mosld_bench.spec.trial import Load, ModelSpec
+from mosld_bench.spec.trial import ModelSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -28,7 +28,7 @@ def check_rounded(
     if model.load is None:
         return
     method = registry.get(recipe.method)
-    reason = method.why_not_rounded(params, model.load, dtype) or _trains_rounded(method, params, config, model.load)
+    reason = method.why_not_rounded(params, model.load, dtype) or _trains_rounded(method, params, config)
     if reason:
         raise RoundingError(
             f"The recipe {recipe.name!r} cannot be trained on {model.name!r} with model.load: {model.load}: {reason}. "
@@ -36,7 +36,7 @@ def check_rounded(
         )
 
 
-def _trains_rounded(method: Method, params: Mapping[str, Any], config: PreTrainedConfig, load: Load) -> str | None:
+def _trains_rounded(method: Method, params: Mapping[str, Any], config: PreTrainedConfig) -> str | None:
     """That it trains weights which are rounded, as a clause; None where it trains none of them."""
     import torch
 
@@ -47,4 +47,5 @@ def _trains_rounded(method: Method, params: Mapping[str, Any], config: PreTraine
     layers = [layer for layer in map(layer_of_weight, trained) if layer in rounded]
     if not layers:
         return None
-    return f"it trains the weights of {len(layers):,} linear layers (the first: {layers[0]}), and what is rounded to {load} cannot be trained"
+    first = f"it trains the weights of {len(layers):,} linear layers (the first: {layers[0]})"
+    return f"{first}, and what is rounded cannot be trained"

@@ -74,7 +74,7 @@ class Plan:
 
     def _price(self, trial: Trial, fit: Fit) -> Price | None:
         try:
-            shape = Shape.of(self.configs[trial.model.name])
+            shape = Shape.of(self.configs[trial.model.name], trial.model.load)
         except UnknownShapeError:
             return None
         checkpoints = registry.get(trial.recipe.method).checkpoints(trial.recipe.params)

@@ -41,8 +41,9 @@ class Domain(StrEnum):
         return {Domain.IN: "In-domain", Domain.OUT: "Out-of-domain"}[self]
 
 
-#: How weights are rounded as they are loaded: to four bits (QLoRA's normal floats), or to eight.
+#: How weights are rounded as they are loaded: to four bits (QLoRA's normal floats), or to eight. And what does it.
 Load = Literal["nf4", "int8"]
+ROUNDED_BY = "bitsandbytes"
 
 
 class ModelSpec(Grown):
@@ -68,6 +69,11 @@ class ModelSpec(Grown):
 
     def __hash__(self) -> int:
         return hash(self._identity)
+
+    @property
+    def label(self) -> str:
+        """Its name, and how it is rounded, if it is: 'embedded (nf4)'."""
+        return f"{self.name} ({self.load})" if self.load else self.name
 
     @property
     def _identity(self) -> tuple[str, str | None, Load | None]:
