@@ -55,6 +55,8 @@ def round_in_place(model: nn.Module, load: Load, dtype: torch.dtype) -> nn.Modul
             new.weight = Int8Params(weight.cpu(), requires_grad=False, has_fp16_weights=False).to(weight.device)
         new.bias = layer.bias
         model.set_submodule(name, new)
+    marks: Any = model
+    marks.is_loaded_in_4bit, marks.is_loaded_in_8bit = load == "nf4", load == "int8"  # by which PEFT picks its layers
     return settle(model, dtype).requires_grad_(False)
 
 
