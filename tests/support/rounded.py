@@ -26,7 +26,10 @@ def rounded(load: Load, dtype: torch.dtype = torch.float32, shape: Any = SHAPE) 
     """A frozen random model of ``shape`` that is rounded."""
     from mosld_bench.compat.bitsandbytes_layers import round_in_place
 
-    return round_in_place(build(shape).to(dtype), load, dtype).eval()
+    model = build(shape)
+    for parameter in model.parameters():  # and no buffer, which a model keeps in float32 when it is loaded
+        parameter.data = parameter.data.to(dtype)
+    return round_in_place(model, load, dtype).eval()
 
 
 def read(layer: Any) -> torch.Tensor:
