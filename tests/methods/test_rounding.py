@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -125,6 +126,18 @@ def refused(recipe: Recipe, load: Load = "nf4", dtype: str = "float32") -> str:
 
 def peft(**params: Any) -> Recipe:
     return Recipe(name="mine", title="Mine", method="peft", params=params)
+
+
+def test_the_page_says_on_what_each_type_cannot_be() -> None:
+    page = (REPOSITORY / "methods/README.md").read_text(encoding="utf-8").partition("### On base models in few bits")[2]
+    rows = {}
+    for name, kind in peft_types.KINDS.items():
+        for load, dtype in kind.not_rounded:
+            rows[name] = (f"`{load}`" if load else "`nf4` or `int8`") + (f" in `{dtype}`" if dtype else "")
+    told = re.findall(r"^\| `([A-Z0-9_]+)` \| (.*) \|$", page.partition("## A method")[0], re.MULTILINE)
+    assert told == sorted(rows.items())
+    for peft_type, field, begins in peft_types.READING_SETTINGS:
+        assert f"`{field}`: {begins} of `{peft_type}`" in page
 
 
 def test_what_trains_weights_that_are_rounded_is_refused_with_the_first_of_them() -> None:
