@@ -38,7 +38,7 @@ OPTIONS = {
     ],
     "merge": ["to", "keep", "dry-run", "root"],
     "score": [
-        "adapter", "tasks", "limit", "name", "title", "dtype", "data-root", "model-root", "include-path", "plugin",
+        "adapter", "tasks", "limit", "name", "title", "load", "dtype", "data-root", "model-root", "include-path", "plugin",
         "allow-code", "root",
     ],
     "fetch": ["model", "to", "include-path", "root"],
