@@ -86,8 +86,10 @@ def test_peft_loads_the_adapter_on_the_model_as_transformers_rounds_it(tiny: Pat
     ours = load_base(planned[0].trial.model, kind, "cpu")
     ids = torch.randint(3, 40, (2, 9))
     with torch.no_grad():
-        logits = [PeftModel.from_pretrained(base, str(folder)).get_base_model()(ids).logits for base in (theirs, ours)]
-    assert torch.allclose(*logits, atol=1e-5)
+        found, wanted = (
+            PeftModel.from_pretrained(it, str(folder)).get_base_model()(ids).logits for it in (theirs, ours)
+        )
+    assert torch.allclose(found, wanted, atol=1e-5)
     card = (folder / "README.md").read_text()
     assert 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"' in card
     assert f'bnb_4bit_compute_dtype="{dtype}")' in card

@@ -57,7 +57,7 @@ def test_it_loses_what_the_bits_cost_and_trains(model_root: Path, load: Load, re
     for step in range(1, 6):
         method.before_step(model)
         optimizer.zero_grad()
-        loss(model, ids[:, :96]).backward()
+        loss(model, ids[:, :96]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         method.after_step(model, step, 5)
     with torch.no_grad():
