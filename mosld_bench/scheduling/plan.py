@@ -146,11 +146,12 @@ def make_plan(
 ) -> Plan:
     """Plan ``study`` and solve every budget, each once. Reads configurations, no weights and no data.
 
-    A recipe that a word such as `everything` takes along, and that a budget cannot be met with, is left out.
+    A recipe that a word such as `everything` takes along, and that a budget cannot be met with, is left out; so is one
+    of any word that cannot be on a base model whose weights are rounded.
 
     Raises UnknownNameError for a recipe, task or published table that is not there, ModelError for a model without a
-    configuration, BudgetError for budgets that recipes cannot meet, with all of them, and BadFileError for a malformed
-    file.
+    configuration, BudgetError for budgets that recipes cannot meet, with all of them, RoundingError for recipes that
+    are asked for by name and cannot be on rounded weights, and BadFileError for a malformed file.
     """
     from mosld_bench.inputs.models import load_config
     from mosld_bench.methods import Counts, fit_budget
@@ -172,6 +173,10 @@ def make_plan(
     unmet: dict[tuple[str, str, str], BenchError] = {}
     wanted = [word for part in study.products() for word in part.recipes]
     along, left_out = taken_along(recipes, wanted), list[tuple[Trial, str]]()
+
+    def may_go(recipe: str, error: BenchError) -> bool:
+        return recipe in along or (isinstance(error, RoundingError) and recipe not in wanted)
+
     planned: list[PlannedTrial] = []
     for trial in study.plan(workspace, include_paths):
         model = trial.model.name
@@ -199,11 +204,11 @@ def make_plan(
                 unmet[key] = error
         if key in fits:
             planned.append(PlannedTrial(trial, fits[key]))
-        elif trial.recipe.name in along:
+        elif may_go(trial.recipe.name, unmet[key]):
             left_out.append((trial, str(unmet[key])))
-    if errors := [str(error) for (name, *_), error in unmet.items() if name not in along]:
-        kinds = {type(error) for (name, *_), error in unmet.items() if name not in along}
-        raise (kinds.pop() if len(kinds) == 1 else BenchError)("\n".join(dict.fromkeys(errors)))
+    if errors := [error for (name, *_), error in unmet.items() if not may_go(name, error)]:
+        kinds = {type(error) for error in errors}
+        raise (kinds.pop() if len(kinds) == 1 else BenchError)("\n".join(dict.fromkeys(map(str, errors))))
     leaders = {name: leader.name for name, leader in known.leaders.items()}
     reasons = [recipe.reason for recipe in recipes.unreadable.values()] + [task.reason for task in files.unreadable]
     return Plan(
