@@ -13,13 +13,18 @@ from peft import PeftModel
 
 from mosld_bench.inputs.models import load_base
 from mosld_bench.inputs.rounding import options_of
+from mosld_bench.methods import registry
+from mosld_bench.methods.subject import Subject
+from mosld_bench.methods.training_state import put_back, taken
 from mosld_bench.records.store import Store
+from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.trial import Load
 from mosld_bench.trial.execute import execute
 from mosld_bench.trial.session import Session
-from tests.conftest import bench
-from tests.support.rounded import LOADS, needs_bitsandbytes
+from tests.conftest import REPOSITORY, bench
+from tests.support.rounded import LOADS, SHAPE, needs_bitsandbytes, rounded
 from tests.support.runs import prepare, run_inline, timeless
+from tests.trial.test_execute import losses
 
 pytestmark = [
     needs_bitsandbytes,
@@ -63,6 +68,47 @@ def test_a_trial_comes_to_the_same_beside_others_and_says_nothing_to_them(tiny: 
     contents = [timeless(record.model_dump(mode="json")) for record in (records[0], records[2], records[3], alone)]
     assert all(content == contents[0] for content in contents)
     assert "bitsandbytes" not in records[1].meta_info["versions"]
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_layers_computed_again_give_the_same_numbers(tiny: Path, load: Load) -> None:
+    outcomes = []
+    for again in (False, True):
+        keys = {"model.load": load, "train.gradient_checkpointing": again, "train.dtype": "bfloat16"}
+        _, planned, config = prepare(tiny, recipes=["lora", "mosld"], frozen_base=False, **keys)
+        session = Session(config)
+        outcomes.append([execute(trial, session, fit).record for trial, fit in planned])
+    for plain, checkpointed in zip(*outcomes, strict=True):
+        assert (plain.status, checkpointed.status) == ("finished", "finished"), (plain.error, checkpointed.error)
+        assert losses(checkpointed) == pytest.approx(losses(plain), rel=1e-3)
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_a_training_goes_on_from_a_checkpoint_that_holds_nothing_of_the_base(load: Load) -> None:
+    base, recipe = rounded(load), load_recipes(REPOSITORY / "methods")["mosld"]
+    method, subject = registry.get(recipe.method), Subject(registry.get(recipe.method), recipe.params, SHAPE)
+    subject.base = base
+
+    def begun() -> tuple[Any, torch.optim.Optimizer]:
+        model = subject.attach()
+        return model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+
+    def steps(model: Any, optimizer: torch.optim.Optimizer, count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            subject.step(model)
+            optimizer.step()
+
+    model, optimizer = begun()
+    steps(model, optimizer, 2)
+    state = taken(model, base, method, optimizer)
+    assert state is not None
+    assert not [name for name in state.tensors if "absmax" in name or "SCB" in name or name.endswith("proj.weight")]
+    steps(model, optimizer, 2)
+    again, fresh = begun()
+    put_back(state, again, base, method, fresh)
+    steps(again, fresh, 2)
+    assert torch.equal(subject.logits(again), subject.logits(model))
 
 
 def _of(planned: Any, session: Session) -> tuple[Any, Session, Any]:
