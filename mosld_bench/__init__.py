@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mosld_bench._lazy import door
 from mosld_bench._version import __version__ as __version__
+from mosld_bench.compat.bitsandbytes import guard_import
 from mosld_bench.compat.peft import register_with_peft
 
 if TYPE_CHECKING:
@@ -69,4 +70,5 @@ __all__ = [  # noqa: RUF022 - grouped as the nouns of the project
 __getattr__ = door(__name__, _MODULES)
 
 
+guard_import()
 register_with_peft()

@@ -54,6 +54,10 @@ class ModelError(BenchError):
     """A base model that cannot be found or read."""
 
 
+class RoundingError(ModelError):
+    """A method that cannot be on a base model whose weights are rounded as they are loaded."""
+
+
 class DataError(BenchError):
     """A task or its data that cannot be found, read or used in the role asked for."""
 

@@ -54,6 +54,15 @@ def mirror() -> Path:
     return Path(root)
 
 
+@pytest.fixture
+def model_root() -> Path:
+    """The folder of real models, where there is one."""
+    root = os.environ.get("MOSLD_BENCH_MODEL_ROOT")
+    if not root or not Path(root).is_dir():
+        pytest.skip("MOSLD_BENCH_MODEL_ROOT names no folder of models")
+    return Path(root)
+
+
 @pytest.fixture(scope="session")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with a few invented items of every data set that tasks/ names."""

@@ -216,7 +216,8 @@ def _run_command(
         assigned: dict[str, Any] = {}
         if len(study.models) > 1:
             model = next(model for model in study.models if model.name == condition.model)
-            assigned["models"] = [{"name": model.folder or model.name, "revision": model.revision}]
+            loaded = {"load": model.load} if model.load else {}
+            assigned["models"] = [{"name": model.folder or model.name, "revision": model.revision, **loaded}]
         if study.general:
             assigned["general"] = {"task": study.general.task, "items": [condition.general]}
         if study.task_items:

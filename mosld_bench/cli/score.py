@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -28,7 +28,7 @@ from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.spec.model_folder import located
 from mosld_bench.spec.names import problem_of_study
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import EvaluateSpec, ModelSpec, Resources
+from mosld_bench.spec.trial import EvaluateSpec, Load, ModelSpec, Resources
 from mosld_bench.spec.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def score(
     limit: Annotated[int | None, compared(help="Items a task, a fixed sample; default: the study's.")] = None,
     name: Annotated[str, output(help="A study, whose report shows it; else a folder of results/.")] = _NO_STUDY,
     title: Annotated[str | None, output(help="What reports call it; default: the folder's name.")] = None,
+    load: Annotated[str | None, running(help="nf4 or int8: round the weights so; default: the study's.")] = None,
     dtype: Annotated[str | None, running(help="float32 or bfloat16; default: the study's.")] = None,
     data_root: DataRoot = None,
     model_root: ModelRoot = None,
@@ -81,7 +82,7 @@ def score(
     workspace, folders = Workspace.find(root), tuple(include_path or ())
     conditions = _conditions(name, tasks, limit, dtype, workspace)
     spec = next((known for known in conditions.models if known.name == model), None) or ModelSpec(name=model)
-    spec = located(spec)
+    spec = located(spec if load is None else spec.model_copy(update={"load": _checked("--load", load, get_args(Load))}))
     permit(allow_code)
     load_plugins(plugin)
     from mosld_bench.inputs.adapter import find_adapter  # here, since it brings PEFT
@@ -96,8 +97,8 @@ def _conditions(
     """Those that the options ask for, on top of the study called ``name`` if there is one."""
     if problem := problem_of_study(name):
         raise BenchError(f"--name: the name of a study {problem}; given: {name!r}.")
-    if dtype is not None and dtype not in _DTYPES:
-        raise UnknownNameError("value of --dtype", dtype, _DTYPES)
+    if dtype is not None:
+        _checked("--dtype", dtype, _DTYPES)
     if limit is not None and limit < 1:
         raise BenchError(f"--limit takes 1 or more; given: {limit}.")
     asked = tuple(dict.fromkeys(part.strip() for part in (tasks or "").split(",") if part.strip()))
@@ -113,6 +114,13 @@ def _conditions(
     dtype = dtype or (study.train.dtype if study.train else _DTYPES[0])
     own = study.in_domain + study.out_of_domain
     return _Conditions(name, True, asked or own, evaluate, dtype, study.resources, study.models)
+
+
+def _checked(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    """``value``. Raises UnknownNameError for one that the option does not take."""
+    if value not in allowed:
+        raise UnknownNameError(f"value of {option}", value, allowed)
+    return value
 
 
 def _title(spec: ModelSpec, adapter: AdapterFolder | None) -> str:

@@ -10,13 +10,12 @@ import copy
 import importlib
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mosld_bench.compat.importing import around_import
 from mosld_bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -35,53 +34,20 @@ _START = "_mosld_bench_start"
 Value = TypeVar("Value")
 
 
-class _AfterPeft(MetaPathFinder):
-    """Finds PEFT as the other finders do, and has our tuners imported right after it: whenever it is really executed.
-
-    That PEFT is only looked for, as transformers does to know whether it is there, must not spend the hook.
-    """
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "peft":
-            return None
-        finders = [finder.find_spec for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
-        spec = next((spec for find in finders if (spec := find(name, path, target)) is not None), None)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _WithTuners(spec.loader)
-        return spec
-
-
-class _WithTuners(Loader):
-    """The ``loader`` of PEFT, for one execution of it; then the module has its own again."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_loader":  # of a copy that is not made yet
-            raise AttributeError(name)
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
-        _import_tuners()
-
-
 def register_with_peft() -> None:
     """Make PEFT know our tuners: now if it is imported already, else as soon as it is.
 
     After `import mosld_bench`, PEFT loads adapters of ours as it does its own (``PeftModel.from_pretrained``).
     """
-    if not any(isinstance(finder, _AfterPeft) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterPeft())
+    around_import("peft", _then_our_tuners)
     if "peft" in sys.modules:
         _import_tuners()
+
+
+@contextmanager
+def _then_our_tuners() -> Iterator[None]:
+    yield
+    _import_tuners()
 
 
 def _import_tuners() -> None:
@@ -188,6 +154,15 @@ def cast_input(layer: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
 def base_name(name: str) -> str:
     """A module's or parameter's name in the base model, from its ``name`` in the model with an adapter."""
     return name.removeprefix(_WRAPPED)
+
+
+def layer_of_weight(parameter: str) -> str | None:
+    """The base model's name of the layer whose own weight the parameter of this name is; None for any other parameter.
+
+    Also of a copy that trains in its place (``modules_to_save``), and of one with an adapter beside it.
+    """
+    layer, _, last = base_name(parameter).rpartition(".")
+    return re.sub(r"\.(modules_to_save\.[^.]+|base_layer)$", "", layer) if last == "weight" else None
 
 
 def is_plain_lora(module: nn.Module) -> bool:

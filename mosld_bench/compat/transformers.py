@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.pytorch_utils import Conv1D
 
 
 @contextmanager
@@ -96,6 +97,16 @@ class _LentLayer(DynamicLayer):  # type: ignore[misc]
             torch.cat([self.keys.expand(rows, -1, -1, -1), keys], dim=-2),
             torch.cat([self.values.expand(rows, -1, -1, -1), values], dim=-2),
         )
+
+
+def linear_layers(model: nn.Module) -> list[str]:
+    """Names of the layers of ``model`` whose weights a quantiser of transformers takes: all linear ones but the last.
+
+    The last is the output's, whose numbers are logits, and which may be the embeddings.
+    """
+    last = model.get_output_embeddings()  # type: ignore[operator]
+    linear = (nn.Linear, Conv1D)
+    return [name for name, module in model.named_modules() if isinstance(module, linear) and module is not last]
 
 
 def growing_cache(layers: Sequence[tuple[Tensor, Tensor]] = ()) -> Cache:

@@ -199,7 +199,7 @@ def price(
             if changed.total < 0.98 * memory.total and (checkpoints or "checkpointing" not in text)
         },
         gpus=gpus,
-        over=over,
+        over=None if trial.model.load else over,  # what is rounded lies on one
     )
 
 

@@ -21,15 +21,17 @@ from mosld_bench.cost.memory import ANSWER_TOKEN_SHARE, Shape, UnknownShapeError
 from mosld_bench.cost.turn import Bench, Turn, take_turn
 from mosld_bench.errors import BenchError, ModelError, ResourceError, UnknownNameError
 from mosld_bench.inputs import load_base, load_config
+from mosld_bench.inputs.rounding import check_can_round
 from mosld_bench.methods import base_size, fit_budget, registry
 from mosld_bench.methods.attaching import attach
 from mosld_bench.methods.live import copy_sharing_weights, own_if_written, stored
+from mosld_bench.methods.rounding import check_rounded
 from mosld_bench.records.profile import Entry, Profile, Workload
 from mosld_bench.records.provenance import meta_info, now
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import Fit, ModelSpec, PlannedTrial, TrainSpec
+from mosld_bench.spec.trial import Fit, Load, ModelSpec, PlannedTrial, TrainSpec
 from mosld_bench.trial import available, release
 
 if TYPE_CHECKING:
@@ -96,8 +98,10 @@ def profile(
     device, model, load = _device(options.device), study.models[0], options.load
     recipes = _recipes(planned, config)
     spec = _spec(study.train, load, options.dtype)
+    for recipe, _, fit in recipes:
+        check_rounded(recipe, fit.params, model, config, spec.dtype)
     _check_positions(config, recipes, load)
-    _check_memory(config, recipes, spec, device)
+    _check_memory(config, recipes, spec, device, model.load)
     torch.manual_seed(0)
     bench = Bench(
         base=_base(model, spec, device, options),
@@ -126,7 +130,7 @@ def profile(
         reference=reference,
         load=load,
         entries=tuple(_with_turns(entry, taken) for entry, taken in zip(entries, turns, strict=True)),
-        meta_info=meta_info(started, time.perf_counter() - clock, device, options.command),
+        meta_info=meta_info(started, time.perf_counter() - clock, device, options.command, load=model.load),
     )
 
 
@@ -184,11 +188,13 @@ def _check_positions(config: Any, recipes: list[_Measured], load: Workload) -> N
             )
 
 
-def _check_memory(config: Any, recipes: list[_Measured], spec: TrainSpec, device: str) -> None:
+def _check_memory(
+    config: Any, recipes: list[_Measured], spec: TrainSpec, device: str, load: Load | None = None
+) -> None:
     """Raise ResourceError for what this machine has no room for, by the estimate of `memory.py`."""
     room = available(device)
     try:
-        shape = Shape.of(config)
+        shape = Shape.of(config, load)
     except UnknownShapeError:
         return
     for recipe, _, fit in recipes:
@@ -209,6 +215,11 @@ def _base(model: ModelSpec, spec: TrainSpec, device: str, options: Options) -> n
     if options.random_weights:
         with torch.device(device):
             base: nn.Module = AutoModelForCausalLM.from_config(load_config(model, options.model_root), dtype=dtype)
+        if model.load:
+            check_can_round(model)
+            from mosld_bench.compat.bitsandbytes_layers import round_in_place
+
+            round_in_place(base, model.load, dtype)
         return base.requires_grad_(False).eval()
     try:
         return load_base(model, dtype, device, options.model_root)

@@ -3,7 +3,11 @@
 With P parameters, of which T train, b bytes a number (2 under bfloat16 autocast, else 4), and a micro-batch of
 t = min(train.micro_tokens, batch_size * max_length) padded tokens:
 
-    weights       b (P - T) + 4 T    what trains is float32, what is frozen has train.dtype
+    weights       b (P - T) + 4 T    what trains is float32, what is frozen has train.dtype; of a base that is rounded
+                                     (model.load) all but the embeddings has q, and the weight of a layer that is
+                                     being computed with b as well
+                    q = 1/2 + 1/64 + 4/(64 256)  nf4: a byte for every block of 64, 4 for every 256 of those
+                    q = 1 + 4/h                  int8: 4 for every row
     pristine      b T                where everything trains, the frozen base of the process stays beside it
     gradients     4 T
     optimizer     8 T                adamw; adafactor keeps a row and a column of each matrix: taken as 1 % of 4 T
@@ -37,7 +41,7 @@ from typing import TYPE_CHECKING
 from mosld_bench.errors import BenchError, UnknownNameError
 from mosld_bench.methods.stages import layers_per_device
 from mosld_bench.spec.recipe import OPTIMIZERS
-from mosld_bench.spec.trial import Fit, TrainSpec
+from mosld_bench.spec.trial import Fit, Load, TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -57,10 +61,11 @@ class Shape:
     inner: int  # width of the feed-forward block
     vocabulary: int
     tied: bool  # whether input and output embeddings are one matrix
+    load: Load | None = None  # to what its linear layers are rounded
 
     @classmethod
-    def of(cls, config: PreTrainedConfig) -> Shape:
-        """The shape of the model of ``config``. Raises UnknownShapeError where it lacks one of the sizes."""
+    def of(cls, config: PreTrainedConfig, load: Load | None = None) -> Shape:
+        """The shape of the model of ``config``, loaded so. Raises UnknownShapeError where it lacks one of the sizes."""
 
         def size(name: str) -> int:
             value = getattr(config, name, None)
@@ -80,7 +85,19 @@ class Shape:
             inner=int(inner),
             vocabulary=size("vocab_size"),
             tied=bool(getattr(config, "tie_word_embeddings", False)),
+            load=load,
         )
+
+    def frozen_bytes(self, numbers: int, number_bytes: int) -> int:
+        """Bytes of so many frozen parameters of the model, of which those that are not rounded have ``number_bytes``.
+
+        Of a rounded model with the weight that is computed with at the moment.
+        """
+        if self.load is None:
+            return number_bytes * numbers
+        rounded = max(0, numbers - self.vocabulary * self.hidden * (1 if self.tied else 2))
+        each = 1 / 2 + 1 / 64 + 4 / (64 * 256) if self.load == "nf4" else 1 + 4 / self.hidden
+        return round(number_bytes * (numbers - rounded + self.hidden * self.inner) + each * rounded)
 
 
 #: The share of a micro-batch's tokens that are an answer's, at which logits are made.
@@ -157,7 +174,7 @@ def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str, score_
     # Under checkpointing each layer is cast anew, and train.py keeps autocast from collecting the copies.
     casts = number_bytes * trained if number_bytes == 2 and not spec.gradient_checkpointing else 0
     return Memory(
-        weights=number_bytes * (total - trained) + 4 * trained,
+        weights=shape.frozen_bytes(total - trained, number_bytes) + 4 * trained,
         pristine=number_bytes * trained if trains_all else 0,
         gradients=4 * trained,
         optimizer=8 * trained if optimizer == "adamw" else round(0.04 * trained),
@@ -166,7 +183,9 @@ def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str, score_
         logits=round(_LOGIT_BYTES * ANSWER_TOKEN_SHARE * tokens * shape.vocabulary),
         step=4 * trained if optimizer == "adamw" else 0,
         scoring=(
-            number_bytes * (total + (trained if trains_all else 0)) + scoring_working(shape, number_bytes, score_tokens)
+            shape.frozen_bytes(total - trained, number_bytes)
+            + number_bytes * trained * (2 if trains_all else 1)
+            + scoring_working(shape, number_bytes, score_tokens)
             if score_tokens
             else 0
         ),

@@ -46,6 +46,8 @@ def process_bytes(
     largest = scoring_working(shape, number_bytes, score_tokens, text=True) if text else scoring
     trains = fit.trainable > 0
     training = memory.lasting + max(memory.working, memory.step) if trains else 0
-    weights = number_bytes * fit.total + memory.pristine
+    weights = (
+        shape.frozen_bytes(fit.total - fit.trainable, number_bytes) + number_bytes * fit.trainable + memory.pristine
+    )
     freed = _FREED_SHARE * (scoring + (memory.working if trains else 0))
     return round(_LIBRARY_BYTES + _ITEM_BYTES * items + max(training, weights + largest) + freed)

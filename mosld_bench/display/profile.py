@@ -51,7 +51,7 @@ def _table(profile: Profile, *, short: bool, few: bool) -> Table:
     """``short``: counts as 59.9k; ``few``: columns, and no ranges. A column without a value is left out."""
     weights = "random weights, " if profile.random_weights else ""
     table = Table(
-        title=f"{profile.study}: {profile.model.name}, {weights}{profile.dtype} on {profile.device}",
+        title=f"{profile.study}: {profile.model.label}, {weights}{profile.dtype} on {profile.device}",
         box=None if few else SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )

@@ -12,6 +12,7 @@ from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import BenchError, ModelError, fetch_hint, first_line
 from mosld_bench.inputs.hub import why_nothing_came
 from mosld_bench.inputs.model_check import LARGEST, check_folder, check_sizes
+from mosld_bench.inputs.rounding import check_can_round, options_of, refuse_rounded_twice
 from mosld_bench.inputs.source_note import check_revision, read_note
 from mosld_bench.spec.model_folder import MODEL_FILES as MODEL_FILES
 from mosld_bench.spec.model_folder import content_digest
@@ -99,6 +100,7 @@ def load_config(spec: ModelSpec, model_root: Path | None = None) -> PreTrainedCo
         return known
     config: PreTrainedConfig = _read(AutoConfig, spec, model_root, weights=False)
     check_sizes(spec.name, {key: getattr(config, key, None) for key in LARGEST})
+    refuse_rounded_twice(spec, config)
     return config
 
 
@@ -120,19 +122,26 @@ def load_base(
 ) -> nn.Module:
     """The pre-trained model, frozen, in evaluation mode. Reads safetensors only and runs no code of the hub.
 
-    Raises ModelError where it cannot be loaded.
+    Weights of its linear layers, but for the output's, are rounded where the spec says so (`ModelSpec.load`); what is
+    not has ``dtype``. Raises ModelError where it cannot be loaded.
     """
     from transformers import AutoModelForCausalLM
 
+    check_can_round(spec)
+    rounding = options_of(spec.load, dtype, device) if spec.load else {}
     model: nn.Module
     model, found = _read(
-        AutoModelForCausalLM, spec, model_root, dtype=dtype, use_safetensors=True, output_loading_info=True
+        AutoModelForCausalLM, spec, model_root, dtype=dtype, use_safetensors=True, output_loading_info=True, **rounding
     )
     if lacking := sorted(found["missing_keys"]):
         raise ModelError(
             f"The weights of the model {spec.name!r} lack {len(lacking):,} of its parameters, the first {lacking[0]}; "
             f"random numbers would take their place."
         )
+    if spec.load:
+        from mosld_bench.compat.bitsandbytes_layers import settle
+
+        settle(model, dtype)
     return model.to(device).requires_grad_(False).eval()
 
 
@@ -162,8 +171,9 @@ def _read(auto: Any, spec: ModelSpec, model_root: Path | None, *, weights: bool 
 def ensure_weights(spec: ModelSpec, model_root: Path | None = None) -> None:
     """Raises ModelError where the weights are neither here nor to be had, or those here are of another revision.
 
-    May download them, once for all workers.
+    And where what is to round them is not installed. May download them, once for all workers.
     """
+    check_can_round(spec)
     location = place(spec, model_root)
     if Path(location).is_dir():
         check_revision(Path(location), spec.revision, ModelError)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from mosld_bench.spec.trial import TrainSpec
+    from mosld_bench.spec.trial import Load, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,15 @@ class Method(ABC):
     def checkpoints(self, params: Mapping[str, Any]) -> bool:
         """Whether a layer's forward may be run again in the backward pass (gradient checkpointing)."""
         return True
+
+    def why_not_rounded(self, params: Mapping[str, Any], load: Load, dtype: str) -> str | None:
+        """Why it cannot be on a base model whose linear layers are rounded by ``load``, as a clause; None where it can.
+
+        There a layer's ``weight`` holds packed integers of another shape: take sizes from ``in_features`` and
+        ``out_features``, and what a layer makes of its input by calling it. ``dtype``: `train.dtype`. What trains
+        those weights is refused in any case.
+        """
+        return None
 
     def defaults(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the fields that ``params`` leave out are; fields that are not named here have no value then."""

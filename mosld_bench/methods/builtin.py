@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from mosld_bench.spec.trial import TrainSpec
+    from mosld_bench.spec.trial import Load, TrainSpec
 
 
 class BaseMethod(Method):
@@ -72,6 +72,10 @@ class PeftMethod(Method):
     def checkpoints(self, params: Mapping[str, Any]) -> bool:
         """A prefix stands in the cache of keys and values, to which a second forward would add again."""
         return peft_types.kind_of(_peft_type(params)).checkpoints
+
+    def why_not_rounded(self, params: Mapping[str, Any], load: Load, dtype: str) -> str | None:
+        """As the table of PEFT's types has it."""
+        return peft_types.why_not_rounded(_peft_type(params), params, load, dtype)
 
     def parts(self, params: Mapping[str, Any]) -> tuple[type, ...]:
         """The classes of the tuner."""

@@ -54,7 +54,7 @@ class Counts:
             return self._counted[key][1]
         if key not in self._foreseen:
             try:
-                counted = _by_module(*_attached(method, self.config, params, layers_of=like))
+                counted = _by_module(*attached_shapes(method, self.config, params, layers_of=like))
             except BenchError:  # a method that needs all layers
                 return self.by_module(method, params)
             self._foreseen[key] = {module: counted.get(twin, 0) for module, twin in _twins(like).items()}
@@ -64,7 +64,7 @@ class Counts:
         """All parameters, and the trainable ones by module."""
         key = type(method), canonical(dict(params))
         if key not in self._counted:
-            model, layers = _attached(method, self.config, params)
+            model, layers = attached_shapes(method, self.config, params)
             self._counted[key] = sum(p.numel() for p in model.parameters()), _by_module(model, layers)
         return self._counted[key]
 
@@ -113,7 +113,7 @@ def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[st
     return Counts(config).trainable(method, params)
 
 
-def _attached(
+def attached_shapes(
     method: Method, config: PreTrainedConfig, params: Mapping[str, Any], *, layers_of: CountByModule | None = None
 ) -> tuple[nn.Module, frozenset[str]]:
     """The model of ``config`` with ``method`` on it, without the memory for its weights, and the base model's modules.

@@ -64,8 +64,11 @@ def copy_sharing_weights(base: nn.Module) -> nn.Module:
     """
     from torch import nn
 
-    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in base.parameters()}
-    return copy.deepcopy(base, dict(shared))
+    from mosld_bench.compat.bitsandbytes import is_rounded, shared_with_copy
+
+    plain = (p for p in base.parameters() if not is_rounded(p))
+    shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in plain}
+    return copy.deepcopy(base, shared | shared_with_copy(base))
 
 
 @contextmanager

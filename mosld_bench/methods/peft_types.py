@@ -12,6 +12,7 @@ from typing import Any
 
 from mosld_bench.compat.peft import config_classes
 from mosld_bench.methods.base import Sizing
+from mosld_bench.spec.trial import Load
 
 _SHAPE = "its size follows from the model's shape"
 _DIVIDES = "its {0} must divide the widths of the layers, which leaves a few sizes far apart; set it in the params"
@@ -48,6 +49,10 @@ class Kind:
     #: Whether the forward of a layer may be run again in the backward pass.
     checkpoints: bool = True
 
+    #: On which rounded base models PEFT's code of it does not work: pairs of `model.load` and `train.dtype`, of which
+    #: None stands for any.
+    not_rounded: tuple[tuple[Load | None, str | None], ...] = ()
+
 
 def _by_rank(**more: Any) -> Sizing:
     return Sizing("r", **more)
@@ -58,6 +63,14 @@ def _fixed(why: str) -> Sizing:
 
 
 _PATTERN = {"pattern": "rank_pattern"}
+
+#: It computes with the base model's weights themselves: with their numbers, or their shape, which four bits change.
+_READS: dict[str, Any] = {"not_rounded": ((None, None),)}
+_READS_SHAPE: dict[str, Any] = {"not_rounded": (("nf4", None),)}
+#: What it adds to a bfloat16 model stays float32, on any rounded one or on one of eight bits.
+_FLOAT32: dict[str, Any] = {"not_rounded": ((None, "bfloat16"),)}
+_FLOAT32_ON_INT8: dict[str, Any] = {"not_rounded": (("int8", "bfloat16"),)}
+
 _TASKS = "{0} learns what tasks share from each example's task number, which a causal language model's text lacks."
 
 #: PEFT type -> what is known of it.
@@ -71,29 +84,36 @@ KINDS: dict[str, Kind] = {
             "rank_pattern": "fills it in while it trains",
             "alpha_pattern": "has one lora_alpha for all modules",
         },
+        **_FLOAT32_ON_INT8,
     ),
-    "LOHA": Kind(_by_rank(moves={"alpha": "alpha_pattern"}, **_PATTERN)),
+    "LOHA": Kind(_by_rank(moves={"alpha": "alpha_pattern"}, **_PATTERN), **_READS_SHAPE),
     "LOKR": Kind(
-        _by_rank(moves={"alpha": "alpha_pattern"}, **_PATTERN), note="Grows until its factors are full matrices."
+        _by_rank(moves={"alpha": "alpha_pattern"}, **_PATTERN),
+        note="Grows until its factors are full matrices.",
+        **_READS_SHAPE,
     ),
     "DELORA": Kind(
-        _by_rank(**_PATTERN), note="Its delora_lambda bounds the update as a whole, whatever the rank, and stays."
+        _by_rank(**_PATTERN),
+        note="Its delora_lambda bounds the update as a whole, whatever the rank, and stays.",
+        **_READS,
     ),
     "HIRA": Kind(_by_rank(), ignores={"rank_pattern": "builds every module at r"}),
     "GRALORA": Kind(_by_rank(moves={"alpha": None}), unit_field="gralora_k"),
-    "DEFT": Kind(_by_rank(moves={"alpha": None})),
-    "PSOFT": Kind(_by_rank(moves={"psoft_alpha": None}), note="Grows with the square of r, up to a layer's width."),
-    "HRA": Kind(_by_rank(unit=2)),  # reflections start in equal pairs, which undo each other
+    "DEFT": Kind(_by_rank(moves={"alpha": None}), **_READS),
+    "PSOFT": Kind(
+        _by_rank(moves={"psoft_alpha": None}), note="Grows with the square of r, up to a layer's width.", **_READS
+    ),
+    "HRA": Kind(_by_rank(unit=2), **_READS),  # reflections start in equal pairs, which undo each other
     "MISS": Kind(_by_rank()),
-    "GLORA": Kind(_by_rank()),
+    "GLORA": Kind(_by_rank(), **_READS),
     "LILY": Kind(_by_rank()),
-    "PEANUT": Kind(_by_rank()),
-    "SHIRA": Kind(_by_rank()),
+    "PEANUT": Kind(_by_rank(), **_READS),
+    "SHIRA": Kind(_by_rank(), **_FLOAT32_ON_INT8),
     "VERA": Kind(_by_rank()),
-    "PVERA": Kind(_by_rank()),
+    "PVERA": Kind(_by_rank(), **_FLOAT32),
     "VBLORA": Kind(Sizing("num_vectors"), unit_field="topk", starts_at_random=True),
-    "UNILORA": Kind(Sizing("theta_d_length"), starts_at_random=True),
-    "TINYLORA": Kind(Sizing("u")),
+    "UNILORA": Kind(Sizing("theta_d_length"), starts_at_random=True, **_READS),
+    "TINYLORA": Kind(Sizing("u"), **_READS),
     # PEFT wants something before a key of FourierFT's pattern, so that no key is a module's whole name.
     "FOURIERFT": Kind(Sizing("n_frequency", pattern="n_frequency_pattern", spreads=False, rank=None)),
     "WAVEFT": Kind(Sizing("n_frequency", pattern="n_frequency_pattern", rank=None)),
@@ -112,18 +132,22 @@ KINDS: dict[str, Kind] = {
     ),
     "PROMPT_TUNING": Kind(Sizing("num_virtual_tokens", rank=None), needs=_NEEDS_TOKENS, starts_at_random=True),
     "P_TUNING": Kind(Sizing("num_virtual_tokens", rank=None), needs=_NEEDS_TOKENS, starts_at_random=True),
-    "IA3": Kind(_fixed(_SHAPE)),
+    "IA3": Kind(_fixed(_SHAPE), **_FLOAT32),
     "BEFT": Kind(_fixed(_SHAPE)),
     "LN_TUNING": Kind(_fixed(_SHAPE)),
-    "ROAD": Kind(_fixed(_SHAPE)),
+    "ROAD": Kind(_fixed(_SHAPE), **_FLOAT32),
     "OFT": Kind(_fixed(_DIVIDES.format("oft_block_size"))),
     "BOFT": Kind(_fixed(_DIVIDES.format("boft_block_size"))),
     "C3A": Kind(_fixed(_DIVIDES.format("block_size")), starts_at_random=True),
-    "RANDLORA": Kind(_fixed("it has fewer parameters the higher its r, in steps far apart; set r in the params")),
-    "ADAMSS": Kind(_fixed("its subspaces are clusters of the base model's weights; set num_subspaces in the params")),
-    "OSF": Kind(_fixed("it trains what effective_rank leaves of each weight; set that in the params")),
-    "SUPERTUNING": Kind(_fixed("it trains a share of the weights; set sparsity in the params")),
-    "FROD": Kind(_fixed("it trains a share of the weights; set sparse_rate in the params")),
+    "RANDLORA": Kind(
+        _fixed("it has fewer parameters the higher its r, in steps far apart; set r in the params"), **_FLOAT32
+    ),
+    "ADAMSS": Kind(
+        _fixed("its subspaces are clusters of the base model's weights; set num_subspaces in the params"), **_READS
+    ),
+    "OSF": Kind(_fixed("it trains what effective_rank leaves of each weight; set that in the params"), **_READS),
+    "SUPERTUNING": Kind(_fixed("it trains a share of the weights; set sparsity in the params"), **_READS),
+    "FROD": Kind(_fixed("it trains a share of the weights; set sparse_rate in the params"), **_READS),
     "TRAINABLE_TOKENS": Kind(
         _fixed("it trains the embeddings of the tokens that token_indices names"),
         needs={"token_indices": "the tokens whose embeddings train"},
@@ -149,7 +173,7 @@ REFUSED_SETTINGS: dict[tuple[str, str, str | None], str] = {
     ("LORA", "init_lora_weights", "eva"): "EVA starts from activations of training data, which nothing collects here",
     ("LORA", "init_lora_weights", "corda"): "CorDA starts from activations of sample data, which nothing collects here",
     ("LORA", "init_lora_weights", "lora_ga"): "LoRA-GA starts from gradients of data, which nothing collects here",
-    ("LORA", "init_lora_weights", "loftq"): "LoftQ starts from a quantised base model, and those here are not",
+    ("LORA", "init_lora_weights", "loftq"): "LoftQ puts weights that it rounds itself into the base model",
     (
         "LORA",
         "alora_invocation_tokens",
@@ -160,6 +184,16 @@ REFUSED_SETTINGS: dict[tuple[str, str, str | None], str] = {
     ("LORA", "kasa_config", None): "KaSA changes the base model's weights, and nothing here adds its two losses",
     ("LORA", "monteclora_config", None): "nothing here adds MonteCLoRA's own loss",
     ("ADAMSS", "use_dynamic_rank", None): "its size then depends on the base model's weights, which are not counted on",
+}
+
+
+#: Settings with which a type computes with the base model's weights: type, field and how its value begins -> the
+#: reason, as a clause.
+READING_SETTINGS: dict[tuple[str, str, str], str] = {
+    ("LORA", "init_lora_weights", "pissa"): "PiSSA takes its start out of the base model's weights",
+    ("LORA", "init_lora_weights", "olora"): "OLoRA takes its start out of the base model's weights, which are then "
+    "rounded once more, so that the start is another model",
+    ("MISS", "init_weights", "bat"): "with bat it multiplies the base model's weights",
 }
 
 
@@ -215,6 +249,24 @@ def why_refused(peft_type: str, params: Mapping[str, Any]) -> str | None:
     if missing:
         asked = " and ".join(f"{name} ({says})" for name, says in missing.items())
         return f"PEFT has no value of its own for {asked}. Set {'it' if len(missing) == 1 else 'them'} in the params."
+    return None
+
+
+def why_not_rounded(peft_type: str, params: Mapping[str, Any], load: Load, dtype: str) -> str | None:
+    """Why the method of ``params`` cannot be on weights that are rounded by ``load``, as a clause; None where it can.
+
+    ``dtype``: `train.dtype`.
+    """
+    for (concerned, name, begins), reason in READING_SETTINGS.items():
+        if concerned == peft_type and str(params.get(name, "")).lower().startswith(begins):
+            return f"{reason} ({name}: {params[name]})"
+    for of_load, of_dtype in kind_of(peft_type).not_rounded:
+        if of_load in (None, load) and of_dtype in (None, dtype):
+            if of_dtype is not None:
+                return f"what PEFT's {peft_type} adds to them is float32 and train.dtype is {dtype}; float32 would do"
+            return f"PEFT's {peft_type} computes with the base model's weights themselves, and those are packed" + (
+                "; int8 would do" if of_load == "nf4" else ""
+            )
     return None
 
 

@@ -39,13 +39,17 @@ def own_state(model: nn.Module, base: nn.Module) -> dict[str, Tensor]:
 
     Told by the memory that they are in, so that it does not matter how the method has wrapped the layers.
     """
+    from mosld_bench.compat.bitsandbytes import beside_weights
     from mosld_bench.compat.torch import memory
 
     shared = {memory(parameter) for parameter in base.parameters()}
     buffers = dict(base.named_buffers())
     own: dict[str, Tensor] = {}
     seen: set[int] = set()
+    beside = beside_weights(model)
     for name, value in model.state_dict(keep_vars=True).items():
+        if name.startswith(beside):
+            continue
         of_base = (memory(value) in shared and not value.requires_grad) or _same(value, buffers.get(name))
         if of_base or id(value) in seen:
             continue

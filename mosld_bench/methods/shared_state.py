@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mosld_bench.compat.bitsandbytes import readings
 from mosld_bench.compat.torch import drop_hooks_of_all, hooks, hooks_of_all
 
 
@@ -112,7 +113,12 @@ class _Fact(NamedTuple):
 def _facts(base: nn.Module) -> dict[_Fact, Any]:
     """Everything of ``base`` that its output depends on: part -> a value that another one equals where they agree."""
     facts: dict[_Fact, Any] = {}
-    for kind, named in (("the weight", base.named_parameters()), ("the buffer", base.named_buffers())):
+    parts = (
+        ("the weight", base.named_parameters()),
+        ("the buffer", base.named_buffers()),
+        ("what rounded weights are read by,", readings(base).items()),
+    )
+    for kind, named in parts:
         tensors = dict(named)
         for (name, tensor), checksum in zip(tensors.items(), _checksums(tensors.values()), strict=True):
             facts[_Fact(kind, name)] = (tensor.dtype, tensor.shape, tensor.device, tensor.requires_grad, checksum)

@@ -59,6 +59,7 @@ def _rows(record: Record) -> list[dict[str, Any]]:
         "residual": size.residual,
         "seed": trial.seed,
         "model": trial.model.name,
+        "load": trial.model.load,
         "general_items": trial.general.items if trial.general else 0,
         "task_items": trial.condition.items,
         "learning_rate_scale": trial.recipe.learning_rate_scale,

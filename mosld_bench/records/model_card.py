@@ -13,7 +13,13 @@ from mosld_bench._version import __version__
 from mosld_bench.format import counted, listed
 from mosld_bench.records.record import Metric, Record
 from mosld_bench.records.scale import MISSING, Range, Scale
-from mosld_bench.spec.trial import Domain
+from mosld_bench.spec.trial import ROUNDED_BY, Domain, Load
+
+#: The settings of `BitsAndBytesConfig` that load a base model as a trial had it, as they are written; and a remark.
+_ROUNDING: dict[Load, tuple[str, str]] = {
+    "nf4": ('load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True', ""),
+    "int8": ("load_in_8bit=True", "  # here this rounds the inputs as well; in mosld-bench the weights alone"),
+}
 
 #: Half a 95 % interval in standard errors, as lm-eval's are: of a normal distribution.
 _HALF_WIDTH = 1.96
@@ -132,7 +138,9 @@ def _parts(record: Record, source: CardSource) -> Iterator[str]:
 def _facts(record: Record, source: CardSource) -> Iterator[tuple[str, str]]:
     trial, size, train = record.trial, record.size, record.trial.train
     paper = f" ({trial.recipe.paper})" if trial.recipe.paper else ""
-    yield "Base model", f"`{source.base}`" + (f", revision `{trial.model.revision}`" if trial.model.revision else "")
+    revision = f", revision `{trial.model.revision}`" if trial.model.revision else ""
+    rounded = f", its linear layers rounded to {trial.model.load} by {ROUNDED_BY}" if trial.model.load else ""
+    yield "Base model", f"`{source.base}`{revision}{rounded}"
     yield "Method", f"{trial.recipe.title}{paper}, recipe `{trial.recipe.name}`"
     if size is not None:
         share = f", {size.trainable / size.total:.2%} of all" if size.total else ""
@@ -181,10 +189,18 @@ def _loading(record: Record, source: CardSource) -> str:
     lines = ["import mosld_bench  # PEFT knows the method from here on"] if source.registers else []
     lines += ["from mosld_bench.embedded import MODEL_DIR"] if source.base == "embedded" and source.peft_type else []
     lines += ["from peft import PeftModel"] if source.peft_type else []
-    lines += ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
+    load = record.trial.model.load
+    config = ", BitsAndBytesConfig" if load else ""
+    lines += [f"from transformers import AutoModelForCausalLM, AutoTokenizer{config}", ""]
     base = "MODEL_DIR" if source.base == "embedded" else f'"{source.base}"'
     if source.peft_type:
-        lines += [f"base = AutoModelForCausalLM.from_pretrained({base}{dtype})"]
+        rounding = ""
+        if load:
+            settings, remark = _ROUNDING[load]
+            computes = dtype.replace("dtype", "bnb_4bit_compute_dtype") if load == "nf4" else ""
+            lines += [f"rounding = BitsAndBytesConfig({settings}{computes}){remark}"]
+            rounding = ", quantization_config=rounding"
+        lines += [f"base = AutoModelForCausalLM.from_pretrained({base}{dtype}{rounding})"]
         lines += ['model = PeftModel.from_pretrained(base, ".")']
     else:
         lines += [f'model = AutoModelForCausalLM.from_pretrained("."{dtype})']
@@ -197,6 +213,8 @@ def _scoring(record: Record, source: CardSource) -> str:
     if source.peft_type is None:
         stock = f"lm_eval --model hf --model_args pretrained=.{dtype} --tasks {tasks}"
         return f"mosld-bench score . --tasks {tasks}\n{stock}"
+    if load := record.trial.model.load:
+        return f"mosld-bench score {source.base} --load {load} --adapter . --tasks {tasks}"
     ours = source.registers or source.base == "embedded"
     command = "mosld-bench lm-eval" if ours else "lm_eval"
     return (

@@ -54,7 +54,10 @@ class Pilot:
         differing: dict[str, str] = {}
         if there.model != planned.model:
             same_name = there.model.name == planned.model.name
-            differing["model"] = f"revision {there.model.revision}" if same_name else there.model.name
+            if same_name and there.model.load != planned.model.load:
+                differing["model.load"] = _word(there.model.load)
+            else:
+                differing["model"] = f"revision {there.model.revision}" if same_name else there.model.name
         for part, kind in (("train", TrainSpec), ("evaluate", EvaluateSpec)):
             ours, theirs = getattr(planned, part), getattr(there, part)
             for key in kind.model_fields:

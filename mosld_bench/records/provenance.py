@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypedDict
 from mosld_bench._version import __version__
 from mosld_bench.records.method_code import MethodCode
 from mosld_bench.records.redaction import without_secrets
+from mosld_bench.spec.trial import ROUNDED_BY, Load
 
 #: Distributions whose versions a record notes.
 _PACKAGES = (
@@ -129,10 +130,13 @@ def source_digest() -> str:
 
 
 @cache
-def versions() -> dict[str, str]:
-    """Package -> version, of this package and of those that numbers may depend on, where they are installed."""
+def versions(load: Load | None = None) -> dict[str, str]:
+    """Package -> version, of this package and of those that numbers may depend on, where they are installed.
+
+    ``load``: how the base model is rounded, by a library that no other numbers depend on.
+    """
     installed = {"mosld_bench": __version__}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *([ROUNDED_BY] if load else [])):
         try:
             installed[package] = version(package)
         except PackageNotFoundError:
@@ -170,15 +174,17 @@ def hardware(device: str, gpus: int = 1) -> Hardware:
     return found
 
 
-def meta_info(started: str, seconds: float, device: str, command: str | None, *, gpus: int = 1) -> dict[str, Any]:
+def meta_info(
+    started: str, seconds: float, device: str, command: str | None, *, gpus: int = 1, load: Load | None = None
+) -> dict[str, Any]:
     """The ``meta_info`` of a record or a profile, with the keys of `MetaInfo`.
 
     ``started``: see `now`; ``seconds``: wall seconds since; ``device``: torch's name; ``command``: see `command_line`;
-    ``gpus``: how many a model lay on.
+    ``gpus``: how many a model lay on; ``load``: see `versions`.
     """
     info: MetaInfo = {
         **code_state(),
-        "versions": versions(),
+        "versions": versions(load),
         "hardware": hardware(device, gpus),
         "started": started,
         "seconds": seconds,

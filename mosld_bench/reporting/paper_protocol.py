@@ -64,6 +64,9 @@ def _open_fields(analysis: Analysis, protocol: Protocol) -> Iterator[_Difference
         "prompt": "the task definitions in tasks/",
         "answer_only_loss": "yes",
     }
+    for model in analysis.study.models:
+        if model.load:
+            yield f"weights of {model.name}", None, f"rounded to {model.load}"
     for key, paper in protocol.other.items():
         if paper is None:
             yield key.replace("_", " "), None, ours[key]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mosld_bench.errors import ResourceError
+from mosld_bench.errors import ModelError, ResourceError
 from mosld_bench.records.store import Store, check_place
 from mosld_bench.scheduling.options import Options
 from mosld_bench.scheduling.plan import Plan
@@ -91,7 +91,7 @@ def local_gpus(asked: int | None) -> int:
 def _check_spread(plan: Plan, gpus: int, *, local: bool) -> None:
     """Raises ResourceError where this machine has fewer ``gpus`` than a trial takes.
 
-    Raises ModelError for a model that cannot lie on several.
+    Raises ModelError for a model that cannot lie on several, such as one that is rounded as it is loaded.
     """
     from mosld_bench.methods.count import check_layers
 
@@ -101,6 +101,13 @@ def _check_spread(plan: Plan, gpus: int, *, local: bool) -> None:
             f"A trial takes {each} GPUs (resources.gpus_per_trial), and there are {gpus} to use. Set --gpus-per-trial "
             f"{gpus} or lower, or join a cluster with --ray-address."
         )
+    for model in plan.study.models:
+        if model.load:
+            raise ModelError(
+                f"The model {model.name!r} cannot lie on several GPUs (resources.gpus_per_trial: {each}) with "
+                f"model.load: {model.load}, whose weights are rounded on the one that they stay on. Take one GPU a "
+                f"trial, or leave model.load out."
+            )
     for config in plan.configs.values():
         check_layers(config)
 

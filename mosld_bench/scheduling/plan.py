@@ -13,7 +13,7 @@ from mosld_bench import collector
 from mosld_bench.cost import estimate
 from mosld_bench.cost.estimate import Price, TaskSize
 from mosld_bench.cost.memory import Shape, UnknownShapeError
-from mosld_bench.errors import BenchError, BudgetError, MethodError, UnknownNameError
+from mosld_bench.errors import BenchError, BudgetError, MethodError, RoundingError, UnknownNameError
 from mosld_bench.format import one_line
 from mosld_bench.methods import registry
 from mosld_bench.records.published import TABLES
@@ -75,7 +75,7 @@ class Plan:
 
     def _price(self, trial: Trial, fit: Fit) -> Price | None:
         try:
-            shape = Shape.of(self.configs[trial.model.name])
+            shape = Shape.of(self.configs[trial.model.name], trial.model.load)
         except UnknownShapeError:
             return None
         checkpoints = registry.get(trial.recipe.method).checkpoints(trial.recipe.params)
@@ -157,14 +157,16 @@ def make_plan(
 ) -> Plan:
     """Plan ``study`` and solve every budget, each once. Reads configurations, no weights and no data.
 
-    A recipe that a word such as `everything` takes along, and that a budget cannot be met with, is left out.
+    A recipe that a word such as `everything` takes along, and that a budget cannot be met with, is left out; so is one
+    of any word that cannot be on a base model whose weights are rounded.
 
     Raises UnknownNameError for a recipe, task or published table that is not there, ModelError for a model without a
-    configuration, BudgetError for budgets that recipes cannot meet, with all of them, and BadFileError for a malformed
-    file.
+    configuration, BudgetError for budgets that recipes cannot meet, with all of them, RoundingError for recipes that
+    are asked for by name and cannot be on rounded weights, and BadFileError for a malformed file.
     """
     from mosld_bench.inputs.models import load_config
     from mosld_bench.methods import Counts, fit_budget
+    from mosld_bench.methods.rounding import check_rounded
 
     for name in study.published:
         if name not in TABLES:
@@ -182,6 +184,10 @@ def make_plan(
     unmet: dict[tuple[str, str, str], BenchError] = {}
     wanted = [word for part in study.products() for word in part.recipes]
     along, left_out = taken_along(recipes, wanted), list[tuple[Trial, str]]()
+
+    def may_go(recipe: str, error: BenchError) -> bool:
+        return recipe in along or (isinstance(error, RoundingError) and recipe not in wanted)
+
     planned: list[PlannedTrial] = []
     for trial in study.plan(workspace, include_paths):
         model = trial.model.name
@@ -198,7 +204,10 @@ def make_plan(
                         recipes=recipes,
                         counts=counts[model],
                     )
-            except BudgetError as error:
+                    if study.train:
+                        check_rounded(trial.recipe, fits[key].params, trial.model, configs[model], study.train.dtype)
+            except (BudgetError, RoundingError) as error:
+                fits.pop(key, None)
                 unmet[key] = error
             except MethodError as error:  # a plug-in that is broken stops those who ask for it by name
                 if trial.recipe.name not in along:
@@ -206,10 +215,11 @@ def make_plan(
                 unmet[key] = error
         if key in fits:
             planned.append(PlannedTrial(trial, fits[key]))
-        elif trial.recipe.name in along:
+        elif may_go(trial.recipe.name, unmet[key]):
             left_out.append((trial, str(unmet[key])))
-    if errors := [str(error) for (name, *_), error in unmet.items() if name not in along]:
-        raise BudgetError("\n".join(dict.fromkeys(errors)))
+    if errors := [error for (name, *_), error in unmet.items() if not may_go(name, error)]:
+        kinds = {type(error) for error in errors}
+        raise (kinds.pop() if len(kinds) == 1 else BenchError)("\n".join(dict.fromkeys(map(str, errors))))
     leaders = {name: leader.name for name, leader in known.leaders.items()}
     reasons = [recipe.reason for recipe in recipes.unreadable.values()] + [task.reason for task in files.unreadable]
     return Plan(

@@ -49,7 +49,7 @@ def located(spec: ModelSpec) -> ModelSpec:
     if not holds_model:
         _refuse(spec.name)
     folder = folder.resolve()
-    return ModelSpec(name=folder.name or "model", revision=spec.revision, folder=str(folder))
+    return spec.model_copy(update={"name": folder.name or "model", "folder": str(folder)})
 
 
 def _refuse(name: str) -> None:

@@ -41,8 +41,15 @@ class Domain(StrEnum):
         return {Domain.IN: "In-domain", Domain.OUT: "Out-of-domain"}[self]
 
 
-class ModelSpec(Strict):
+#: How weights are rounded as they are loaded: to four bits (QLoRA's normal floats), or to eight. And what does it.
+Load = Literal["nf4", "int8"]
+ROUNDED_BY = "bitsandbytes"
+
+
+class ModelSpec(Grown):
     """The base model."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"load"})
 
     name: str = Field(min_length=1, description="embedded, a hub id, or a folder")
     revision: str | None = Field(
@@ -50,13 +57,27 @@ class ModelSpec(Strict):
         description="commit of the hub's repository; of the embedded model a digest of its weights, of one in a folder "
         "a digest of its files",
     )
+    load: Load | None = Field(
+        None,
+        description="nf4 or int8: the frozen weights of the linear layers are rounded to 4 or 8 bits as they are "
+        "loaded, by bitsandbytes; none for as they are, in train.dtype",
+    )
     folder: str | None = Field(None, exclude=True, description="where it lies on this machine; part of no identity")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ModelSpec) and (self.name, self.revision) == (other.name, other.revision)
+        return isinstance(other, ModelSpec) and self._identity == other._identity
 
     def __hash__(self) -> int:
-        return hash((self.name, self.revision))
+        return hash(self._identity)
+
+    @property
+    def label(self) -> str:
+        """Its name, and how it is rounded, if it is: 'embedded (nf4)'."""
+        return f"{self.name} ({self.load})" if self.load else self.name
+
+    @property
+    def _identity(self) -> tuple[str, str | None, Load | None]:
+        return self.name, self.revision, self.load
 
 
 class GeneralData(Strict):

@@ -144,6 +144,7 @@ def config_of(planned: PlannedTrial) -> dict[str, Any]:
         "budget": str(trial.budget),
         "seed": trial.seed,
         "model": trial.model.name,
+        "load": trial.model.load,
         "protocol": trial.protocol,
         "rate": trial.rate,
         "learning_rate": spec.learning_rate * trial.recipe.learning_rate_scale if spec else None,

@@ -254,7 +254,7 @@ def identity_of(
         "fit": fit.model_dump(mode="json"),
         "method": code,
         "source": source_digest(),
-        "versions": versions(),
+        "versions": versions(trial.model.load),
         "weights": weights,
         "device": device.partition(":")[0],
     }

@@ -20,7 +20,7 @@ from mosld_bench.records.provenance import meta_info, now
 from mosld_bench.records.record import Outcome, Parameters, Record, TrainInfo
 from mosld_bench.records.redaction import without_secrets
 from mosld_bench.scratch import scratch_folder
-from mosld_bench.spec.trial import Domain, Fit, TrainSpec, Trial
+from mosld_bench.spec.trial import Domain, Fit, Load, TrainSpec, Trial
 from mosld_bench.trial.checkpoint import Checkpoints, checkpoints_of, identity_of
 from mosld_bench.trial.limits import LimitExceededError, Watchdog
 from mosld_bench.trial.saved import saved_files
@@ -51,7 +51,7 @@ def execute(trial: Trial, session: Session, fit: Fit, watch: Watcher = lambda pr
             outcome = _run(trial, session, fit, watch, stopwatch)
     except (Exception, SystemExit, LimitExceededError) as error:
         raise_if_interrupted(error)
-        meta = stopwatch.meta_info(config)
+        meta = stopwatch.meta_info(config, trial.model.load)
         if isinstance(error, LimitExceededError):
             return failed(trial, f"{traceback.format_exc()}{watchdog.told}", meta, spent=True)
         return failed(trial, _told(error), meta, may_pass=may_pass(error))
@@ -90,8 +90,9 @@ class _Stopwatch:
     def seconds(self) -> float:
         return time.perf_counter() - self._clock
 
-    def meta_info(self, config: WorkerConfig) -> dict[str, Any]:
-        return meta_info(self.started, self.seconds(), config.device, config.command, gpus=len(config.devices))
+    def meta_info(self, config: WorkerConfig, load: Load | None) -> dict[str, Any]:
+        gpus = len(config.devices)
+        return meta_info(self.started, self.seconds(), config.device, config.command, gpus=gpus, load=load)
 
 
 def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch) -> Outcome:
@@ -105,7 +106,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
     watch = partial(_show, watch, notes)
     watch(Progress(trial.id, "loading"))
     if spec is None:
-        return _counted(trial, fit, stopwatch.meta_info(config) | _code(trial, fit))
+        return _counted(trial, fit, stopwatch.meta_info(config, None) | _code(trial, fit))
     name = trial.recipe.method
     with session.lent(trial.model, spec.dtype, name) as base, PeakMemory(config.device) as memory:
         method = registry.get(name)
@@ -145,7 +146,7 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
         eval_info=evaluation.info if evaluation else None,
         metrics=tuple(evaluation.metrics) if evaluation else (),
         peak_memory_bytes=memory.peak,
-        meta_info=stopwatch.meta_info(config)
+        meta_info=stopwatch.meta_info(config, trial.model.load)
         | code
         | _loading(trial, session, loading_seconds)
         | _gone_on(checkpoints)

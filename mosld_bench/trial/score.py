@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mosld_bench.errors import BenchError, ModelError, first_line
+from mosld_bench.compat.bitsandbytes import numbers_of
+from mosld_bench.errors import BenchError, ModelError, RoundingError, first_line
 from mosld_bench.inputs.adapter import AdapterFolder, check_base
+from mosld_bench.methods.peft_types import why_not_rounded
 from mosld_bench.records.provenance import meta_info, now
 from mosld_bench.records.scored import Scored, ScoredAdapter, ScoredOutcome, ScoredParameters, scored_id
 from mosld_bench.spec.expand import identified
@@ -52,6 +54,8 @@ def check_scoring(scoring: Scoring, session: Session) -> list[str]:
     root, model = session.model_root, scoring.model
     session.tasks.check_names(scoring.tasks)
     doubt = check_base(scoring.adapter, model, root) if scoring.adapter else None
+    if scoring.adapter:
+        _refuse_rounded(scoring.adapter, model, scoring.dtype)
     ensure_weights(model, root)
     positions = getattr(load_config(model, root), "max_position_embeddings", None)
     vocabulary = Vocabulary(model.name, load_tokenizer(model, root), positions if isinstance(positions, int) else None)
@@ -60,6 +64,15 @@ def check_scoring(scoring: Scoring, session: Session) -> list[str]:
     cache = AuditCache(lambda line: None)
     refuse(audit(session.tasks, uses, [vocabulary], known=cache.known, keep=cache.keep))
     return [doubt] if doubt else []
+
+
+def _refuse_rounded(adapter: AdapterFolder, model: ModelSpec, dtype: str) -> None:
+    """Raise RoundingError where a method cannot be on the weights of ``model`` as they are rounded."""
+    if model.load and (reason := why_not_rounded(adapter.peft_type, adapter.config, model.load, dtype)):
+        raise RoundingError(
+            f"The adapter {adapter.place} cannot be scored on {model.name!r} rounded to {model.load}: {reason}. Leave "
+            f"the rounding out."
+        )
 
 
 def score(scoring: Scoring, session: Session, notes: list[str]) -> ScoredOutcome:
@@ -98,7 +111,13 @@ def score(scoring: Scoring, session: Session, notes: list[str]) -> ScoredOutcome
         metrics=tuple(evaluation.metrics),
         notes=tuple(notes),
         meta_info={
-            **meta_info(started, time.perf_counter() - clock, session.config.device, session.config.command),
+            **meta_info(
+                started,
+                time.perf_counter() - clock,
+                session.config.device,
+                session.config.command,
+                load=scoring.model.load,
+            ),
             "weights": weights_source(scoring.model, session.model_root),
         },
     )
@@ -136,7 +155,7 @@ def _with_adapter(base: nn.Module, adapter: AdapterFolder, model: str) -> Loaded
 
 
 def _parameters(model: nn.Module, loaded: LoadedAdapter | None) -> ScoredParameters:
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = sum(map(numbers_of, model.parameters()))
     if loaded is None:
         return ScoredParameters(trainable=None, stored=None, total=total)
     return ScoredParameters(trainable=loaded.trainable, stored=loaded.stored, total=total)

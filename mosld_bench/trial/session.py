@@ -156,7 +156,7 @@ class Session:
         from mosld_bench.methods.shared_state import SharedState
         from mosld_bench.methods.stages import spread
 
-        key = f"{spec.name}@{spec.revision}:{dtype}"
+        key = f"{spec.name}@{spec.revision}:{spec.load}:{dtype}"
         if key not in self._models:
             self._models.clear()  # one base model at a time: studies over several models run them one after another
             gc.unfreeze()  # a worker may have kept the collector from the one before

@@ -38,8 +38,8 @@ OPTIONS = {
     ],
     "merge": ["to", "keep", "dry-run", "root"],
     "score": [
-        "adapter", "tasks", "limit", "name", "title", "dtype", "data-root", "model-root", "include-path", "plugin",
-        "allow-code", "root",
+        "adapter", "tasks", "limit", "name", "title", "load", "dtype", "data-root", "model-root", "include-path",
+        "plugin", "allow-code", "root",
     ],
     "fetch": ["model", "to", "include-path", "root"],
     "doctor": ["data-root", "model-root", "seconds", "json", "root"],

@@ -9,18 +9,20 @@ import pytest
 import torch
 from transformers import LlamaConfig, PreTrainedConfig
 
+from mosld_bench.compat.bitsandbytes import numbers_of, readings
 from mosld_bench.cost import Memory, Shape, UnknownShapeError, memory_of
 from mosld_bench.cost.memory import memory_over
 from mosld_bench.cost.process import process_bytes
 from mosld_bench.errors import UnknownNameError
 from mosld_bench.inputs import Encoded, load_config
-from mosld_bench.methods import fit_budget, registry
+from mosld_bench.methods import base_size, fit_budget, registry
 from mosld_bench.methods.live import copy_sharing_weights, unshare_trainable
 from mosld_bench.spec.recipe import load_recipes
-from mosld_bench.spec.trial import ModelSpec, TrainSpec
+from mosld_bench.spec.trial import Load, ModelSpec, TrainSpec
 from mosld_bench.trial import train
 from tests.conftest import REPOSITORY
 from tests.support.models import VOCABULARY, build, config
+from tests.support.rounded import LOADS, needs_bitsandbytes, rounded
 
 RECIPES = load_recipes(REPOSITORY / "methods")
 LLAMA2_7B = load_config(ModelSpec(name="NousResearch/Llama-2-7b-hf"))
@@ -93,6 +95,33 @@ def test_what_a_process_takes_grows_with_what_it_does(change: dict[str, Any], mo
     before, after = (process_bytes(fit, shape, spec, **usual | changes) for changes in ({}, change))
     assert (after > before) is more
     assert before > memory_of(fit, shape, spec.model_copy(update={"micro_tokens": 160}), optimizer="adamw").total
+
+
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("tied", [True, False])
+@needs_bitsandbytes
+def test_weights_of_a_rounded_model_take_what_is_foretold(load: Load, tied: bool) -> None:
+    llama = LlamaConfig(
+        hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4, vocab_size=500,
+        tie_word_embeddings=tied, pad_token_id=0,
+    )  # fmt: skip
+    model = rounded(load, torch.bfloat16, llama)
+    held = sum(tensor.nbytes for tensor in (*model.parameters(), *readings(model).values()))
+    codes = sum(tensor.nbytes for name, tensor in readings(model).items() if "code" in name)  # alike in all layers
+    numbers = sum(map(numbers_of, model.parameters()))
+    foretold = Shape.of(llama, load).frozen_bytes(numbers, 2) - 2 * 128 * 256  # one weight as it is computed with
+    assert foretold == pytest.approx(held - codes, rel=0.01)
+    assert numbers == base_size(llama)
+
+
+def test_rounded_adapters_on_7b() -> None:
+    """QLoRA's figures: 7B in 4 bits take some 3.6 GB, of which 0.26 are two embeddings of 131M in bfloat16."""
+    fit = fit_budget(RECIPES["mosld"], LLAMA2_7B, "native")
+    spec = TrainSpec(epochs=10, batch_size=64, dtype="bfloat16", gradient_checkpointing=True)
+    as_is, nf4, int8 = (memory_of(fit, Shape.of(LLAMA2_7B, load), spec, optimizer="adamw") for load in (None, *LOADS))
+    assert nf4.weights - 4 * fit.trainable == pytest.approx(2 * 262e6 + 0.516 * 6.476e9 + 2 * 4096 * 11008, rel=0.01)
+    assert int8.weights - nf4.weights == pytest.approx((1 - 0.516) * 6.476e9, rel=0.01)
+    assert {each.total - each.weights for each in (as_is, nf4, int8)} == {as_is.total - as_is.weights}
 
 
 def test_the_parts_of_half_a_gigabyte_and_more_in_words() -> None:

@@ -21,8 +21,9 @@ from mosld_bench.trial.session import WorkerConfig
 from tests.support.models import build, config
 
 
-def plan_of(root: Path, gpus_per_trial: float) -> Plan:
-    study = Study.load(root / "reports" / "tiny" / "study.yaml", {"resources.gpus_per_trial": gpus_per_trial})
+def plan_of(root: Path, gpus_per_trial: float, **keys: object) -> Plan:
+    keys["resources.gpus_per_trial"] = gpus_per_trial
+    study = Study.load(root / "reports" / "tiny" / "study.yaml", keys)
     return make_plan(study, Workspace(root, root))
 
 
@@ -45,6 +46,14 @@ def test_a_model_that_cannot_be_spread_is_refused(tiny: Path, monkeypatch: pytes
     monkeypatch.setattr(count, "empty_model", lambda configuration: odd)
     with pytest.raises(ModelError, match="LlamaForCausalLM cannot lie on several GPUs"):
         check(plan, [tiny / "tasks"], Options(address="auto"))
+
+
+def test_a_model_that_is_rounded_lies_on_one_gpu(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "local_gpus", lambda asked: 2)
+    with pytest.raises(ModelError, match=r"'model' cannot lie on several GPUs .* with model.load: nf4, whose"):
+        check(plan_of(tiny, 2, **{"model.load": "nf4"}), [tiny / "tasks"], Options())
+    prices = plan_of(tiny, 1, **{"model.load": "nf4"}).prices
+    assert all(price is None or price.over is None for price in prices)
 
 
 @pytest.mark.parametrize("value", [1.5, 2.25])

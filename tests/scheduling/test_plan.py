@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mosld_bench import display
-from mosld_bench.errors import BudgetError
+from mosld_bench.errors import BudgetError, RoundingError
 from mosld_bench.scheduling import Plan, make_plan
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
@@ -74,3 +74,15 @@ def test_what_a_word_takes_along_and_no_budget_sizes_is_left_out_and_by_name_ref
     for asked in (("mola-all-linear",), ("controls", "mola-all-linear")):
         with pytest.raises(BudgetError, match="'mola-all-linear' cannot meet the budget 60k"):
             plan(*asked)
+
+
+def test_what_cannot_be_on_a_rounded_model_is_left_out_of_a_word_and_by_name_refused(tiny: Path) -> None:
+    file, workspace = tiny / "reports" / "tiny" / "study.yaml", Workspace(tiny, tiny)
+    keys = {"recipes": ["all"], "budgets": ["native"], "model.load": "nf4", "frozen_base": False}
+    plan = make_plan(Study.load(file, keys), workspace)
+    assert {trial.recipe.name for trial, _ in plan.left_out} == {"full"}
+    assert "cannot be trained" in plan.left_out[0][1]
+    assert {"lora", "prefix-tuning", "moe-lora", "mola", "mixlora", "mosld"} <= {t.recipe.name for t in plan.trials}
+    by_name = Study.load(file, keys | {"recipes": ["all", "full", "pissa"]})
+    with pytest.raises(RoundingError, match=r"(?s)'full' cannot be trained .*\n.*'pissa' cannot be trained"):
+        make_plan(by_name, workspace)

@@ -42,6 +42,14 @@ def test_trial_ids_follow_what_changes_the_numbers_and_nothing_else(tiny: Path) 
     assert last(**{"train.steps": 5}).id != reference.id
     assert last(**{"evaluate.limit": 5}).protocol != reference.protocol
     assert last(budgets=["9k"]).protocol == reference.protocol
+    rounded = {load: last(**{"model.load": load}) for load in ("nf4", "int8")}
+    assert len({trial.id for trial in (reference, *rounded.values())}) == 3
+    assert len({trial.protocol for trial in (reference, *rounded.values())}) == 3
+    assert {trial.model.name for trial in rounded.values()} == {reference.model.name}
+    assert rounded["nf4"].model.folder == reference.model.folder
+    assert "load" not in reference.model_dump()["model"]
+    assert rounded["nf4"].model_dump()["model"]["load"] == "nf4"
+    assert rounded["nf4"].model != reference.model
     assert reference.text == ()
     assert "text" not in reference.model_dump()["evaluate"]
     write_text(tiny / "tasks", "prose", ["ab cd", "ef"])

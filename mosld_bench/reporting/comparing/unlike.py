@@ -82,6 +82,7 @@ def _protocol(trial: Trial) -> dict[str, Any]:
     return {
         "model.name": trial.model.name,
         "model.revision": trial.model.revision,
+        "model.load": trial.model.load,
         **{f"train.{key}": value for key, value in trial.train or ()},
         **{f"evaluate.{key}": value for key, value in trial.evaluate},
         **{f"tasks.{task}": trial.task_digests.get(task) for task in trial.scored_on},

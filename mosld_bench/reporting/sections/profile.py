@@ -54,7 +54,7 @@ def _measured_model(profile: Profile) -> str:
     size = f", adapters of {' or '.join(budgets)}" if budgets else ""
     weights = " with random weights" if profile.random_weights else ""
     return (
-        f"the model {profile.model.name}{weights} ({profile.base_parameters:,} parameters) in {profile.dtype} on a "
+        f"the model {profile.model.label}{weights} ({profile.base_parameters:,} parameters) in {profile.dtype} on a "
         f"{profile.device_label}{size}"
     )
 

@@ -13,7 +13,7 @@ from mosld_bench.reporting.document import Section, paragraph, section
 from mosld_bench.reporting.forgetting import text_loss, text_title
 from mosld_bench.reporting.labels import MISSING, count, parameter_label, percent
 from mosld_bench.reporting.table import Column, Line, Table
-from mosld_bench.spec.trial import TrainSpec
+from mosld_bench.spec.trial import ModelSpec, TrainSpec
 from mosld_bench.spec.tuning import RateSource
 
 
@@ -54,9 +54,19 @@ def _protocol_table(analysis: Analysis) -> Table:
 
 
 def _models(analysis: Analysis) -> _Point:
-    pinned = {trial.model.name: trial.model.revision for trial in analysis.trials}
-    texts = [f"{name} (revision {(revision or 'not pinned')[:12]})" for name, revision in pinned.items()]
+    used = {trial.model.name: trial.model for trial in analysis.trials}
+    texts = [
+        f"{name} (revision {(model.revision or 'not pinned')[:12]}{_rounded(model)})" for name, model in used.items()
+    ]
     return "Model" if len(texts) == 1 else "Models", listed(texts)
+
+
+def _rounded(model: ModelSpec) -> str:
+    """What is done to the weights of a model as it is loaded, with a comma before it; empty where that is nothing."""
+    if model.load is None:
+        return ""
+    kinds = {"nf4": "4 bits in blocks of 64 (nf4)", "int8": "8 bits by row (int8)"}
+    return f", the frozen weights of its linear layers rounded to {kinds[model.load]}"
 
 
 def _training(analysis: Analysis, spec: TrainSpec) -> list[_Point]:

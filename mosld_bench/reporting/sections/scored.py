@@ -83,8 +83,12 @@ class ScoredRow:
         """What is not the same as in the study, as ends of sentences; what its own notes say first."""
         analysis, record = self.analysis, self.record
         found = [note.rstrip(".") for note in record.notes]
-        if record.model.name not in {model.name for model in analysis.study.models}:
+        same = next((model for model in analysis.study.models if model.name == record.model.name), None)
+        if same is None:
             found.append(f"its base model is {record.model.name}")
+        elif same.load != record.model.load:
+            rounded = [f"rounded to {model.load}" if model.load else "not rounded" for model in (record.model, same)]
+            found.append(f"its base model is {rounded[0]}, the study's is {rounded[1]}")
         dtype = analysis.study.train.dtype if analysis.study.train else record.dtype
         if record.dtype != dtype:
             found.append(f"it was computed in {record.dtype}, the study in {dtype}")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mosld_bench.compat.peft import cast_input
 from mosld_bench.errors import BenchError
-from mosld_bench.tuners.mixture.routing import RoutedLayer, fresh_router, gaussian, router_logits
+from mosld_bench.tuners.mixture.routing import RoutedLayer, features, fresh_router, gaussian, router_logits
 
 #: What a feed-forward block must have: its three linear layers and its activation, under LLaMA's names.
 _PARTS = ("gate_proj", "up_proj", "down_proj", "act_fn")
@@ -66,7 +66,7 @@ class MixLoraLayer(RoutedLayer):
                 f"MixLoRA's experts need a feed-forward block with {', '.join(_PARTS)}, but a "
                 f"{type(self.base_layer).__name__} has no {' and no '.join(missing)}. Name such blocks in ffn_modules."
             )
-        d_ff, d = self.base_layer.gate_proj.weight.shape  # type: ignore[union-attr, misc]
+        d, d_ff = features(self.base_layer.gate_proj)  # type: ignore[arg-type]
         rows = self.experts[adapter] * self.rank[adapter]
         return {
             "mixture_gate_a": gaussian(rows, d),

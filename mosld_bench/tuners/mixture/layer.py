@@ -36,10 +36,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mosld_bench.compat.peft import cast_input
-from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig
 from mosld_bench.tuners.mixture.routing import (
     RoutedLayer,
+    features,
     fresh_noise,
     fresh_router,
     gaussian,
@@ -94,7 +94,7 @@ class MixtureLayer(RoutedLayer):
 
     def _parameters_of(self, adapter: str) -> dict[str, Tensor]:
         config, experts, rank = self.settings[adapter], self.experts[adapter], self.rank[adapter]
-        d_in, d_out = _features(self.base_layer)
+        d_in, d_out = features(self.base_layer)
         rows = rank if config.share in {"down", "both"} else experts * rank
         columns = rank if config.share in {"up", "both"} else experts * rank
         random = config.up_init == "random"
@@ -115,7 +115,7 @@ class MixtureLayer(RoutedLayer):
         config, experts = self.settings[adapter], self.experts[adapter]
         constants = {}
         if adapter in self.mixture_router and config.router_input == "noise":
-            constants["mixture_noise"] = fresh_noise(_features(self.base_layer)[0])
+            constants["mixture_noise"] = fresh_noise(features(self.base_layer)[0])
         if config.balance_step and experts > 1:
             constants["mixture_bias"] = torch.zeros(experts)
         if config.up_init == "random":
@@ -295,13 +295,3 @@ def _added(y: Tensor, hidden: Tensor, up: Tensor) -> Tensor:
         return y + F.linear(hidden, up).to(y.dtype)
     rows = torch.addmm(y.flatten(0, -2), hidden.flatten(0, -2), up.to(y.dtype).t())
     return rows.view_as(y)
-
-
-def _features(layer: nn.Module) -> tuple[int, int]:
-    """(d_in, d_out) of a linear layer or of GPT-2's transposed one. Raises BenchError for anything else."""
-    if hasattr(layer, "in_features"):
-        return int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
-    if type(layer).__name__ == "Conv1D":
-        rows, columns = layer.weight.shape  # type: ignore[union-attr, misc]
-        return int(rows), int(columns)
-    raise BenchError(f"The mixture adapts linear layers, not {type(layer).__name__}; name others in target_modules.")

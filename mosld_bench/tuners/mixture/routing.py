@@ -378,3 +378,13 @@ def refuse_to_merge() -> NoReturn:
         "A routed mixture cannot be merged into the base weights: its gates depend on the token. "
         "Keep the adapter beside the model (PeftModel.from_pretrained)."
     )
+
+
+def features(layer: nn.Module) -> tuple[int, int]:
+    """(d_in, d_out) of a linear layer or of GPT-2's transposed one. Raises BenchError for anything else."""
+    if hasattr(layer, "in_features"):
+        return int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
+    if type(layer).__name__ == "Conv1D":
+        rows, columns = layer.weight.shape  # type: ignore[union-attr, misc]
+        return int(rows), int(columns)
+    raise BenchError(f"The mixture adapts linear layers, not {type(layer).__name__}; name others in target_modules.")
