@@ -54,10 +54,11 @@ class Counts:
             return self._counted[key][1]
         if key not in self._foreseen:
             try:
-                counted = _by_module(*attached_shapes(method, self.config, params, layers_of=like))
+                model, layers = attached_shapes(method, self.config, params, layers_of=like)
             except BenchError:  # a method that needs all layers
                 return self.by_module(method, params)
-            self._foreseen[key] = {module: counted.get(twin, 0) for module, twin in _twins(like).items()}
+            counted = _by_module(model, layers)
+            self._foreseen[key] = {module: counted.get(twin, 0) for module, twin in _twins(like, layers).items()}
         return self._foreseen[key]
 
     def _count(self, method: Method, params: Mapping[str, Any]) -> tuple[int, CountByModule]:
@@ -83,17 +84,25 @@ def _by_module(model: nn.Module, layers: Collection[str]) -> CountByModule:
 _IN_LAYER = re.compile(r"(.*?)\.(\d+)\.(.*)")
 
 
-def _twins(counts: CountByModule) -> dict[str, str]:
-    """Each module of ``counts`` -> the same module in the first of the layers that have the same counts."""
+def _twins(counts: CountByModule, base: Collection[str]) -> dict[str, str]:
+    """Each module of ``counts`` -> the same module in the first of the layers that have the same counts.
+
+    ``base``: the modules of the base model. What a method has beside them, numbered or not, is its own twin.
+    """
+
+    def place(module: str) -> re.Match[str] | None:
+        match = _IN_LAYER.fullmatch(module)
+        return match if match and match[1] in base else None
+
     layers: dict[tuple[str, str], dict[str, int]] = {}  # list and number -> module in the layer -> count
     for module, count in counts.items():
-        if match := _IN_LAYER.fullmatch(module):
+        if match := place(module):
             layers.setdefault((match[1], match[2]), {})[match[3]] = count
     first: dict[tuple[str, frozenset[tuple[str, int]]], str] = {}
-    twin = {place: first.setdefault((place[0], frozenset(inner.items())), place[1]) for place, inner in layers.items()}
+    twin = {key: first.setdefault((key[0], frozenset(inner.items())), key[1]) for key, inner in layers.items()}
 
     def of(module: str) -> str:
-        match = _IN_LAYER.fullmatch(module)
+        match = place(module)
         return f"{match[1]}.{twin[match[1], match[2]]}.{match[3]}" if match else module
 
     return {module: of(module) for module in counts}
@@ -101,8 +110,9 @@ def _twins(counts: CountByModule) -> dict[str, str]:
 
 def _drop_twins(model: nn.Module, counts: CountByModule) -> None:
     """Take the layers out of ``model`` that are alike by ``counts``, but for the first of each kind."""
-    kept = {match.group(1, 2) for twin in _twins(counts).values() if (match := _IN_LAYER.fullmatch(twin))}
-    for stack in {stack for stack, _ in kept}:
+    base = {name for name, _ in model.named_modules()}
+    kept = {match.group(1, 2) for twin in _twins(counts, base).values() if (match := _IN_LAYER.fullmatch(twin))}
+    for stack in {stack for stack, _ in kept} & base:
         layers = model.get_submodule(stack)
         for number in [name for name, _ in layers.named_children() if (stack, name) not in kept]:
             delattr(layers, number)  # the others keep their numbers, by which a recipe may name them

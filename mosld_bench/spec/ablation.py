@@ -396,7 +396,7 @@ def level_label(factor: str, value: Any) -> str:
     if changes.keys() <= {"dropout", "dropout_on"} and not isinstance(changes.get("dropout"), dict):
         rate, place = changes.get("dropout"), changes.get("dropout_on")
         if rate is not None:
-            return value_label("", rate) + (f" on {place}" if place not in {None, "none"} else "")
+            return value_label("", rate) + (f" on {place}" if place not in (None, "none") else "")
         return str(place)
     if len(changes) == 1:
         return value_label(*next(iter(changes.items())))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mosld_bench import display
@@ -267,6 +267,7 @@ ODD = st.recursive(SCALARS, lambda of: st.lists(of, max_size=3) | st.dictionarie
 COORDINATES = st.sampled_from([*(field.name for field in fields(Coordinates)), "target_modules", "unknown"])
 
 
+@example({"dropout": [], "dropout_on": []}, "mosld")
 @given(st.dictionaries(COORDINATES, ODD, min_size=1, max_size=3), st.sampled_from(["mosld", "mola", "lora", "mixlora"]))
 def test_whatever_a_study_says_is_a_recipe_or_an_error_of_its_own(changes: dict[str, Any], around: str) -> None:
     ablate, problem = Ablate(around=around, vary={"factor": [changes]}), ""

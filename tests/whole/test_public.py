@@ -8,10 +8,11 @@ import mosld_bench
 from tests.support.commands import python
 
 EVERYTHING = """
-import importlib, pkgutil
+import importlib.util, pkgutil
 import mosld_bench
+lacking = () if importlib.util.find_spec("bitsandbytes") else ("bitsandbytes_layers",)
 for module in pkgutil.walk_packages(mosld_bench.__path__, "mosld_bench."):
-    if not module.name.endswith(("__main__", "_build")):
+    if not module.name.endswith(("__main__", "_build", *lacking)):
         importlib.import_module(module.name)
 """
 
