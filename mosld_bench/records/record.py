@@ -229,3 +229,4 @@ class Outcome:
     router: pd.DataFrame | None = None
     may_pass: bool = False
     spent: bool = False
+    notes: tuple[str, ...] = ()

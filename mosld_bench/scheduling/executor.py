@@ -297,6 +297,8 @@ class _Dispatcher:
             times = "" if attempt.number == 1 else f" {attempt.number} times"
             outcome = failed(trial, f"The worker died{times}: {result.message}", {})
         else:
+            if result.notes:  # which may have come between two looks at its progress
+                self._watcher.show(Progress(trial.id, "scoring", notes=result.notes))
             # After an error of its device a process would fail every trial that is left.
             spoilt = self._pool.failures_spoil_workers and result.record.status == "failed"
             if spoilt or result.spent or result.may_pass:

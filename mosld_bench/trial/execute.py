@@ -154,11 +154,11 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
     )
     router = None if routers is None else routers.frame()
     if evaluation is None:
-        return Outcome(record, router=router)
+        return Outcome(record, router=router, notes=tuple(notes))
     # What was loaded again is what is kept; where there was no room for that, nothing was written yet.
     save = partial(_write, written) if written else partial(method.save, adapted.model, base.model, fit.params)
     adapter = saved_files(adapted.model, base.tokenizer, record, session, save) if keeps else None
-    return Outcome(record, evaluation.items, adapter, router)
+    return Outcome(record, evaluation.items, adapter, router, notes=tuple(notes))
 
 
 def _write(files: dict[str, bytes], folder: Path) -> None:

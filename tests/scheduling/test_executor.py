@@ -80,7 +80,7 @@ class Pool:
             blameless = status != "died"
             return [Ended(worker, WorkerDeath("ActorDiedError", f"killed while at {trial.id}", blameless))]
         record = Record.model_validate({"trial": trial, "trial_id": trial.id, "status": status})
-        return [Ended(worker, Outcome(record))]
+        return [Ended(worker, Outcome(record, notes=(f"of {trial.id}",) if status == "finished" else ()))]
 
     def progress(self) -> list[tuple[int, Progress]]:
         messages, self.messages = self.messages, []
@@ -92,10 +92,13 @@ class Watcher:
 
     def __init__(self) -> None:
         self.shown: list[str] = []
+        self.notes: list[str] = []
         self.lines: list[str] = []
 
     def show(self, progress: Progress) -> None:
-        self.shown.append(progress.trial)
+        self.notes += progress.notes
+        if not progress.notes:
+            self.shown.append(progress.trial)
 
     def say(self, line: str) -> None:
         self.lines.append(line)
@@ -105,6 +108,12 @@ def outcomes_of(pool: Pool, watcher: Watcher | None = None) -> list[tuple[str, s
     """(trial, status) of every outcome of `PLANNED`, in the order in which they come."""
     outcomes = dispatch(PLANNED, pool, watcher or Watcher())
     return [(outcome.record.trial_id, outcome.record.status) for outcome in outcomes]
+
+
+def test_what_is_to_be_known_of_a_trial_is_told_though_nobody_looked_while_it_ran() -> None:
+    watcher = Watcher()
+    outcomes_of(Pool(["finished", "failed", "finished", "finished"]), watcher)
+    assert watcher.notes == [f"of {trial}" for trial in (IDS[0], *IDS[2:])]
 
 
 def test_trials_start_in_their_order_on_one_worker_and_on_several() -> None:
