@@ -23,3 +23,30 @@ def seldom() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+@contextmanager
+def off() -> Iterator[None]:
+    """Search for none inside the block: for reading what is walked again and again, and is none of it garbage."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def pass_over_what_stays() -> None:
+    """Search what is here now no more, until `search_all`: models, tasks and libraries of a process for many trials.
+
+    To look at them again and again took a twentieth of a trial. Nothing where that was done already.
+    """
+    if not gc.get_freeze_count():
+        gc.collect()
+        gc.freeze()
+
+
+def search_all() -> None:
+    """Search again what `pass_over_what_stays` left out, since some of it goes."""
+    gc.unfreeze()

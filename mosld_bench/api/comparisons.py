@@ -97,11 +97,11 @@ def compare(
 
     Raises BenchError for a name that stands for nothing, and where there is nothing to compare.
     """
-    from mosld_bench.records.store import no_garbage_collection
+    from mosld_bench import collector
     from mosld_bench.reporting import comparing
     from mosld_bench.spec.budget import Budget
 
-    with no_garbage_collection():
+    with collector.off():
         workspace = workspace_of(root)
         of = str(workspace.results / study.name) if isinstance(study, Study) else str(study)
         reader = comparing.SideReader(workspace, of, paths(include_paths))

@@ -46,11 +46,10 @@ def compare(
     if margin is not None and not 0 < margin <= 100:
         raise BenchError(f"--margin takes points, more than 0 and at most 100; given: {margin:g}.")
     budgets = [Budget.parse(text) for text in _parts(budget)]
-    from mosld_bench import display
-    from mosld_bench.records.store import no_garbage_collection
+    from mosld_bench import collector, display
     from mosld_bench.reporting import comparing
 
-    with make_console(stderr=True).status("reading records …"), no_garbage_collection():
+    with make_console(stderr=True).status("reading records …"), collector.off():
         reader = comparing.SideReader(Workspace.find(root), study, tuple(include_path or ()))
         sides = reader.read(a), reader.read(b)
         result = comparing.compare(

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mosld_bench import collector
 from mosld_bench.records.record import Record
-from mosld_bench.records.store import Store, no_garbage_collection
+from mosld_bench.records.store import Store
 from mosld_bench.spec.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def load(results: Path | str | None = None, study: str | None = None) -> pd.Data
     Raises BadFileError for a file that is no record.
     """
     folder = Workspace.find().results if results is None else Path(results)
-    with no_garbage_collection():
+    with collector.off():
         return frame_of(Store(folder).records(study))
 
 

@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from mosld_bench import collector
 from mosld_bench.errors import BadFileError, BenchError
 from mosld_bench.records.numbers import Difference, differences
 from mosld_bench.records.overlap import Overlaps
 from mosld_bench.records.profile import Profile
 from mosld_bench.records.provenance import command_line
 from mosld_bench.records.record import Record
-from mosld_bench.records.store import PARTS, Store, check_writable, no_garbage_collection
+from mosld_bench.records.store import PARTS, Store, check_writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +125,7 @@ def plan_merge(folders: Sequence[Path], target: Path, keep: Keep | None = None) 
     """
     merge = Merge(target)
     by_trial: dict[tuple[str, str], list[Found]] = {}
-    with no_garbage_collection():
+    with collector.off():
         for source, trials in _sources(folders, target).items():
             for folder in trials:
                 try:

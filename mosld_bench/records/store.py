@@ -14,7 +14,6 @@ results/STUDY/profile.json           what `mosld-bench profile` measured
 
 from __future__ import annotations
 
-import gc
 import glob
 import json
 import os
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from mosld_bench import collector
 from mosld_bench.errors import BadFileError, BenchError, first_line
 from mosld_bench.records.items import read_items
 from mosld_bench.records.lock import held
@@ -454,7 +454,7 @@ class Store:
         """
         noted = self.overlaps(study.name)
         matching = [entry for entry in noted if overlap_key is None or entry.key == overlap_key]
-        with no_garbage_collection():
+        with collector.off():
             records = tuple(self.records(study.name))
         tracebacks = self.tracebacks(study.name)
         return Sources(
@@ -621,15 +621,3 @@ def _parsed(model: type[_Model], path: Path) -> _Model:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise _no_record(path, f"{where}: {first['msg']}" if where else first["msg"]) from error
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Switch Python's garbage collector off: it walks all that was read again and again, and none of it is garbage."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()

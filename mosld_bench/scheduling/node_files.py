@@ -15,7 +15,7 @@ import socket
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,13 +99,16 @@ class NodeFiles:
 
 
 def placed(
-    config: WorkerConfig, files: NodeFiles, content: bytes | None, environment: Mapping[str, str] | None = None
+    config: WorkerConfig,
+    files: NodeFiles,
+    fetch: Callable[[], bytes | None],
+    environment: Mapping[str, str] | None = None,
 ) -> WorkerConfig:
     """``config`` for this machine, which lacks some of ``files``: with what travelled unpacked, and its own roots.
 
-    Unpacked is below a folder of this process, which goes with it. ``content``: as `NodeFiles.pack` gave it. From then
-    on the process works in its copy of the folder that the run was started in. Raises ResourceError where files are
-    missing that did not travel.
+    Unpacked is below a folder of this process, which goes with it. ``fetch`` gives what `NodeFiles.pack` gave, and is
+    called where a file is missing. From then on the process works in its copy of the folder that the run was started
+    in. Raises ResourceError where files are missing that did not travel.
     """
     environment = os.environ if environment is None else environment
     data_root, model_root = config.data_root, config.model_root
@@ -118,6 +121,7 @@ def placed(
             lacking, data_root = [path for path in lacking if path not in below], own
     if not lacking:
         return replace(config, data_root=data_root, model_root=model_root)
+    content = fetch()
     if content is None:
         raise ResourceError(
             f"The machine {socket.gethostname()} has no {lacking[0]}{_and_more(lacking)}, and what this study reads is "

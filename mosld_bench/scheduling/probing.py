@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,8 @@ def run_probe(
     ``watch``: told of the look at the items; ``watcher``: of the trial. Raises BenchError where the plan has nothing to
     measure, for what `scheduling.check` and `scheduling.check_items` refuse, and where the short trial fails.
     """
+    from mosld_bench.trial.device import threads
+
     study, index = plan.study, largest(plan.planned, plan.prices)
     if not study.trains:
         raise BenchError(f"The study {study.name!r} only counts parameters: there is nothing to measure by --probe.")
@@ -41,23 +43,10 @@ def run_probe(
     inputs = check(measured, task_folders, options)
     check_items(measured, measured.planned, inputs, options, watch=watch, say=watcher.say)
     executor = make_executor(study, task_folders, options, gpus=inputs.gpus)
-    with _threads(study.resources.cpus_per_trial), closing(executor):
+    with threads(max(1, int(study.resources.cpus_per_trial))), closing(executor):  # as a worker's
         record = next(executor.run(measured.planned, watcher)).record
     price = measured.prices[0]
     if record.status != "finished" or price is None:
         reason = ((record.error or "").strip().splitlines() or ["no reason is known"])[-1]
         raise BenchError(f"The probe, a short trial of {short.trial.recipe.name}, failed: {reason}")
     return probe_of(record, price, device="cuda" if inputs.gpus else "cpu")
-
-
-@contextmanager
-def _threads(cores: float) -> Iterator[None]:
-    """Inside the block torch computes with as many threads as a worker of so many ``cores`` has."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(cores)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

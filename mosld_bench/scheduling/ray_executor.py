@@ -7,7 +7,6 @@ data and sends outcomes back. `executor.dispatch` says who runs what, and what h
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import signal
 import sys
@@ -16,11 +15,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from math import inf
 from pathlib import Path
 from typing import Any
 
+from mosld_bench import collector
 from mosld_bench.compat.ray import keep_to_itself, on_loopback
 from mosld_bench.errors import ResourceError, first_line
 from mosld_bench.interruption import interrupt
@@ -324,10 +325,10 @@ class SentFiles:
     content: Any
 
     def placed(self, config: WorkerConfig) -> WorkerConfig:
-        """See `node_files.placed`; the contents come here only where a file is missing."""
+        """See `node_files.placed`."""
         import ray
 
-        return placed(config, self.files, ray.get(self.content) if self.files.missing() else None)
+        return placed(config, self.files, partial(ray.get, self.content))
 
 
 class RayWorker:
@@ -352,9 +353,7 @@ class RayWorker:
             except Exception:  # a plug-in or a folder that this node lacks: it concerns the trial, the worker lives
                 return failed(trial, traceback.format_exc(), {})
         outcome = execute(trial, self._session, fit, self._note)
-        if not gc.get_freeze_count():
-            gc.collect()
-            gc.freeze()  # models, tasks and libraries stay: to look at them again and again took a twentieth of a trial
+        collector.pass_over_what_stays()
         return outcome
 
     def where(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -209,6 +209,11 @@ def leaves(value: Any) -> Iterator[str]:
             yield from leaves(item)
     elif value is not None:
         yield str(value)
+
+
+def _python_beside(files: Iterable[Path]) -> list[Path]:
+    """The Python in the folders of the ``files`` of a definition, in order: what its functions may be of."""
+    return sorted({source for file in files for source in file.parent.glob("*.py")})
 
 
 def _data(config: dict[str, Any], folder: Path) -> Iterator[tuple[Path, bool]]:
@@ -423,8 +428,7 @@ class TaskFiles:
         content = hashlib.sha256(yaml.safe_dump(config, sort_keys=True).encode())
         if _worded_otherwise(config):
             content.update(f"\0wording {_WORDING}".encode())
-        code = sorted({source for file in files for source in file.parent.glob("*.py")})
-        for file in code if "!function" in str(config) else []:
+        for file in _python_beside(files) if "!function" in str(config) else []:
             content.update(file.read_bytes())
         for file, named in _data(config, path.parent):
             if not named:  # of several files also how the rows lie in them, as a name may decide on the split
@@ -443,8 +447,7 @@ class TaskFiles:
         if task not in self.paths:
             return []
         config, files = self._resolved(self.paths[task])
-        code = [source for file in files for source in file.parent.glob("*.py")]
-        return [*files, *code, *(file for file, _ in _data(config, self.paths[task].parent))]
+        return [*files, *_python_beside(files), *(file for file, _ in _data(config, self.paths[task].parent))]
 
     def foreign_code(self, task: str) -> list[str]:
         """The foreign code that a task of these folders names (`foreign_code`), in words; none of it is run."""

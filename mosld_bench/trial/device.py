@@ -10,7 +10,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +122,20 @@ def cpu_quota(root: Path = Path("/")) -> float:
 
 def core_rate(dtype: str) -> float:
     """FLOP/s at which one core of this machine multiplies matrices of ``dtype``, which bounds a trial on it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         matrix = torch.ones(512, 512, dtype=getattr(torch, dtype))
         return 2 * 512**3 / Clock("cpu").seconds(lambda: matrix @ matrix)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Inside the block torch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def resident() -> int:

@@ -44,21 +44,22 @@ def execute(trial: Trial, session: Session, fit: Fit, watch: Watcher = lambda pr
     """
     from mosld_bench.trial.device import may_pass, taken
 
-    config, stopwatch = session.config, _Stopwatch()
+    config, stopwatch, notes = session.config, _Stopwatch(), list[str]()
     watchdog = Watchdog(config.limits, partial(taken, config.device))
     try:
         with watchdog:
-            outcome = _run(trial, session, fit, watch, stopwatch)
+            outcome = _run(trial, session, fit, partial(_show, watch, notes), stopwatch, notes)
     except (Exception, SystemExit, LimitExceededError) as error:
         raise_if_interrupted(error)
         meta = stopwatch.meta_info(config, trial.model.load)
         if isinstance(error, LimitExceededError):
-            return failed(trial, f"{traceback.format_exc()}{watchdog.told}", meta, spent=True)
-        return failed(trial, _told(error), meta, may_pass=may_pass(error))
+            outcome = failed(trial, f"{traceback.format_exc()}{watchdog.told}", meta, spent=True)
+        else:
+            outcome = failed(trial, _told(error), meta, may_pass=may_pass(error))
     finally:
         _release(config.device)
     raise_if_interrupted()
-    return outcome
+    return replace(outcome, notes=tuple(notes))
 
 
 def failed(trial: Trial, error: str, meta: dict[str, Any], *, may_pass: bool = False, spent: bool = False) -> Outcome:
@@ -95,15 +96,14 @@ class _Stopwatch:
         return meta_info(self.started, self.seconds(), config.device, config.command, gpus=gpus, load=load)
 
 
-def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch) -> Outcome:
+def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _Stopwatch, notes: list[str]) -> Outcome:
     from mosld_bench.methods.live import attached_copy, stored
     from mosld_bench.trial.device import PeakMemory, trim
     from mosld_bench.trial.random_state import same_random_state
     from mosld_bench.trial.router_log import RouterLog
     from mosld_bench.trial.window import window
 
-    config, spec, notes = session.config, trial.train, list[str]()
-    watch = partial(_show, watch, notes)
+    config, spec = session.config, trial.train
     watch(Progress(trial.id, "loading"))
     if spec is None:
         return _counted(trial, fit, stopwatch.meta_info(config, None) | _code(trial, fit))
@@ -154,11 +154,11 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
     )
     router = None if routers is None else routers.frame()
     if evaluation is None:
-        return Outcome(record, router=router, notes=tuple(notes))
+        return Outcome(record, router=router)
     # What was loaded again is what is kept; where there was no room for that, nothing was written yet.
     save = partial(_write, written) if written else partial(method.save, adapted.model, base.model, fit.params)
     adapter = saved_files(adapted.model, base.tokenizer, record, session, save) if keeps else None
-    return Outcome(record, evaluation.items, adapter, router, notes=tuple(notes))
+    return Outcome(record, evaluation.items, adapter, router)
 
 
 def _write(files: dict[str, bytes], folder: Path) -> None:

@@ -191,18 +191,28 @@ def _inputs(
     ``dtype``; ``input_ids`` and ``position_ids``: (trees, nodes).
     """
     begin = kept.tokens if kept else 0
+    ids, ends, positions = laid_out(batch, begin, pad, device)
+    size = ids.shape[1]
+    node = torch.arange(size, device=device)
+    sees = (node[:, None] >= node[None, :]) & (node[:, None] < ends[:, None, :])
+    bias = torch.zeros(len(batch), 1, size, begin + size, dtype=dtype, device=device)
+    bias[:, 0, :, begin:].masked_fill_(~sees, torch.finfo(dtype).min)
+    return {"input_ids": ids, "attention_mask": bias, "position_ids": positions}
+
+
+def laid_out(batch: Sequence[Tree], begin: int, pad: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, ends and positions of a batch of trees, each (trees, nodes), padded on the right.
+
+    A node is seen by the nodes from itself on and before its end. ``begin``: the position of a tree's first node.
+    """
     ids, _ = padded([tree.tokens for tree in batch], pad, device)
     size = ids.shape[1]
     ends = torch.arange(1, size + 1).repeat(len(batch), 1)  # padding sees itself only
-    positions = torch.zeros(len(batch), size, dtype=torch.long)
+    positions = torch.full((len(batch), size), begin)
     for row, tree in enumerate(batch):
         ends[row, : len(tree.end)] = torch.tensor(tree.end)
-        positions[row, : len(tree.depth)] = torch.tensor(tree.depth)
-    node = torch.arange(size, device=device)
-    sees = (node[:, None] >= node[None, :]) & (node[:, None] < ends.to(device)[:, None, :])
-    bias = torch.zeros(len(batch), 1, size, begin + size, dtype=dtype, device=device)
-    bias[:, 0, :, begin:].masked_fill_(~sees, torch.finfo(dtype).min)
-    return {"input_ids": ids, "attention_mask": bias, "position_ids": (positions + begin).to(device)}
+        positions[row, : len(tree.depth)] = torch.tensor(tree.depth) + begin
+    return ids, ends.to(device), positions.to(device)
 
 
 def _extended(model: nn.Module, root: KeptPrefix | None, tokens: Sequence[int]) -> KeptPrefix:

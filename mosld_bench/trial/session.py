@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from mosld_bench import collector
 from mosld_bench.compat.lm_eval import scored_on
 from mosld_bench.errors import BenchError, DataError
 from mosld_bench.inputs.encoding import Request, pad_token
@@ -159,7 +159,7 @@ class Session:
         key = f"{spec.name}@{spec.revision}:{spec.load}:{dtype}"
         if key not in self._models:
             self._models.clear()  # one base model at a time: studies over several models run them one after another
-            gc.unfreeze()  # a worker may have kept the collector from the one before
+            collector.search_all()  # a worker may pass over the one before
             tokenizer = load_tokenizer(spec, self.model_root)
             devices = self.config.devices
             first = devices[0] if len(devices) == 1 else "cpu"

@@ -7,7 +7,6 @@ blocks. It is no part of the product: it would be if it scored faster than the d
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -24,10 +23,9 @@ from mosld_bench.inputs.models import load_base
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial import packed_scoring
-from mosld_bench.trial.logits import padded
 from mosld_bench.trial.packed_scoring import Score, score_packed
 from mosld_bench.trial.prefix_tree import Tree
-from tests.benchmarks.side_by_side import Row, faster, in_turns
+from tests.benchmarks.side_by_side import Row, faster, in_turns, seconds_of
 from tests.conftest import REPOSITORY
 
 #: Questions -> tokens of the text that each is about, and how many options it has, of how many tokens.
@@ -54,7 +52,7 @@ def compare(rounds: int, model: nn.Module, tokens: int = 8192, width: int = 1024
         with by_blocks(model):
             answers["flex"] = score()
 
-    seconds = in_turns({"flex": flex, "dense": dense}, rounds, clock=partial(_synchronised, device))
+    seconds = in_turns({"flex": flex, "dense": dense}, rounds, clock=partial(seconds_of, device))
     yield faster(
         "flex", f"{len(pending)} requests scored by FlexAttention, {device}", against="one dense mask",
         ours=seconds["flex"], other=seconds["dense"], wanted=">= 1",
@@ -107,14 +105,8 @@ def _inputs(
 ) -> dict[str, Any]:
     """As `packed_scoring._inputs`, with a mask of blocks."""
     begin = kept.tokens if kept else 0
-    ids, _ = padded([tree.tokens for tree in batch], pad, device)
+    ids, ends, positions = packed_scoring.laid_out(batch, begin, pad, device)
     size = ids.shape[1]
-    ends = torch.arange(1, size + 1).repeat(len(batch), 1)  # padding sees itself only
-    positions = torch.zeros(len(batch), size, dtype=torch.long)
-    for row, tree in enumerate(batch):
-        ends[row, : len(tree.end)] = torch.tensor(tree.end)
-        positions[row, : len(tree.depth)] = torch.tensor(tree.depth)
-    ends = ends.to(device)
 
     def sees(row: Tensor, head: Tensor, node: Tensor, key: Tensor) -> Tensor:
         place = key - begin
@@ -122,11 +114,4 @@ def _inputs(
         return (place < 0) | inside
 
     mask = create_block_mask(sees, len(batch), None, size, begin + size, device=str(device))
-    return {"input_ids": ids, "attention_mask": mask, "position_ids": (positions + begin).to(device)}
-
-
-def _synchronised(device: str) -> float:
-    """Seconds, when the device has done what it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}

@@ -40,7 +40,7 @@ from mosld_bench.trial.session import Session, WorkerConfig
 from mosld_bench.trial.train import batch_order, make_optimizer, optimizer_step, schedule
 from mosld_bench.tuners.mixture.layer import MixtureLayer, _mix_separate, _mix_shared_down
 from mosld_bench.tuners.mixture.routing import balance_loss, gate
-from tests.benchmarks.side_by_side import Row, faster
+from tests.benchmarks.side_by_side import Row, faster, seconds_of
 from tests.conftest import REPOSITORY
 
 RECIPES = ("lora", "mosld")
@@ -330,7 +330,10 @@ def compare(rounds: int, settings: Sequence[Setting], numbers: Sequence[int] = T
                 for turn in range(rounds + 1):  # the first one warms up
                     stack = Stack(setting, range(trials), base)
                     torch.set_num_threads(cores())
-                    taken = {"stack": _timed(partial(stack.train, items, pad)), "processes": processes.train()}
+                    taken = {
+                        "stack": _timed(partial(stack.train, items, pad), setting.device),
+                        "processes": processes.train(),
+                    }
                     for name, value in taken.items():
                         seconds[name] += [value] if turn else []
             yield faster(
@@ -341,12 +344,10 @@ def compare(rounds: int, settings: Sequence[Setting], numbers: Sequence[int] = T
             )  # fmt: skip
 
 
-def _timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def _timed(work: Callable[[], object], device: str) -> float:
+    started = seconds_of(device)
     work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return seconds_of(device) - started
 
 
 class Processes:
@@ -401,8 +402,7 @@ def _serve(rank: int, setting: Setting, trials: int, count: int, asked: Any, ans
     while asked.get():
         for number in mine:
             alone(setting, number, base, items, pad)
-        if setting.device != "cpu":
-            torch.cuda.synchronize()
+        seconds_of(setting.device)  # waits for it
         answered.put(True)
 
 

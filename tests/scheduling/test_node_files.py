@@ -99,7 +99,7 @@ def listed(root: Path, config: WorkerConfig) -> NodeFiles:
 def _read(config: WorkerConfig, files: NodeFiles, content: bytes) -> dict[str, Any]:
     """In another process: what it has of the tasks and the plug-in."""
     foreign_code.allow()
-    there = placed(config, files, content)
+    there = placed(config, files, lambda: content)
     session = Session(there)
     docs = {name: [doc["question"] for doc in session.tasks.get(name).test_docs()] for name in TASKS}
     return {"docs": docs, "methods": sorted(registry.loaded()), "cwd": str(Path.cwd()), "there": there}
@@ -149,9 +149,9 @@ def test_where_all_is_seen_nothing_changes_but_a_machine_s_own_roots(place: Path
     config = config_of(place, model_root=str(place / "models"))
     files = listed(place, config)
     assert files.missing() == []
-    assert placed(config, files, None, {}) == config
+    assert placed(config, files, lambda: None, {}) == config
     own = {node_files.MODEL_ROOT: str(tmp_path), node_files.DATA_ROOT: str(tmp_path)}
-    there = placed(config, files, None, own)  # the data root is there, the folder of models is not
+    there = placed(config, files, lambda: None, own)  # the data root is there, the folder of models is not
     assert (there.data_root, there.model_root) == (config.data_root, str(tmp_path))
 
 
@@ -171,10 +171,10 @@ def test_what_is_too_large_to_travel_is_said_with_what_is_missing(
     mirror = place / "mirror"
     mirror.rename(tmp_path / "mirror-of-this-machine")
     with pytest.raises(ResourceError, match=r"has no .*/mirror/some/data/test\.jsonl, and what this study reads is"):
-        placed(config, files, None, {})
+        placed(config, files, lambda: None, {})
     with pytest.raises(ResourceError, match="has no"):  # a folder of data sets without this one is of no use
-        placed(config, files, None, {node_files.DATA_ROOT: str(tmp_path)})
-    own = placed(config, files, None, {node_files.DATA_ROOT: str(tmp_path / "mirror-of-this-machine")})
+        placed(config, files, lambda: None, {node_files.DATA_ROOT: str(tmp_path)})
+    own = placed(config, files, lambda: None, {node_files.DATA_ROOT: str(tmp_path / "mirror-of-this-machine")})
     assert own.data_root == str(tmp_path / "mirror-of-this-machine")
 
 

@@ -59,7 +59,7 @@ def test_the_tables_of_a_kept_report_follow_from_its_records(study: str, tmp_pat
     done = bench("report", study, "--root", str(tmp_path), HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
     rebuilt = {path.name: path for path in (tmp_path / "reports" / study / "tables").iterdir()}
-    kept = {path.name: path for path in (REPOSITORY / "reports" / study / "tables").iterdir()}
+    kept = {Path(path).name: REPOSITORY / path for path in tracked(f"reports/{study}/tables")}
     assert rebuilt.keys() == kept.keys()
     for name, table in kept.items():
         assert rebuilt[name].read_text(encoding="utf-8") == table.read_text(encoding="utf-8"), name

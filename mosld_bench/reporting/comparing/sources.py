@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mosld_bench import collector
 from mosld_bench.errors import BenchError
 from mosld_bench.format import counted, listed
 from mosld_bench.records.items import read_items
 from mosld_bench.records.record import Record
-from mosld_bench.records.store import Sources, Store, no_garbage_collection, read_record
+from mosld_bench.records.store import Sources, Store, read_record
 from mosld_bench.reporting.analysis import Analysis, analyse
 from mosld_bench.reporting.comparing.unlike import trials_differ
 from mosld_bench.reporting.rows import Row
@@ -62,7 +63,7 @@ def read_study(file: Path, workspace: Workspace, include_paths: tuple[Path, ...]
     if not study.trains:
         raise BenchError(f"The study {study.name!r} counts parameters and scores nothing; there is nothing to compare.")
     trials = study.plan(workspace, include_paths)
-    with no_garbage_collection():
+    with collector.off():
         records = tuple(store.records(study.name))
     if not {record.trial_id for record in records} & {trial.id for trial in trials}:
         advice = f"run `mosld-bench run {study.name}` first."
@@ -87,7 +88,7 @@ def read_folder(folder: Path, workspace: Workspace, include_paths: tuple[Path, .
 
     Raises BenchError where there is no record, or none with a score, and BadFileError for a file that is no record.
     """
-    with no_garbage_collection():
+    with collector.off():
         found = {path: read_record(path) for path in record_files(folder)}
     scored = {record.trial.id: record for record in found.values() if record.metrics}
     if not scored:
