@@ -1,13 +1,13 @@
 """What is used of torch beyond its documentation.
 
-A look at every write into memory, the hooks of all modules, one stream of random numbers over several devices, and what
-libraries join across devices.
+A look at every write into memory, the hooks of all modules, one stream of random numbers over several devices, what
+libraries join across devices, and products in bfloat16 on processors without instructions for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -131,3 +131,62 @@ class AcrossDevices(TorchFunctionMode):  # type: ignore[no-untyped-call]
             parts = list(args[0])
             args = ([part.to(parts[0].device) for part in parts], *args[1:])
         return func(*args, **(kwargs or {}))
+
+
+def bfloat16_products(dtype: str | torch.dtype, device: str) -> AbstractContextManager[object]:
+    """Where ``device`` is a processor that has none for ``dtype`` bfloat16: inside the block products are in float32.
+
+    See `Float32Products`; elsewhere nothing changes.
+    """
+    wanted = str(dtype).removeprefix("torch.") == "bfloat16" and device == "cpu" and not has_bfloat16()
+    return Float32Products() if wanted else nullcontext()  # type: ignore[no-untyped-call]
+
+
+def has_bfloat16() -> bool:
+    """Whether oneDNN multiplies matrices in bfloat16 on this processor; else torch does so in loops of its own."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class Float32Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Inside the block, products of bfloat16 matrices on the CPU are taken in float32 and rounded once.
+
+    So do processors with instructions for them, up to the order of the sums. Without, torch's own loops take 8 times as
+    long in the forward pass and 35 times in the backward pass (``tests/benchmarks/speed.py bfloat16``).
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in _PRODUCTS or not _is_slow(func, args):
+            return func(*args, **kwargs)
+        wide = [_cast(value, torch.bfloat16, torch.float32) for value in args]
+        results = func(*wide, **{name: _cast(value, torch.bfloat16, torch.float32) for name, value in kwargs.items()})
+        if isinstance(results, Tensor):
+            return results.to(torch.bfloat16)
+        return tuple(_cast(result, torch.float32, torch.bfloat16) for result in results)
+
+
+def _cast(value: Any, source: torch.dtype, target: torch.dtype) -> Any:
+    return value.to(target) if isinstance(value, Tensor) and value.dtype == source else value
+
+
+#: Operation -> the place of the second matrix among its arguments, or None. Of attention the forward pass is not slow.
+_PRODUCTS: dict[Any, int | None] = {
+    torch.ops.aten.mm.default: 1,
+    torch.ops.aten.bmm.default: 1,
+    torch.ops.aten.addmm.default: 2,
+    torch.ops.aten.baddbmm.default: 2,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default: None,
+}
+
+#: Of so few rows times a matrix whose columns lie in memory, as of a token times a layer's weights, torch's loops are
+#: the faster way: to convert the weights takes longer.
+_FEW_ROWS = 4
+
+
+def _is_slow(func: Any, args: Sequence[Any]) -> bool:
+    place = _PRODUCTS[func]
+    if args[0].dtype != torch.bfloat16 or args[0].device.type != "cpu":
+        return False
+    if place is None:
+        return True
+    return bool(args[place - 1].shape[-2] > _FEW_ROWS or args[place].stride(-2) != 1)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
+from mosld_bench.compat.torch import bfloat16_products
 from mosld_bench.cost.flops import attached_on_meta, flops
 from mosld_bench.cost.memory import ANSWER_TOKEN_SHARE, Shape, UnknownShapeError, memory_of
 from mosld_bench.cost.turn import Bench, Turn, take_turn
@@ -115,7 +116,8 @@ def profile(
     for i in range(load.rounds):
         say(f"round {i + 1} of {load.rounds}: {len(recipes)} recipes")
         for place in random.Random(i).sample(range(len(recipes)), len(recipes)):
-            turns[place].append(take_turn(bench, recipes[place].recipe, recipes[place].fit))
+            with bfloat16_products(spec.dtype, device):
+                turns[place].append(take_turn(bench, recipes[place].recipe, recipes[place].fit))
             release(device)
     trained = [measured.recipe.name for measured in recipes if measured.fit.trainable]
     reference = study.reference if study.reference in trained or not trained else trained[0]

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mosld_bench.compat.torch import bfloat16_products
+
 #: A timed stretch lasts as long at least; below, the clock's own cost and the scheduler's slices show.
 _LEAST_SECONDS = 0.1
 
@@ -122,7 +124,7 @@ def cpu_quota(root: Path = Path("/")) -> float:
 
 def core_rate(dtype: str) -> float:
     """FLOP/s at which one core of this machine multiplies matrices of ``dtype``, which bounds a trial on it."""
-    with threads(1):
+    with threads(1), bfloat16_products(dtype, "cpu"):
         matrix = torch.ones(512, 512, dtype=getattr(torch, dtype))
         return 2 * 512**3 / Clock("cpu").seconds(lambda: matrix @ matrix)
 

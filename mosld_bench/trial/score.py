@@ -81,6 +81,7 @@ def score(scoring: Scoring, session: Session, notes: list[str]) -> ScoredOutcome
     Raises ModelError for an adapter that does not fit the model, and for a model whose log-likelihoods are no
     numbers.
     """
+    from mosld_bench.compat.torch import bfloat16_products
     from mosld_bench.inputs.models import weights_source
     from mosld_bench.methods.stages import to_devices_of
 
@@ -91,7 +92,8 @@ def score(scoring: Scoring, session: Session, notes: list[str]) -> ScoredOutcome
     model.requires_grad_(False).eval()
     tasks = {name: session.scored(name) for name in scoring.tasks}
     try:
-        evaluation = _evaluate(model, base.tokenizer, tasks, scoring, session)
+        with bfloat16_products(scoring.dtype, session.config.device):
+            evaluation = _evaluate(model, base.tokenizer, tasks, scoring, session)
     except FloatingPointError as error:
         raise ModelError(f"{scoring.title} cannot be scored in {scoring.dtype}. {error}") from error
     identity = identified(scoring.model)

@@ -181,9 +181,12 @@ class Session:
         Whatever the trial came to, one that changed the model or torch's settings leaves neither to the next trial.
         Raises BenchError for it, unless it failed by itself.
         """
+        from mosld_bench.compat.torch import bfloat16_products
+
         loaded = self.model(spec, dtype)
         try:
-            yield loaded
+            with bfloat16_products(dtype, self.config.device):
+                yield loaded
         finally:
             changes = self._mend(loaded)
         if changes:

@@ -25,7 +25,10 @@ from rich.table import Table
 
 from tests.benchmarks.side_by_side import Row
 
-NAMES = ("layer", "scoring", "training", "scheduling", "records", "memory", "routers", "stacked", "flex", "embedded")
+NAMES = (
+    "layer", "bfloat16", "scoring", "training", "scheduling", "records", "memory", "routers", "stacked", "flex",
+    "embedded",
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:

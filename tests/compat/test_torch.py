@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
-from mosld_bench.compat.torch import AcrossDevices, before_writes, drop_hooks_of_all, hooks, hooks_of_all, memory
+from mosld_bench.compat.torch import (
+    AcrossDevices,
+    Float32Products,
+    before_writes,
+    bfloat16_products,
+    drop_hooks_of_all,
+    has_bfloat16,
+    hooks,
+    hooks_of_all,
+    memory,
+)
 from tests.compat.assumption import assumed
 from tests.support.devices import several_devices
 
@@ -97,3 +109,85 @@ def test_what_a_library_joins_across_devices_is_on_the_first(monkeypatch: pytest
                 joined = join(parts)
             assert str(joined.device) == "cpu:0"
             assert joined.flatten().tolist() == [0, 1, 2]
+
+
+def _matrices(*shapes: tuple[int, ...]) -> list[Tensor]:
+    """Leaves in bfloat16 of these shapes; a negative last size stands for one that lies in memory by columns."""
+    torch.manual_seed(0)
+    leaves = []
+    for shape in shapes:
+        *outer, columns = shape
+        drawn = torch.randn(*outer, abs(columns)).to(torch.bfloat16)
+        leaves.append((drawn.mT.contiguous().mT if columns < 0 else drawn).requires_grad_())
+    return leaves
+
+
+#: Ways to multiply matrices, and the shapes of what is multiplied.
+PRODUCTS: dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]] = {
+    "rows by rows": (torch.matmul, ((40, 24), (24, 32))),
+    "rows by columns": (torch.matmul, ((40, 24), (24, -32))),
+    "few rows": (torch.matmul, ((2, 24), (24, 32))),
+    "few rows by columns": (torch.matmul, ((2, 24), (24, -32))),
+    "a batch": (torch.matmul, ((3, 40, 24), (3, 24, 32))),
+    "a layer": (F.linear, ((2, 20, 24), (32, 24))),
+    "a layer with a bias": (F.linear, ((2, 20, 24), (32, 24), (32,))),
+    "a sum": (partial(torch.baddbmm, beta=0.5, alpha=2.0), ((3, 40, 32), (3, 40, 24), (3, 24, 32))),
+    "einsum": (partial(torch.einsum, "btd,ekd->btek"), ((2, 20, 24), (4, 8, 24))),
+    "attention": (F.scaled_dot_product_attention, ((1, 2, 20, 16),) * 3),
+}
+
+
+@pytest.mark.parametrize("way", PRODUCTS)
+def test_products_of_bfloat16_in_float32_are_the_exact_ones_rounded(way: str) -> None:
+    multiply, shapes = PRODUCTS[way]
+    factors = _matrices(*shapes)
+    exact = [factor.detach().double().requires_grad_() for factor in factors]
+    expected = multiply(*exact)
+    weights = torch.randn(expected.shape).to(torch.bfloat16)
+    (expected * weights.double()).sum().backward()  # type: ignore[no-untyped-call]
+    with Float32Products():  # type: ignore[no-untyped-call]
+        product = multiply(*factors)
+        (product * weights).sum().backward()  # type: ignore[no-untyped-call]
+    assert product.dtype == torch.bfloat16
+    inner = way == "attention"  # whose sums are of what was rounded before
+    _assert_rounded(product, expected, inner)
+    for factor, leaf in zip(factors, exact, strict=True):
+        assert factor.grad is not None
+        assert leaf.grad is not None
+        assert factor.grad.dtype == torch.bfloat16
+        _assert_rounded(factor.grad, leaf.grad, inner)
+
+
+def _assert_rounded(values: Tensor, exact: Tensor, inner: bool) -> None:
+    """Off by half a unit of bfloat16's last place; where an ``inner`` result was rounded as well, by some of them."""
+    unit = 2.0**-8
+    largest = exact.abs().max().item()
+    torch.testing.assert_close(
+        values.double(), exact, rtol=4 * unit if inner else 1.01 * unit, atol=unit * largest if inner else 1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+def test_products_of_other_numbers_stay_as_they_are(dtype: torch.dtype) -> None:
+    x, w = (torch.randn(40, 40).mul(100).to(dtype) for _ in range(2))
+    with Float32Products():  # type: ignore[no-untyped-call]
+        product = x @ w
+    assert product.dtype == dtype
+    assert torch.equal(product, x @ w)
+
+
+def test_products_are_taken_in_float32_where_a_processor_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, dtype, device, wanted in (
+        (False, "bfloat16", "cpu", True),
+        (False, torch.bfloat16, "cpu", True),
+        (False, "float32", "cpu", False),
+        (False, "bfloat16", "cuda", False),
+        (True, "bfloat16", "cpu", False),
+    ):
+        monkeypatch.setattr("mosld_bench.compat.torch.has_bfloat16", lambda there=there: there)
+        assert isinstance(bfloat16_products(dtype, device), Float32Products) is wanted
+
+
+def test_torch_says_whether_a_processor_has_bfloat16() -> None:
+    with assumed("torch", "torch.ops.mkldnn._is_mkldnn_bf16_supported says whether oneDNN has products for it"):
+        assert isinstance(has_bfloat16(), bool)
