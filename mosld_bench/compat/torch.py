@@ -144,7 +144,8 @@ def bfloat16_products(dtype: str | torch.dtype, device: str) -> AbstractContextM
 
 def has_bfloat16() -> bool:
     """Whether oneDNN multiplies matrices in bfloat16 on this processor; else torch does so in loops of its own."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # a torch without oneDNN has none
+    return bool(supported and supported())
 
 
 class Float32Products(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from mosld_bench.compat.requirements import tested_with
 from mosld_bench.errors import ModelError
 from mosld_bench.spec.trial import ROUNDED_BY, Load, ModelSpec
 
@@ -31,19 +32,14 @@ def check_can_round(spec: ModelSpec) -> None:
     if spec.load is None:
         return
     wish = f"model.load: {spec.load} rounds the weights of {spec.name!r} by {ROUNDED_BY}"
-    from packaging.requirements import Requirement
-
     advice = f"Install it: pip install 'mosld-bench[{_EXTRA}]'; or leave model.load out."
     try:
         here = version(ROUNDED_BY)
     except PackageNotFoundError:
         raise ModelError(f"{wish}, which is not installed. {advice}") from None
-    try:
-        wanted = next(r for line in requires("mosld-bench") or () if (r := Requirement(line)).name == ROUNDED_BY)
-    except (PackageNotFoundError, StopIteration):  # run from a folder, without an installation
-        return
-    if not wanted.specifier.contains(here, prereleases=True):
-        raise ModelError(f"{wish}{wanted.specifier}, and {here} is installed. {advice}")
+    wanted = tested_with(ROUNDED_BY)
+    if wanted is not None and not wanted.contains(here, prereleases=True):
+        raise ModelError(f"{wish}{wanted}, and {here} is installed. {advice}")
 
 
 def options_of(load: Load, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:

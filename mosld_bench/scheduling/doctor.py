@@ -7,22 +7,27 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from mosld_bench._version import __version__
+from mosld_bench.compat.requirements import tested_with
 from mosld_bench.errors import BenchError, first_line
 from mosld_bench.inputs.hub import offline_by
 from mosld_bench.records.store import check_writable
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import ROUNDED_BY
 from mosld_bench.spec.workspace import Workspace, cache_home
 
 Verdict = Literal["ok", "warn", "fail"]
 
 #: Libraries whose versions are told, beside this package and Python.
 LIBRARIES = ("torch", "transformers", "peft", "lm-eval", "datasets", "ray")
+
+#: Those that an extra brings, and what takes them.
+OPTIONAL_LIBRARIES = {ROUNDED_BY: "models of `load: nf4` or `int8`"}
 
 _GB = 1e9
 _LEAST_PYTHON = (3, 11)
@@ -52,7 +57,7 @@ class Finding:
 def look(workspace: Workspace, *, data_root: Path | None = None, model_root: Path | None = None) -> Iterator[Finding]:
     """The findings, each as it is made: what takes no time first."""
     yield _python()
-    for library in LIBRARIES:
+    for library in (*LIBRARIES, *OPTIONAL_LIBRARIES):
         yield _library(library)
     yield from _folders(workspace)
     yield from _files(workspace)
@@ -73,20 +78,19 @@ def _python() -> Finding:
 
 def _library(name: str) -> Finding:
     """Whether a library is installed, in a version that the package is tested with."""
-    from packaging.requirements import Requirement
-
     try:
         here = version(name)
     except PackageNotFoundError:
+        if name in OPTIONAL_LIBRARIES:
+            return Finding(
+                name, "ok", f"not installed; only {OPTIONAL_LIBRARIES[name]} take it", data={"version": None}
+            )
         without = " Without it, --executor inline runs trials one after another." if name == "ray" else ""
         remedy = f"Install it: pip install {name}.{without}"
         return Finding(name, "warn" if name == "ray" else "fail", "not installed", remedy, {"version": None})
-    try:
-        wanted = next(r for line in requires("mosld-bench") or () if (r := Requirement(line)).name == name)
-    except (PackageNotFoundError, StopIteration):  # run from a folder, without an installation
-        return Finding(name, "ok", here, data={"version": here})
-    if not wanted.specifier.contains(here, prereleases=True):
-        remedy = f"Tested with {wanted.specifier}: pip install '{name}{wanted.specifier}'."
+    wanted = tested_with(name)
+    if wanted is not None and not wanted.contains(here, prereleases=True):
+        remedy = f"Tested with {wanted}: pip install '{name}{wanted}'."
         return Finding(name, "warn", here, remedy, {"version": here})
     return Finding(name, "ok", here, data={"version": here})
 
@@ -172,6 +176,7 @@ def _hardware() -> Iterator[Finding]:
     try:
         import torch
 
+        from mosld_bench.compat.torch import has_bfloat16
         from mosld_bench.trial.device import available, cores
 
         gpus = [torch.cuda.get_device_properties(place) for place in range(torch.cuda.device_count())]
@@ -179,17 +184,20 @@ def _hardware() -> Iterator[Finding]:
         remedy = "Install torch anew, as its own pages say for this machine."
         yield Finding("GPUs", "fail", f"torch cannot be used: {first_line(error)}", remedy, {"gpus": []})
         return
-    yield Finding("cores", "ok", f"{cores()} that this process may use", data={"cores": cores()})
+    bfloat16 = has_bfloat16()
+    taken = "" if bfloat16 else "; products of bfloat16 are taken in float32, since they have none"
+    data = {"cores": cores(), "bfloat16": bfloat16}
+    yield Finding("cores", "ok", f"{cores()} that this process may use{taken}", data=data)
     yield _memory(available("cpu"))
-    data = {"gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus]}
+    seen = {"gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in gpus]}
     if gpus:
         named = ", ".join(f"{gpu.name}, {gpu.total_memory / _GB:.0f} GB" for gpu in gpus)
-        yield Finding("GPUs", "ok", named, data=data)
+        yield Finding("GPUs", "ok", named, data=seen)
     elif shutil.which("nvidia-smi"):
         remedy = "There is a driver: this torch may be built without CUDA, or for another driver."
-        yield Finding("GPUs", "warn", "none that torch sees", remedy, data)
+        yield Finding("GPUs", "warn", "none that torch sees", remedy, seen)
     else:
-        yield Finding("GPUs", "ok", "none: trials run on the cores", data=data)
+        yield Finding("GPUs", "ok", "none: trials run on the cores", data=seen)
 
 
 def _memory(free: int) -> Finding:

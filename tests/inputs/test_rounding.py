@@ -89,7 +89,7 @@ def test_without_the_library_it_is_said_before_any_work(
 def test_a_version_that_is_not_tested_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mosld_bench.inputs.rounding.version", lambda name: "0.41.0")
     monkeypatch.setattr(
-        "mosld_bench.inputs.rounding.requires", lambda name: ["bitsandbytes<0.51,>=0.50; extra == 'quantised'"]
+        "mosld_bench.compat.requirements.requires", lambda name: ["bitsandbytes<0.51,>=0.50; extra == 'quantised'"]
     )
     with pytest.raises(ModelError, match=r"by bitsandbytes<0.51,>=0.50, and 0.41.0 is installed. Install it: pip"):
         ensure_weights(spec(folder, "nf4"))

@@ -13,6 +13,7 @@ from threading import Thread
 
 import pytest
 
+from mosld_bench.compat import requirements
 from mosld_bench.errors import BenchError
 from mosld_bench.inputs.hub import OFFLINE
 from mosld_bench.scheduling import doctor, study_estimates
@@ -43,7 +44,7 @@ def test_everything_is_looked_at_and_nothing_is_left(workspace: Workspace) -> No
 
 
 def test_a_library_that_is_missing_or_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "requires", lambda name: ["torch<3,>=2.13", "ray<3,>=2.50"])
+    monkeypatch.setattr(requirements, "requires", lambda name: ["torch<3,>=2.13", "ray<3,>=2.50"])
     monkeypatch.setattr(doctor, "version", lambda name: "1.9")
     old = doctor._library("torch")
     assert (old.verdict, old.text) == ("warn", "1.9")
@@ -57,6 +58,16 @@ def test_a_library_that_is_missing_or_of_another_version(monkeypatch: pytest.Mon
     without_ray = doctor._library("ray")
     assert without_ray.verdict == "warn"
     assert "--executor inline" in without_ray.remedy
+    rounds = doctor._library("bitsandbytes")
+    assert (rounds.verdict, rounds.text) == ("ok", "not installed; only models of `load: nf4` or `int8` take it")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_cores_that_have_no_bfloat16(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mosld_bench.compat.torch.has_bfloat16", lambda: there)
+    cores = next(doctor._hardware())
+    assert ("in float32, since they have none" in cores.text) is not there
+    assert cores.data["bfloat16"] is there
 
 
 def test_folders_that_are_full_or_closed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
