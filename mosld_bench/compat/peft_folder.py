@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mosld_bench.compat.peft import CONFIG, WEIGHTS, base_name
+from mosld_bench.time_limit import TookTooLongError, cpu_limit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,6 +74,49 @@ def load_adapter(base: nn.Module, folder: Path) -> LoadedAdapter:
     trains = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     extra = {name for name in stored.keys() - expected if base_name(name) not in known}  # embeddings are saved along
     return LoadedAdapter(model, numbers if virtual else trains, numbers, sorted((expected - stored.keys()) | extra))
+
+
+def oversize(base: nn.Module, folder: Path) -> str:
+    """Why the adapter in ``folder`` is not to be built on ``base``, as a clause; empty where nothing speaks against it.
+
+    Its configuration may ask for any number of numbers, whatever the file holds: it is built without memory first. What
+    the file lacks may be no more than the base model has: methods have fixed projections and the like beside it.
+    """
+    import torch
+    from peft import PeftConfig, get_peft_model
+    from safetensors import safe_open
+    from torch import nn
+
+    from mosld_bench.compat.bitsandbytes import is_rounded
+
+    if any(is_rounded(parameter) for parameter in base.parameters()):
+        return ""  # no rounded weight is without memory
+    shapes: dict[int, Any] = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in base.parameters()
+    }
+    try:
+        with cpu_limit(_SECONDS), warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")
+            config = PeftConfig.from_pretrained(str(folder))
+            if hasattr(config, "init_lora_weights"):
+                config.init_lora_weights = True  # a start that is taken out of the base weights needs these
+            config.inference_mode = True
+            built = get_peft_model(copy.deepcopy(base, shapes), config)
+            there = {id(tensor) for tensor in shapes.values()}
+            made = sum(t.numel() for t in (*built.parameters(), *built.buffers()) if id(t) not in there)
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            stored = sum(_product(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except TookTooLongError:
+        return f"its configuration asks for more layers than are made in {_SECONDS:g} s"
+    except Exception:  # of PEFT, where a method needs values; what is wrong is seen when it is loaded
+        return ""
+    if made <= stored + sum(p.numel() for p in base.parameters()):
+        return ""
+    return f"its configuration asks for {made:,} numbers, of which the file holds {stored:,}"
+
+
+#: CPU time of building an adapter without memory; on the largest models it takes a few seconds.
+_SECONDS = 15.0
 
 
 def _product(shape: list[int]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,12 @@ class AdapterFolder:
     def base(self) -> str | None:
         """The base model that it names: a hub id, a path of whoever saved it, or None."""
         return self.config.get("base_model_name_or_path")
+
+    @property
+    def unknown(self) -> list[str]:
+        """The settings in its configuration that PEFT does not know here, and would pass over: of a newer one."""
+        known = config_classes()[self.peft_type]
+        return sorted(self.config.keys() - {field.name for field in fields(known)} - _NO_NUMBER)
 
     @property
     def name(self) -> str:

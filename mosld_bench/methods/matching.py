@@ -77,9 +77,10 @@ def linear_layers_hint(model: nn.Module, options: Mapping[str, Any]) -> str:
     )
 
 
-def refuse_endless(model: nn.Module, options: Mapping[str, Any]) -> None:
+def refuse_endless(model: nn.Module, options: Mapping[str, Any], where: str = "the recipe's params") -> None:
     """Raise BenchError for a regular expression in ``options`` that does not come to an end on the names of modules.
 
+    ``where`` they are: a recipe's parameters, or what an adapter's folder says of it.
     Looked at are the fields whose texts PEFT takes for one. What does not compile is for PEFT to refuse.
     """
     patterns = [(field, options[field]) for field in _EXPRESSIONS if isinstance(options.get(field), str)]
@@ -99,8 +100,8 @@ def refuse_endless(model: nn.Module, options: Mapping[str, Any]) -> None:
                         expression.match(name)
             except TookTooLongError:
                 raise BenchError(
-                    f"In the recipe's params, {pattern[:80]!r} of {field} is a regular expression that does not come "
-                    f"to an end within {_SECONDS:g} s. Write it without a repetition in a repetition, or name modules."
+                    f"In {where}, {pattern[:80]!r} of {field} is a regular expression that does not come to an end "
+                    f"within {_SECONDS:g} s. Write it without a repetition in a repetition, or name modules."
                 ) from None
 
 

@@ -509,8 +509,8 @@ class Store:
             yield
 
     def check_writable(self, study: str) -> None:
-        """Raises BenchError where records of ``study`` could not be written."""
-        check_writable(self.results / study)
+        """Raises BenchError where records of ``study`` could not be written; leaves nothing there."""
+        check_place(self.results / study)
 
     def _write(self, path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.compat.bitsandbytes import numbers_of
 from mosld_bench.errors import BenchError, ModelError, RoundingError, first_line
+from mosld_bench.format import listed
 from mosld_bench.inputs.adapter import AdapterFolder, check_base
 from mosld_bench.methods.peft_types import why_not_rounded
 from mosld_bench.records.provenance import meta_info, now
@@ -53,8 +55,10 @@ def check_scoring(scoring: Scoring, session: Session) -> list[str]:
 
     root, model = session.model_root, scoring.model
     session.tasks.check_names(scoring.tasks)
-    doubt = check_base(scoring.adapter, model, root) if scoring.adapter else None
+    notes: list[str] = []
     if scoring.adapter:
+        notes += [doubt] if (doubt := check_base(scoring.adapter, model, root)) else []
+        notes += _passed_over(scoring.adapter)
         _refuse_rounded(scoring.adapter, model, scoring.dtype)
     ensure_weights(model, root)
     positions = getattr(load_config(model, root), "max_position_embeddings", None)
@@ -63,7 +67,19 @@ def check_scoring(scoring: Scoring, session: Session) -> list[str]:
     uses = [Use(task=task, role="scored", items=limit, seed=seed) for task in scoring.tasks]
     cache = AuditCache(lambda line: None)
     refuse(audit(session.tasks, uses, [vocabulary], known=cache.known, keep=cache.keep))
-    return [doubt] if doubt else []
+    return notes
+
+
+def _passed_over(adapter: AdapterFolder) -> list[str]:
+    """A sentence about settings of an adapter that PEFT does not know here, where there are some."""
+    if not adapter.unknown:
+        return []
+    written = adapter.config.get("peft_version")
+    by = f", and was written by PEFT {written}" if isinstance(written, str) else ""
+    return [
+        f"The adapter {adapter.place} has settings that PEFT {version('peft')} does not know and passes over "
+        f"({listed(adapter.unknown, most=5)}){by}; numbers may not be those of whoever trained it."
+    ]
 
 
 def _refuse_rounded(adapter: AdapterFolder, model: ModelSpec, dtype: str) -> None:
@@ -139,11 +155,15 @@ def _evaluate(
 
 
 def _with_adapter(base: nn.Module, adapter: AdapterFolder, model: str) -> LoadedAdapter:
-    from mosld_bench.compat.peft_folder import load_adapter
+    from mosld_bench.compat.peft_folder import load_adapter, oversize
     from mosld_bench.methods.live import copy_sharing_weights, own_if_written
+    from mosld_bench.methods.matching import refuse_endless
 
     refusal = f"The adapter {adapter.place} ({adapter.peft_type}) does not fit the model {model!r}"
     advice = f"It names {adapter.base!r} as its base model." if adapter.base else "It names no base model."
+    refuse_endless(base, adapter.config, f"the configuration of the adapter {adapter.place}")
+    if reason := oversize(base, adapter.folder):
+        raise ModelError(f"{refusal}: {reason}. {advice}")
     try:
         with own_if_written(base):  # PiSSA and OLoRA take their start out of the base weights
             loaded = load_adapter(copy_sharing_weights(base), adapter.folder)
