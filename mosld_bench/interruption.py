@@ -1,4 +1,4 @@
-"""Ctrl-C, or the end of a cluster's job, noted where no library can lose it.
+"""Ctrl-C, the end of a cluster's job or of a terminal, noted where no library can lose it.
 
 Python raises KeyboardInterrupt wherever the main thread is. Where that is a function that native code calls, a library
 may make an error of its own of it, as pydantic does, or print it and go on; a run that goes by the exception alone
@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 _noted, _saving = threading.Event(), threading.Event()
+
+#: What ends a run: Ctrl-C, a scheduler at a job's limit of time, a terminal that is closed.
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
@@ -56,16 +59,22 @@ def take_interruption() -> None:
 def noting_interruptions() -> Iterator[None]:
     """Within it Ctrl-C is noted, and nothing but a KeyboardInterrupt leaves it after one that nobody has taken.
 
-    Where SIGINT has another handler than Python's own or this one, or this is not the main thread, nothing is changed.
+    So are the signals by which a scheduler ends a job and a closed terminal what ran in it, unless they are ignored, as
+    by nohup, or have a handler. Where SIGINT has another handler than Python's own or this one, or this is not the main
+    thread, nothing is changed.
     """
     here, handler = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGINT)
     outermost = here and handler is signal.default_int_handler
     if not outermost and not (here and handler is interrupt):
         yield
         return
+    before = {}
     if outermost:
         _noted.clear()
-        signal.signal(signal.SIGINT, interrupt)
+        ordinary = (signal.default_int_handler, signal.SIG_DFL)
+        before = {number: handler for number in _SIGNALS if (handler := signal.getsignal(number)) in ordinary}
+        for number in before:
+            signal.signal(number, interrupt)
     try:
         yield
         raise_if_interrupted()
@@ -73,6 +82,7 @@ def noting_interruptions() -> Iterator[None]:
         raise_if_interrupted(error)
         raise
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if outermost:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             _noted.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +13,7 @@ from typing import NoReturn
 import typer
 
 from mosld_bench.interruption import noting_interruptions, take_interruption
+from mosld_bench.records.redaction import without_secrets
 
 _EXIT_CODE = 128 + 2  # as a shell gives it for SIGINT
 
@@ -25,7 +27,7 @@ def until_interrupted(command: Callable[..., None]) -> Callable[..., None]:
             with noting_interruptions():
                 command(**given)
         except KeyboardInterrupt:
-            print("mosld-bench: interrupted", file=sys.stderr)
+            _say("mosld-bench: interrupted")
             raise typer.Exit(_EXIT_CODE) from None
 
     return ending_well
@@ -38,10 +40,15 @@ def interrupted(overwrite: str) -> NoReturn:
     """
     which = "this command runs" if overwrite == "never" else "the same command runs"
     note = ", though --overwrite always begins with the first one again" if overwrite == "always" else ""
-    print(f"mosld-bench: interrupted; finished trials are kept, {which} the rest{note}:", file=sys.stderr)
-    print(f"\n    {next_command(sys.argv)}\n", file=sys.stderr)
+    _say(f"mosld-bench: interrupted; finished trials are kept, {which} the rest{note}:")
+    _say(f"\n    {next_command(sys.argv)}\n")
     take_interruption()
     raise typer.Exit(_EXIT_CODE) from None
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # of a terminal that was closed
+        print(without_secrets(line), file=sys.stderr, flush=True)
 
 
 def next_command(words: Sequence[str]) -> str:

@@ -66,6 +66,7 @@ class RayExecutor:
         self._temp: TempFolder | None = None
         self._cluster: Cluster | None = None
         self._pool: RayPool | None = None
+        self._at_end: Any = None  # what SIGTERM does without Ray
 
     def run(self, planned: Sequence[PlannedTrial], watcher: RunWatcher, *, most: int = 0) -> Iterator[Outcome]:
         """See `Executor.run`. Nothing is started where there is nothing to run."""
@@ -73,6 +74,8 @@ class RayExecutor:
             return iter(())
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        here = threading.current_thread() is threading.main_thread()
+        self._at_end = signal.getsignal(signal.SIGTERM) if here else None
         import ray
 
         self._ray = ray
@@ -80,7 +83,7 @@ class RayExecutor:
             self._start()
         else:
             self._join(self._address)
-        if threading.current_thread() is threading.main_thread():  # Ray has set a handler that aborts the process
+        if here:  # Ray has set a handler that aborts the process
             signal.signal(signal.SIGTERM, interrupt)  # the end of a cluster's job is an interruption
         config = replace(self._config, import_from=_import_from(planned, self._config.plugins))
         self._cluster = Cluster(ray, self._address)
@@ -113,6 +116,8 @@ class RayExecutor:
         finally:  # also where a second interruption does not wait for that
             if self._temp is not None:
                 self._temp.remove()
+            if self._at_end is not None:
+                signal.signal(signal.SIGTERM, self._at_end)
 
     def _start(self) -> None:
         """Start Ray on this machine, for this machine alone. Raises ResourceError where it does not start."""

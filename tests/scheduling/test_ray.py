@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +27,8 @@ from tests.support.runs import prepare, run_inline
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
 
-def test_the_end_of_a_clusters_job_is_an_interruption(tiny: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+def test_the_end_of_a_clusters_job_is_an_interruption(number: signal.Signals, tiny: Path) -> None:
     """SIGTERM, as a scheduler sends it at a job's time limit, ends in the sentence of Ctrl-C and not in a trace."""
     words = ["run", "tiny", "--methods", "lora", "--root", str(tiny), "--cpus", "1"]
     long = subprocess.Popen(
@@ -34,13 +39,37 @@ def test_the_end_of_a_clusters_job_is_an_interruption(tiny: Path) -> None:
     for line in long.stdout:
         if re.search(r"lora-mixture-\S+: training", line):
             break
-    long.send_signal(signal.SIGTERM)
+    long.send_signal(number)
     out, err = long.communicate(timeout=60)
     assert long.returncode == 130
     first, _, command = err.strip().splitlines()
     assert first == "mosld-bench: interrupted; finished trials are kept, the same command runs the rest:"
     assert shlex.split(command)[1:] == ["-m", "mosld_bench", *words, "--set", "train.steps=1000000"]
     assert "report:" not in out
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_leaves_nothing_behind(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a process nor a folder."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    driver, terminal = pty.openpty()
+    words = ["run", "tiny", "--methods", "lora", "--seeds", "0,1", "--root", str(tiny), "--cpus", "1"]
+    command = [sys.executable, "-m", "mosld_bench", *words, "--set", "train.steps=1000000"]
+    long = subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=tiny, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # its own terminal
+    )  # fmt: skip
+    os.close(terminal)
+    seen = ""
+    while "training" not in seen:
+        seen += os.read(driver, 4096).decode(errors="replace")
+    os.close(driver)
+    assert long.wait(timeout=60) == 130
+    assert [path for path in tmp_path.iterdir() if path.name.startswith("mosld-")] == []
+    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout.split()
+    assert left == []
 
 
 @pytest.mark.slow

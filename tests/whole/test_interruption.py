@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, model_serializer
 from rich.console import Console
+from typer import Exit
 from typer.testing import CliRunner
 
 from mosld_bench import pipeline
+from mosld_bench.cli.again import interrupted
 from mosld_bench.cli.app import app
 from mosld_bench.interruption import (
     interrupt,
@@ -31,11 +33,13 @@ from mosld_bench.trial import execute
 
 
 @pytest.fixture(autouse=True)
-def ordinary_handler() -> Iterator[None]:
-    """SIGINT as Python has it at its start, whatever began these tests."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def ordinary_handlers() -> Iterator[None]:
+    """Signals as Python has them at its start, whatever began these tests."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class Serialized(BaseModel):
@@ -85,6 +89,35 @@ def test_it_is_a_keyboard_interrupt_at_the_end(way: Callable[[], None]) -> None:
     raise_if_interrupted()  # it is over
     with noting_interruptions():
         raise_if_interrupted()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_so_is_the_end_of_a_job_and_of_a_terminal(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), noting_interruptions(), suppress(BaseException):
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_what_is_ignored_or_handled_stays_so() -> None:
+    """As SIGHUP of a command under nohup."""
+    seen: list[int] = []
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    with noting_interruptions():
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+    assert seen == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_no_token_is_in_the_command_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "swordfish-swordfish")
+    monkeypatch.setattr("sys.argv", ["mosld-bench", "run", "--name", "swordfish-swordfish"])
+    with pytest.raises(Exit):
+        interrupted("only-missing")
+    assert "mosld-bench run --name ***" in capsys.readouterr().err
 
 
 def test_without_one_nothing_changes() -> None:
