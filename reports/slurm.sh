@@ -18,7 +18,9 @@ set -euo pipefail
 
 nodes=${SLURM_JOB_NUM_NODES:-1}
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # and not `head`, whose end would break the pipe
-ip=$(hostname --ip-address | cut -d ' ' -f 1)
+# The address of this node's name, or where that is the node's own alone (127.0.1.1), its first other one.
+ip=$(getent ahostsv4 "$(hostname)" | awk '$1 !~ /^127\./ && !ip { ip = $1 } END { print ip }' || true)
+[ -n "$ip" ] || ip=$(hostname --all-ip-addresses | awk '{ for (i = NF; i; i--) if ($i ~ /^[0-9.]+$/) ip = $i; print ip }')
 port=$((20000 + SLURM_JOB_ID % 10000)) # so that two jobs on one node do not meet
 address=$ip:$port
 

@@ -57,6 +57,7 @@ def execute(trial: Trial, session: Session, fit: Fit, watch: Watcher = lambda pr
         else:
             outcome = failed(trial, _told(error), meta, may_pass=may_pass(error))
     finally:
+        watchdog.close()
         _release(config.device)
     raise_if_interrupted()
     return replace(outcome, notes=tuple(notes))
@@ -128,10 +129,13 @@ def _run(trial: Trial, session: Session, fit: Fit, watch: Watcher, stopwatch: _S
             base.check(name, "training")
         stopped, evaluation = train_info is not None and train_info.stopped, None
         if not stopped:  # what a search has given up is scored on nothing
+            trim(config.device)  # what training took is room for what is loaded again
             _cast(adapted, spec.dtype)
             if train_info:
                 found["integrity"], written = _checked(adapted, method, items, base=base, fit=fit, keeps=keeps,
                                                        checkpoints=checkpoints)  # fmt: skip
+                if not found["integrity"]["reloaded"]:
+                    notes.append("what was trained is not compared with what is loaded of it, for want of room")
             steps = train_info.steps if train_info else 0
             watch(Progress(trial.id, "scoring", steps, steps))
             trim(config.device)

@@ -64,21 +64,24 @@ class Watchdog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._watches:
-            return
-        while not self._over.is_set():
+        self.close()
+        if self.told and not isinstance(error, LimitExceededError | KeyboardInterrupt):
+            raise LimitExceededError from error
+
+    def close(self) -> None:
+        """Watch no longer. To be called behind the block too: the error may have been raised on the way to its end."""
+        while self._watches:
             try:
                 with self._lock:
                     self._over.set()
+                if self._by_signal:
+                    signal.signal(signal.SIGALRM, self._before)
+                else:  # take back one that did not arrive
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), None)
+                self._thread.join()
+                self._watches = False
             except LimitExceededError:  # raised on the way
                 continue
-        if self._by_signal:
-            signal.signal(signal.SIGALRM, self._before)
-        else:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._ident), None)  # one that did not arrive
-        self._thread.join()
-        if self.told and not isinstance(error, LimitExceededError | KeyboardInterrupt):
-            raise LimitExceededError from error
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self._over.is_set():

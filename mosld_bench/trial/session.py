@@ -188,7 +188,11 @@ class Session:
             with bfloat16_products(dtype, self.config.device):
                 yield loaded
         finally:
-            changes = self._mend(loaded)
+            try:
+                changes = self._mend(loaded)
+            except BaseException:  # of a limit or an interruption: what is not mended is not lent again
+                self._models.clear()
+                raise
         if changes:
             raise _changed(method, changes, "scoring")
 

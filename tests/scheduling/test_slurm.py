@@ -1,7 +1,7 @@
 """`reports/slurm.sh` as Slurm would start it: a batch script on the first node, with `srun` for the others.
 
 Slurm is played by scripts on PATH: `scontrol` names the nodes, `srun` starts the command as often as it has tasks, on
-this machine, and `hostname` gives its loopback address. Ray and the study are real.
+this machine, and `hostname` gives its loopback address where it is asked for all. Ray and the study are real.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def slurm(tmp_path: Path, *, nodes: int, cores: int) -> dict[str, str]:
     """The environment of a job of ``nodes`` nodes with ``cores`` each; what was asked of Slurm is noted in a file."""
     commands = {
         "scontrol": f"printf '%s\\n' {' '.join(f'node{i}' for i in range(nodes))}",
-        "hostname": "echo 127.0.0.1",
+        "hostname": 'if [ $# = 0 ]; then echo node0; else echo "fe80::1 127.0.0.1 10.0.0.1"; fi',
+        "getent": "echo 127.0.1.1 STREAM node0; echo 127.0.1.1 DGRAM",
         "mosld-bench": f'exec "{sys.executable}" -m mosld_bench "$@"',
         "python": f'exec "{sys.executable}" "$@"',
         "ray": f'exec "{Path(sys.executable).with_name("ray")}" "$@"',

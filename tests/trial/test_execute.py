@@ -16,6 +16,7 @@ from mosld_bench.records import provenance
 from mosld_bench.records.record import Parameters, Record
 from mosld_bench.spec.trial import ModelSpec
 from mosld_bench.trial.execute import execute
+from mosld_bench.trial.limits import LimitExceededError
 from mosld_bench.trial.session import Session
 from tests.support.models import build, config, tokenizer
 from tests.support.runs import prepare, timeless
@@ -46,6 +47,30 @@ def test_same_trial_same_numbers_and_the_base_model_is_loaded_once(tiny: Path, m
         assert [metric.value for metric in record.metrics] == [metric.value for metric in repeated.metrics]
         assert losses(record) == losses(repeated)
         assert bool(losses(record)) == bool(record.trial.train_on)
+
+
+def test_that_there_is_no_room_to_load_it_again_is_noted(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, planned, config = prepare(tiny, recipes=["lora"], frozen_base=False)
+    trial, fit = planned[0]
+    monkeypatch.setattr("mosld_bench.trial.integrity._fits", lambda *words: False)
+    outcome = execute(trial, Session(config), fit)
+    assert outcome.record.meta_info["integrity"]["reloaded"] is False
+    assert outcome.notes == ("what was trained is not compared with what is loaded of it, for want of room",)
+
+
+def test_a_model_that_was_not_mended_is_not_lent_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, planned, config = prepare(tiny, recipes=["lora"], frozen_base=False)
+    trial, fit = planned[0]
+    session, mend = Session(config), Session._mend
+    loaded = session.model(trial.model, "float32")
+
+    def is_broken_off(*words: Any) -> Any:
+        raise LimitExceededError
+
+    monkeypatch.setattr(Session, "_mend", is_broken_off)
+    assert execute(trial, session, fit).record.status == "failed"
+    monkeypatch.setattr(Session, "_mend", mend)
+    assert session.model(trial.model, "float32") is not loaded
 
 
 def test_what_a_trial_leaves_does_not_grow_with_the_number_of_trials(tiny: Path) -> None:

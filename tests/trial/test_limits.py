@@ -102,3 +102,22 @@ def test_an_error_of_its_own_and_an_interruption_pass() -> None:
         raise KeyError
     with pytest.raises(KeyboardInterrupt), Watchdog(SOON, nothing):
         is_interrupted()
+
+
+class EndsEarly(Watchdog):
+    """The error comes where its block has ended and before it is closed."""
+
+    def __exit__(self, *exception: object) -> None:
+        raise LimitExceededError
+
+
+def test_one_that_was_broken_off_at_the_end_of_its_block_is_closed_behind_it() -> None:
+    before, threads = signal.getsignal(signal.SIGALRM), threading.active_count()
+    watchdog = EndsEarly(Limits(seconds=60), nothing)
+    with pytest.raises(LimitExceededError), watchdog:
+        pass
+    assert threading.active_count() == threads + 1
+    for _ in range(2):
+        watchdog.close()
+        assert threading.active_count() == threads
+        assert signal.getsignal(signal.SIGALRM) is before
