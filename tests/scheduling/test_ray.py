@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -49,10 +50,11 @@ def test_the_end_of_a_clusters_job_is_an_interruption(number: signal.Signals, ti
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", ["closed", "Ctrl-C twice"])
 def test_a_terminal_that_is_closed_leaves_nothing_behind(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a process nor a folder."""
+    """Neither a process nor a folder; nor does one where Ctrl-C is pressed again before the first has ended it."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     driver, terminal = pty.openpty()
     words = ["run", "tiny", "--methods", "lora", "--seeds", "0,1", "--root", str(tiny), "--cpus", "1"]
@@ -65,7 +67,12 @@ def test_a_terminal_that_is_closed_leaves_nothing_behind(
     seen = ""
     while "training" not in seen:
         seen += os.read(driver, 4096).decode(errors="replace")
-    os.close(driver)
+    if way == "closed":
+        os.close(driver)
+    else:
+        os.write(driver, b"\x03")
+        time.sleep(0.2)
+        os.write(driver, b"\x03")
     assert long.wait(timeout=60) == 130
     assert [path for path in tmp_path.iterdir() if path.name.startswith("mosld-")] == []
     left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout.split()

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from peft import get_peft_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mosld_bench.inputs.encoding import Request
 from mosld_bench.inputs.items import encode, sample
@@ -124,6 +125,38 @@ def test_packed_plain_and_by_trunks_all_count_as_by_hand(model: Any, monkeypatch
         score(Counts.of(log.moment(7, "test", "ab"), texts))
         assert_alike(of_frame(frame_of(log)), plain, 50)
         assert score(None) == score(Counts.of(log_of(model).moment(7, "test", "ab"), texts))
+
+
+class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes what a GPU would have to be waited for: values that come to the host, and shapes that depend on values."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        depends = torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+        self.seen += [str(func)] if depends else []
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_routers_do_is_summed_without_a_wait_for_the_device(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, add, asked = Waits(), router_log._Group.add, story_requests(28)
+
+    def watched(*words: Any) -> None:
+        with waits:
+            add(*words)
+
+    monkeypatch.setattr(router_log._Group, "add", watched)
+    texts = [Text("ab"[index % 2], context + answer[:-1], 3) for index, (context, answer) in enumerate(asked)]
+    log = log_of(model)
+    score_packed(model, asked, pad=0, tokens=200, width=64, counts=Counts.of(log.moment(7, "test", "ab"), texts))
+    assert not frame_of(log).empty
+    assert waits.seen == []
+    with waits:
+        bool(torch.ones(1) > 0)
+        torch.ones(2).nonzero()
+    assert len(waits.seen) == 2, "it would have been seen"
 
 
 FEW_SHOT = """num_fewshot: 2
