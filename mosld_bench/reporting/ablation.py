@@ -201,25 +201,36 @@ def cells(analysis: Analysis, condition: Condition) -> list[Cell]:
 
 def effects(analysis: Analysis, condition: Condition, of: Domain | str = Domain.IN) -> list[Effect]:
     """The effects of a block's factorial, those that have an estimate: one family of tests."""
-    found = list(_effects(analysis, condition, of))
-    scale = analysis.scale(of)
-    adjusted = stats.holm([estimate.p for _, estimate in found])
-    margin, titles, labels = scale.margin(analysis.study.margin), factor_titles(analysis), level_labels(analysis)
-    return [
-        Effect(
-            tuple(titles[factor] for factor in effect.factors),
-            tuple(
-                (labels[factor][level], labels[factor][0])
-                for factor, level in zip(effect.factors, effect.levels, strict=True)
-            ),
-            of,
-            estimate,
-            p,
-            margin,
-            scale,
-        )
-        for (effect, estimate), p in zip(found, adjusted, strict=True)
+    return _judged(analysis, condition, (of,))
+
+
+def effects_by_task(analysis: Analysis, condition: Condition) -> list[Effect]:
+    """The main effects on each of several in-domain tasks, task by task: one family of tests for all of them."""
+    tasks = analysis.tasks_in(Domain.IN)
+    return _judged(analysis, condition, tasks, main=True) if len(tasks) > 1 else []
+
+
+def _judged(
+    analysis: Analysis, condition: Condition, ofs: Sequence[Domain | str], *, main: bool = False
+) -> list[Effect]:
+    found = [
+        (of, effect, estimate)
+        for of in ofs
+        for effect, estimate in _effects(analysis, condition, of)
+        if len(effect.factors) == 1 or not main
     ]
+    adjusted = stats.holm([estimate.p for *_, estimate in found])
+    titles, labels = factor_titles(analysis), level_labels(analysis)
+    judged = []
+    for (of, effect, estimate), p in zip(found, adjusted, strict=True):
+        scale = analysis.scale(of)
+        steps = tuple(
+            (labels[factor][level], labels[factor][0])
+            for factor, level in zip(effect.factors, effect.levels, strict=True)
+        )
+        named = tuple(titles[factor] for factor in effect.factors)
+        judged.append(Effect(named, steps, of, estimate, p, scale.margin(analysis.study.margin), scale))
+    return judged
 
 
 def _effects(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosld_bench.reporting.ablation import cells, effects, factors, ranks
+from mosld_bench.reporting.ablation import cells, effects, effects_by_task, factors, ranks
 from mosld_bench.reporting.analysis import Analysis, Verdict
 from mosld_bench.reporting.build import write_report
 from mosld_bench.reporting.figures.ablation import draw as draw_forest
@@ -20,7 +20,7 @@ from mosld_bench.reporting.figures.factorial import draw as draw_factorial
 from mosld_bench.reporting.figures.plot import Plot
 from mosld_bench.reporting.figures.style import MARKERS, report_style
 from mosld_bench.reporting.rows import Row
-from mosld_bench.reporting.sections.ablation import ablation
+from mosld_bench.reporting.sections.ablation import ablation, task_effect_tables
 from mosld_bench.reporting.sections.protocol import origin_of_rates
 from mosld_bench.reporting.stats import Basis
 from mosld_bench.reporting.verdicts import numbers
@@ -105,6 +105,23 @@ def test_effects_are_the_contrasts_of_the_cells_by_the_plain_formulas() -> None:
     assert [effect.word for effect in found] == ["better", "better", "more together"]
 
 
+def test_effects_on_tasks_are_one_family_and_their_mean_is_the_effect() -> None:
+    analysis, _ = crossed()
+    both = [effect for effect in effects(analysis, BLOCK) if effect.main]
+    found = effects_by_task(analysis, BLOCK)
+    assert [(effect.of, effect.title) for effect in found] == [(task, of.title) for task in "ab" for of in both]
+    alone = {(task, e.title): e.difference for task in "ab" for e in effects(analysis, BLOCK, task)}
+    assert [effect.difference for effect in found] == [alone[effect.of, effect.title] for effect in found]
+    assert [e.adjusted for e in found] == pytest.approx(plain.holm([e.difference.p or 0 for e in found]))
+    for of in both:
+        means = [effect.difference.mean for effect in found if effect.title == of.title]
+        assert sum(means) / 2 == pytest.approx(of.difference.mean)
+    (table,) = task_effect_tables(analysis)
+    assert [line.cells[0].text for line in table.rows] == [table.rows[0].cells[0].text, "A", "B"]
+    assert table.frame is not None
+    assert table.frame["difference"].tolist() == pytest.approx([effect.difference.mean for effect in found])
+
+
 def test_a_cell_of_one_seed_borrows_for_every_effect_that_has_it() -> None:
     analysis, _ = crossed({NEITHER: 1})
     assert {effect.difference.basis for effect in effects(analysis, BLOCK)} == {Basis.BORROWED}
@@ -119,7 +136,7 @@ def test_without_a_cell_there_are_no_effects() -> None:
     assert not effects(without, BLOCK)
     assert ablation(without) is None
     section = tables_of(ablation(analysis))
-    assert list(section) == ["factorial-cells", "factorial"]
+    assert list(section) == ["factorial-cells", "factorial", "factorial-by-task"]
     numbers = section["factorial"].frame
     assert numbers is not None
     assert list(numbers["factors"]) == ["sharing", "dropout", "sharing x dropout"]
@@ -196,6 +213,7 @@ def test_the_section_has_two_blocks_beside_each_other_and_says_what_they_mean(tm
     tables = tables_of(section)
     assert list(tables) == [
         "ablation", "ablation-out-of-domain", "ablation-rank", "factorial-cells", "factorial",
+        "factorial-by-task",
     ]  # fmt: skip
     assert [column.group for column in tables["ablation"].columns] == [
         "", *["Mixture, 60,000 parameters"] * 3, *["Mixture, rank 8"] * 3,
@@ -251,10 +269,13 @@ def test_the_opening_tells_the_effects_of_the_factorial() -> None:
     analysis, _ = crossed()
     text = answered(analysis)["Factorial."]
     sharing, dropout, both = effects(analysis, BLOCK)
+    first, second, third, fourth = effects_by_task(analysis, BLOCK)
     assert text == (
         f"Sharing A minus nothing: {numbers(sharing)}, better. Dropout 0.1 on weight minus 0: "
         f"{numbers(dropout, full=False)}, better. Interaction of sharing and dropout: {numbers(both, full=False)}, "
-        "they do more together than their effects add up to."
+        "they do more together than their effects add up to. Task by task (Holm over 4 tests): Sharing A minus nothing "
+        f"is better on A ({numbers(first)}) and B ({numbers(third, full=False)}); Dropout 0.1 on weight minus 0 is "
+        f"better on A ({numbers(second, full=False)}) and B ({numbers(fourth, full=False)})."
     )
 
 
@@ -344,7 +365,7 @@ def test_the_figures_of_the_ablations_stand_before_their_tables(tmp_path: Path) 
     analysis = varied(tmp_path)
     (found,) = [part for part in document_of(analysis).sections if part.title == "Ablations"]
     kinds = [type(block).__name__ for block in found.blocks]
-    assert kinds == ["Paragraph", "FigureBlock", "FigureBlock", *["Table"] * 5]
+    assert kinds == ["Paragraph", "FigureBlock", "FigureBlock", *["Table"] * 6]
 
 
 def test_of_one_seed_everywhere_the_opening_speaks_of_trained_models() -> None:
@@ -366,7 +387,14 @@ def test_of_one_seed_everywhere_the_opening_speaks_of_trained_models() -> None:
 def test_more_than_two_blocks_go_on_in_a_further_table(tmp_path: Path) -> None:
     analysis = varied(tmp_path, budgets=("60000", "90000", "r8"), out_of_domain=())
     tables = tables_of(ablation(analysis))
-    assert list(tables) == ["ablation", "ablation-2", "ablation-rank", "factorial-cells", "factorial"]
+    assert list(tables) == [
+        "ablation",
+        "ablation-2",
+        "ablation-rank",
+        "factorial-cells",
+        "factorial",
+        "factorial-by-task",
+    ]
     assert [len(tables[name].columns) for name in ("ablation", "ablation-2")] == [7, 4]
     assert tables["ablation-2"].frame is None
     with report_style():
@@ -387,7 +415,7 @@ def test_a_factorial_of_three_factors_has_all_interactions(tmp_path: Path) -> No
     expected = plain.effects({places[labels]: mean for labels, mean in means.items()})
     assert [effect.difference.mean for effect in found] == pytest.approx(list(map(float, expected.values())))
     tables = tables_of(ablation(analysis))
-    assert list(tables) == ["factorial-cells", "factorial"]
+    assert list(tables) == ["factorial-cells", "factorial", "factorial-by-task"]
     assert [line.cells[0].text for line in tables["factorial-cells"].rows[1:]] == [
         "2, nothing", "2, A", "dense, nothing", "dense, A",
     ]  # fmt: skip

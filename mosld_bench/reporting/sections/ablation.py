@@ -19,6 +19,7 @@ from mosld_bench.reporting.ablation import (
     cells,
     crossed_blocks,
     effects,
+    effects_by_task,
     factor_titles,
     factors,
     ranks,
@@ -31,6 +32,7 @@ from mosld_bench.reporting.sections.results.differences import difference_text, 
 from mosld_bench.reporting.sections.results.marks import (
     basis_legend,
     basis_mark,
+    common_basis,
     common_marks,
     marks_in,
     verdict_legend,
@@ -52,7 +54,7 @@ def ablation(analysis: Analysis) -> Section | None:
     if not analysis.study.trains or not (ablated_blocks(analysis) or crossed_blocks(analysis)):
         return None
     tables = [*factor_tables(analysis), *rank_tables(analysis)]
-    factorial = [*cell_tables(analysis), *effect_tables(analysis)]
+    factorial = [*cell_tables(analysis), *effect_tables(analysis), *task_effect_tables(analysis)]
     if not tables and not factorial:  # no domain has a mean
         return None
     return section(
@@ -339,21 +341,55 @@ def effect_tables(analysis: Analysis) -> list[Table]:
         f"a block.{verdict_words(analysis, [effect for effect in judged if effect.main])}"
         f"{_interaction_words(analysis, judged)}{basis_legend(marks, common)}"
     )
-    frame = pd.DataFrame(
-        [
-            {
-                **_of_block(block),
-                "of": str(domain),
-                "factors": " x ".join(effect.factors),
-                "levels": effect.levels,
-                **estimate_numbers(effect),
-            }
-            for (block, domain), of in found.items()
-            for effect in of
-        ]
-    )
+    frame = pd.DataFrame([_effect_numbers(block, effect) for (block, _), of in found.items() for effect in of])
     columns = (Column("Effect", "left"), *(replace(head, group=domain.label) for domain in domains for head in heads))
     return in_pages(Table("factorial", caption, columns, (), frame, wide=len(columns) > 4), blocks)
+
+
+def _effect_numbers(block: Condition, effect: Effect) -> dict[str, Any]:
+    return {
+        **_of_block(block),
+        "of": str(effect.of),
+        "factors": " x ".join(effect.factors),
+        "levels": effect.levels,
+        **estimate_numbers(effect),
+    }
+
+
+def task_effect_tables(analysis: Analysis) -> list[Table]:
+    """The main effects on every in-domain task, a line a task."""
+    found = {block: effects_by_task(analysis, block) for block in crossed_blocks(analysis)}
+    judged = [effect for of in found.values() for effect in of]
+    if not judged:
+        return []
+    common = common_basis(judged)
+    titles = list(dict.fromkeys(effect.title for effect in judged))
+    blocks: list[list[Line]] = []
+    for block, of_block in found.items():
+        lines = [Line.heading(block_label(block), ruled=bool(blocks))]
+        for task, members in groupby(of_block, key=lambda effect: effect.of):
+            of_task = {effect.title: effect for effect in members}
+            own = [_task_cell(of_task.get(title), common) for title in titles]
+            lines.append(Line((Cell(analysis.label(task)), *own)))
+        blocks.append(lines)
+    marks = marks_in(line for lines in blocks for line in lines)
+    unit = ", in points" if all(effect.scale.points for effect in judged) else ""
+    caption = (
+        f"The main effects of the factorial on each in-domain task{unit}, ± half the 95 % interval."
+        f"{verdict_legend(analysis, marks, 'the tasks and factors of a block', 'the first level')}"
+        f"{basis_legend(marks, common)}"
+    )
+    frame = pd.DataFrame([_effect_numbers(block, effect) for block, of in found.items() for effect in of])
+    columns = (Column("Task", "left"), *(Column(title[0].upper() + title[1:]) for title in titles))
+    return in_pages(Table("factorial-by-task", caption, columns, (), frame, wide=len(columns) > 4), blocks)
+
+
+def _task_cell(effect: Effect | None, common: str) -> Cell:
+    if effect is None:
+        return Cell(MISSING)
+    scale, delta = effect.scale, effect.difference
+    mark = without(verdict_mark(effect), common)
+    return Cell(scale.text(delta.mean, sign=True), scale.spread(delta.mean, delta.half_width), mark=mark)
 
 
 def _interaction_words(analysis: Analysis, judged: Sequence[Effect]) -> str:

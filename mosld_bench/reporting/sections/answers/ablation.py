@@ -12,6 +12,7 @@ from mosld_bench.reporting.ablation import (
     ablated_blocks,
     crossed_blocks,
     effects,
+    effects_by_task,
     factors,
     ranks,
 )
@@ -35,7 +36,8 @@ def ablation_answers(analysis: Analysis) -> Iterator[tuple[str, list[str]]]:
         place = _at(analysis, block) if len(ranks(analysis)) > 1 else ""
         yield f"Rank{place}.", list(_one_factor(analysis, [factor]))
     for block in crossed_blocks(analysis):
-        yield f"Factorial{_at(analysis, block)}.", list(_factorial(analysis, effects(analysis, block)))
+        told = [*_factorial(analysis, effects(analysis, block)), *_task_by_task(analysis, block)]
+        yield f"Factorial{_at(analysis, block)}.", told
     yield "Equal size against equal rank.", list(_size_and_rank(analysis))
 
 
@@ -130,6 +132,26 @@ def _factorial(analysis: Analysis, found: Sequence[Effect]) -> Iterator[str]:
         yield f"{_of_effect(effect, several)}: {numbers(effect, full=not i, over=over)}, {words}."
     if untested := [effect for effect in found if effect.verdict is Verdict.UNTESTED]:
         yield seeds_note(untested)
+
+
+def _task_by_task(analysis: Analysis, block: Condition) -> Iterator[str]:
+    """On which tasks a factor's effect is told apart; all tasks and factors are one family of tests."""
+    tested = [effect for effect in effects_by_task(analysis, block) if effect.verdict is not Verdict.UNTESTED]
+    told: dict[tuple[str, Verdict], list[Effect]] = {}
+    for effect in tested:
+        if effect.separated:
+            told.setdefault((effect.title, effect.verdict), []).append(effect)
+    if not tested:
+        return
+    tests = f"(Holm over {len(tested)} tests)"
+    if not told:
+        yield f"On no task by itself is an effect told apart {tests}."
+        return
+    each: list[str] = []
+    for (_, verdict), of in told.items():
+        on = listed([f"{analysis.label(e.of)} ({numbers(e, full=not each and not i)})" for i, e in enumerate(of)])
+        each.append(f"{_of_effect(of[0], several=False)} is {WORDS[verdict]} on {on}")
+    yield f"Task by task {tests}: {'; '.join(each)}."
 
 
 def _of_effect(effect: Effect, several: bool) -> str:
