@@ -12,10 +12,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 from math import inf
 from pathlib import Path
@@ -200,7 +199,9 @@ class RayPool:
         self._room = Room.of(config.resources, cluster.nodes(), gpus=gpus, cpus=cpus, trials=trials)
         self.failures_spoil_workers = self._room.on_gpus
         device = "cuda" if self._room.on_gpus else "cpu"
-        sent = None if files is None else SentFiles(files, ray.put(files.pack()))
+        sent = (
+            None if files is None else SentFiles(files, ray.put(files.definitions.pack()), ray.put(files.data.pack()))
+        )
         self._arguments = replace(config, device=device), max(1, int(self._room.cpus_per_worker)), sent
         self._actor = ray.remote(RayWorker).options(
             num_gpus=self._room.gpus_per_worker,
@@ -319,16 +320,22 @@ class _Actor:
 
 @dataclass(frozen=True)
 class SentFiles:
-    """Files for the machines that lack them, and Ray's reference to their contents."""
+    """Files for the machines that lack them, and Ray's references to the contents of both groups."""
 
     files: NodeFiles
-    content: Any
+    definitions: Any
+    data: Any
+
+    @classmethod
+    def of(cls, files: NodeFiles, put: Callable[[bytes | None], Any]) -> SentFiles:
+        """``files``, each group given to Ray by its ``put``."""
+        return cls(files, put(files.definitions.pack()), put(files.data.pack()))
 
     def placed(self, config: WorkerConfig) -> WorkerConfig:
         """See `node_files.placed`."""
         import ray
 
-        return placed(config, self.files, partial(ray.get, self.content))
+        return placed(config, self.files, lambda part: ray.get(getattr(self, part)))
 
 
 class RayWorker:
