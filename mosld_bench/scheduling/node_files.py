@@ -25,6 +25,7 @@ from mosld_bench.inputs.models import place
 from mosld_bench.inputs.source_note import check_revision
 from mosld_bench.inputs.tasks import TaskLoader
 from mosld_bench.scheduling.shared_folder import shared_folder
+from mosld_bench.scratch import sweep_temporary
 from mosld_bench.spec.model_folder import content_digest
 from mosld_bench.spec.plain_file import is_folder, is_regular
 from mosld_bench.spec.task_files import look_below
@@ -179,6 +180,7 @@ def placed(
     was started in, or in its copy of it. Raises ResourceError where files are missing that did not travel.
     """
     environment = os.environ if environment is None else environment
+    sweep_temporary()  # what workers that were killed have left on this machine, where no run is started that would
     model_root = config.model_root
     if model_root is None or not is_folder(Path(model_root)):
         model_root = environment.get(MODEL_ROOT) or model_root

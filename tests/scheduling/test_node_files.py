@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +26,7 @@ from mosld_bench.spec import foreign_code
 from mosld_bench.spec.model_folder import content_digest, located
 from mosld_bench.spec.trial import ModelSpec, Resources
 from mosld_bench.trial.session import Session, WorkerConfig
+from tests.conftest import REPOSITORY
 from tests.support.runs import prepare
 
 COMMON = """dataset_path: json
@@ -199,6 +201,18 @@ def test_where_all_is_seen_nothing_changes_but_a_machine_s_own_roots(place: Path
     own = {node_files.MODEL_ROOT: str(tmp_path), node_files.DATA_ROOT: str(tmp_path)}
     there = placed(config, files, nothing, own)  # the data root is there, the folder of models is not
     assert (there.data_root, there.model_root) == (config.data_root, str(tmp_path))
+
+
+def test_what_killed_workers_left_in_the_temporary_folder_is_removed(place: Path, temporary: Path) -> None:
+    dead = subprocess.run(
+        [sys.executable, "-c", "from mosld_bench.scratch import prefix; print(prefix())"],
+        capture_output=True, text=True, check=True, cwd=REPOSITORY,
+    ).stdout.strip()  # fmt: skip
+    (temporary / f"{dead}trained").mkdir()
+    (temporary / "another's").mkdir()
+    config = config_of(place)
+    placed(config, listed(place, config), nothing, {})
+    assert [path.name for path in temporary.iterdir()] == ["another's"]
 
 
 def test_a_machine_has_roots_of_its_own_where_the_run_has_none(place: Path, tmp_path: Path) -> None:
