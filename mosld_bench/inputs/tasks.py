@@ -87,6 +87,20 @@ class TaskLoader:
         local = Path(path).is_absolute() or data_set_folder(definition, self._folder(name)) is not None
         return path if "/" in path and not local else None
 
+    def data_set(self, name: str) -> str | None:
+        """The data set that the task reads below --data-root, by its name there; None for a task that reads none there.
+
+        Where --data-root is left out, the one that it would read there. Raises UnknownNameError, and DataError for a
+        class that cannot be had.
+        """
+        manager = self._manager(name)
+        if name not in self.files.paths:
+            return self._named_below(task_config(manager, name))
+        config = self.files.config(name) or {}
+        if data_set_folder(config, self._folder(name)) is not None:
+            return None
+        return self._named_below(self._definition(name) if "class" in config else config)
+
     def definition(self, name: str) -> dict[str, Any]:
         """The task's definition with its includes resolved, as it stands in its file. Raises UnknownNameError."""
         manager = self._manager(name)
@@ -226,13 +240,11 @@ class TaskLoader:
 
     def _below_data_root(self, name: str, config: dict[str, Any]) -> dict[str, Any]:
         """``dataset_path`` in --data-root. Raises DataError where it is not there, or is of another revision."""
-        path, name_of_part = data_path(config)
-        if not path or Path(path).is_absolute() or config.get("custom_dataset") is not None:
+        path, options = self._named_below(config), config.get("dataset_kwargs") or {}
+        if path is None:
             return {}
+        _, name_of_part = data_path(config)
         folder = self.data_root / path  # type: ignore[operator]
-        options = config.get("dataset_kwargs") or {}
-        if "/" not in path and ("data_files" in options or not is_folder(folder)):  # a loader such as json or parquet
-            return {}
         if not is_folder(folder):
             raise DataError(
                 f"The data set {path!r} of the task {name!r} is not below --data-root {self.data_root} "
@@ -242,6 +254,16 @@ class TaskLoader:
         folder, part = configuration(folder, name_of_part)
         folder = _plainly_named(folder)
         return reading(config, str(folder), part, {**options, "cache_dir": _cache(folder)})
+
+    def _named_below(self, config: dict[str, Any]) -> str | None:
+        """The ``dataset_path`` of a definition that is looked for below --data-root; None for one that is not."""
+        path, _ = data_path(config)
+        if not path or Path(path).is_absolute() or config.get("custom_dataset") is not None:
+            return None
+        if "/" not in path:  # a loader such as json or parquet, or a data set that lies there by just this name
+            there = self.data_root is not None and is_folder(self.data_root / path)
+            return path if there and "data_files" not in (config.get("dataset_kwargs") or {}) else None
+        return path
 
 
 @cache

@@ -133,11 +133,18 @@ class WorkerDeath(NamedTuple):
     blameless: bool = False  # whether its machine went, which is no matter of the trial
 
 
+class Unfit(NamedTuple):
+    """Why the machine of a worker can run no trials of this run, which is no matter of the one that it was given."""
+
+    machine: str  # as the pool tells it from others
+    reason: str  # sentences that name it
+
+
 class Ended(NamedTuple):
-    """A trial that a worker has ended, with its outcome or with its own death."""
+    """A trial that a worker has ended, with its outcome or with its own death, or that its machine cannot run."""
 
     worker: int
-    result: Outcome | WorkerDeath
+    result: Outcome | WorkerDeath | Unfit
 
 
 class WorkerPool(Protocol):
@@ -166,7 +173,8 @@ class WorkerPool(Protocol):
     def wait(self, timeout_seconds: float) -> list[Ended]:
         """Trials that ended: at least one, or none where none ends in time. Each is returned once.
 
-        Raises LostError where none will end any more, since what the pool rests on is gone.
+        Of a machine that cannot run trials there is one for each worker that it has; others do not start there. Raises
+        LostError where none will end any more, since what the pool rests on is gone, or no machine can run them.
         """
 
     def progress(self) -> list[tuple[int, Progress]]:
@@ -195,8 +203,8 @@ def dispatch(
     written. A worker that died, or may be spent, is replaced. A trial whose worker died, or which ran out of memory, is
     tried again behind the others, ``retries`` times if it may be to blame for that, and then it has failed; of an error
     of its own another try would be the same. One that goes on `GRACE_SECONDS` beyond the time limit is ended with its
-    worker, and has failed. Where more room comes there are more workers; what waits for a worker that finds no room
-    goes to one that has nothing else to do.
+    worker, and has failed. One whose machine cannot run any is given to another machine. Where more room comes there
+    are more workers; what waits for a worker that finds no room goes to one that has nothing else to do.
     """
     dispatcher = _Dispatcher(pool, planned, watcher, retries, limits)
     dispatcher.feed()
@@ -216,6 +224,7 @@ class _Dispatcher:
         self._idle = [pool.start() for _ in range(pool.size)]
         self._busy: dict[int, Attempt] = {}
         self._began: dict[int, float] = {}  # busy worker -> when it was first heard of its trial
+        self._unfit: set[str] = set()  # machines of which it was said
 
     def feed(self) -> None:
         """Give every idle worker a trial, as long as there are any."""
@@ -286,10 +295,17 @@ class _Dispatcher:
             self._idle.remove(worker)
             self._give(worker, attempt)
 
-    def _ended(self, worker: int, attempt: Attempt, result: Outcome | WorkerDeath) -> Outcome | None:
+    def _ended(self, worker: int, attempt: Attempt, result: Outcome | WorkerDeath | Unfit) -> Outcome | None:
         """The outcome of a trial; None where it waits for another try. Leaves an idle worker in place of ``worker``."""
         trial, blameless = attempt.planned.trial, attempt.blameless
         self._began.pop(worker, None)
+        if isinstance(result, Unfit):
+            self._replace(worker)
+            self._again.append(attempt)
+            if result.machine not in self._unfit:
+                self._unfit.add(result.machine)
+                self._watcher.say(f"{result.reason} That machine gets no more trials.")
+            return None
         if isinstance(result, WorkerDeath):
             self._replace(worker)
             blameless += result.blameless

@@ -136,11 +136,15 @@ class Room:
 
     def workers(self, nodes: Sequence[Node]) -> int:
         """How many ``nodes`` hold, at least 1."""
+        return max(1, self.held(nodes))
+
+    def held(self, nodes: Sequence[Node]) -> int:
+        """How many ``nodes`` hold."""
         held = 0
         for node in nodes:
             by_cpus = int(_ratio(node.cpus, self.cpus_per_worker)) if self.cpus_per_worker else self.most
             held += min(by_cpus, _held(node.gpus, self.gpus_per_worker)) if self.on_gpus else by_cpus
-        return max(1, min(self.most, held))
+        return min(self.most, held)
 
 
 def _ratio(whole: float, part: float) -> float:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 from math import inf
 from pathlib import Path
@@ -23,18 +23,18 @@ from typing import Any
 
 from mosld_bench import collector
 from mosld_bench.compat.ray import keep_to_itself, on_loopback
-from mosld_bench.errors import ResourceError, first_line
+from mosld_bench.errors import BenchError, LostError, ResourceError, first_line
 from mosld_bench.interruption import interrupt
 from mosld_bench.records.record import Outcome
 from mosld_bench.scheduling.checks import local_gpus
-from mosld_bench.scheduling.executor import Ended, RunWatcher, WorkerDeath, dispatch
-from mosld_bench.scheduling.node_files import NodeFiles, placed
-from mosld_bench.scheduling.ray_cluster import Cluster, Room
+from mosld_bench.scheduling.executor import Ended, RunWatcher, Unfit, WorkerDeath, dispatch
+from mosld_bench.scheduling.node_files import NodeFiles, placed, placed_model
+from mosld_bench.scheduling.ray_cluster import Cluster, Node, Room
 from mosld_bench.scheduling.ray_liveness import within
 from mosld_bench.scheduling.ray_places import TempFolder, check_address
 from mosld_bench.spec import foreign_code
 from mosld_bench.spec.trial import Fit, PlannedTrial, Trial
-from mosld_bench.trial.execute import execute, failed
+from mosld_bench.trial.execute import execute
 from mosld_bench.trial.session import Progress, Session, WorkerConfig
 
 _PACKAGES = Path(__file__).parents[2]
@@ -42,6 +42,7 @@ _QUIET = {"log_to_driver": False, "logging_level": "ERROR"}
 _GET_SECONDS = 10.0  # until what Ray calls ready has come here
 _SHUTDOWN_SECONDS = 10.0
 _STARTS = 2
+_NODE = "ray.io/node-id"  # the label that Ray gives each node
 
 
 class RayExecutor:
@@ -98,7 +99,7 @@ class RayExecutor:
     def ended(self) -> Iterator[Outcome]:
         """See `Executor.ended`."""
         while self._pool is not None and (ended := self._pool.wait(0)):
-            yield from (result for _, result in ended if not isinstance(result, WorkerDeath))
+            yield from (result for _, result in ended if isinstance(result, Outcome))
 
     def close(self) -> None:
         """End all workers, and Ray itself where it was started here, also where it is dead or hangs."""
@@ -205,13 +206,17 @@ class RayPool:
         self._room = Room.of(config.resources, cluster.nodes(), gpus=gpus, cpus=cpus, trials=trials)
         self.failures_spoil_workers = self._room.on_gpus
         device = "cuda" if self._room.on_gpus else "cpu"
-        sent = None if files is None else SentFiles(files, ray.put(files.pack()))
-        self._arguments = replace(config, device=device), max(1, int(self._room.cpus_per_worker)), sent
-        self._actor = ray.remote(RayWorker).options(
-            num_gpus=self._room.gpus_per_worker,
-            num_cpus=self._room.cpus_per_worker,
-            max_concurrency=2,  # the second thread answers `where` and `progress` while the first one runs a trial
+        sent = (
+            None if files is None else SentFiles(files, ray.put(files.definitions.pack()), ray.put(files.data.pack()))
         )
+        self._arguments = replace(config, device=device), max(1, int(self._room.cpus_per_worker)), sent
+        self._actor = ray.remote(RayWorker)
+        self._options: dict[str, Any] = {
+            "num_gpus": self._room.gpus_per_worker,
+            "num_cpus": self._room.cpus_per_worker,
+            "max_concurrency": 2,  # the second thread answers `where` and `progress` while the first one runs a trial
+        }
+        self._unfit: dict[str, str] = {}  # node that cannot run trials -> why
         self._numbers = count()
         self._actors: dict[int, _Actor] = {}
         self._running: dict[Any, int] = {}  # what Ray will answer with an outcome -> its worker
@@ -219,8 +224,11 @@ class RayPool:
 
     @property
     def size(self) -> int:
-        """See `WorkerPool.size`: what the nodes that live hold."""
-        return self._room.workers(self._cluster.nodes())
+        """See `WorkerPool.size`: what the nodes that live and can run trials hold."""
+        return self._room.workers(self._fit())
+
+    def _fit(self) -> list[Node]:
+        return [node for node in self._cluster.nodes() if node.id not in self._unfit]
 
     def start(self) -> int:
         """See `WorkerPool.start`."""
@@ -229,7 +237,8 @@ class RayPool:
         return worker
 
     def _begin(self) -> _Actor:
-        handle = self._actor.remote(*self._arguments)
+        elsewhere = {"label_selector": {_NODE: f"!in({','.join(sorted(self._unfit))})"}} if self._unfit else {}
+        handle = self._actor.options(**self._options, **elsewhere).remote(*self._arguments)
         return _Actor(handle, handle.where.remote())
 
     def ready(self, worker: int) -> bool:
@@ -261,10 +270,11 @@ class RayPool:
         """See `WorkerPool.wait`; one trial at most, so that its worker is fed before the next is looked at."""
         if not self._running:
             return []
+        self._check_left()
         answers, _ = self._cluster.call(self._ray.wait, list(self._running), num_returns=1, timeout=timeout_seconds)
         for answer in answers:
             try:
-                outcome: Outcome = self._cluster.call(self._ray.get, answer, timeout=_GET_SECONDS)
+                result: Outcome | Unfit = self._cluster.call(self._ray.get, answer, timeout=_GET_SECONDS)
             except self._ray.exceptions.GetTimeoutError:  # it lies on a machine that may be gone
                 break
             except self._ray.exceptions.RayError as error:
@@ -273,14 +283,22 @@ class RayPool:
                 return [
                     self._ended(answer, WorkerDeath(type(error).__name__, str(error), blameless=self._gone(answer)))
                 ]
-            return [self._ended(answer, outcome)]
+            if isinstance(result, Unfit):
+                self._unfit[result.machine] = result.reason
+                self._cluster.look()
+            return [self._ended(answer, result)]
         self._cluster.look_now_and_then()
         for answer in self._running:
             if self._gone(answer):
                 return [self._ended(answer, WorkerDeath("NodeLost", "its machine is gone or silent", blameless=True))]
         return []
 
-    def _ended(self, answer: Any, result: Outcome | WorkerDeath) -> Ended:
+    def _check_left(self) -> None:
+        """Raises LostError where no machine is left that can run trials, and no worker has begun on one."""
+        if self._unfit and not self._room.held(self._fit()) and not any(map(self.ready, self._running.values())):
+            raise LostError(f"No machine is left that can run trials of this study. {list(self._unfit.values())[-1]}")
+
+    def _ended(self, answer: Any, result: Outcome | WorkerDeath | Unfit) -> Ended:
         return Ended(self._running.pop(answer), result)
 
     def _gone(self, answer: Any) -> bool:
@@ -324,42 +342,53 @@ class _Actor:
 
 @dataclass(frozen=True)
 class SentFiles:
-    """Files for the machines that lack them, and Ray's reference to their contents."""
+    """Files for the machines that lack them, and Ray's references to the contents of both groups."""
 
     files: NodeFiles
-    content: Any
+    definitions: Any
+    data: Any
+
+    @classmethod
+    def of(cls, files: NodeFiles, put: Callable[[bytes | None], Any]) -> SentFiles:
+        """``files``, each group given to Ray by its ``put``."""
+        return cls(files, put(files.definitions.pack()), put(files.data.pack()))
 
     def placed(self, config: WorkerConfig) -> WorkerConfig:
         """See `node_files.placed`."""
         import ray
 
-        return placed(config, self.files, partial(ray.get, self.content))
+        return placed(config, self.files, lambda part: ray.get(getattr(self, part)))
 
 
 class RayWorker:
     """Lives in a Ray actor: a session, and what the running trial last told."""
 
     def __init__(self, config: WorkerConfig, threads: int, sent: SentFiles | None = None) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
         foreign_code.allow()  # what comes here has been looked at by the driver, which loads every task and method
         self._session: Session | None = None
-        self._config, self._sent = config, sent
+        self._config, self._threads, self._sent = config, threads, sent
         self._last: Progress | None = None
 
-    def run(self, trial: Trial, fit: Fit) -> Outcome:
-        """Run a trial; the first one makes the session."""
+    def run(self, trial: Trial, fit: Fit) -> Outcome | Unfit:
+        """Run a trial, where this machine can; the first one makes the session."""
         self._note(Progress(trial.id, "loading"))
-        if self._session is None:
-            try:
-                config = self._config if self._sent is None else self._sent.placed(self._config)
-                self._session = Session(config)
-            except Exception:  # a plug-in or a folder that this node lacks: it concerns the trial, the worker lives
-                return failed(trial, traceback.format_exc(), {})
-        outcome = execute(trial, self._session, fit, self._note)
+        try:
+            session = self._session = self._session or self._ready()
+            if self._sent is not None:
+                model = placed_model(trial.model, session.config.model_root)
+                trial = trial.model_copy(update={"model": model})
+        except (Exception, SystemExit) as error:  # of a plug-in, a library or a folder that this machine lacks
+            return Unfit(self.where(), _why_unfit(error))
+        outcome = execute(trial, session, fit, self._note)
         collector.pass_over_what_stays()
         return outcome
+
+    def _ready(self) -> Session:
+        """A session on what is here, or was sent here."""
+        import torch
+
+        torch.set_num_threads(self._threads)
+        return Session(self._config if self._sent is None else self._sent.placed(self._config))
 
     def where(self) -> str:
         """The id of the node that it is on."""
@@ -374,3 +403,13 @@ class RayWorker:
 
     def _note(self, progress: Progress) -> None:
         self._last = progress
+
+
+def _why_unfit(error: BaseException) -> str:
+    """Why this machine cannot run trials, in sentences that name it."""
+    machine = f"The machine {socket.gethostname()}"
+    if isinstance(error, BenchError):
+        return str(error) if machine in str(error) else f"{machine} cannot run trials. {error}"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{type(error).__name__}: {first_line(error)}, in {place.filename}, line {place.lineno}"
+    return f"{machine} cannot run trials ({reason})."

@@ -213,7 +213,8 @@ def leaves(value: Any) -> Iterator[str]:
 
 def _python_beside(files: Iterable[Path]) -> list[Path]:
     """The Python in the folders of the ``files`` of a definition, in order: what its functions may be of."""
-    return sorted({source for file in files for source in file.parent.glob("*.py")})
+    found = {source for file in files for source in file.parent.glob("*.py")}
+    return sorted(source for source in found if is_regular(source))  # an editor's lock is a link to nothing
 
 
 def _data(config: dict[str, Any], folder: Path) -> Iterator[tuple[Path, bool]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ import pytest
 import torch
 
 import mosld_bench
-from mosld_bench.errors import ResourceError
+from mosld_bench.errors import LostError, ResourceError
 from mosld_bench.methods.builtin import PeftMethod
+from mosld_bench.records.record import Outcome
+from mosld_bench.scheduling import ray_executor
+from mosld_bench.scheduling.executor import Unfit
 from mosld_bench.scheduling.ray_executor import RayExecutor
-from mosld_bench.spec.trial import Resources
+from mosld_bench.spec.trial import Fit, Resources, Trial
 from mosld_bench.trial.session import Progress, WorkerConfig
 from tests.conftest import REPOSITORY
 from tests.support import light_ray
@@ -112,6 +115,37 @@ def test_a_node_that_goes_costs_its_trial_alone_and_one_that_joins_is_used(
     assert joined.node_id in begun
     assert len(begun) <= len(planned) + 1  # the one that it had begun, once more
     assert len(watcher.lines) == len(begun) - len(planned)
+
+
+class Choosy(light_ray.Sleeper):
+    """The first machine to begin notes itself in the file ``unfit``: it cannot run trials, or ``every`` one cannot."""
+
+    def run(self, trial: Trial, fit: Fit) -> Outcome | Unfit:  # type: ignore[override]
+        note = Path(os.environ[light_ray.NOTES]).parent / "unfit"
+        with suppress(FileExistsError), note.open("x") as file:
+            file.write(self.where())
+        if note.read_text() in {self.where(), "every"}:
+            return Unfit(self.where(), f"The machine {self.where()} lacks data.")
+        return super().run(trial, fit)
+
+
+def test_a_machine_that_cannot_run_trials_leaves_them_to_the_others(
+    address: str, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_executor, "RayWorker", Choosy)
+    planned, watcher, config = light_ray.planned(3), Watcher(), WorkerConfig((), Resources())
+    with closing(RayExecutor(config, address=address)) as executor:
+        outcomes = list(executor.run(planned, watcher))
+    assert sorted(outcome.record.trial_id for outcome in outcomes) == sorted(trial.id for trial, _ in planned)
+    assert {outcome.record.status for outcome in outcomes} == {"finished"}
+    unfit = (notes.parent / "unfit").read_text()
+    assert watcher.lines == [f"The machine {unfit} lacks data. That machine gets no more trials."]
+    assert unfit not in {note.read_text().split()[0] for note in notes.iterdir()}
+    (notes.parent / "unfit").write_text("every")
+    with closing(RayExecutor(config, address=address)) as executor, pytest.raises(LostError) as lost:
+        list(executor.run(planned, watcher))
+    assert str(lost.value).startswith("No machine is left that can run trials of this study. The machine ")
+    assert len(watcher.lines) == 3
 
 
 def test_a_trial_of_two_gpus_has_them_on_one_machine(

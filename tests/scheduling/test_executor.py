@@ -10,7 +10,7 @@ import pytest
 from mosld_bench.errors import LostError
 from mosld_bench.records.record import Outcome, Record
 from mosld_bench.scheduling import InlineExecutor, Options, make_executor
-from mosld_bench.scheduling.executor import MOST_TRIES, POLL_SECONDS, Ended, WorkerDeath, dispatch
+from mosld_bench.scheduling.executor import MOST_TRIES, POLL_SECONDS, Ended, Unfit, WorkerDeath, dispatch
 from mosld_bench.scheduling.ray_executor import RayExecutor
 from mosld_bench.spec.trial import Fit, PlannedTrial, TrainSpec
 from mosld_bench.trial.session import Progress
@@ -76,6 +76,8 @@ class Pool:
         working = [number for number in self.running if number not in self.roomless]
         worker = min(working, key=lambda number: self.running[number].trial.id in self._late)
         trial = self.running.pop(worker).trial
+        if status == "unfit":
+            return [Ended(worker, Unfit("m", "The machine m lacks data."))]
         if status in {"died", "its machine went"}:
             blameless = status != "died"
             return [Ended(worker, WorkerDeath("ActorDiedError", f"killed while at {trial.id}", blameless))]
@@ -217,6 +219,17 @@ def test_a_trial_is_not_to_blame_for_its_machine() -> None:
     assert [line.split("; ")[1] for line in watcher.lines] == ["trying again"] * 3 + ["trying once more"]
     pool = Pool(["its machine went", "finished", "finished", "finished", "died", "its machine went", "died"])
     assert dict(outcomes_of(pool))[IDS[0]] == "failed"
+
+
+def test_a_machine_that_cannot_run_trials_costs_none_a_try_and_is_told_of_once() -> None:
+    pool, watcher = Pool(["unfit", "unfit", *["finished"] * 3, "died", "finished"]), Watcher()
+    assert sorted(outcomes_of(pool, watcher)) == sorted((trial, "finished") for trial in IDS)
+    assert pool.stopped == [0, 1, 2]
+    assert [trial for _, trial in pool.submitted] == [*IDS, IDS[0], IDS[1], IDS[1]]
+    assert watcher.lines == [
+        "The machine m lacks data. That machine gets no more trials.",
+        f"{IDS[1]}: its worker died (ActorDiedError); trying once more",
+    ]
 
 
 def test_machines_that_go_on_and_on_end_a_trial_some_time() -> None:

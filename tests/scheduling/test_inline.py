@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import itertools
 import json
+import socket
 import time
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -21,7 +22,8 @@ from mosld_bench.records.frame import load
 from mosld_bench.records.lock import held
 from mosld_bench.records.record import Outcome
 from mosld_bench.records.store import Store
-from mosld_bench.scheduling import InlineExecutor, executor
+from mosld_bench.scheduling import InlineExecutor, executor, ray_executor
+from mosld_bench.scheduling.executor import Unfit
 from mosld_bench.scheduling.ray_executor import RayWorker
 from mosld_bench.spec import foreign_code
 from mosld_bench.spec.trial import Trial
@@ -181,14 +183,41 @@ def test_a_worker_keeps_the_collector_from_what_stays_until_it_takes_another_mod
     monkeypatch.setattr(foreign_code, "allow", lambda: None)
     _, planned, config = prepare(tiny)
     worker = RayWorker(config, torch.get_num_threads())
+
+    def status(number: int) -> str:
+        outcome = worker.run(*planned[number])
+        assert isinstance(outcome, Outcome)
+        return outcome.record.status
+
     try:
-        assert worker.run(*planned[0]).record.status == "finished"
+        assert status(0) == "finished"
         kept = gc.get_freeze_count()
         assert kept > 100_000
-        assert worker.run(*planned[1]).record.status == "finished"
+        assert status(1) == "finished"
         assert gc.get_freeze_count() <= kept  # what the second trial made is collected as ever
         assert worker._session is not None
         worker._session.model(planned[0].trial.model, "bfloat16")
         assert gc.get_freeze_count() == 0
     finally:
         gc.unfreeze()
+
+
+def test_a_worker_says_in_a_sentence_why_its_machine_cannot_run_trials(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trial has not failed by that."""
+    monkeypatch.setattr(foreign_code, "allow", lambda: None)
+    monkeypatch.setattr(RayWorker, "where", lambda self: "node")
+    _, planned, config = prepare(tiny)
+    lacking = dataclasses.replace(config, task_folders=(str(tiny / "gone"),))
+    machine = f"The machine {socket.gethostname()} cannot run trials"
+    unfit = RayWorker(lacking, torch.get_num_threads()).run(*planned[0])
+    assert isinstance(unfit, Unfit)
+    assert unfit.machine == "node"
+    assert unfit.reason.startswith(f"{machine}. {tiny / 'gone'} is not a folder; ")
+    assert "Traceback" not in unfit.reason
+    for error in (OSError("no room"), SystemExit("no room")):
+        monkeypatch.setattr(ray_executor, "Session", lambda config, error=error: exec("raise error", {"error": error}))
+        unfit = RayWorker(config, torch.get_num_threads()).run(*planned[0])
+        assert isinstance(unfit, Unfit)
+        assert unfit.reason == f"{machine} ({type(error).__name__}: no room, in <string>, line 1)."

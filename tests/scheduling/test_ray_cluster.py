@@ -12,7 +12,7 @@ import pytest
 from mosld_bench.errors import LostError, ResourceError
 from mosld_bench.records.record import Outcome, Record
 from mosld_bench.scheduling import ray_cluster
-from mosld_bench.scheduling.executor import WorkerDeath
+from mosld_bench.scheduling.executor import Unfit, WorkerDeath
 from mosld_bench.scheduling.ray_cluster import Cluster, Node, Room
 from mosld_bench.scheduling.ray_executor import RayPool
 from mosld_bench.scheduling.ray_liveness import Liveness, Process
@@ -109,6 +109,7 @@ class FakeRay:
         self.kept: dict[object, Any] = {}
         self.places = iter(["a", "b", "", "c"])
         self.killed: list[str] = []
+        self.asked: list[Any] = []  # of which nodes workers were to be
 
     def nodes(self) -> list[dict[str, Any]]:
         return [
@@ -125,6 +126,7 @@ class FakeRay:
     def remote(self, kind: type) -> Any:
         class Factory:
             def options(factory, **options: Any) -> Any:  # noqa: N805
+                self.asked.append(options.get("label_selector"))
                 return factory
 
             def remote(factory, *words: Any) -> Remote:  # noqa: N805
@@ -223,6 +225,33 @@ def test_a_machine_that_goes_ends_the_trials_that_it_has_and_no_others(
     ray.alive["c"] = 2.0
     pool.wait(0)
     assert pool.size == 3  # what joins counts
+
+
+def test_a_machine_that_cannot_run_trials_gets_no_more_workers(silent: set[str]) -> None:
+    """Where none is left that can, or has begun, nothing goes on; not before."""
+    ray = FakeRay()
+    ray.places = iter(["a", "b", "", ""])
+    pool = a_pool(ray)
+    a, b = pool.start(), pool.start()
+    for worker, planned in zip((a, b), PLANNED, strict=False):
+        pool.submit(worker, planned)
+    first, second = pool._running
+    ray.kept[second] = Unfit("b", "The machine b lacks data.")
+    assert pool.wait(0) == [(b, ray.kept[second])]
+    pool.stop(b)
+    assert pool.size == 1
+    pool.stop(pool.start())
+    assert ray.asked == [None, None, {"ray.io/node-id": "!in(b)"}]
+    ray.alive["a"] = 0.25  # others have taken its cores, but it has begun
+    pool._cluster.look()
+    assert pool.wait(0) == []
+    ray.kept[first] = Unfit("a", "The machine a lacks data.")
+    assert pool.wait(0) == [(a, ray.kept[first])]
+    pool.stop(a)
+    pool.submit(pool.start(), PLANNED[0])
+    assert ray.asked[-1] == {"ray.io/node-id": "!in(a,b)"}
+    with pytest.raises(LostError, match=r"No machine is left that can run trials of this study\. The machine a lacks"):
+        pool.wait(0)
 
 
 def test_a_machine_that_joined_a_moment_ago_is_not_taken_for_one_that_went(

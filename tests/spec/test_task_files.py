@@ -35,6 +35,18 @@ def test_task_files_follow_includes_and_the_later_folder_wins(tmp_path: Path) ->
     assert files.digest("hellaswag") == f"lm-eval {version('lm-eval')}, wording 2"
 
 
+def test_python_beside_a_definition_is_regular_files_alone(tmp_path: Path) -> None:
+    """An editor locks what it edits by a link to nothing of nearly the same name."""
+    write_task(tmp_path, "copy", [{"x": 1}])
+    (tmp_path / "child.yaml").write_text("include: copy.yaml\ntask: child\ndoc_to_text: !function helper.text\n")
+    (tmp_path / "helper.py").write_text("def text(doc): return doc['x']\n")
+    files = TaskFiles.scan((tmp_path,))
+    before = files.digest("child"), files.files_of("child")
+    (tmp_path / ".#helper.py").symlink_to("somebody@machine.4711:1790000000")
+    (tmp_path / "folder.py").mkdir()
+    assert (files.digest("child"), files.files_of("child")) == before
+
+
 def test_a_digest_follows_the_data_and_not_the_title(tmp_path: Path) -> None:
     write_task(tmp_path, "copy", [{"x": 1}])
     files = TaskFiles.scan((tmp_path,))
