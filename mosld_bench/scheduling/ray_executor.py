@@ -206,9 +206,7 @@ class RayPool:
         self._room = Room.of(config.resources, cluster.nodes(), gpus=gpus, cpus=cpus, trials=trials)
         self.failures_spoil_workers = self._room.on_gpus
         device = "cuda" if self._room.on_gpus else "cpu"
-        sent = (
-            None if files is None else SentFiles(files, ray.put(files.definitions.pack()), ray.put(files.data.pack()))
-        )
+        sent = None if files is None else SentFiles.of(files, ray.put)
         self._arguments = replace(config, device=device), max(1, int(self._room.cpus_per_worker)), sent
         self._actor = ray.remote(RayWorker)
         self._options: dict[str, Any] = {
