@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import python
+from tests.support.repository import REPOSITORY as REPOSITORY
+from tests.support.repository import declarations as declarations
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy models: a second thread costs more than it gives
-REPOSITORY = Path(__file__).parent.parent
 
 
 def pytest_collection_finish() -> None:
@@ -162,16 +163,6 @@ def tiny(tiny_template: Path, tmp_path: Path) -> Path:
     root = tmp_path / "root"
     shutil.copytree(tiny_template, root)
     (root / "reports" / "tiny" / "study.yaml").write_text(STUDY.format(model=root / "model"))
-    return root
-
-
-def declarations(root: Path) -> Path:
-    """``root`` as a workspace with the repository's recipes, tasks, published tables and studies, and no record."""
-    for folder in ("methods", "tasks", "results/published"):
-        shutil.copytree(REPOSITORY / folder, root / folder)
-    for file in REPOSITORY.glob("reports/*/*.yaml"):  # with what a search has found for it
-        (root / "reports" / file.parent.name).mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, root / "reports" / file.parent.name)
     return root
 
 
