@@ -46,6 +46,17 @@ def code_allowed() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where to compute: on a CPU, so that the test is known to work, and on a GPU, which it is for."""
+    if request.param == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("torch finds no CUDA device here")
+    return str(request.param)
+
+
 @pytest.fixture
 def mirror() -> Path:
     """The folder of real data sets, where there is one."""
