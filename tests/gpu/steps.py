@@ -191,7 +191,7 @@ def _rounded(where: Where, load: str) -> Iterator[Figure]:
             "--overwrite", "always")  # fmt: skip
     for record in _records(where, name):
         title = f"{load}: {record['trial']['recipe']['title']}"
-        scores = [m["value"] for m in record["metrics"] if m["primary"] and m["domain"] == "in_domain"]
+        scores = [m["value"] for m in record["metrics"] if m["primary"] and m["role"] == "in_domain"]
         packed = "packed" if record["eval_info"]["packed"] else "one by one"
         yield Figure(f"{title}: in-domain score", statistics.mean(scores), note=f"scored {packed}")
         yield Figure(f"{title}: memory", record["peak_memory_bytes"] / 1e9, "GB")

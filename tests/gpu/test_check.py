@@ -38,7 +38,7 @@ QUICK = ("device", "embedded", "plan", "rounded", "profile", "flex", "smollm2") 
 
 
 @pytest.mark.slow
-def test_steps_leave_figures_and_are_not_run_twice(tmp_path: Path) -> None:
+def test_steps_leave_figures_and_are_not_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = called(tmp_path, *QUICK)
     assert done.returncode == 0, (done.stderr, results(tmp_path))
     first = results(tmp_path)
@@ -67,6 +67,14 @@ def test_steps_leave_figures_and_are_not_run_twice(tmp_path: Path) -> None:
     again = called(tmp_path, *QUICK)
     assert (again.returncode, again.stderr) == (0, "")
     assert results(tmp_path) == first
+    found = steps._records(
+        Where(tmp_path / "dry-run"), "embedded"
+    )  # of weights that are not rounded, for want of others
+    monkeypatch.setattr(steps, "_records", lambda where, name: found)
+    monkeypatch.setattr(steps, "_called", lambda *words: "")
+    shown = {figure.quantity: figure.value for figure in steps.rounded(Where(tmp_path / "dry-run", dry=True))}
+    assert 0 < shown["nf4: MoSLD: in-domain score"] <= 1
+    assert shown["int8: MoSLD: training"] > 0
 
 
 @pytest.mark.slow
