@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import python
+from tests.support.repository import REPOSITORY as REPOSITORY
+from tests.support.repository import declarations as declarations
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy models: a second thread costs more than it gives
-REPOSITORY = Path(__file__).parent.parent
 
 
 def pytest_collection_finish() -> None:
@@ -43,6 +44,17 @@ def code_allowed() -> Iterator[None]:
 
     with foreign_code.allowed():
         yield
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where to compute: on a CPU, so that the test is known to work, and on a GPU, which it is for."""
+    if request.param == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("torch finds no CUDA device here")
+    return str(request.param)
 
 
 @pytest.fixture
@@ -162,16 +174,6 @@ def tiny(tiny_template: Path, tmp_path: Path) -> Path:
     root = tmp_path / "root"
     shutil.copytree(tiny_template, root)
     (root / "reports" / "tiny" / "study.yaml").write_text(STUDY.format(model=root / "model"))
-    return root
-
-
-def declarations(root: Path) -> Path:
-    """``root`` as a workspace with the repository's recipes, tasks, published tables and studies, and no record."""
-    for folder in ("methods", "tasks", "results/published"):
-        shutil.copytree(REPOSITORY / folder, root / folder)
-    for file in REPOSITORY.glob("reports/*/*.yaml"):  # with what a search has found for it
-        (root / "reports" / file.parent.name).mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, root / "reports" / file.parent.name)
     return root
 
 

@@ -76,9 +76,9 @@ def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
 console = make_console()
 
 
-def say(line: str) -> None:
+def say(line: str, on: Console = console) -> None:
     """Print a line, which the terminal breaks where it likes: a path in it can be copied whole."""
-    console.print(visible(line), soft_wrap=True)
+    on.print(visible(line), soft_wrap=True)
 
 
 def print_json(content: Any) -> None:

@@ -35,7 +35,7 @@ def measure(plan: Plan, workspace: Workspace, places: Places) -> Probe:
 
 
 class _Watcher:
-    """Follows a probe in the line of a spinner."""
+    """Follows a probe in the line of a spinner, and on the standard error: the standard output is the plan's."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
@@ -44,4 +44,4 @@ class _Watcher:
         self._status.update(f"measuring {progress.trial} in short: {progress.phase}, step {progress.step} …")
 
     def say(self, line: str) -> None:
-        say(line)
+        say(line, self._status.console)

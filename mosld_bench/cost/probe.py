@@ -1,8 +1,9 @@
 """A probe: the largest trial of a study in short, and what its speed and memory say of the others.
 
 The short trial goes the way of every trial (`trial.execute`), with the study's tasks, weights and settings: a few
-optimiser steps, no validation, and a few scoring batches. Others are taken to run at its FLOP/s, training and scoring
-each at its own, so that what depends on the method beside its FLOPs is left out.
+optimiser steps, no validation, and a few scoring batches. All schedules are those of the whole trial, since a method
+may have one of its own that so few steps do not hold. Others are taken to run at its FLOP/s, training and scoring each
+at its own, so that what depends on the method beside its FLOPs is left out.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def shortened(trial: Trial, sizes: Mapping[str, TaskSize | None], *, score_token
     limit = min(limit, trial.evaluate.limit or limit)
     return trial.model_copy(
         update={
-            "train": trial.train.model_copy(update={"steps": STEPS, "epochs": None, "validation_items": 0}),
+            "train": trial.train.model_copy(update={"validation_items": 0}),
+            "ends_after": STEPS,
             "evaluate": trial.evaluate.model_copy(update={"limit": limit, "split": "test", "text": None}),
             "rivals": None,
         }

@@ -270,6 +270,12 @@ class Trial(Grown):
         description="of a trial of a search, by rung, the validation losses that it is held against (`spec.search`); "
         "part of no identity",
     )
+    ends_after: int | None = Field(
+        None,
+        exclude=True,
+        description="of a probe, how many optimiser steps are made, while all that goes by the length of the training, "
+        "as a method's schedule, takes it for a whole one; part of no identity",
+    )
 
     @cached_property
     def id(self) -> str:

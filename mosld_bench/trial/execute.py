@@ -284,6 +284,7 @@ def _train(
         pad=base.pad,
         optimizer=trial.recipe.optimizer,
         rivals=trial.rivals,
+        ends_after=trial.ends_after,
         routers=routers,
         progress=lambda step, steps, loss: watch(Progress(trial.id, "training", step, steps, loss)),
         checkpoints=checkpoints,

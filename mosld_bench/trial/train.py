@@ -45,6 +45,7 @@ def train(
     pad: int,
     optimizer: str = "adamw",
     rivals: Sequence[Sequence[float]] | None = None,
+    ends_after: int | None = None,
     routers: RouterLog | None = None,
     progress: StepWatcher = lambda step, steps, loss: None,
     checkpoints: Checkpoints | None = None,
@@ -56,8 +57,9 @@ def train(
     token id that fills a batch. ``optimizer``: ``adamw``, or ``adafactor``, whose steps are ``learning_rate`` times the
     spread of each matrix and whose state is a row and a column of it. ``rivals``: of a run of a search, by rung, the
     validation losses that it must keep up with (`spec.search`); it ends early where it does not, or where a loss is no
-    number. ``routers`` notes what the model's routers do with the validation items. ``progress`` is called at every
-    point of the curve. ``checkpoints``: where the training is gone on with, and left from time to time; it needs the
+    number. ``ends_after``: of a probe, how many steps are made, where the schedules are those of a whole training.
+    ``routers`` notes what the model's routers do with the validation items. ``progress`` is called at every point of
+    the curve. ``checkpoints``: where the training is gone on with, and left from time to time; it needs the
     ``base`` that ``model`` shares weights with.
 
     Raises FloatingPointError where a loss is no number in what is no search, and UnknownNameError for another
@@ -65,10 +67,12 @@ def train(
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     steps = spec.steps or math.ceil((spec.epochs or 0) * len(examples) / spec.batch_size)
+    last = ends_after or steps
+    steps = max(steps, last)  # a study may be shorter than a probe
     stepper = make_optimizer(optimizer, trained, learning_rate=learning_rate, weight_decay=spec.weight_decay)
     order = batch_order(len(examples), spec.batch_size, seed)
     held_out = _HeldOut(validation, spec, steps, routers)
-    log = TrainingLog(steps, learning_rate, progress)
+    log = TrainingLog(last, learning_rate, progress)
     judge, diverged = Judge(rivals), None
     parts: dict[str, Noted] = {"log": log, "held_out": held_out, "judge": judge}
     moving = None if base is None else Moving(model, base, method, stepper, parts, routers)
@@ -78,7 +82,7 @@ def train(
 
     stream = one_stream(model)
     model.train()
-    for step in range(done + 1, steps + 1):
+    for step in range(done + 1, last + 1):
         batch = [examples[index] for index in next(order)]
         for group in stepper.param_groups:
             group["lr"] = learning_rate * schedule(step, steps, spec)
@@ -96,7 +100,7 @@ def train(
         if validation_loss is not None and step < steps and not judge.goes_on(step, validation_loss):
             break
         if checkpoints and moving:
-            log.leave_out(checkpoints.after(step, moving, last=step == steps))
+            log.leave_out(checkpoints.after(step, moving, last=step == last))
     seconds = log.elapsed() - held_out.seconds
     items = Counter(example.task for example in examples)
     return TrainInfo(

@@ -26,7 +26,7 @@ from mosld_bench.trial import packed_scoring
 from mosld_bench.trial.packed_scoring import Score, score_packed
 from mosld_bench.trial.prefix_tree import Tree
 from tests.benchmarks.side_by_side import Row, faster, in_turns, seconds_of
-from tests.conftest import REPOSITORY
+from tests.support.repository import REPOSITORY
 
 #: Questions -> tokens of the text that each is about, and how many options it has, of how many tokens.
 QUESTIONS, STORY, OPTIONS, ANSWER = 24, 700, 4, 20

@@ -41,7 +41,7 @@ from mosld_bench.trial.train import batch_order, make_optimizer, optimizer_step,
 from mosld_bench.tuners.mixture.layer import MixtureLayer, _mix_separate, _mix_shared_down
 from mosld_bench.tuners.mixture.routing import balance_loss, gate
 from tests.benchmarks.side_by_side import Row, faster, seconds_of
-from tests.conftest import REPOSITORY
+from tests.support.repository import REPOSITORY
 
 RECIPES = ("lora", "mosld")
 TRIALS = (4, 8)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mosld_bench.records.record import Outcome
+from mosld_bench.spec.trial import Fit, Trial
+from mosld_bench.trial.execute import execute
+from mosld_bench.trial.session import Session, Watcher
 from tests.cli.conftest import Command
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -27,6 +32,25 @@ def test_a_probe_is_in_the_json_and_leaves_no_record(
     assert probe["memory"] > 1e8
     assert (probe["train_rate"], probe["score_rate"], probe["hours"]) == (None, None, None)
     assert not (tiny / "results").exists()
+
+
+def test_what_is_said_meanwhile_is_not_in_the_json(
+    tiny: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that cannot be written, and a short trial that is tried again."""
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("MOSLD_BENCH_CACHE", str(tmp_path / "file"))
+    tries = iter((True, False))
+
+    def once_full(trial: Trial, session: Session, fit: Fit, watch: Watcher) -> Outcome:
+        outcome = execute(trial, session, fit, watch)
+        return replace(outcome, may_pass=next(tries))
+
+    monkeypatch.setattr("mosld_bench.scheduling.executor.execute", once_full)
+    done = command("plan", "tiny", "--probe", "--json", "--root", str(tiny))
+    assert json.loads(done.out)["probe"]["steps"] == 8
+    assert str(tmp_path / "file") in done.err
+    assert "trying once more" in done.err
 
 
 def test_a_probe_without_data_ends_as_a_run_does(tiny: Path, command: Command) -> None:

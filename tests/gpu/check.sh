@@ -9,9 +9,10 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 if [ -z "${PYTHON:-}" ]; then
   PYTHON=gpu-check/venv/bin/python
-  if [ ! -x "$PYTHON" ]; then
-    python3 -m venv gpu-check/venv
-    "$PYTHON" -m pip install -q -e '.[test]'
+  if [ ! -e gpu-check/venv/installed ]; then # and what was broken off is made anew
+    python3 -m venv --clear gpu-check/venv
+    "$PYTHON" -m pip install -q -e '.[test,quantised]'
+    touch gpu-check/venv/installed
   fi
 fi
 exec "$PYTHON" -m tests.gpu.check "$@"

@@ -1,4 +1,4 @@
-"""What the GPU check measures: a function a step, which gives figures, or says by SkippedError why it has none."""
+"""What the GPU check measures: a function a step, which gives figures, and why it has none here, if so."""
 
 from __future__ import annotations
 
@@ -6,30 +6,25 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+from unittest.mock import patch
 
-from tests.conftest import REPOSITORY, declarations
+from tests.gpu.results import Figure, Results
+from tests.support.repository import REPOSITORY, declarations
 
-
-class SkippedError(Exception):
-    """Why a step has nothing to measure here."""
-
-
-class Figure(NamedTuple):
-    """One number of a step."""
-
-    quantity: str
-    value: float
-    unit: str = ""
-    note: str = ""
+if TYPE_CHECKING:
+    from mosld_bench.records.profile import Entry, Profile
+    from mosld_bench.spec.study import Study
 
 
 @dataclass(frozen=True)
@@ -38,10 +33,21 @@ class Where:
 
     folder: Path
     dry: bool = False
+    note: Callable[[Figure], None] = lambda figure: (
+        None
+    )  # of a step that measures on; a later one of a name replaces it
 
     @property
     def device(self) -> str:
         return "cpu" if self.dry else "cuda"
+
+    @property
+    def results(self) -> Results:
+        return Results(self.folder)
+
+
+def _never(where: Where) -> str | None:
+    return None
 
 
 class Step(NamedTuple):
@@ -50,6 +56,7 @@ class Step(NamedTuple):
     name: str
     least: int  # seconds that must be left for it to begin
     measure: Callable[[Where], Iterator[Figure]]
+    why_skipped: Callable[[Where], str | None] = _never
 
 
 def device(where: Where) -> Iterator[Figure]:
@@ -81,8 +88,8 @@ def device(where: Where) -> Iterator[Figure]:
 def gpu_tests(where: Where) -> Iterator[Figure]:
     """The tests that need a GPU; a dry run collects them alone."""
     words = ["-q", "-n", "0", "-m", "gpu", "-p", "no:cacheprovider", "tests"]
-    done = _called("-m", "pytest", *(["--collect-only", *words] if where.dry else words))
-    last = done.stdout.strip().splitlines()[-1]
+    said = _called("-m", "pytest", *(["--collect-only", *words] if where.dry else words)).splitlines()
+    last = next((line for line in reversed(said) if re.search("passed|skipped|collected", line)), "")
     count = next((int(word) for word in last.replace("/", " ").split() if word.isdigit()), 0)
     yield Figure("tests with the marker gpu", count, note=last)
 
@@ -94,11 +101,19 @@ def embedded(where: Where) -> Iterator[Figure]:
 
 def packing(where: Where) -> Iterator[Figure]:
     """The same with four trials on the GPU at once."""
-    if importlib.util.find_spec("ray") is None:
-        raise SkippedError("trials run side by side by Ray, which is not installed here")
     yield from _study(where, "packing", *_gpus(where, "--gpus-per-trial", "0.25"))
     apart, packed = (json.loads((where.folder / f"{name}.seconds").read_text()) for name in ("embedded", "packing"))
     yield Figure("one at a time against four at once", apart / packed, "times")
+
+
+def _why_not_packed(where: Where) -> str | None:
+    if importlib.util.find_spec("ray") is None:
+        return "trials run side by side by Ray, which is not installed here"
+    return _why_nothing_to_compare(where)
+
+
+def _why_nothing_to_compare(where: Where) -> str | None:
+    return None if where.results.is_done("embedded") else "compares with the step embedded, which is not done"
 
 
 def _gpus(where: Where, *words: str) -> Sequence[str]:
@@ -116,7 +131,7 @@ def _study(where: Where, name: str, *words: str) -> Iterator[Figure]:
     seconds = time.perf_counter() - started
     (where.folder / f"{name}.seconds").write_text(json.dumps(seconds))
     records = _records(where, name)
-    yield Figure("trials", len(records), note=f"all of them finished: {_all_finished(records)}")
+    yield Figure("trials", len(records))
     yield Figure("from the command to the PDF", seconds, "s")
     trained = [record["train_info"]["seconds"] for record in records if record["train_info"]]
     yield Figure(
@@ -133,18 +148,18 @@ def _records(where: Where, name: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in (_workspace(where) / "results" / name).glob("*/record.json")]
 
 
-def _all_finished(records: Sequence[dict[str, Any]]) -> str:
-    return "yes" if all(record["status"] == "finished" for record in records) else "no"
-
-
 def plan(where: Where) -> Iterator[Figure]:
-    """What `plan --probe` foretells of the step before, against what its trials took."""
-    records = _records(where, "embedded")
-    if not records:
-        raise SkippedError("there is no run of the embedded study to compare with")
-    done = _called("-m", "mosld_bench", "plan", "embedded", "--seeds", "0", *_size(where), "--probe", "--json",
-                   "--root", str(_workspace(where)))  # fmt: skip
-    probe = json.loads(done.stdout)["probe"]
+    """What `plan --probe` foretells of the step embedded, against what its trials took."""
+    said = _called("-m", "mosld_bench", "plan", "embedded", "--seeds", "0", *_size(where), "--probe", "--json",
+                   "--root", str(_workspace(where)), answers=True)  # fmt: skip
+    foretold = json.loads(said)
+    probe, found = foretold["probe"], {record["trial_id"]: record for record in _records(where, "embedded")}
+    if missing := [row["id"] for row in foretold["trials"] if row["id"] not in found]:
+        raise RuntimeError(
+            f"{len(missing)} of {len(foretold['trials'])} planned trials have no record in the step embedded, the "
+            f"first {missing[0]}, so that there is nothing to compare their hours with; run it by --again embedded"
+        )
+    records = [found[row["id"]] for row in foretold["trials"]]
     took = sum((r["train_info"] or {"seconds": 0})["seconds"] + r["eval_info"]["seconds"] for r in records) / 3600
     yield Figure("hours of all trials, by a probe", probe["hours"], "h")
     yield Figure("the same against what they took", probe["hours"] / took, "times", note=f"they took {took:.3f} h")
@@ -156,17 +171,57 @@ def plan(where: Where) -> Iterator[Figure]:
         )
 
 
-def profile(where: Where) -> Iterator[Figure]:
-    """Every recipe of the paper beside LoRA, on random weights of a 7B shape."""
-    from mosld_bench.records.profile import Phase, Profile
+def _why_not_rounded(where: Where) -> str | None:
+    if importlib.util.find_spec("bitsandbytes"):
+        return None
+    return "weights are rounded by bitsandbytes, which is not installed here: pip install 'mosld-bench[quantised]'"
 
-    small = ("embedded", "--rounds", "1") if where.dry else ("paper", "--rounds", "3", "--random-weights")
-    load = (
-        () if where.dry else ("--dtype", "bfloat16", "--prompt-tokens", "256", "--batch", "8", "--budget", "mosld-r8")
+
+def rounded(where: Where) -> Iterator[Figure]:
+    """A trial on the embedded model rounded to 4 and to 8 bits, and the frozen base beside it."""
+    for load in ("nf4", "int8"):
+        yield from _rounded(where, load)
+
+
+def _rounded(where: Where, load: str) -> Iterator[Figure]:
+    name = f"rounded-{load}"
+    size = ("--steps", "4", "--limit", "8") if where.dry else ()
+    _called("-m", "mosld_bench", "run", "embedded", "--name", name, "--seeds", "0", "--methods", "mosld", *size,
+            "--set", f"model.load={load}", *_gpus(where, "--gpus-per-trial", "1"), "--root", str(_workspace(where)),
+            "--overwrite", "always")  # fmt: skip
+    for record in _records(where, name):
+        title = f"{load}: {record['trial']['recipe']['title']}"
+        scores = [m["value"] for m in record["metrics"] if m["primary"] and m["role"] == "in_domain"]
+        packed = "packed" if record["eval_info"]["packed"] else "one by one"
+        yield Figure(f"{title}: in-domain score", statistics.mean(scores), note=f"scored {packed}")
+        yield Figure(f"{title}: memory", record["peak_memory_bytes"] / 1e9, "GB")
+        if record["train_info"]:
+            yield Figure(f"{title}: training", record["train_info"]["seconds"], "s")
+
+
+def profile(where: Where) -> Iterator[Figure]:
+    """Every recipe of the paper beside LoRA, on random weights of a 7B shape; as `mosld-bench profile` measures it."""
+    from mosld_bench.cost import measure
+    from mosld_bench.cost.turn import take_turn
+    from mosld_bench.records.profile import Phase
+    from mosld_bench.scheduling import make_plan
+    from mosld_bench.spec.study import Study
+    from mosld_bench.spec.workspace import Workspace
+
+    root = _workspace(where)
+    workspace = Workspace(root, root)
+    changes: dict[str, Any] = {"recipes": ["lora", "moe-lora", "mola", "mosld", "mixlora"]}
+    changes |= {} if where.dry else {"budgets": ["mosld-r8"]}
+    study = measure.narrowed(Study.load(workspace.study_file("embedded" if where.dry else "paper"), changes))
+    planned = make_plan(study, workspace)
+    config = planned.configs[study.models[0].name]
+    load = measure.workload(batch=8, streams=1, prompt_tokens=64 if where.dry else 256, new_tokens=32,
+                            rounds=1 if where.dry else 3)  # fmt: skip
+    options = measure.Options(
+        load, device=where.device, dtype="float32" if where.dry else "bfloat16", random_weights=not where.dry
     )
-    done = _called("-m", "mosld_bench", "profile", *small, *load, "--methods", "lora,moe-lora,mola,mosld,mixlora",
-                   "--device", where.device, "--json", "--root", str(_workspace(where)))  # fmt: skip
-    measured = Profile.model_validate_json(done.stdout)
+    with patch("mosld_bench.cost.measure.take_turn", partial(_noted_turn, where, take_turn, {})):
+        measured = measure.profile(study, planned.planned, config, options, say=partial(print, flush=True))
     phases: tuple[Phase, ...] = ("train", "prompt", "decode")
     for entry in measured.entries:
         for phase in phases:
@@ -176,7 +231,35 @@ def profile(where: Where) -> Iterator[Figure]:
                 note = f"of {against}; {times.low:.2f} to {times.high:.2f}"
                 yield Figure(f"{entry.recipe.title}: {phase}", times.median, "times", note)
         if entry.train_memory:
-            yield Figure(f"{entry.recipe.title}: memory of a step", max(entry.train_memory) / 1e9, "GB")
+            yield from _memory(measured, entry, study, config)
+
+
+def _noted_turn(where: Where, take_turn: Callable[..., Any], seconds: dict[str, list[float]], *words: Any) -> Any:
+    """A turn of a profile, whose seconds are noted at once, as medians of the rounds so far."""
+    turn, recipe = take_turn(*words), words[1]
+    for phase, what in (("train", "a training step"), ("prompt", "a prompt"), ("decode", "a token")):
+        if (value := getattr(turn, phase)) is not None:
+            rounds = seconds.setdefault(f"{recipe.title}: {what}", [])
+            rounds.append(value)
+            note = f"rounds: {len(rounds)}; {min(rounds):.3g} to {max(rounds):.3g}"
+            where.note(Figure(f"{recipe.title}: {what}", statistics.median(rounds), "s", note))
+    return turn
+
+
+def _memory(measured: Profile, entry: Entry, study: Study, config: Any) -> Iterator[Figure]:
+    """The most memory of a training step, and what `plan` foretells of it by the formula of `cost/memory.py`."""
+    from mosld_bench.cost.memory import Shape, memory_of
+
+    load, model, train = measured.load, study.models[0], study.train
+    assert train is not None, "the study trains"
+    spec = train.model_copy(
+        update={"batch_size": load.batch, "max_length": load.prompt_tokens, "dtype": measured.dtype}
+    )
+    foretold = memory_of(entry.fit, Shape.of(config, model.load), spec, optimizer=entry.recipe.optimizer).total
+    most = max(entry.train_memory)
+    yield Figure(f"{entry.recipe.title}: memory of a step", most / 1e9, "GB", measured.memory_note)
+    note = f"{foretold / most:.2f} of what it took" if measured.device == "cuda" else "of a GPU, and this is none"
+    yield Figure(f"{entry.recipe.title}: memory of a step, as plan foretells it", foretold / 1e9, "GB", note)
 
 
 def _workspace(where: Where) -> Path:
@@ -224,31 +307,58 @@ def _rows(rows: Iterator[Any]) -> Iterator[Figure]:
                      note=f"{row.low:.2f} to {row.high:.2f}; {row.note}")  # fmt: skip
 
 
+def _why_not_real(where: Where) -> str | None:
+    if not where.dry and all(_roots()):
+        return None
+    return "needs SmolLM2-135M and its data: MOSLD_BENCH_MODEL_ROOT and MOSLD_BENCH_DATA_ROOT name their folders"
+
+
+def _roots() -> list[str]:
+    return [os.environ.get(f"MOSLD_BENCH_{name}_ROOT", "") for name in ("MODEL", "DATA")]
+
+
 def smollm2(where: Where) -> Iterator[Figure]:
     """The real study on whole test sets, as many of its seeds as there is time for; its records stay."""
-    roots = {name: os.environ.get(f"MOSLD_BENCH_{name}_ROOT") for name in ("MODEL", "DATA")}
-    if where.dry or not all(roots.values()):
-        raise SkippedError(
-            "needs SmolLM2-135M and its data: MOSLD_BENCH_MODEL_ROOT and MOSLD_BENCH_DATA_ROOT name their folders"
-        )
-    root = _workspace(where)
+    root, (model_root, data_root) = _workspace(where), _roots()
     _called(
         "-m", "mosld_bench", "run", "smollm2", "--name", "smollm2-whole", "--set", "evaluate.limit=null",
-        *_gpus(where, "--gpus-per-trial", "0.25"), "--model-root", str(roots["MODEL"]),
-        "--data-root", str(roots["DATA"]), "--root", str(root),
+        *_gpus(where, "--gpus-per-trial", "0.25"), "--model-root", model_root,
+        "--data-root", data_root, "--root", str(root),
     )  # fmt: skip
     records = list((root / "results" / "smollm2-whole").glob("*/record.json"))
     yield Figure("trials of the whole study", len(records))
 
 
-def _called(*words: str) -> subprocess.CompletedProcess[str]:
-    """What Python did. Raises RuntimeError with the end of what it said where it failed."""
-    done = subprocess.run([sys.executable, *words], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    print(done.stdout, done.stderr, flush=True)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines() or [""]
-        raise RuntimeError(f"{' '.join(words[:4])} ended with {done.returncode}: {said[-1]}")
-    return done
+def _called(*words: str, answers: bool = False) -> str:
+    """What Python said; that is in the log as it comes. With ``answers`` what is on its standard output alone.
+
+    Raises RuntimeError with the end of what it said where it failed. An interruption is one of both: it is waited for.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as answer:
+        process = subprocess.Popen(
+            [sys.executable, *words], cwd=REPOSITORY, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdout=answer if answers else subprocess.PIPE, stderr=subprocess.PIPE if answers else subprocess.STDOUT,
+            encoding="utf-8", errors="replace",
+        )  # fmt: skip
+        said = list[str]()
+        try:
+            _listen(process, said)
+        except KeyboardInterrupt:
+            _listen(process, said)
+            raise
+        answer.seek(0)
+        text = answer.read() if answers else "".join(said)
+    if process.returncode:
+        last = next((line.strip() for line in reversed(said) if line.strip()), "")
+        raise RuntimeError(f"{' '.join(words[:4])} ended with {process.returncode}: {last}")
+    return text
+
+
+def _listen(process: subprocess.Popen[str], said: list[str]) -> None:
+    for line in process.stdout or process.stderr or ():
+        said.append(line)
+        print(line, end="", flush=True)
+    process.wait()
 
 
 STEPS = {
@@ -257,11 +367,12 @@ STEPS = {
         Step("device", 15, device),
         Step("tests", 20, gpu_tests),
         Step("embedded", 60, embedded),
-        Step("packing", 45, packing),
-        Step("plan", 20, plan),
+        Step("packing", 45, packing, _why_not_packed),
+        Step("plan", 20, plan, _why_nothing_to_compare),
+        Step("rounded", 45, rounded, _why_not_rounded),
         Step("profile", 60, profile),
         Step("flex", 30, flex),
         Step("stacked", 60, stacked),
-        Step("smollm2", 120, smollm2),
+        Step("smollm2", 120, smollm2, _why_not_real),
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,30 @@ def test_a_short_trial_has_few_steps_and_items_and_all_else_of_the_whole_one() -
     assert short.train is not None
     assert whole.train is not None
     assert short.evaluate.limit == -(-4 * 2048 // (9 * 10))
-    assert (short.train.steps, short.train.validation_items, short.evaluate.text) == (STEPS, 0, None)
-    assert short.train.model_copy(update={"steps": 200, "validation_items": 50}) == whole.train
+    assert (short.ends_after, short.train.validation_items, short.evaluate.text) == (STEPS, 0, None)
+    assert short.train.model_copy(update={"validation_items": 50}) == whole.train
     assert (short.recipe, short.seed, short.train_on) == (whole.recipe, whole.seed, whole.train_on)
+
+
+LATE = {
+    "adalora": {"peft_type": "ADALORA", "init_r": 3, "target_r": 2, "tinit": 20, "tfinal": 10, "deltaT": 1},
+    "adamss": {
+        "peft_type": "ADAMSS", "r": 8, "num_subspaces": 4, "subspace_rank": 1, "use_asa": True,
+        "asa_target_subspaces": 3, "init_warmup": 1, "final_warmup": 30, "mask_interval": 1,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_a_method_s_schedule_that_is_longer_than_a_probe_goes_by_the_whole_trial(name: str, tiny: Path) -> None:
+    recipe = {"title": "Late", "method": "peft", "params": LATE[name] | {"target_modules": ["q_proj", "v_proj"]}}
+    (tiny / "methods" / "late.yaml").write_text(json.dumps(recipe))
+    workspace = Workspace(tiny, tiny)
+    study = Study.load(workspace.study_file("tiny"), {"recipes": ["late"], "budgets": ["native"], "train.steps": 40})
+    plan = make_plan(study, workspace)
+    probe = run_probe(plan, (workspace.tasks,), Options(), watch=lambda *told: None, watcher=Watch())
+    assert (probe.label, probe.steps) == ("late on " + study.models[0].label, STEPS)
+    assert probe.step_seconds is not None
 
 
 def test_what_only_counts_has_nothing_to_measure() -> None:

@@ -58,7 +58,12 @@ class Trained(NamedTuple):
 
 
 def trained(
-    micro_tokens: int, recipe: str = "lora", *, rivals: Sequence[Sequence[float]] | None = None, **spec: Any
+    micro_tokens: int,
+    recipe: str = "lora",
+    *,
+    rivals: Sequence[Sequence[float]] | None = None,
+    ends_after: int | None = None,
+    **spec: Any,
 ) -> Trained:
     """A model of two layers trained on :func:`encoded` items; ``spec``: fields of TrainSpec that differ."""
     params: dict[str, Any] = {
@@ -80,6 +85,7 @@ def trained(
         seed=3,
         pad=0,
         rivals=rivals,
+        ends_after=ends_after,
     )
     return Trained(model, info)
 
@@ -125,6 +131,17 @@ def test_a_curve_has_no_more_points_than_it_may(steps: int) -> None:
     assert validated[-1] == steps
     assert min(steps, VALIDATIONS) / 2 < len(validated) <= VALIDATIONS
     assert len(info.curve) <= 200 + VALIDATIONS + 1
+
+
+@pytest.mark.parametrize(("steps", "length"), [(400, {}), (300, {"steps": None, "epochs": 100.0}), (4, {"steps": 2})])
+def test_what_ends_before_its_time_is_the_beginning_of_the_whole(steps: int, length: dict[str, Any]) -> None:
+    """With a point of the curve for each of its steps; a training that is shorter than that is made longer."""
+    more = {"steps": steps, "warmup_steps": 2} | length
+    info = trained(10_000, ends_after=4, **more).info
+    spec = TrainSpec(**more)
+    assert (info.steps, info.examples, [point.step for point in info.curve]) == (4, 32, [1, 2, 3, 4])
+    expected = [1e-2 * schedule(step, steps, spec) for step in range(1, 5)]
+    assert [point.learning_rate for point in info.curve] == expected
 
 
 def test_same_seed_same_examples_whatever_the_method() -> None:
