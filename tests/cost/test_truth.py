@@ -10,8 +10,8 @@ from tests.support.truth import STUDIES, Truth, truths
 
 #: Of each reason why a record tells nothing of an estimate, how many records of the studies it holds of: that no more
 #: are set aside than are known to be.
-BUSY = {"smollm2": 7, "smollm2-budget": 3, "ablation-smollm2": 11}
-FIRST = {"smollm2": 11, "smollm2-budget": 3, "ablation-smollm2": 5}
+BUSY = {"smollm2": 7, "smollm2-budget": 3, "ablation-smollm2": 13}
+FIRST = {"smollm2": 11, "smollm2-budget": 3, "ablation-smollm2": 7}
 
 
 def ours(study: str) -> list[Truth]:
@@ -35,7 +35,8 @@ def test_memory_is_within_15_percent_of_what_processes_took(study: str) -> None:
     assert len(apart) == FIRST[study]
     ratios = {each.record.trial_id: each.memory_ratio for each in ours(study) if not each.first}
     assert {name: ratio for name, ratio in ratios.items() if not 0.85 <= ratio <= 1.15} == {}
-    assert all(0.95 <= each.memory_ratio <= 1.3 for each in apart)
+    assert all(0.95 <= each.memory_ratio <= 1.3 for each in apart if not each.in_float32)
+    assert all(1.5 <= each.memory_ratio <= 1.8 for each in apart if each.in_float32)
 
 
 def test_the_table_in_the_readme_is_what_the_records_say() -> None:

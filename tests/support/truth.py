@@ -21,6 +21,11 @@ from tests.conftest import REPOSITORY
 STUDIES = ("smollm2", "smollm2-budget", "ablation-smollm2")
 #: Of these, the one whose trials all had other work beside them: they tell nothing of hours.
 BUSY_STUDY = "ablation-smollm2"
+#: Records of a processor without bfloat16, where the process keeps much less of what was freed.
+IN_FLOAT32 = (
+    "mola-no-dropout-mixture-lora-r32-s2-f7ab0393",
+    "mola-weight-dropout-mixture-lora-r32-s2-d43a5b04",
+)
 #: A worker whose first trial it is loads libraries, the model and the items for longer than this.
 _LOADED_SECONDS = 2.0
 #: Validation and scoring are the same for all trials on the same items, so that one that takes a quarter more time for
@@ -53,6 +58,11 @@ class Truth:
         """Estimated by recorded memory of the process."""
         assert self.record.peak_memory_bytes
         return self.price.process / self.record.peak_memory_bytes
+
+    @property
+    def in_float32(self) -> bool:
+        """Whether it was made on a processor without bfloat16."""
+        return self.record.trial_id in IN_FLOAT32
 
     @property
     def first(self) -> bool:
@@ -125,6 +135,7 @@ def table() -> Iterator[str]:
                 for holds, text in (
                     (any(truth.busy for truth in members), "beside other work"),
                     (any(truth.first for truth in members), "first of a worker"),
+                    (any(truth.in_float32 for truth in members), "one without bfloat16"),
                 )
                 if holds
             )
