@@ -93,7 +93,7 @@ def test_an_unknown_name_is_refused() -> None:
         [sys.executable, Path(speed.__file__), "speling"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "no benchmark speling; there are layer, scoring" in done.stderr
+    assert f"no benchmark speling; there are {', '.join(speed.NAMES)}" in done.stderr
 
 
 def test_a_row_is_plain_data() -> None:

@@ -62,7 +62,7 @@ def test_what_is_saved_of_a_sound_method_is_what_was_trained(name: str, tmp_path
     found = made.check(tmp_path)
     assert found["reloaded"]
     assert found["logit_gap"] is not None
-    assert found["logit_gap"] < (1e-4 if name == "pissa" else 1e-9)
+    assert found["logit_gap"] < (1e-4 if name == "pissa" else 1e-6)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert list(tmp_path.glob("*.safetensors"))
 
