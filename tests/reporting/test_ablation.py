@@ -23,6 +23,7 @@ from mosld_bench.reporting.rows import Row
 from mosld_bench.reporting.sections.ablation import ablation, task_effect_tables
 from mosld_bench.reporting.sections.protocol import origin_of_rates
 from mosld_bench.reporting.stats import Basis
+from mosld_bench.reporting.table import Table
 from mosld_bench.reporting.verdicts import numbers
 from mosld_bench.spec.ablation import Ablate, Factorial
 from mosld_bench.spec.budget import Budget
@@ -236,6 +237,17 @@ def test_the_section_has_two_blocks_beside_each_other_and_says_what_they_mean(tm
     assert "around MoSLD, in-domain" in text
     one = varied(tmp_path / "one", budgets=("60000",))
     assert "At equal size a value" not in words(ablation(one))
+
+
+def test_lines_of_every_table_say_of_which_block_they_are(tmp_path: Path) -> None:
+    """Where a study has tasks' items in several amounts, two lines would differ by nothing but their numbers."""
+    analysis = varied(tmp_path, ablate=None, budgets=("60000",), task_items=(32, 64))
+    document = document_of(analysis)
+    frames = {b.name: b.frame for part in document.sections for b in part.blocks
+              if isinstance(b, Table) and b.frame is not None and "budget" in b.frame}  # fmt: skip
+    assert {"main", "differences", "factorial", "factorial-cells", "factorial-by-task", "cost"} <= frames.keys()
+    lacking = {name for name, frame in frames.items() if "task_items" not in frame}
+    assert lacking <= {"audit"}, "sizes are the same for any amount"
 
 
 def test_a_study_without_ablations_has_no_section(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from mosld_bench.reporting.ablation import (
 )
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.document import Run, Section, paragraph, section
-from mosld_bench.reporting.labels import MISSING, block_label, count, margin_label, p_value, short_label
+from mosld_bench.reporting.labels import MISSING, amounts, block_label, count, margin_label, p_value, short_label
 from mosld_bench.reporting.rows import Row
 from mosld_bench.reporting.sections.results.differences import difference_text, estimate_numbers
 from mosld_bench.reporting.sections.results.marks import (
@@ -234,7 +234,7 @@ def _of_block(block: Condition) -> dict[str, Any]:
         "setting": block.setting,
         "budget": block.budget,
         "model": block.model or None,
-        "general_items": block.general,
+        **amounts(block),
         "rate": block.rate,
     }
 

@@ -9,7 +9,7 @@ import pandas as pd
 from mosld_bench.format import digits, one_line
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.document import Run, Section, paragraph, section
-from mosld_bench.reporting.labels import MISSING, count, setting_label
+from mosld_bench.reporting.labels import MISSING, amounts, count, setting_label
 from mosld_bench.reporting.pareto import COSTS, CostKind, Group, Member, Standing, groups
 from mosld_bench.reporting.table import Cell, Column, Line, Table
 from mosld_bench.spec.budget import Native
@@ -105,6 +105,7 @@ def _numbers(group: Group, place: int, kinds: list[CostKind]) -> dict[str, Any]:
         "model": group.model or None,
         "recipe": row.recipe.name,
         "budget": row.budget,
+        **amounts(row.condition),
         "score": score.mean,
         "score_low": score.low,
         "score_high": score.high,

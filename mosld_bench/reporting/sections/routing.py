@@ -11,7 +11,7 @@ import pandas as pd
 from mosld_bench.format import counted, digits, listed
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.document import Bullets, Run, Section, bullets, paragraph, section
-from mosld_bench.reporting.labels import MISSING, block_label, percent, short_label
+from mosld_bench.reporting.labels import MISSING, amounts, block_label, percent, short_label
 from mosld_bench.reporting.routers import COURSES, NUMBERS, Range, Routed
 from mosld_bench.reporting.routing_stats import COLLAPSE_RULE, DEAD_BELOW
 from mosld_bench.reporting.sections.answers.blocks import main_block
@@ -253,7 +253,7 @@ def _numbers(condition: Condition, routed: Routed) -> dict[str, Any]:
         "setting": condition.setting,
         "budget": condition.budget,
         "model": condition.model,
-        "general_items": condition.general,
+        **amounts(condition),
         "rates": condition.rate,
         "seeds": len({run.record.trial.seed for run in routed.runs}),
         "records": len(routed.runs),
