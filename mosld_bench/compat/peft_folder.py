@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import warnings
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,7 +59,6 @@ def load_adapter(base: nn.Module, folder: Path) -> LoadedAdapter:
     the adapter does not fit the model.
     """
     from peft import PeftConfig, PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
 
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(folder / WEIGHTS)
@@ -68,9 +68,8 @@ def load_adapter(base: nn.Module, folder: Path) -> LoadedAdapter:
         virtual = PeftConfig.from_pretrained(str(folder)).is_prompt_learning
         model = PeftModel.from_pretrained(base, str(folder), is_trainable=not virtual)
         expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    with safe_open(folder / WEIGHTS, "pt") as file:
-        stored = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    numbers = sum(_product(shape) for shape in stored.values())
+    stored = _stored(folder)
+    numbers = sum(stored.values())
     trains = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     extra = {name for name in stored.keys() - expected if base_name(name) not in known}  # embeddings are saved along
     return LoadedAdapter(model, numbers if virtual else trains, numbers, sorted((expected - stored.keys()) | extra))
@@ -84,7 +83,6 @@ def oversize(base: nn.Module, folder: Path) -> str:
     """
     import torch
     from peft import PeftConfig, get_peft_model
-    from safetensors import safe_open
     from torch import nn
 
     from mosld_bench.compat.bitsandbytes import is_rounded
@@ -104,8 +102,7 @@ def oversize(base: nn.Module, folder: Path) -> str:
             built = get_peft_model(copy.deepcopy(base, shapes), config)
             there = {id(tensor) for tensor in shapes.values()}
             made = sum(t.numel() for t in (*built.parameters(), *built.buffers()) if id(t) not in there)
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            stored = sum(_product(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        stored = sum(_stored(folder).values())
     except TookTooLongError:
         return f"its configuration asks for more layers than are made in {_SECONDS:g} s"
     except Exception:  # of PEFT, where a method needs values; what is wrong is seen when it is loaded
@@ -119,8 +116,9 @@ def oversize(base: nn.Module, folder: Path) -> str:
 _SECONDS = 15.0
 
 
-def _product(shape: list[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+def _stored(folder: Path) -> dict[str, int]:
+    """Name -> how many numbers the file of an adapter in ``folder`` holds of it; the numbers are not read."""
+    from safetensors import safe_open
+
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        return {name: prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -151,8 +151,8 @@ def has_bfloat16() -> bool:
 class Float32Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Inside the block, products of bfloat16 matrices on the CPU are taken in float32 and rounded once.
 
-    So do processors with instructions for them, up to the order of the sums. Without, torch's own loops take 8 times as
-    long in the forward pass and 35 times in the backward pass (``tests/benchmarks/speed.py bfloat16``).
+    So do processors with instructions for them, up to the order of the sums. Without, torch's own loops take some 20
+    times as long for a training step (``tests/benchmarks/speed.py bfloat16``).
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:

@@ -24,7 +24,6 @@ from mosld_bench.errors import ModelError, ResourceError
 from mosld_bench.inputs.models import place
 from mosld_bench.inputs.source_note import check_revision
 from mosld_bench.inputs.tasks import TaskLoader
-from mosld_bench.scheduling.shared_folder import shared_folder
 from mosld_bench.scratch import sweep_temporary
 from mosld_bench.spec.model_folder import content_digest
 from mosld_bench.spec.plain_file import is_folder, is_regular
@@ -252,6 +251,9 @@ def _too_large(lacking: Sequence[str], group: FileGroup, what: str, remedy: str)
 
 def _unpacked(part: Part, files: NodeFiles, fetch: Callable[[Part], bytes | None]) -> Path:
     """The folder with a copy of a group of files, by their paths without the first slash."""
+    from mosld_bench.scheduling.shared_folder import (
+        shared_folder,
+    )  # whose locks some systems lack; runs there need none
 
     def fill(folder: Path) -> None:
         with zipfile.ZipFile(io.BytesIO(fetch(part) or b"")) as archive:
