@@ -33,9 +33,8 @@ class Where:
 
     folder: Path
     dry: bool = False
-    note: Callable[[Figure], None] = lambda figure: (
-        None
-    )  # of a step that measures on; a later one of a name replaces it
+    #: Takes a figure of a step that measures on; a later one of the same name replaces it.
+    note: Callable[[Figure], None] = lambda figure: None
 
     @property
     def device(self) -> str:
@@ -248,14 +247,12 @@ def _noted_turn(where: Where, take_turn: Callable[..., Any], seconds: dict[str, 
 
 def _memory(measured: Profile, entry: Entry, study: Study, config: Any) -> Iterator[Figure]:
     """The most memory of a training step, and what `plan` foretells of it by the formula of `cost/memory.py`."""
+    from mosld_bench.cost import measure
     from mosld_bench.cost.memory import Shape, memory_of
 
-    load, model, train = measured.load, study.models[0], study.train
-    assert train is not None, "the study trains"
-    spec = train.model_copy(
-        update={"batch_size": load.batch, "max_length": load.prompt_tokens, "dtype": measured.dtype}
-    )
-    foretold = memory_of(entry.fit, Shape.of(config, model.load), spec, optimizer=entry.recipe.optimizer).total
+    spec = measure._spec(study.train, measured.load, measured.dtype)
+    shape = Shape.of(config, study.models[0].load)
+    foretold = memory_of(entry.fit, shape, spec, optimizer=entry.recipe.optimizer).total
     most = max(entry.train_memory)
     yield Figure(f"{entry.recipe.title}: memory of a step", most / 1e9, "GB", measured.memory_note)
     note = f"{foretold / most:.2f} of what it took" if measured.device == "cuda" else "of a GPU, and this is none"
