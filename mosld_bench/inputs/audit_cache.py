@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from mosld_bench.inputs.audit import Checked, Problem
+from mosld_bench.inputs.audit import Checked
 from mosld_bench.scratch import replace_file
+from mosld_bench.spec.plain_file import read_kept
 from mosld_bench.spec.workspace import cache_home
 
 
@@ -22,11 +22,7 @@ class AuditCache:
 
     def known(self, key: str) -> Checked | None:
         """What was kept under ``key``; None for nothing, or nothing that can be read."""
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            content = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
-            problems = tuple(Problem(**{**one, "items": tuple(one["items"])}) for one in content.pop("problems"))
-            return Checked(**content, problems=problems)
-        return None
+        return read_kept(Checked, self._folder / f"{key}.json")
 
     def keep(self, key: str, checked: Checked) -> None:
         """Keep a finding under ``key``, whole or not at all."""

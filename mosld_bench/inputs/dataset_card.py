@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from mosld_bench.errors import BadFileError
+from mosld_bench.spec.plain_file import read_text_file
 from mosld_bench.spec.yaml_reader import read_text
 
 CARD, ORIGINAL = "README.md", "README.hub.md"
@@ -33,18 +34,17 @@ def trim_card(folder: Path, files: Sequence[str]) -> None:
     path = folder / CARD
     if not path.is_file():
         return
-    text = path.read_text(encoding="utf-8")
-    rest, content = _split(text)
+    rest, content = _split(path)
     configs = content.get("configs")
-    if not isinstance(configs, list):
+    if not isinstance(configs, list) or not all(isinstance(config, dict) for config in configs):
         return
     kept = [config for config in configs if all(any(fnmatchcase(f, glob) for f in files) for glob in _globs(config))]
     if len(kept) == len(configs):
         return
-    names = {config.get("config_name", "default") for config in kept}
+    names = [config.get("config_name", "default") for config in kept]
     infos = content.get("dataset_info")
-    infos = [infos] if isinstance(infos, dict) else infos or []
-    kept_infos = [info for info in infos if info.get("config_name", "default") in names]
+    infos = infos if isinstance(infos, list) else [infos]
+    kept_infos = [info for info in infos if isinstance(info, dict) and info.get("config_name", "default") in names]
     trimmed = {key: value for key, value in content.items() if key not in {"configs", "dataset_info"}}
     trimmed |= ({"configs": kept} if kept else {}) | ({"dataset_info": kept_infos} if kept_infos else {})
     path.replace(folder / ORIGINAL)
@@ -54,7 +54,7 @@ def trim_card(folder: Path, files: Sequence[str]) -> None:
 def lists_configurations(folder: Path) -> bool:
     """Whether the data set in ``folder`` has a card that lists its configurations."""
     card = folder / CARD
-    return card.is_file() and bool(_split(card.read_text(encoding="utf-8", errors="replace"))[1].get("configs"))
+    return card.is_file() and bool(_split(card)[1].get("configs"))
 
 
 def glob_of(leaf: str) -> str:
@@ -62,8 +62,12 @@ def glob_of(leaf: str) -> str:
     return leaf.removeprefix("./").replace("**/", "*")
 
 
-def _split(text: str) -> tuple[str, dict[str, Any]]:
+def _split(card: Path) -> tuple[str, dict[str, Any]]:
     """(what follows the YAML at the beginning of the card, that YAML); no YAML is an empty one."""
+    try:
+        text = read_text_file(card, needed="the card of a data set")
+    except BadFileError:
+        return "", {}
     head, end, rest = text.removeprefix("---").partition("\n---")
     try:
         content = read_text(head, CARD) if text.startswith("---\n") and end else None
@@ -72,10 +76,8 @@ def _split(text: str) -> tuple[str, dict[str, Any]]:
     return (rest, content) if isinstance(content, dict) else (text, {})
 
 
-def _globs(config: Any) -> Iterator[str]:
+def _globs(config: dict[str, Any]) -> Iterator[str]:
     """The patterns of a configuration, each of which must find a file."""
-    if not isinstance(config, dict):
-        return
     if config.get("data_dir"):
         yield f"{config['data_dir']}/*"
     waiting = [config.get("data_files")]

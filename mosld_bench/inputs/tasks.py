@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mosld_bench.compat.datasets import guard_json
 from mosld_bench.compat.lm_eval import (
     BuildError,
     FilterError,
@@ -229,6 +230,7 @@ class TaskLoader:
         """The task of the definition ``config``, its data read. Raises DataError that says why it cannot be built."""
         import datasets
 
+        guard_json()
         datasets.disable_progress_bars()
         datasets.logging.set_verbosity(logging.CRITICAL)  # what it says of a bad file is told once, below
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mosld_bench.errors import BadFileError, first_line
+from mosld_bench.records.parquet import read_parquet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,13 +67,11 @@ def read_items(path: Path) -> pd.DataFrame:
     Raises BadFileError for a file that holds no items.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
-        table.validate(full=True)  # that texts are texts
+        table = read_parquet(path)
         frame: pd.DataFrame = _checked(table, pa).to_pandas()
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError) as error:
         reason = first_line(error).rstrip(".: ")
         raise BadFileError(
             f"{path} holds no items of a trial ({reason}). Move its folder away; `run` makes it again."

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from mosld_bench.errors import BenchError
 from mosld_bench.records.provenance import now
 from mosld_bench.scratch import replace_file
+from mosld_bench.spec.plain_file import read_kept
 
 _LOCK, _NOTE = ".lock", ".held.json"
 #: Between two counts of a holder, and how long another machine's may stand still before it counts as dead.
@@ -49,9 +50,7 @@ class Holder(BaseModel, frozen=True):
     @classmethod
     def noted(cls, folder: Path) -> Holder | None:
         """The one of the note in ``folder``; None where there is none that can be read."""
-        with suppress(OSError, ValueError):
-            return cls.model_validate_json((folder / _NOTE).read_bytes())
-        return None
+        return read_kept(cls, folder / _NOTE)
 
     def note(self, folder: Path) -> None:
         """Write the note, as far as the system lets it be written: the lock is what counts."""

@@ -1,9 +1,13 @@
-"""Tables as Parquet files, each column in the encoding that takes the least room; no value changes."""
+"""Tables as Parquet files: read within bounds, and written in the encodings that take the least room."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mosld_bench.errors import BadFileError, first_line
+from mosld_bench.spec.plain_file import read_bytes_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -11,6 +15,30 @@ if TYPE_CHECKING:
 
 # A column whose values come up this often, on average, is written as numbers into a list of its values.
 _REPEATED = 4
+
+#: A few bytes can hold any number of equal rows.
+_MOST_ROWS = 1 << 28
+_MOST_BYTES = 1 << 32
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """The table in a Parquet file, whose texts are texts.
+
+    Raises ValueError for what is no such file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        content = read_bytes_file(path, most_bytes=_MOST_BYTES, needed="a Parquet file")
+        file = pq.ParquetFile(pa.BufferReader(content))
+        if file.metadata.num_rows > _MOST_ROWS:
+            raise ValueError(f"it has {file.metadata.num_rows:,} rows")
+        table = file.read()
+        table.validate(full=True)
+    except (BadFileError, OSError, MemoryError, pa.ArrowException) as error:
+        raise ValueError(first_line(error).rstrip(".: ")) from error
+    return table
 
 
 def parquet_bytes(frame: pd.DataFrame) -> bytes:

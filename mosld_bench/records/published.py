@@ -6,7 +6,6 @@ and in ``protocol.yaml`` what the paper says about how the numbers were made.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mosld_bench.errors import BadFileError, UnknownNameError
+from mosld_bench.spec.plain_file import read_csv
 from mosld_bench.spec.yaml_file import Strict, parse, read_yaml
 
 TABLES = ("table1_main", "table2_location", "table3_uncommon", "table5_parameters", "table6_rank", "table7_scaling")
@@ -169,11 +169,9 @@ _Parsed = TypeVar("_Parsed")
 
 def _read(path: Path, parse_line: Callable[[dict[str, str]], _Parsed]) -> list[_Parsed]:
     """The lines of a CSV file. Raises BadFileError where it is missing, lacks a column or holds no number."""
+    lines = read_csv(path, needed="a table of numbers that the paper prints")
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [parse_line(line) for line in csv.DictReader(file)]
-    except FileNotFoundError:
-        raise BadFileError(f"{path} does not exist; it holds numbers that the paper prints.") from None
+        return [parse_line(line) for line in lines]
     except (KeyError, ValueError, TypeError, InvalidOperation) as error:
         raise BadFileError(f"{path} is no table of the paper ({type(error).__name__}: {error}).") from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mosld_bench.errors import BadFileError, first_line
+from mosld_bench.records.parquet import read_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,16 +49,15 @@ def read_router(path: Path) -> pd.DataFrame:
     ``sample`` holds bytes, or None.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
+        table = read_parquet(path)
         absent = [name for name in COLUMNS if name not in table.column_names]
         if absent:
             raise ValueError(f"it has no column {' and no '.join(absent)}")
         columns = {name: table[name].cast(getattr(pa, kind)()) for name, (_, kind) in COLUMNS.items()}
         frame: pd.DataFrame = pa.table(columns).to_pandas()
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError) as error:
         reason = first_line(error).rstrip(".: ")
         raise BadFileError(
             f"{path} does not say what the routers of a trial did ({reason}). Move its folder away; `run` makes it "

@@ -42,6 +42,7 @@ from mosld_bench.records.router import read_router
 from mosld_bench.records.scored import Scored, ScoredOutcome
 from mosld_bench.records.texts import read_texts
 from mosld_bench.scratch import Staged, replace_file, sweep
+from mosld_bench.spec.plain_file import read_bytes_file, read_json, read_text_file
 from mosld_bench.spec.trial import PlannedTrial, Trial
 from mosld_bench.spec.tuning import TUNING_FILE, Tuning
 
@@ -327,11 +328,11 @@ class Store:
     def trial(self, study: str, trial_id: str) -> Trial:
         """What a record was asked for; the numbers behind it, most of the file, are not looked at.
 
-        Raises BadFileError for a file that is no record, and OSError where there is no file.
+        Raises BadFileError for a file that is no record, or not there.
         """
         path = self.results / study / trial_id / "record.json"
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_text_file(path, needed="a record")
             key = re.search(r'"trial":\s*', text)
             return Trial.model_validate(json.JSONDecoder().raw_decode(text, key.end() if key else 0)[0])
         except (ValueError, RecursionError) as error:
@@ -397,10 +398,11 @@ class Store:
         if not path.is_file():
             return []
         try:
-            content = json.loads(path.read_bytes())
+            content = read_json(path)
             return [Overlaps.model_validate(entry) for entry in (content if isinstance(content, list) else [content])]
-        except (OSError, ValueError, RecursionError) as error:
-            raise BadFileError(f"{path} holds no overlaps ({type(error).__name__}: {error}).") from error
+        except (BadFileError, ValidationError) as error:
+            reason = first_line(error).rstrip(".: ")
+            raise BadFileError(f"{path} holds no overlaps ({reason}). Remove it; `run` makes it again.") from error
 
     def write_overlaps(self, study: str, overlaps: Overlaps) -> None:
         """Note the overlaps of a study beside those of other choices of tasks and items, whole or not at all."""
@@ -423,8 +425,8 @@ class Store:
         if not path.is_file():
             return None
         try:
-            return Profile.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            return Profile.model_validate_json(read_bytes_file(path, needed="a profile"))
+        except (BadFileError, ValidationError) as error:
             raise BadFileError(
                 f"{path} holds no profile ({type(error).__name__}). Remove it, or measure again with mosld-bench "
                 f"profile."
@@ -488,7 +490,7 @@ class Store:
         """
         for path in sorted(self.results.glob(f"{glob.escape(study)}/*/scored.json")):
             try:
-                yield Scored.model_validate_json(path.read_bytes())
+                yield Scored.model_validate_json(read_bytes_file(path, needed="a scored record"))
             except ValidationError as error:
                 first = error.errors()[0]
                 raise BadFileError(
@@ -613,10 +615,8 @@ def read_record(path: Path) -> Record:
 
 
 def _parsed(model: type[_Model], path: Path) -> _Model:
-    if not path.is_file() and path.exists():  # a pipe waits for who writes to it
-        raise _no_record(path, "it is no regular file")
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(read_bytes_file(path, needed="a record"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

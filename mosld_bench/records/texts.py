@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mosld_bench.errors import BadFileError, first_line
+from mosld_bench.records.parquet import read_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,18 +29,16 @@ COLUMNS = {
 def read_texts(path: Path) -> pd.DataFrame:
     """A row an item, with all of `COLUMNS`. Raises BadFileError for a file of other content."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     kinds = {"doc": pa.int64(), "options": pa.list_(pa.string())}
     try:
-        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
-        table.validate(full=True)  # that texts are texts
+        table = read_parquet(path)
         absent = [name for name in COLUMNS if name not in table.column_names]
         if absent:
             raise ValueError(f"it has no column {' and no '.join(absent)}")
         columns = {name: table[name].cast(kinds.get(name, pa.string())) for name in COLUMNS}
         frame: pd.DataFrame = pa.table(columns).to_pandas()
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError) as error:
         reason = first_line(error).rstrip(".: ")
         raise BadFileError(f"{path} holds no texts of items ({reason}). Remove it; `run` makes it again.") from error
     return frame

@@ -6,23 +6,24 @@ for, and the numbers of each are kept in the user's cache until the study, a rec
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from mosld_bench._version import __version__
 from mosld_bench.cost import estimate
-from mosld_bench.errors import BenchError
+from mosld_bench.errors import BadFileError, BenchError
 from mosld_bench.format import hours_text, one_line
 from mosld_bench.scheduling.doctor import Finding
 from mosld_bench.scheduling.plan import make_plan
 from mosld_bench.scratch import replace_file
+from mosld_bench.spec.plain_file import read_csv, read_kept
 from mosld_bench.spec.recipe import load_recipes
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import ModelSpec
@@ -116,11 +117,11 @@ def _told(hours: float | None, folder: Path) -> str:
 def _as_reported(folder: Path) -> float | None:
     """Seconds of training and scoring of all trials, as the report in ``folder`` tells them; None where it does not."""
     total = 0.0
-    with suppress(OSError, ValueError, KeyError), (folder / "tables" / "cost.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            each = sum(float(row[column]) for column in ("train_seconds", "eval_seconds") if row[column])
+    with suppress(BadFileError, ValueError, KeyError):
+        for row in read_csv(folder / "tables" / "cost.csv", needed="a table of costs"):
+            each = sum(float(row[column] or 0) for column in ("train_seconds", "eval_seconds"))
             total += each * int(row["trials"])
-    return total or None
+    return total if 0 < total < inf else None
 
 
 def _estimated(study: Study, workspace: Workspace, model_root: Path | None) -> Estimate:
@@ -174,11 +175,7 @@ class _Kept:
     """Estimates by their keys, in a file that may be lost or useless."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._known = path, dict[str, Estimate]()
-        with suppress(OSError, ValueError, TypeError, AttributeError):
-            content: Mapping[str, dict[str, object]] = json.loads(path.read_text(encoding="utf-8"))
-            for key, entry in content.items():
-                self._known[key] = Estimate(**{**entry, "hours": tuple(entry["hours"])})  # type: ignore[arg-type]
+        self._path, self._known = path, read_kept(dict[str, Estimate], path) or {}
 
     def get(self, key: str) -> Estimate | None:
         return self._known.get(key)

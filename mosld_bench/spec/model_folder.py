@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 
-from mosld_bench.errors import ModelError
+from mosld_bench.errors import BadFileError, ModelError
 from mosld_bench.format import shortened
+from mosld_bench.spec.plain_file import read_text_file
 from mosld_bench.spec.trial import ModelSpec
 from mosld_bench.spec.workspace import cache_home
 
@@ -24,6 +26,7 @@ MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 #: The note that `fetch` leaves in a folder: whose model it is.
 NOTE = "provenance.json"
 
+_DIGEST = re.compile("[0-9a-f]{12}")
 _LARGE = 1 << 26  # bytes from which on a digest is kept for the next call
 
 
@@ -89,8 +92,10 @@ def _digest(folder: Path, state: tuple[tuple[str, int, int, int], ...]) -> str:
     if sum(size for _, size, _, _ in state) >= _LARGE:
         key = hashlib.sha256(json.dumps([str(folder), state]).encode()).hexdigest()
         kept = cache_home() / "digests" / key[:32]
-        with suppress(OSError):
-            return kept.read_text(encoding="ascii")
+        with suppress(BadFileError):
+            digest = read_text_file(kept, needed="a digest")
+            if _DIGEST.fullmatch(digest):
+                return digest
     content = hashlib.sha256()
     try:
         for name, size, _, _ in state:

@@ -1,23 +1,27 @@
-"""Files that others may have written, read within bounds: text, and JSON. Each failure is a sentence."""
+"""Files that others may have written, read within bounds: bytes, text, CSV and JSON. Each failure is a sentence."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from mosld_bench.errors import BadFileError
+
+_Value = TypeVar("_Value")
 
 _MAX_DIGITS = 1000  # of a number; Python itself refuses some thousands with an error of its own
 _MAX_JSON = 1 << 26  # bytes
 
 
-def read_text_file(path: Path, *, most_bytes: int, needed: str) -> str:
-    """The text of a file in UTF-8. ``needed``: what has to be there, as in "a YAML file".
+def read_bytes_file(path: Path, *, most_bytes: int = _MAX_JSON, needed: str) -> bytes:
+    """The content of a file. ``needed``: what has to be there, as in "a YAML file".
 
-    Raises BadFileError for what is no regular file, is no UTF-8, or has more than ``most_bytes``.
+    Raises BadFileError for what is no regular file or has more than ``most_bytes``.
     """
     try:
         mode = path.stat().st_mode  # asked before it is opened: opening a pipe waits for who writes to it
@@ -34,12 +38,35 @@ def read_text_file(path: Path, *, most_bytes: int, needed: str) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         raise BadFileError(f"{str(path)[:200]} cannot be read ({reason}).") from None
     if len(content) > most_bytes:
-        raise BadFileError(f"{path} has more than {most_bytes:,} bytes, which no file of settings needs.")
+        raise BadFileError(f"{path} has more than {most_bytes:,} bytes, which {needed} does not need.")
+    return content
+
+
+def read_text_file(path: Path, *, most_bytes: int = _MAX_JSON, needed: str) -> str:
+    """The text of a file in UTF-8. ``needed``: as of `read_bytes_file`.
+
+    Raises BadFileError as that does, and for what is no UTF-8.
+    """
+    content = read_bytes_file(path, most_bytes=most_bytes, needed=needed)
     try:
         return content.decode("utf-8-sig")  # a mark at its beginning says no more than that it is UTF-8
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise BadFileError(f"{path} is not UTF-8 (line {line}). Save it as UTF-8.") from None
+
+
+def read_csv(path: Path, *, needed: str) -> list[dict[str, str]]:
+    """The lines of a CSV file, each by the names in the first one; a line that is too short lacks the last of them.
+
+    Raises BadFileError for what is no such file.
+    """
+    text = read_text_file(path, needed=needed)
+    try:
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        names = rows.fieldnames or ()
+        return [{name: row[name] for name in names if row[name] is not None} for row in rows]
+    except csv.Error as error:
+        raise BadFileError(f"{path} is no CSV ({error}).") from None
 
 
 def is_folder(path: Path) -> bool:
@@ -73,6 +100,19 @@ def read_json_mapping(path: Path, *, most_bytes: int = _MAX_JSON) -> dict[str, A
     if not isinstance(content, dict):
         raise BadFileError(f"{path} must hold a mapping of keys to values, not {type(content).__name__}.")
     return content
+
+
+def read_kept(kind: type[_Value], path: Path) -> _Value | None:
+    """The ``kind`` (what pydantic can check: a dataclass, a dictionary of such) that was kept in a JSON file.
+
+    None where there is no file, or one of other content: what is kept can be made again.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(read_bytes_file(path, needed="a JSON file"))
+    except (BadFileError, ValidationError):
+        return None
 
 
 def _whole(digits: str) -> int:

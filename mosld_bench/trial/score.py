@@ -103,7 +103,7 @@ def score(scoring: Scoring, session: Session, notes: list[str]) -> ScoredOutcome
 
     started, clock = now(), time.perf_counter()
     adapter, base = _described(scoring.adapter), session.model(scoring.model, scoring.dtype)
-    loaded = _with_adapter(base.model, scoring.adapter, scoring.model.name) if scoring.adapter else None
+    loaded = with_adapter(base.model, scoring.adapter, scoring.model.name) if scoring.adapter else None
     model = to_devices_of(loaded.model, base.model) if loaded else base.model
     model.requires_grad_(False).eval()
     tasks = {name: session.scored(name) for name in scoring.tasks}
@@ -154,7 +154,11 @@ def _evaluate(
     return evaluate(lm, tasks, dict.fromkeys(tasks, Domain.OUT), limit=limit, sample_seed=seed)
 
 
-def _with_adapter(base: nn.Module, adapter: AdapterFolder, model: str) -> LoadedAdapter:
+def with_adapter(base: nn.Module, adapter: AdapterFolder, model: str) -> LoadedAdapter:
+    """A copy of ``base``, which errors call ``model``, with the adapter on it; the two share the base weights.
+
+    Raises ModelError for an adapter that does not fit, or asks for what is not in its file.
+    """
     from mosld_bench.compat.peft_folder import load_adapter, oversize
     from mosld_bench.methods.live import copy_sharing_weights, own_if_written
     from mosld_bench.methods.matching import refuse_endless

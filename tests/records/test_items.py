@@ -233,7 +233,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "gaps": (_with(task=["t", None, "t", "t"]), "its column task has gaps"),
     "gaps in a list": (_with(logliks=[None, *[logliks([-1])] * 3]), "its column logliks has gaps"),
-    "a folder": (_folder, "Is a directory"),
+    "a folder": (_folder, "is a folder"),
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import pytest
 from mosld_bench.records.pilots import Pilot, find_pilots
 from mosld_bench.records.record import Record
 from mosld_bench.records.store import Store
+from mosld_bench.spec.plain_file import read_text_file
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.trial import EvaluateSpec, GeneralData, ModelSpec, TrainSpec, Trial
 from tests.support.synthetic import RECIPES, make_record, make_study, make_trials, write_records
@@ -141,13 +142,12 @@ def test_few_files_are_opened_to_find_them(tmp_path: Path, monkeypatch: pytest.M
     record_study(tmp_path, "wide", seeds=(0,), budgets=tuple(str(60_000 + i) for i in range(30)))
     opened: list[Path] = []
     monkeypatch.setattr(Record, "model_validate_json", None)
-    read_text = Path.read_text
 
     def noted(path: Path, **options: Any) -> str:
         opened.append(path)
-        return read_text(path, **options)
+        return read_text_file(path, **options)
 
-    monkeypatch.setattr(Path, "read_text", noted)
+    monkeypatch.setattr("mosld_bench.records.store.read_text_file", noted)
     (pilot,) = nearest(tmp_path)
     assert sorted(path.parts[-2] for path in opened) == sorted(trial.id for trial in pilot.trials)
 

@@ -110,7 +110,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         Published.load(tmp_path)
     shutil.copytree(FOLDER, tmp_path / "part")
     (tmp_path / "part" / "table6_rank.csv").unlink()
-    with pytest.raises(BadFileError, match=r"table6_rank\.csv does not exist; it holds numbers that the paper prints"):
+    with pytest.raises(BadFileError, match=r"table6_rank\.csv does not exist"):
         Published.load(tmp_path / "part")
 
 

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 
-from mosld_bench.records.profile import Entry, Flops, Profile, Workload
 from mosld_bench.records.record import Outcome
 from mosld_bench.records.scale import SHARE
 from mosld_bench.records.store import Store
@@ -47,9 +46,17 @@ from mosld_bench.reporting.figures.training import curve
 from mosld_bench.reporting.labels import short_label
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import Domain, Fit, ModelSpec, Trial
+from mosld_bench.spec.trial import Domain, ModelSpec, Trial
 from tests.reporting.reading import uneven_study
-from tests.support.synthetic import RECIPES, make_record, make_records, make_study, make_trials, task_configs
+from tests.support.synthetic import (
+    RECIPES,
+    make_profile,
+    make_record,
+    make_records,
+    make_study,
+    make_trials,
+    task_configs,
+)
 
 Draw = Callable[[Analysis], Plot | str | None]
 
@@ -527,28 +534,6 @@ def test_the_axis_over_experts_shows_the_default_of_a_recipe_that_leaves_them_op
     study = make_study(in_domain=("a",), out_of_domain=(), seeds=(0,), axis="experts", reference="bare")
     figure = plot_of(sweep.draw, written(tmp_path, study, [bare, wide])).figure
     assert labels(figure.axes[0]) == ["2-4-6-8", "4"]
-
-
-def make_entry(name: str, train: tuple[float, ...], prompt: tuple[float, ...]) -> Entry:
-    recipe = RECIPES.get(name) or Recipe(name=name, title=name.upper(), method="peft")
-    fit = Fit(target=None, trainable=10, total=110, residual=None, params={})
-    flops = Flops(forward=2e6, forward_formula=2e6, step=None, step_formula=None)
-    return Entry(recipe=recipe, budget="native", fit=fit, active=5, stored=10, flops=flops, train=train, prompt=prompt,
-                 decode=prompt)  # fmt: skip
-
-
-def make_profile(**changes: Any) -> Profile:
-    entries = (
-        make_entry("base", (), (1.0, 2.0, 4.0)),
-        make_entry("lora", (4.0, 4.0, 4.0), (2.0, 3.0, 4.0)),
-        make_entry("extra", (4.0, 6.0, 8.0), (3.0, 3.0, 8.0)),
-    )
-    values = {
-        "study": "synthetic", "model": ModelSpec(name="embedded"), "random_weights": False, "base_parameters": 100,
-        "dtype": "float32", "device": "cpu", "checkpointing": False, "reference": "lora",
-        "load": Workload(rounds=3), "entries": entries, "meta_info": {},
-    }  # fmt: skip
-    return Profile(**{**values, **changes})
 
 
 def test_relative_time_draws_median_and_range_of_the_quotients(tmp_path: Path) -> None:

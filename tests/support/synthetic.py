@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mosld_bench.records.profile import Entry, Flops, Profile, Workload
 from mosld_bench.records.record import EvalInfo, Metric, Outcome, Parameters, Point, Record, TextLoss, TrainInfo
 from mosld_bench.records.router import COLUMNS, SAMPLE_TOKENS
 from mosld_bench.records.scored import Scored, ScoredAdapter, ScoredParameters
@@ -481,3 +482,27 @@ def make_scored(record: Record, name: str, **changes: Any) -> Scored:
         "meta_info": {},
     }
     return Scored(**{**fields, **changes})
+
+
+def make_entry(name: str, train: tuple[float, ...], prompt: tuple[float, ...]) -> Entry:
+    """What a profile has of the recipe ``name``: seconds a round of training, of reading and of decoding."""
+    recipe = RECIPES.get(name) or Recipe(name=name, title=name.upper(), method="peft")
+    fit = Fit(target=None, trainable=10, total=110, residual=None, params={})
+    flops = Flops(forward=2e6, forward_formula=2e6, step=None, step_formula=None)
+    return Entry(recipe=recipe, budget="native", fit=fit, active=5, stored=10, flops=flops, train=train, prompt=prompt,
+                 decode=prompt)  # fmt: skip
+
+
+def make_profile(**changes: Any) -> Profile:
+    """A profile of three recipes in three rounds; ``changes`` are fields of `Profile`."""
+    entries = (
+        make_entry("base", (), (1.0, 2.0, 4.0)),
+        make_entry("lora", (4.0, 4.0, 4.0), (2.0, 3.0, 4.0)),
+        make_entry("extra", (4.0, 6.0, 8.0), (3.0, 3.0, 8.0)),
+    )
+    values = {
+        "study": "synthetic", "model": ModelSpec(name="embedded"), "random_weights": False, "base_parameters": 100,
+        "dtype": "float32", "device": "cpu", "checkpointing": False, "reference": "lora",
+        "load": Workload(rounds=3), "entries": entries, "meta_info": {},
+    }  # fmt: skip
+    return Profile(**{**values, **changes})

@@ -22,6 +22,7 @@ from mosld_bench.reporting.explorer.markup import escaped, head
 from mosld_bench.reporting.labels import short_label
 from mosld_bench.reporting.sections.answers.blocks import main_block
 from mosld_bench.scratch import replace_file
+from mosld_bench.spec.plain_file import read_kept
 from mosld_bench.spec.trial import Condition
 from mosld_bench.spec.yaml_file import read_including
 
@@ -86,11 +87,7 @@ class Overview:
     @classmethod
     def read(cls, path: Path) -> Overview | None:
         """That in a file; None where there is none, or it holds something else."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**content, "best": tuple(Best(**best) for best in content["best"])})
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+        return read_kept(cls, path)
 
 
 def _best(analysis: Analysis, condition: Condition) -> Iterator[Best]:

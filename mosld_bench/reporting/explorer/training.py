@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Any
 
+from mosld_bench.errors import BadFileError
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.explorer.places import Places
 from mosld_bench.reporting.figures.training import curve, losses_of
 from mosld_bench.reporting.rows import Row
 from mosld_bench.reporting.sections.tuning import tuned_recipes
+from mosld_bench.spec.plain_file import read_csv
 from mosld_bench.spec.tuning import TunedRecipe, Tuning
 
 #: Points of the training curves of all runs together, and of each where they are more: a page has to be opened.
 _MOST_POINTS, _FEWEST_POINTS = 200_000, 12
 
-#: Beside a study.yaml: losses at learning rates that were tried by hand, with the columns below.
+#: Beside a study.yaml: losses at learning rates that were tried by hand, with the columns recipe,
+#: learning_rate and validation_loss.
 RATES_FILE = "learning_rates.csv"
-_RATES_COLUMNS = frozenset({"recipe", "learning_rate", "validation_loss"})
 
 
 def training(analysis: Analysis, places: Places) -> dict[str, Any]:
@@ -167,19 +170,10 @@ def _of_table(analysis: Analysis, path: Path) -> dict[str, Any] | None:
 
 def _read_rates(path: Path) -> list[tuple[str, float, float]]:
     """Recipe, learning rate and validation loss, line by line; what is no such line is left out."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if not set(reader.fieldnames or ()) >= _RATES_COLUMNS:
-                return []
-            lines = list(reader)
-    except (OSError, ValueError, csv.Error):
-        return []
     found = []
-    for line in lines:
-        try:
-            rate, loss = float(line["learning_rate"]), float(line["validation_loss"])
-        except (TypeError, ValueError):
-            continue
-        found += [(line["recipe"], rate, loss)] if rate > 0 else []
+    with suppress(BadFileError):
+        for line in read_csv(path, needed="a table of learning rates"):
+            with suppress(KeyError, ValueError):
+                recipe, rate, loss = line["recipe"], float(line["learning_rate"]), float(line["validation_loss"])
+                found += [(recipe, rate, loss)] if 0 < rate < inf else []
     return found

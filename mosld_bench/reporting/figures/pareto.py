@@ -126,13 +126,15 @@ class CostAxis:
         """
         least = min(cost.value if cost.low is None or cost.low <= 0 else cost.low for cost in costs)
         most = max(cost.value if cost.high is None else cost.high for cost in costs)
-        logarithmic = most > _LOGARITHMIC * least
-        place, cost_at = (math.log, math.exp) if logarithmic else (float, float)
-        least, most = place(least), place(most)
-        room = 0.0 if logarithmic else max(0.0, _LEAST_SPAN * most - (most - least) / 2)
         beside = _MARKER_POINTS + (_MOST_SHIFT_POINTS if spread else 0.0)
+        room = max(0.0, _LEAST_SPAN * most - (most - least) / 2)
         scale = (points - 2 * beside) / (most - least + 2 * room)
         left, right = least - room - beside / scale, most + room + beside / scale
+        logarithmic = most > _LOGARITHMIC * least or left <= 0  # on a narrow axis the room is wide in costs
+        place, cost_at = (math.log, math.exp) if logarithmic else (float, float)
+        if logarithmic:
+            scale = (points - 2 * beside) / (place(most) - place(least))
+            left, right = place(least) - beside / scale, place(most) + beside / scale
         places = [scale * (place(cost.value) - left) for cost in costs]
         moved = shifts(places, _MARKER_POINTS, _MOST_SHIFT_POINTS) if spread else [0.0] * len(costs)
         return cls(cost_at(left), cost_at(right), logarithmic, tuple(moved))
