@@ -147,6 +147,7 @@ class Analysis:
     _families: dict[tuple[Any, ...], list[Comparison]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _pools: dict[Condition, list[Row]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     # What there is
 
@@ -352,7 +353,11 @@ class Analysis:
 
     def pool(self, condition: Condition, metric: str | None = None) -> list[Row]:
         """The rows that are compared with each other, whose seeds together tell the noise; none at native sizes."""
-        return [self.under(metric, row) for row in self.trained if row.condition == condition and row.ranked]
+        if metric is not None:
+            return [self.under(metric, row) for row in self.pool(condition)]
+        if condition not in self._pools:
+            self._pools[condition] = [row for row in self.trained if row.condition == condition and row.ranked]
+        return self._pools[condition]
 
     def contenders(self, condition: Condition, of: Domain | str = Domain.IN) -> list[Row]:
         """Of a block of equal size or equal rank, the rows with the most seeds.

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from mosld_bench.format import counted
+from mosld_bench.format import counted, listed
 from mosld_bench.records.scale import MISSING as MISSING
 from mosld_bench.records.scale import SHARE
 from mosld_bench.spec.budget import Native
 from mosld_bench.spec.trial import Condition
+
+#: Rows, recipes or tasks that one sentence names; nobody reads more, and all of them stand in a table.
+MOST_NAMED = 12
+
+
+def named(titles: Sequence[str], noun: str = "") -> str:
+    """The titles in a sentence; of very many the first ones and how many more, of the ``noun`` if there is one."""
+    return listed(titles, most=MOST_NAMED, noun=noun)
 
 
 def percent(value: float | None, *, sign: bool = False) -> str:

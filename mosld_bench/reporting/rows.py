@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from mosld_bench.records.record import Metric, Record
@@ -48,7 +49,7 @@ class Row:
     records: tuple[Record, ...]
     seeds: tuple[SeedScores, ...]
 
-    @property
+    @cached_property
     def key(self) -> RowKey:
         """No other row of the report has it."""
         return RowKey(self.recipe.name, self.condition)
@@ -96,7 +97,15 @@ class Row:
 
     def mean_sd(self, of: Domain | str = Domain.IN) -> tuple[float | None, float | None]:
         """Mean and sample standard deviation over seeds of a domain or a task (`stats.mean_sd`)."""
-        return stats.mean_sd(list(self.by_seed(of).values()))
+        key = isinstance(of, Domain), of  # a task may be called as a domain is
+        if key not in self._mean_sds:
+            self._mean_sds[key] = stats.mean_sd(list(self.by_seed(of).values()))
+        return self._mean_sds[key]
+
+    @cached_property
+    def _mean_sds(self) -> dict[tuple[bool, str], tuple[float | None, float | None]]:
+        """What `mean_sd` has given: tables, figures and ranks ask for it over and over."""
+        return {}
 
     @property
     def score(self) -> float | None:

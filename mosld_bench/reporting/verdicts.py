@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from mosld_bench.format import counted, listed
 from mosld_bench.reporting.analysis import Comparison, Judged, Verdict
+from mosld_bench.reporting.labels import named
 from mosld_bench.reporting.rows import Row
 from mosld_bench.reporting.stats import Basis
 
@@ -67,7 +68,7 @@ class Wording:
 
     def names(self, comparisons: Sequence[Comparison]) -> str:
         """The rows by name."""
-        return listed([self.name(comparison.row) for comparison in comparisons])
+        return named([self.name(comparison.row) for comparison in comparisons])
 
     def at(self, sentence: str) -> str:
         """The sentence, which begins with a name or with a word of ours, after the words of where it holds."""
@@ -200,14 +201,14 @@ def notes(comparisons: Sequence[Comparison], wording: Wording) -> Iterator[Note]
 
     That a row's own noise counts is said of those whose interval is told.
     """
-    named = [c for rows in by_verdict(comparisons) if len(rows) <= wording.few for c in rows]
+    told = [c for rows in by_verdict(comparisons) if len(rows) <= wording.few for c in rows]
     yield from _borrowed([c for c in comparisons if c.difference.basis is Basis.BORROWED])
-    yield from _own([c for c in named if c.difference.basis is Basis.OWN], comparisons)
+    yield from _own([c for c in told if c.difference.basis is Basis.OWN], comparisons)
     without = [c for c in comparisons if c.difference.error is not None and not c.difference.of_items]
     if without and len(without) == len(comparisons):
         yield Note("No items are at hand that give these scores, so the intervals leave out the choice of items.")
     elif without:
-        names = listed([c.row.recipe.title for c in without])
+        names = named([c.row.recipe.title for c in without])
         yield Note(f"No items of {names} are at hand, so that these intervals leave out the choice of items.")
 
 
@@ -223,12 +224,12 @@ def _borrowed(rows: Sequence[Comparison]) -> Iterator[Note]:
     paired = [c.row.recipe.title for c in rows if len(c.row.by_seed(of)) > 1]
     if alone:
         yield Note(
-            f"{listed(alone)} {'has' if len(alone) == 1 else 'have'} one seed, its noise borrowed from the others."
+            f"{named(alone)} {'has' if len(alone) == 1 else 'have'} one seed, its noise borrowed from the others."
         )
     if paired:
         have = "has" if len(paired) == 1 else "have"
         yield Note(
-            f"{listed(paired)} {have} one seed in common with {other.recipe.title}, its noise borrowed from all rows."
+            f"{named(paired)} {have} one seed in common with {other.recipe.title}, its noise borrowed from all rows."
         )
 
 
@@ -241,4 +242,4 @@ def _own(rows: Sequence[Comparison], comparisons: Sequence[Comparison]) -> Itera
     if len(several) > 1 and all(c.difference.basis is Basis.OWN for c in several):  # what they have in common
         noisy = [rows[0].other.recipe.title]
     verb, whose = ("scatters", "its") if len(noisy) == 1 else ("scatter", "their")
-    yield Note(f"{listed(noisy)} {verb} more over seeds than the others, so {whose} own noise counts.")
+    yield Note(f"{named(noisy)} {verb} more over seeds than the others, so {whose} own noise counts.")

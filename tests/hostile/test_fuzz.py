@@ -6,12 +6,14 @@ minutes.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -263,6 +265,15 @@ def _weights(root: Path) -> dict[str, Kind]:
 
     weights = (MODEL_DIR / "model.safetensors").read_bytes()
     return kinds | {"weights": Kind("model/model.safetensors", weights, model, 25)}
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Close what the data sets library left open, while its warnings are expected."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

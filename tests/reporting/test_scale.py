@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from mosld_bench.reporting.compose import compose
 from mosld_bench.reporting.explorer import comparisons, training, trials
 from mosld_bench.reporting.explorer.data import explorer_data
 from mosld_bench.reporting.figures import pareto
+from mosld_bench.reporting.labels import MOST_NAMED
+from mosld_bench.reporting.sections.summary import answer_lines
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import Domain
 from tests.support.growth import calls
@@ -111,6 +114,25 @@ def test_a_block_of_very_many_rows_has_its_tests_and_a_page_within_bounds(
     baselines = len(set(compared["other"]))
     assert baselines <= 3  # the reference, and the best on each mean
     assert len(compared["row"]) <= baselines * (rows - 1) * 5
+
+
+def test_no_sentence_names_more_rows_than_anybody_reads() -> None:
+    """Of a block of many rows, of every verdict some; they are all in a table."""
+    lora = RECIPES["lora"]
+    recipes = [lora, *(lora.model_copy(update={"name": f"lora-{i}", "title": f"LoRA {i}"}) for i in range(60))]
+    study = make_study(
+        seeds=(0, 1, 2), recipes=tuple(recipe.name for recipe in recipes), frozen_base=False,
+        in_domain=IN_DOMAIN[:2], out_of_domain=OUT_OF_DOMAIN[:1],
+    )  # fmt: skip
+    planned = make_trials(study, recipes)
+    records = []
+    for place, trial in enumerate(planned):
+        level = 0.7 + (0.05, -0.05, 0.0, 0.009)[recipes.index(trial.recipe) % 4] + 0.002 * (place % 7 - 3)
+        records.append(make_record(trial, study, values=dict.fromkeys(study.tasks, level)))
+    said = "\n".join(answer_lines(analyse(study, planned, Sources(records=tuple(records)))))
+    assert said.count(" more are worse") == 2, said
+    for sentence in re.split(r"(?<=[.;:])\s", said):
+        assert len(re.findall(r"LoRA \d+", sentence)) <= MOST_NAMED + 2, sentence  # and the ends of a range
 
 
 def test_the_page_of_very_many_trials_has_fewer_points_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,9 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mosld_bench.format import listed
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.figures.style import recipe_styles
-from mosld_bench.reporting.labels import setting_label, short_label
+from mosld_bench.reporting.labels import named, setting_label, short_label
 from mosld_bench.reporting.rows import Row
 from mosld_bench.spec.budget import NATIVE
 from mosld_bench.spec.recipe import Recipe
@@ -23,7 +22,6 @@ UNLIKE = "{}: the in-domain tasks are scored on unlike scales, over which no mea
 _LEGEND_CHARACTERS = 60  # of a line of a title in a legend
 _TWO_ROWS_INCHES = 0.4  # height of a legend of two rows
 _MOST_PARTS = 6  # of the sentence that names what is not drawn
-_MOST_NAMES = 12  # of the recipes of such a part
 
 
 class Panel(NamedTuple):
@@ -115,7 +113,7 @@ def not_drawn(analysis: Analysis, drawn: Sequence[Row]) -> str:
         titles = [row.recipe.title for row in left if row.condition == condition]
         part = short_label(condition)
         whole = condition not in conditions and len(titles) > 1
-        parts.append(part if whole else f"{listed(titles, most=_MOST_NAMES)} ({part})")
+        parts.append(part if whole else f"{named(titles)} ({part})")
     shown = parts if len(parts) <= _MOST_PARTS else [*parts[: _MOST_PARTS - 1], f"{len(parts) - _MOST_PARTS + 1} more"]
     return f"Not drawn, but in the tables: {'; '.join(shown)}." if parts else ""
 

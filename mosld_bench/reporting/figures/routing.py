@@ -12,13 +12,13 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from mosld_bench.format import listed
 from mosld_bench.reporting import routing_stats as stats
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.figures.panels import legend, panel_label, wrapped
 from mosld_bench.reporting.figures.plot import Plot
 from mosld_bench.reporting.figures.style import PAGE_INCHES, RULE_COLOUR, RULE_POINTS, recipe_styles
 from mosld_bench.reporting.figures.training import draw_course
+from mosld_bench.reporting.labels import named
 from mosld_bench.reporting.routers import COURSES, Routed, Run, modules_text
 from mosld_bench.reporting.sections.routing import TITLE, main_routed
 from mosld_bench.reporting.stats import Floats
@@ -233,4 +233,4 @@ def _cut(title: str) -> str:
 
 def _left_out(rows: Sequence[Routed]) -> str:
     titles = [routed.row.recipe.title for routed in rows[_MOST_PANELS:]]
-    return f" Not drawn: {listed(titles)}." if titles else ""
+    return f" Not drawn: {named(titles)}." if titles else ""

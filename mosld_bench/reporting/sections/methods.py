@@ -9,13 +9,11 @@ import pandas as pd
 from mosld_bench.format import listed
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.document import Block, Equation, Run, Section, paragraph, section
-from mosld_bench.reporting.labels import MISSING, parameter_label
+from mosld_bench.reporting.labels import MISSING, named, parameter_label
 from mosld_bench.reporting.sections.cost import knobs
 from mosld_bench.reporting.table import Column, Line, Table
 from mosld_bench.spec.design_space import Coordinates
 from mosld_bench.spec.recipe import Recipe
-
-_MOST_NAMED = 12  # recipes that are named one by one
 
 
 def methods(analysis: Analysis) -> Section:
@@ -39,7 +37,7 @@ def _trained(analysis: Analysis) -> list[Recipe]:
 
 def _titles(recipes: Sequence[Recipe]) -> str:
     """The recipes by title; of many the first ones, and how many more."""
-    return listed([recipe.title for recipe in recipes], most=_MOST_NAMED)
+    return named([recipe.title for recipe in recipes])
 
 
 def _recipe_table(analysis: Analysis, recipes: Sequence[Recipe]) -> Table:

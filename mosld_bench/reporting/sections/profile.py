@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from mosld_bench.format import counted, digits, listed
+from mosld_bench.format import counted, digits
 from mosld_bench.records.profile import Entry, Phase, Profile, Spread, spread
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.document import Code, Run, Section, paragraph, section
-from mosld_bench.reporting.labels import MISSING, count, hardware_label
+from mosld_bench.reporting.labels import MISSING, count, hardware_label, named
 from mosld_bench.reporting.table import Cell, Column, Line, Table
 
 TITLE = "Cost at inference and in training"
@@ -139,7 +139,7 @@ def _agreement(profile: Profile) -> str:
     if profile.gap is None:
         return ""
     unknown = [entry.recipe.title for entry in profile.entries if entry.flops.forward_formula is None]
-    exception = f" (there is none for {listed(unknown)})" if unknown else ""
+    exception = f" (there is none for {named(unknown)})" if unknown else ""
     if not profile.gap:
         return f"; they equal those of the formula of flops.py{exception}"
     return f"; they differ from those of the formula of flops.py by {100 * profile.gap:.2g} % at most{exception}"
@@ -148,7 +148,7 @@ def _agreement(profile: Profile) -> str:
 def _noise(entries: Sequence[Entry]) -> list[str]:
     """The note on what tells the noise: a method that leaves the model's work as it is; none without such a method."""
     same = [entry.recipe.title for entry in entries if entry.fit.trainable == entry.fit.total]
-    return [f"{listed(same)} answers by the same work as the base: how far it is from 1 is noise."] if same else []
+    return [f"{named(same)} answers by the same work as the base: how far it is from 1 is noise."] if same else []
 
 
 _WHOLE = ("trainable_parameters", "active_parameters", "stored_parameters")  # columns of whole numbers

@@ -11,7 +11,7 @@ from mosld_bench.format import listed
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.document import Section, paragraph, section
 from mosld_bench.reporting.forgetting import text_loss, text_title
-from mosld_bench.reporting.labels import MISSING, count, parameter_label, percent
+from mosld_bench.reporting.labels import MISSING, count, named, parameter_label, percent
 from mosld_bench.reporting.table import Column, Line, Table
 from mosld_bench.spec.trial import ModelSpec, TrainSpec
 from mosld_bench.spec.tuning import RateSource
@@ -93,7 +93,7 @@ def _training(analysis: Analysis, spec: TrainSpec) -> list[_Point]:
 def _drawn(analysis: Analysis, spec: TrainSpec) -> str:
     """How many items of the training splits are drawn; empty where all of them are."""
     if isinstance(spec.task_items, dict):
-        each = listed([f"{count:,} of {analysis.title(task)}" for task, count in spec.task_items.items()])
+        each = named([f"{count:,} of {analysis.title(task)}" for task, count in spec.task_items.items()], "tasks")
         return f"at most {each}, fixed samples"
     amounts = analysis.study.task_items or filter(None, [spec.task_items])
     counts = [f"{count:,}" for count in amounts]
@@ -111,7 +111,7 @@ def _optimizers(analysis: Analysis) -> str:
     if not users:
         return "no optimiser, as nothing is trained"
     most, *others = sorted(users, key=lambda name: -len(users[name]))
-    return most + (f" ({'; '.join(f'{name} for {listed(list(users[name]))}' for name in others)})" if others else "")
+    return most + (f" ({'; '.join(f'{name} for {named(list(users[name]))}' for name in others)})" if others else "")
 
 
 def _precision(train: TrainSpec) -> str:
@@ -182,7 +182,7 @@ def _cut(analysis: Analysis) -> str:
         tasks = dict.fromkeys(task for cut in counts for task in cut)
         titles = [f"{max(cut.get(task, 0) for cut in counts):,} of {analysis.title(task)}" for task in tasks]
         if titles:
-            parts.append(f"of the items {what} {listed(titles)}")
+            parts.append(f"of the items {what} {named(titles)}")
     if not parts:
         return ""
     return (
@@ -194,7 +194,7 @@ def _cut(analysis: Analysis) -> str:
 
 def _by_value(titles: Mapping[str, Sequence[str]]) -> str:
     """'none', or where tasks differ 'none (MCTest and MMLU) and 5 (GSM8K)'."""
-    return listed([value if len(titles) == 1 else f"{value} ({listed(of)})" for value, of in titles.items()])
+    return listed([value if len(titles) == 1 else f"{value} ({named(of)})" for value, of in titles.items()])
 
 
 def _task_table(analysis: Analysis) -> Table:
@@ -290,10 +290,10 @@ def _unequal(analysis: Analysis) -> list[_Point]:
     for recipe in recipes:
         if "target_modules" in recipe.params:
             modules.setdefault(parameter_label(recipe.params["target_modules"]), {})[recipe.title] = None
-    rates = f"scaled for {listed(list(scaled))}. " if scaled else ""
+    rates = f"scaled for {named(list(scaled))}. " if scaled else ""
     return [
         ("Learning rate", rates + origin_of_rates(analysis)),
-        ("Size", f"not matched, and left out of all comparisons: {listed(list(unmatched))}" if unmatched else ""),
+        ("Size", f"not matched, and left out of all comparisons: {named(list(unmatched))}" if unmatched else ""),
         (
             "Equal rank",
             "need not be equal size: the more matrices, the more parameters. Rows of equal rank are compared with each "
@@ -303,7 +303,7 @@ def _unequal(analysis: Analysis) -> list[_Point]:
         ),
         (
             "Adapted modules",
-            "; ".join(f"{names} in {listed(list(titles))}" for names, titles in modules.items())
+            "; ".join(f"{names} in {named(list(titles))}" for names, titles in modules.items())
             if len(modules) > 1
             else "",
         ),
@@ -322,8 +322,8 @@ def origin_of_rates(analysis: Analysis) -> str:
             "No factor was chosen for this study: each is its recipe's own. A method that would profit from another "
             "rate is at a disadvantage that these tables do not show"
         )
-    whose = f"of {listed(by_hand)}, not those of {listed(others)}," if others else "of all methods"
+    whose = f"of {named(by_hand)}, not those of {named(others)}," if others else "of all methods"
     ablated = {trained.get(leaders[name], leaders[name]) for name in of_hand & leaders.keys()}
-    as_around = f"; those of ablations are that of {listed(sorted(ablated))}" if ablated else ""
+    as_around = f"; those of ablations are that of {named(sorted(ablated))}" if ablated else ""
     by = "written in the study by hand, each once for all budgets, settings and seeds"
     return f"The factors {whose} are {by}{as_around}"

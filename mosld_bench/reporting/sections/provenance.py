@@ -9,7 +9,7 @@ from typing import Any
 from mosld_bench.format import counted, listed
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.document import Code, Section, bullets, paragraph, section
-from mosld_bench.reporting.labels import hardware_label
+from mosld_bench.reporting.labels import hardware_label, named
 
 
 def provenance(analysis: Analysis) -> Section:
@@ -62,7 +62,7 @@ def _code(analysis: Analysis, metas: list[dict[str, Any]], commits: list[str]) -
         items.append("Whether the working tree was clean is not known for all records.")
     outdated = [record for record in analysis.records if record.trial_id in analysis.outdated]
     if outdated:
-        recipes = listed(_distinct(record.trial.recipe.title for record in outdated))
+        recipes = named(_distinct(record.trial.recipe.title for record in outdated))
         items.append(
             f"Made by other code of the method than is here now, so that run makes them again: "
             f"{counted(len(outdated), 'record')} of {recipes}."

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mosld_bench.format import listed
 from mosld_bench.records.record import Metric
 from mosld_bench.records.scored import Scored
 from mosld_bench.reporting import stats
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.document import Section, paragraph, section
 from mosld_bench.reporting.evidence import answers_in, stacked
-from mosld_bench.reporting.labels import count
+from mosld_bench.reporting.labels import count, named
 from mosld_bench.reporting.table import Cell, Column, Line, Table, score_cell
 from mosld_bench.spec.trial import Domain
 
@@ -94,10 +93,10 @@ class ScoredRow:
             found.append(f"it was computed in {record.dtype}, the study in {dtype}")
         lacking = [analysis.title(task) for task in analysis.task_names if task not in record.tasks]
         if 0 < len(lacking) < len(analysis.task_names):
-            found.append(f"it was not scored on {listed(lacking)}")
+            found.append(f"it was not scored on {named(lacking, 'tasks')}")
         elsewhere = [task for task in record.tasks if task in analysis.task_names and task not in self.metrics]
         if elsewhere:
-            titles = listed([analysis.title(task) for task in elsewhere])
+            titles = named([analysis.title(task) for task in elsewhere], "tasks")
             found.append(f"its scores on {titles} are left out, since they are of other items than the study's")
         if not lacking or len(lacking) < len(analysis.task_names):
             return found

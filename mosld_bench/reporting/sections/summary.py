@@ -5,6 +5,7 @@ from __future__ import annotations
 from mosld_bench.format import counted, listed, spelled
 from mosld_bench.reporting.analysis import Analysis
 from mosld_bench.reporting.document import Answer, answer
+from mosld_bench.reporting.labels import named
 from mosld_bench.reporting.sections.answers import answers
 from mosld_bench.reporting.sections.results.main_table import absent, ties
 from mosld_bench.spec.budget import Rank
@@ -65,7 +66,7 @@ def _gaps(analysis: Analysis) -> str:
         return ""
     text = f"{len(analysis.missing)} of {len(analysis.trials)} planned trials have no record, so the picture is partial"
     if analysis.failures:
-        recipes = listed(list(dict.fromkeys(trial.recipe.title for trial, _ in analysis.failures)))
+        recipes = named(list(dict.fromkeys(trial.recipe.title for trial, _ in analysis.failures)))
         failed = f"{counted(len(analysis.failures), 'trial')} of them failed"
         text += f"; {failed} ({recipes}; why is said under the table of results)"
     return f"{text}."

@@ -9,7 +9,7 @@ import pandas as pd
 from mosld_bench.format import counted, listed
 from mosld_bench.reporting.analysis import Analysis, Comparison
 from mosld_bench.reporting.document import Run, Section, paragraph, section
-from mosld_bench.reporting.labels import MISSING, block_label
+from mosld_bench.reporting.labels import MISSING, block_label, named
 from mosld_bench.reporting.rows import RowKey
 from mosld_bench.reporting.table import Column, Line, Table
 from mosld_bench.spec.trial import Domain
@@ -77,9 +77,9 @@ def _outcome(analysis: Analysis, tuning: Tuning, recipes: dict[str, TunedRecipe]
     )
     text += "; the other choices might have gone the other way." if len(clear) < len(recipes) else "."
     if edge := [titles[name] for name, found in recipes.items() if found.at_edge]:
-        text += f" At an edge of the grid: {listed(edge)}."
+        text += f" At an edge of the grid: {named(edge)}."
     if other := [titles[name] for name, found in recipes.items() if found.agrees is False]:
-        text += f" The score on the held-out items would choose another factor for {listed(other)}."
+        text += f" The score on the held-out items would choose another factor for {named(other)}."
     return text
 
 
@@ -90,7 +90,7 @@ def _by_hand(analysis: Analysis) -> str:
     others = [recipe for recipe in trained if study.rate_source(recipe.name) is not RateSource.SEARCH]
     ablated = [r for r in others if study.rate_source(r.name, leaders.get(r.name)) is RateSource.SEARCH]
     by_hand = [recipe.title for recipe in others if recipe not in ablated]
-    text = f" Not searched for: {listed(by_hand)}." if by_hand else ""
+    text = f" Not searched for: {named(by_hand)}." if by_hand else ""
     return text + (
         f" {counted(len(ablated), 'ablation').capitalize()} at the factor of the recipe ablated." if ablated else ""
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mosld_bench.format import listed
 from mosld_bench.reporting.analysis import Analysis, Comparison, Verdict
+from mosld_bench.reporting.labels import named
 from mosld_bench.reporting.rows import Row
 from mosld_bench.reporting.sections.answers.blocks import blocks_text, compared_blocks, on_score, where
 from mosld_bench.reporting.verdicts import WORDS, Wording, margin_text, numbers, seeds_note, sentences
@@ -90,7 +91,7 @@ def _changes(analysis: Analysis) -> Iterator[str]:
     if told and len(told) <= _FEW:
         yield f"The difference to {reference} changes for {listed([change(c) for c in told])}."
     elif told:
-        titles = listed(list(dict.fromkeys(c.row.recipe.title for c in told)))
+        titles = named(list(dict.fromkeys(c.row.recipe.title for c in told)))
         yield f"{len(told)} of {len(changes)} changes of a difference to {reference} are shown, those of {titles}."
     elif changes:
         most = max(changes, key=lambda c: abs(c.difference.mean))
@@ -112,6 +113,6 @@ def _of_models(analysis: Analysis, untested: Sequence[Comparison], blocks: int) 
         each.append(f"{' to '.join(ends)}{scale.points} ({title})")
     yield (
         f"Over {blocks_text(analysis, blocks)} the trained models differ on these items from "
-        f"{analysis.reference}'s by {listed(each)}; whether that changes is not tested."
+        f"{analysis.reference}'s by {named(each)}; whether that changes is not tested."
     )
     yield seeds_note(untested)

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from mosld_bench.format import listed
 from mosld_bench.reporting.analysis import Analysis
+from mosld_bench.reporting.labels import MOST_NAMED, named
 from mosld_bench.reporting.routers import Routed, Run, modules_text
 from mosld_bench.reporting.routing_stats import COLLAPSE_RULE
 from mosld_bench.reporting.sections.answers.blocks import where
 
-_MOST_NAMES = 12  # of recipes in a sentence
 _FEW = 6  # recipes, or sets of modules, that are named one by one
 
 
@@ -26,7 +26,7 @@ def routers(analysis: Analysis) -> Iterator[str]:
     totals = {title: sum(routed.routers for routed in of) for title, of in rows.items()}
     if not collapsed:
         total = sum(totals.values())
-        whose = listed(list(rows)) if len(rows) <= _MOST_NAMES else f"{len(rows)} recipes"
+        whose = listed(list(rows)) if len(rows) <= MOST_NAMED else f"{len(rows)} recipes"
         yield f"None of the {total:,} routers of {whose} (modules of all seeds) has collapsed."
         return
     for title in list(collapsed)[:_FEW]:
@@ -35,7 +35,7 @@ def routers(analysis: Analysis) -> Iterator[str]:
             f"{_which(analysis, rows[title])}."
         )
     if others := list(collapsed)[_FEW:]:
-        yield f"{sum(collapsed[title] for title in others):,} more have in {listed(others, most=_MOST_NAMES)}."
+        yield f"{sum(collapsed[title] for title in others):,} more have in {named(others)}."
     yield f"A router has collapsed where {COLLAPSE_RULE}."
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from mosld_bench.format import counted, listed, spelled
 from mosld_bench.reporting.analysis import Analysis, Comparison, Verdict
 from mosld_bench.reporting.evidence import PROBABILITY
+from mosld_bench.reporting.labels import named
 from mosld_bench.reporting.rows import Row
 from mosld_bench.reporting.sections.answers.blocks import compared_blocks, on_score
 from mosld_bench.reporting.verdicts import WORDS, Note, Wording, all_of, notes, numbers, sentences
@@ -46,7 +47,7 @@ def _on_score(analysis: Analysis, block: Condition, of: Domain | str) -> Iterato
         yield from _leading(analysis, block, of)
     if rows:
         has = "has" if len(rows) == 1 else "have"
-        yield f"{listed([row.recipe.title for row in rows])} {has} no seed in common with {other}."
+        yield f"{named([row.recipe.title for row in rows])} {has} no seed in common with {other}."
     yield from notes(comparisons, wording)
 
 
@@ -94,7 +95,7 @@ def by_task(analysis: Analysis, block: Condition) -> Iterator[str]:
         each = "; ".join(_on_tasks(analysis, told))
         if len(told) > _FEW:
             counts = [(task, sum(c.of == task for c in told), sum(c.of == task for c in tested)) for task in telling]
-            each = listed([f"{analysis.title(task)} {count} of {total}" for task, count, total in counts])
+            each = named([f"{analysis.title(task)} {count} of {total}" for task, count, total in counts], "tasks")
         which = all_of(len(tasks), kind)
         if len(telling) < len(tasks):
             which = f"{spelled(len(telling))} of the {counted(len(tasks), kind)}"

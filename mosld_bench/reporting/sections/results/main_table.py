@@ -11,7 +11,7 @@ import pandas as pd
 from mosld_bench.format import listed
 from mosld_bench.records.scale import SHARE, Scale
 from mosld_bench.reporting.analysis import Analysis
-from mosld_bench.reporting.labels import MISSING, block_label, count, percent, row_title
+from mosld_bench.reporting.labels import MISSING, block_label, count, named, percent, row_title
 from mosld_bench.reporting.rows import Row, RowKey
 from mosld_bench.reporting.sections.results.marks import TIED, Standing, marks_in, standings, verdict_legend
 from mosld_bench.reporting.sections.results.pages import in_pages
@@ -293,7 +293,7 @@ def ties(analysis: Analysis, least_share: float = 0.0) -> Iterator[str]:
             count = f"{most:,}" if least == most else f"{least:,} to {most:,}"
             texts.append(f"{count} of {items:,} items of {analysis.title(task)}")
     if texts:
-        yield f"{listed(texts)} tie between options that score highest; lm-eval counts the first of them."
+        yield f"{named(texts, 'tasks')} tie between options that score highest; lm-eval counts the first of them."
 
 
 def condition_numbers(analysis: Analysis, condition: Condition) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from mosld_bench.format import counted, listed
 from mosld_bench.records.scale import Scale
 from mosld_bench.reporting.analysis import Analysis, Verdict
 from mosld_bench.reporting.document import Run, Section, bullets, paragraph, section
-from mosld_bench.reporting.labels import block_label, margin_label
+from mosld_bench.reporting.labels import MOST_NAMED, block_label, margin_label, named
 from mosld_bench.reporting.rows import Row
 from mosld_bench.reporting.sections.results.differences import (
     base_tables,
@@ -23,8 +23,6 @@ from mosld_bench.reporting.table import Table
 from mosld_bench.spec.trial import Condition, Domain
 
 RISE = 0.05  # of the validation loss above its lowest: more than it moves by from one validation to the next
-
-_MOST_NAMED = 12  # rows of one verdict that are named
 
 
 def results(analysis: Analysis) -> Section | None:
@@ -121,7 +119,7 @@ def _told(analysis: Analysis, condition: Condition) -> str:
 
 def _named(titles: Sequence[str]) -> str:
     """The rows by title, or how many they are, where nobody would read so many."""
-    return listed(titles) if len(titles) <= _MOST_NAMED else counted(len(titles), "row")
+    return listed(titles) if len(titles) <= MOST_NAMED else counted(len(titles), "row")
 
 
 def _score(scale: Scale, row: Row) -> str:
@@ -137,7 +135,7 @@ def _at_chance(analysis: Analysis, rows: Sequence[Row]) -> str:
         scale, level = analysis.scale(task), metric.chance if metric else None
         if level is not None and means and not any(scale.better(mean, level) for mean in means):
             titles.append(analysis.title(task))
-    return f" No row is above chance on {listed(titles)}." if titles else ""
+    return f" No row is above chance on {named(titles, 'tasks')}." if titles else ""
 
 
 def _coverage(analysis: Analysis) -> str:
@@ -175,7 +173,7 @@ def _length_of_training(analysis: Analysis) -> str:
             risen.setdefault(data, {})[trial.recipe.title] = None
     if not trials:
         return ""
-    where = f" ({'; '.join(f'{data}: {listed(list(titles))}' for data, titles in risen.items())})" if over else ""
+    where = f" ({'; '.join(f'{data}: {named(list(titles))}' for data, titles in risen.items())})" if over else ""
     return (
         f"The last step is scored. There the validation loss was more than {100 * RISE:g} % above its lowest in "
         f"{over or 'none'} of {trials} trials{where}."
