@@ -9,14 +9,20 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
+
+#: How the names of processes begin that are ended with a folder: those of Ray, which outlive who has started them.
+_OF_RAY = ("gcs_server", "raylet", "ray::", "python")
+_MOST_ROUNDS = 20
 
 _NAMED = re.compile(r"\.?mosld-([0-9a-f]{4})-(\d{1,9})-")
 
@@ -113,13 +119,51 @@ def left_behind(folder: Path, *, deep: bool = False) -> Iterator[Path]:
 
 
 def sweep(folder: Path, *, deep: bool = False) -> None:
-    """Remove what is `left_behind` in ``folder``, as far as the system lets it be removed."""
+    """Remove what is `left_behind` in ``folder``, as far as the system lets it be removed.
+
+    What still works in a folder of a dead process would make its files anew, and is ended before.
+    """
     for path in list(left_behind(folder, deep=deep)):
         if path.is_dir() and not path.is_symlink():
+            end_processes(path)
             shutil.rmtree(path, ignore_errors=True)
         else:
             with suppress(OSError):
                 path.unlink()
+
+
+def end_processes(folder: Path) -> None:
+    """Kill the processes of Ray that work in ``folder``, as far as /proc tells them; never this one.
+
+    Such a one has a file open there, or was started with the folder as an argument and has not come to open one. It may
+    have started another meanwhile, so they are looked for until there are none.
+    """
+    for _ in range(_MOST_ROUNDS):
+        found = [process for process in Path("/proc").glob("[0-9]*") if _works_in(process, folder)]
+        for process in found:
+            with suppress(OSError):
+                os.kill(int(process.name), signal.SIGKILL)
+        if not found:
+            return
+        time.sleep(0.05)  # until they are gone
+
+
+def _works_in(process: Path, folder: Path) -> bool:
+    """Whether a process in /proc is one of Ray in ``folder``."""
+    with suppress(OSError):
+        if int(process.name) == os.getpid() or not (process / "comm").read_text().startswith(_OF_RAY):
+            return False
+        if os.fsencode(folder) in (process / "cmdline").read_bytes():
+            return True
+        return any(target.startswith(f"{folder}{os.sep}") for target in _open_files(process))
+    return False
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    with suppress(OSError):
+        for link in (process / "fd").iterdir():
+            with suppress(OSError):
+                yield str(link.readlink())
 
 
 def sweep_temporary() -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from mosld_bench.records.provenance import Noted
 from mosld_bench.spec.budget import Budget
 from mosld_bench.spec.recipe import Recipe
 from mosld_bench.spec.trial import Fit, ModelSpec
@@ -89,7 +90,7 @@ class Profile(Strict):
     reference: str = Field(description="the recipe that training is compared with; the frozen base does not train")
     load: Workload
     entries: tuple[Entry, ...] = Field(min_length=1, description="the frozen base first")
-    meta_info: dict[str, Any] = Field(description="see provenance.meta_info")
+    meta_info: Noted = Field(description="see provenance.meta_info")
 
     def entry(self, name: str) -> Entry | None:
         """The entry of the recipe ``name``; None where it was not measured."""

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+
+from pydantic import AfterValidator, TypeAdapter, ValidationError, create_model
 
 from mosld_bench._version import __version__
 from mosld_bench.records.method_code import MethodCode
@@ -90,6 +92,38 @@ class TrialMetaInfo(MetaInfo, total=False):
     integrity: Integrity
     continued_from_step: Annotated[int, "optimiser steps of the checkpoint that the trial went on from, if it did"]
     taken_from: Annotated[str, "the study whose record of the same trial this is a copy of"]
+
+
+def _check_types(noted: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError where a key of `TrialMetaInfo` has a value of another type; keys may be left out, or be more.
+
+    What stands there is what versions before this one, or others after it, have noted.
+    """
+    try:
+        _partial(TrialMetaInfo).validate_python(noted, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return noted
+
+
+@cache
+def _partial(kind: Any) -> TypeAdapter[Any]:
+    """What checks a mapping to have the types of a TypedDict, or nothing, under its keys."""
+
+    def loosely(hint: Any) -> Any:
+        if is_typeddict(hint):
+            fields: dict[str, Any] = {name: (loosely(of) | None, None) for name, of in get_type_hints(hint).items()}
+            return create_model(str(hint.__name__), **fields)
+        if get_origin(hint) is list:
+            return list[loosely(get_args(hint)[0])]  # type: ignore[misc]
+        return hint
+
+    return TypeAdapter(loosely(kind))
+
+
+#: What the numbers of a record came from, with `TrialMetaInfo` as far as it is noted.
+Noted = Annotated[dict[str, Any], AfterValidator(_check_types)]
 
 
 def now() -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from mosld_bench.spec.trial import Domain, Fit, Trial
+from mosld_bench.records.provenance import Noted
+from mosld_bench.spec.trial import Count, Domain, Fit, Trial
 from mosld_bench.spec.yaml_file import Strict
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ class Metric(_Grown):
     metric: str = Field(description="lm-eval's name with its filter: acc,none")
     value: float = Field(description="the score itself; of accuracies a share, 0 to 1")
     stderr: float | None = Field(description="standard error over items, none where lm-eval gives none")
-    items: int = Field(description="items that were scored")
+    items: Count = Field(description="items that were scored")
     chance: float | None = Field(description="expected score of a uniform guess, none where undefined")
     primary: bool = Field(description="whether the tables show this metric for the task")
     higher_is_better: bool = Field(True, description="whether a larger value is a better one")
-    tied: int | None = Field(
+    tied: Count | None = Field(
         None,
         description="of a task with options, the items in which several have the highest score, of which lm-eval takes "
         "the first; none of other tasks",
@@ -69,7 +70,7 @@ class Unscored(Strict):
 class Point:
     """One point of a training curve: one optimiser step. Slim, since a record holds hundreds."""
 
-    step: int = Field(description="optimiser steps taken, this one included")
+    step: Count = Field(description="optimiser steps taken, this one included")
     loss: float | None = Field(default=None, description="mean answer loss of the step's batch, nats a token")
     validation_loss: float | None = Field(
         default=None,
@@ -86,7 +87,7 @@ class Point:
 class Judgement(Strict):
     """A decision of a search: whether a run goes on, by its validation loss against those of other learning rates."""
 
-    step: int = Field(description="optimiser steps taken")
+    step: Count = Field(description="optimiser steps taken")
     loss: float = Field(description="validation loss of the run, nats a token")
     rivals: tuple[float, ...] = Field(description="those of the runs that it was held against, after as many steps")
     goes_on: bool = Field(description="what was decided")
@@ -95,17 +96,17 @@ class Judgement(Strict):
 class TrainInfo(_Grown):
     """What training took. Times are wall seconds."""
 
-    steps: int = Field(description="optimiser steps taken")
-    examples: int = Field(description="examples seen, repetitions counted")
+    steps: Count = Field(description="optimiser steps taken")
+    examples: Count = Field(description="examples seen, repetitions counted")
     exposures: dict[str, float] = Field(description="task -> how often each of its training items was seen")
-    train_items: dict[str, int] = Field(description="task -> items that were trained on")
-    validation_items: dict[str, int] = Field(description="task -> items that the validation loss is taken over")
-    cut_items: dict[str, int] = Field(
+    train_items: dict[str, Count] = Field(description="task -> items that were trained on")
+    validation_items: dict[str, Count] = Field(description="task -> items that the validation loss is taken over")
+    cut_items: dict[str, Count] = Field(
         default_factory=dict,
         description="task -> items that were trained on without the beginning of their prompt or the end of their "
         "answer, since they are longer than train.max_length or the model's window; left out where there are none",
     )
-    tokens: int = Field(description="tokens seen, padding left out")
+    tokens: Count = Field(description="tokens seen, padding left out")
     padding_share: float = Field(description="of the tokens computed, those that are padding: 0 to 1")
     seconds: float = Field(description="wall seconds of training, validation left out")
     tokens_per_second: float = Field(description="tokens / seconds")
@@ -137,12 +138,12 @@ class TextLoss(Strict):
     """
 
     task: str = Field(description="the task of evaluate.text, whose documents are the text")
-    documents: int = Field(description="documents that were scored")
-    tokens: int = Field(description="tokens that were predicted")
+    documents: Count = Field(description="documents that were scored")
+    tokens: Count = Field(description="tokens that were predicted")
     nats_per_token: float | None = Field(
         description="cross-entropy: the sum over all tokens, in float64, by their number; none where it is no number"
     )
-    document_tokens: tuple[int, ...] = Field(
+    document_tokens: tuple[Count, ...] = Field(
         (), description="of each document in the order of the data; empty where there are more than a thousand"
     )
     document_nats: tuple[float, ...] = Field((), description="of each document, the sum over its tokens; as above")
@@ -152,12 +153,12 @@ class EvalInfo(_Grown):
     """What scoring took, and what it came to no number in."""
 
     seconds: float = Field(description="wall seconds of scoring every task")
-    requests: int = Field(description="continuations that were scored, one for every option of an item")
-    tokens_plain: int = Field(description="tokens that scoring every request by itself would compute")
-    tokens_computed: int = Field(description="tokens computed, shared prefixes once")
+    requests: Count = Field(description="continuations that were scored, one for every option of an item")
+    tokens_plain: Count = Field(description="tokens that scoring every request by itself would compute")
+    tokens_computed: Count = Field(description="tokens computed, shared prefixes once")
     packed: bool = Field(description="whether shared prefixes were computed once; false where the model cannot")
     unscored: tuple[Unscored, ...] = Field((), description="metrics that came to no number, if any")
-    cut_items: dict[str, int] = Field(
+    cut_items: dict[str, Count] = Field(
         default_factory=dict,
         description="task -> items that were scored without the beginning of their prompt (or the end of an option), "
         "since they are longer than the model's window; left out where there are none",
@@ -175,11 +176,11 @@ class EvalInfo(_Grown):
 class Parameters(Strict):
     """What of a trained model's parameters a token meets, and what is saved of it, beside those that train."""
 
-    active: int = Field(
+    active: Count = Field(
         description="of those that train, those that enter the output of one token: of a mixture with top-K the "
         "experts that its router picks, and what all share"
     )
-    stored: int = Field(
+    stored: Count = Field(
         description="numbers in a saved adapter, those that do not train among them; of full fine-tuning, the whole "
         "model; of the frozen base none"
     )
@@ -201,10 +202,10 @@ class Record(_Grown):
     train_info: TrainInfo | None = Field(None, description="none where nothing was trained")
     eval_info: EvalInfo | None = Field(None, description="none where nothing was scored")
     metrics: tuple[Metric, ...] = Field((), description="every number of every task, in the order of scoring")
-    peak_memory_bytes: int | None = Field(
+    peak_memory_bytes: Count | None = Field(
         None, description="peak of the process's resident memory, or of what torch allocated on the GPUs, each's own"
     )
-    meta_info: dict[str, Any] = Field(default_factory=dict, description="what the numbers came from")
+    meta_info: Noted = Field(default_factory=dict, description="what the numbers came from")
     error: str | None = Field(None, description="the traceback, where the trial failed")
 
     @property

@@ -7,10 +7,11 @@ records of a study under another name, and a report shows them apart from the ro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from mosld_bench.records.provenance import Noted
 from mosld_bench.records.record import EvalInfo, Metric
 from mosld_bench.spec.names import path_part
 from mosld_bench.spec.trial import EvaluateSpec, ModelSpec, digest
@@ -57,7 +58,7 @@ class Scored(Strict):
     eval_info: EvalInfo = Field(description="what scoring took")
     metrics: tuple[Metric, ...] = Field(description="every number of every task; the role is always out_of_domain")
     notes: tuple[str, ...] = Field((), description="what is not known of it, in sentences")
-    meta_info: dict[str, Any] = Field(description="what the numbers came from")
+    meta_info: Noted = Field(description="what the numbers came from")
 
 
 @dataclass(frozen=True)

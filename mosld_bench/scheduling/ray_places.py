@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from mosld_bench.errors import ResourceError
-from mosld_bench.scratch import left_behind, prefix, sweep
+from mosld_bench.scratch import end_processes, prefix, sweep
 
 #: Bytes of a socket's path that Linux takes, and of what Ray puts behind its folder in the longest one:
 #: ``/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store``.
@@ -29,9 +28,6 @@ _MOST_BASE = _MAX_SOCKET - _WITHIN_SESSION - len(f"/mosld-01ab-4194304-{_RAY}")
 _SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 _CONNECT_SECONDS = 5.0
-
-#: How the names of Ray's processes begin.
-_OF_RAY = ("gcs_server", "raylet", "ray::", "python")
 
 #: The beginning of a connection by HTTP/2, which gRPC speaks, and an empty frame of settings; a server answers by its
 #: own frame of settings, whose fourth byte is 4.
@@ -64,9 +60,8 @@ class TempFolder:
         try:
             if base is None:
                 raise OSError
-            for left in left_behind(base):  # what still runs would make its files anew
-                end_processes(left)
             sweep(base)
+            self._base = base
             self.path = str(base / f"{prefix()}{_RAY}")
             shutil.rmtree(self.path, ignore_errors=True)  # of a dead process that had the number of this one
             Path(self.path).mkdir(mode=0o700)
@@ -92,26 +87,10 @@ class TempFolder:
         end_processes(Path(self.path))
 
     def remove(self) -> None:
-        """Remove the folder, and end what still works in it."""
+        """Remove the folder, and end what still works in it; and once more what dead processes left of theirs."""
         self.end_processes()
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-def end_processes(folder: Path) -> None:
-    """Kill the processes of Ray that have a file open below ``folder``, as far as /proc tells them; never this one."""
-    below = f"{folder}{os.sep}"
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            rays = (process / "comm").read_text().startswith(_OF_RAY) and int(process.name) != os.getpid()
-            if rays and any(target.startswith(below) for target in _open_files(process)):
-                os.kill(int(process.name), signal.SIGKILL)
-
-
-def _open_files(process: Path) -> Iterator[str]:
-    with suppress(OSError):
-        for link in (process / "fd").iterdir():
-            with suppress(OSError):
-                yield str(link.readlink())
+        sweep(self._base)
 
 
 def check_address(address: str, environment: Mapping[str, str] | None = None) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -42,6 +42,9 @@ class Domain(StrEnum):
 
 
 #: How weights are rounded as they are loaded: to four bits (QLoRA's normal floats), or to eight. And what does it.
+#: A whole number of things; tables hold none of 64 bits and more.
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+
 Load = Literal["nf4", "int8"]
 ROUNDED_BY = "bitsandbytes"
 
@@ -330,10 +333,12 @@ def _without_id(copied: _Copied) -> _Copied:
 class Fit(Strict):
     """The size of a trial: what the budget asks for, and what the solver came to and the built model has."""
 
-    target: int | None = Field(description="trainable parameters that the budget asks for; none where it sets no size")
-    trainable: int = Field(description="trainable parameters of the built model")
-    total: int = Field(description="all parameters, trainable and frozen")
-    residual: float | None = Field(description="(trainable - target) / target; none without a target")
+    target: Count | None = Field(
+        description="trainable parameters that the budget asks for; none where it sets no size"
+    )
+    trainable: Count = Field(description="trainable parameters of the built model")
+    total: Count = Field(description="all parameters, trainable and frozen")
+    residual: float | None = Field(ge=-1, lt=1e9, description="(trainable - target) / target; none without a target")
     params: dict[str, Any] = Field(description="the method's params after the budget was fitted")
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from mosld_bench.errors import ResourceError
 from mosld_bench.scheduling import ray_places
 from mosld_bench.scheduling.ray_places import TempFolder, check_address, temp_base
+from mosld_bench.scratch import sweep
 
 
 @pytest.fixture
@@ -71,16 +72,21 @@ def test_what_still_works_in_the_folder_is_ended_with_it() -> None:
     outside.communicate(b"\n", timeout=10)
 
 
-def test_what_a_killed_process_left_is_removed_with_what_works_in_it(short: Path) -> None:
-    """A driver that was killed: its folder is there, and a process that it had started writes to it."""
+@pytest.mark.parametrize("by", [lambda short: TempFolder({}).remove(), sweep], ids=["the next run's folder", "a sweep"])
+@pytest.mark.parametrize("opened", [True, False], ids=["a file open", "no file open yet"])
+def test_what_a_killed_process_left_is_removed_with_what_works_in_it(
+    by: Callable[[Path], object], opened: bool, short: Path
+) -> None:
+    """A driver that was killed: its folder is there, and a process that it had started writes to it, or will."""
     code = (
         "import os, subprocess, sys\n"
         "from mosld_bench.scheduling.ray_places import TempFolder\n"
         "from mosld_bench.scheduling import ray_places\n"
         f"ray_places._SHORT = ({str(short)!r},)\n"
         "folder = TempFolder({}).path\n"
-        "log = open(folder + '/log', 'w')\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], stdout=log, stderr=log)\n"
+        f"log = open(folder + '/log', 'w') if {opened} else subprocess.DEVNULL\n"
+        "code = 'import time; time.sleep(600)'\n"
+        "child = subprocess.Popen([sys.executable, '-c', code, '--dir=' + folder], stdout=log, stderr=log)\n"
         "print(folder, child.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
@@ -90,8 +96,8 @@ def test_what_a_killed_process_left_is_removed_with_what_works_in_it(short: Path
     other.mkdir()
     assert Path(left).is_dir()
     assert Path("/proc", child).is_dir()
-    with TempFolder({}) as folder:
-        assert {path for path in short.iterdir() if path.is_dir()} == {Path(folder.path), other}
+    by(short)
+    assert {path for path in short.iterdir() if path.is_dir()} == {other}
     while Path("/proc", child).exists() and "Z" not in Path("/proc", child, "stat").read_text().split()[2]:
         pass
 

@@ -270,7 +270,8 @@ def knobs(row: Row) -> list[str]:
 def _own_sizes(params: Mapping[str, Any]) -> Mapping[str, int]:
     """Of single modules, by the patterns that a budget fills in."""
     patterns = (params.get(name) for name in ("rank_pattern", "n_frequency_pattern", "experts_pattern"))
-    return next(filter(None, patterns), {})
+    found = next((pattern for pattern in patterns if pattern and isinstance(pattern, Mapping)), {})
+    return {module: size for module, size in found.items() if type(size) is int}
 
 
 def _built_params(row: Row) -> dict[str, Any]:
