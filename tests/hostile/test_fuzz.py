@@ -43,8 +43,11 @@ from mosld_bench.records.overlap import Overlap, Overlaps
 from mosld_bench.records.parquet import parquet_bytes
 from mosld_bench.records.published import Published
 from mosld_bench.records.router import read_router
-from mosld_bench.records.store import Store
+from mosld_bench.records.store import Sources, Store
 from mosld_bench.records.texts import read_texts
+from mosld_bench.reporting.analysis import analyse
+from mosld_bench.reporting.compose import compose
+from mosld_bench.reporting.explorer.data import explorer_data
 from mosld_bench.reporting.explorer.overview import Best, Overview
 from mosld_bench.spec.budget import Budget
 from mosld_bench.spec.plain_file import read_json
@@ -59,7 +62,15 @@ from tests.conftest import REPOSITORY
 from tests.hostile.cases import ROWS, TASK
 from tests.support.adapters import write_adapter
 from tests.support.explorer import search_of
-from tests.support.synthetic import items_of, make_profile, make_records, make_scored, make_study, router_of
+from tests.support.synthetic import (
+    items_of,
+    make_profile,
+    make_records,
+    make_scored,
+    make_study,
+    router_of,
+    task_configs,
+)
 
 #: The data sets library leaves files open that it cannot read.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -148,7 +159,7 @@ def _task(path: Path) -> list[Reader]:
 
 def _records(root: Path) -> dict[str, Kind]:
     """All that lies below results/, and what is read back from reports/ and the cache."""
-    _, trials = make_records(root, ["mosld"], seeds=(0,))
+    study, trials = make_records(root, ["mosld"], seeds=(0,))
     store, trial = Store(root / "results"), trials[0]
     record = store.record(trial)
     assert record is not None
@@ -165,7 +176,13 @@ def _records(root: Path) -> dict[str, Kind]:
             lambda: frame_of([Store.read(path.parent)]),
             lambda: store.trial(trial.study, trial.id),
             lambda: list(store.records()),
+            lambda: report(store.sources(study, task_configs())),
         ]
+
+    def report(sources: Sources) -> None:
+        analysis = analyse(study, trials, sources)
+        compose(analysis, ())
+        explorer_data(analysis, root)
 
     def place(file: Path) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
