@@ -6,6 +6,7 @@ is counted truly and a model of any size in a second or two.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -108,14 +109,23 @@ def _twins(counts: CountByModule, base: Collection[str]) -> dict[str, str]:
     return {module: of(module) for module in counts}
 
 
-def _drop_twins(model: nn.Module, counts: CountByModule) -> None:
-    """Take the layers out of ``model`` that are alike by ``counts``, but for the first of each kind."""
+def _copied(model: nn.Module, counts: CountByModule | None) -> nn.Module:
+    """A copy of ``model``; given ``counts``, of the layers that are alike by them it has the first of each kind."""
+    if counts is None:
+        return copy.deepcopy(model)
     base = {name for name, _ in model.named_modules()}
     kept = {match.group(1, 2) for twin in _twins(counts, base).values() if (match := _IN_LAYER.fullmatch(twin))}
-    for stack in {stack for stack, _ in kept} & base:
-        layers = model.get_submodule(stack)
-        for number in [name for name, _ in layers.named_children() if (stack, name) not in kept]:
-            delattr(layers, number)  # the others keep their numbers, by which a recipe may name them
+    stacks = {stack: model.get_submodule(stack) for stack in {stack for stack, _ in kept} & base}
+    left = {
+        (stack, name): layer
+        for stack, layers in stacks.items()
+        for name, layer in layers.named_children()
+        if (stack, name) not in kept
+    }
+    copied = copy.deepcopy(model, {id(layer): None for layer in left.values()})  # these take as long as all the rest
+    for stack, name in left:
+        delattr(copied.get_submodule(stack), name)  # the others keep their numbers, by which a recipe may name them
+    return copied
 
 
 def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> int:
@@ -136,16 +146,13 @@ def attached_shapes(
     import torch
 
     with torch.device("meta"):
-        base = empty_model(config).requires_grad_(False)
-        if layers_of is not None:
-            _drop_twins(base, layers_of)
+        whole = _empty(config)
+        base = _copied(whole, layers_of)
         layers = frozenset(name for name, _ in base.named_modules() if name)
         try:
             return attach(method, base, params), layers
         except RuntimeError:  # what torch raises, with NotImplementedError below it, where a value is asked for
-            base = empty_model(config)
-            if layers_of is not None:
-                _drop_twins(base, layers_of)
+            base = _copied(whole, layers_of)
     try:
         return attach(method, _zeros_in_the_shapes_of(base), params), layers
     except BenchError:
@@ -170,6 +177,17 @@ def _zeros_in_the_shapes_of(model: nn.Module) -> nn.Module:
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, torch.zeros(1, dtype=buffer.dtype, device="cpu").expand(buffer.shape))
     return model
+
+
+def _empty(config: PreTrainedConfig) -> nn.Module:
+    """The frozen model of ``config`` on the meta device, to be copied; it is built once for one configuration."""
+    if not (_built and _built[0][0] is config):
+        _built[:] = [(config, empty_model(config).requires_grad_(False))]
+    return _built[0][1]
+
+
+#: The last configuration, and its model.
+_built: list[tuple[PreTrainedConfig, nn.Module]] = []
 
 
 def empty_model(config: PreTrainedConfig) -> nn.Module:

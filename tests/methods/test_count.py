@@ -54,6 +54,22 @@ def test_a_parameter_belongs_to_the_module_that_it_adapts() -> None:
 
 
 def test_a_setting_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[nn.Module] = []
+    copied = count._copied
+
+    def watched(model: nn.Module, counts: count.CountByModule | None) -> nn.Module:
+        built.append(copied(model, counts))
+        return built[-1]
+
+    monkeypatch.setattr(count, "_copied", watched)
+    counts, method, params = Counts(config()), registry.get("peft"), RECIPES["lora"].params
+    assert counts.trainable(method, params) == counts.trainable(method, dict(params)) < counts.total(method, params)
+    assert len(built) == 1
+    counts.trainable(method, {**params, "r": 3})
+    assert len(built) == 2
+
+
+def test_the_model_of_a_configuration_is_built_once_and_nothing_is_left_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[PreTrainedConfig] = []
 
     def watched(shape: PreTrainedConfig) -> nn.Module:
@@ -61,10 +77,13 @@ def test_a_setting_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return empty_model(shape)
 
     monkeypatch.setattr(count, "empty_model", watched)
-    counts, method, params = Counts(config()), registry.get("peft"), RECIPES["lora"].params
-    assert counts.trainable(method, params) == counts.trainable(method, dict(params)) < counts.total(method, params)
-    assert len(built) == 1
-    counts.trainable(method, {**params, "r": 3})
+    shape = config()
+    names = ("full", "lora", "mosld", "prefix-tuning", "lora", "full")
+    counted = [Counts(shape).trainable(registry.get(RECIPES[n].method), RECIPES[n].params) for n in names]
+    assert built == [shape]
+    assert counted[0] == counted[-1] == sum(p.numel() for p in empty_model(shape).parameters())
+    assert counted[1] == counted[-2]
+    Counts(config()).trainable(registry.get("peft"), RECIPES["lora"].params)  # of an equal configuration, another
     assert len(built) == 2
 
 

@@ -16,7 +16,6 @@ from mosld_bench.compat.peft import base_name
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
 from mosld_bench.methods import Counts, Method, base_size, count, count_trainable, fit_budget, registry, target_of
-from mosld_bench.methods.count import empty_model
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.tuners.mixture import MixtureLayer
 from tests.conftest import REPOSITORY
@@ -364,13 +363,14 @@ def test_the_nearest_counts_are_looked_for_before_a_budget_is_refused() -> None:
 
 
 def test_two_counts_foresee_the_others_and_none_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[PreTrainedConfig] = []
+    built: list[nn.Module] = []
+    copied = count._copied
 
-    def watched(shape: PreTrainedConfig) -> nn.Module:
-        built.append(shape)
-        return empty_model(shape)
+    def watched(model: nn.Module, counts: count.CountByModule | None) -> nn.Module:
+        built.append(copied(model, counts))
+        return built[-1]
 
-    monkeypatch.setattr(count, "empty_model", watched)
+    monkeypatch.setattr(count, "_copied", watched)
     shape = config(layers=4)
     counts = Counts(shape)
     fits = [fit_budget(RECIPES["mosld"], shape, f"{n}k", tolerance=0.1, counts=counts) for n in (9, 12, 15, 90)]
