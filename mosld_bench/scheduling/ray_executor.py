@@ -151,8 +151,8 @@ class RayExecutor:
             self._ray.init(address=address, job_config=_job_config(self._ray), **_QUIET)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ResourceError(
-                f"No Ray cluster answers at --ray-address {address}: {first_line(error)} If it is up, it may ask for "
-                f"a token: set RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its head node."
+                f"No Ray cluster answers at --ray-address {address}: {first_line(error).rstrip('.')}. If it is up, it "
+                f"may ask for a token: set RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its head node."
             ) from error
         present = self._ray.cluster_resources()
         gpus, cpus = present.get("GPU", 0), present.get("CPU", 0)
