@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from pathlib import Path
 
 #: Lists and mappings in each other; items of data sets have two or three.
@@ -15,15 +16,19 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 def problem_of(path: Path) -> str | None:
     """Why the file cannot be read, as a clause with the line; None where nothing is known.
 
-    Looked at are characters that are no UTF-8, and values that stand in each other more than `MAX_DEPTH` deep.
+    Looked at are characters that are no UTF-8, a first row that is null, and values that stand in each other more than
+    `MAX_DEPTH` deep.
     """
-    depth = 0
+    depth, begun = 0, False
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:
                 return f"is not UTF-8 (line {number})"
+            if not begun and line.removeprefix(BOM_UTF8).lstrip().startswith(b"null"):
+                return f"begins with a row that is null (line {number})"
+            begun = begun or bool(line.removeprefix(BOM_UTF8).strip())
             opened = line.count(b"[") + line.count(b"{")
             if depth + opened <= MAX_DEPTH:
                 depth = max(0, depth + opened - line.count(b"]") - line.count(b"}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ def _load(folder: Path, text: str, name: str = "toy.jsonl") -> list[dict[str, ob
 )
 @pytest.mark.parametrize("name", ["toy.jsonl", "toy.json"])
 def test_a_file_that_begins_with_a_row_that_is_null_is_refused(text: str, name: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="toy"):
+    with pytest.raises(DataError, match=r"begins with a row that is null \(line \d\)"):
         _load(tmp_path, text, name)
 
 
@@ -45,6 +46,14 @@ def test_one_that_has_them_further_down_is_read_row_by_row(
     assert len(docs) == len(mixed)
     nothing = dict.fromkeys(ROWS[0])
     assert docs == [nothing if line == "null" else json.loads(line) for line in mixed]
+
+
+def test_one_of_a_folder_of_data_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    """Compressed, it is seen by the library alone."""
+    (tmp_path / "toy.yaml").write_text(TASK.replace("toy.jsonl", "toy.jsonl.gz"))
+    (tmp_path / "toy.jsonl.gz").write_bytes(gzip.compress("\n".join(["null", *LINES]).encode()))
+    with pytest.raises(DataError, match="toy"):
+        TaskLoader([tmp_path]).get("toy")
 
 
 def test_a_null_in_a_line_of_its_own_within_a_row_is_a_value(tmp_path: Path) -> None:
