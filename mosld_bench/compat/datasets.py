@@ -6,9 +6,14 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
-_NULL_FIRST = re.compile(rb"(\xef\xbb\xbf)?\s*null")
+_NULL_FIRST = re.compile(rb"(\xef\xbb\xbf)?\s*null")  # behind the mark of UTF-8, which may be there
 _MOST_BYTES = (1 << 31) - 1  # of a block
 _NULL_IN_A_LINE = re.compile(rb"^[ \t\r]*null", re.MULTILINE)
+
+
+def begins_with_null(content: bytes) -> bool:
+    """Whether the first row of JSON lines is null."""
+    return _NULL_FIRST.match(content) is not None
 
 
 def guard_json() -> None:
@@ -26,7 +31,7 @@ def guard_json() -> None:
 
     def read_json(source: Any, read_options: Any = None, **options: Any) -> Any:
         content = source.read()
-        if _NULL_FIRST.match(content):
+        if begins_with_null(content):
             raise pa.ArrowInvalid("JSON parse error: a row is null, and not a mapping")
         if _NULL_IN_A_LINE.search(content):
             read_options = reader.ReadOptions(block_size=min(len(content), _MOST_BYTES))

@@ -6,6 +6,8 @@ import re
 from codecs import BOM_UTF8
 from pathlib import Path
 
+from mosld_bench.compat.datasets import begins_with_null
+
 #: Lists and mappings in each other; items of data sets have two or three.
 MAX_DEPTH = 100
 
@@ -26,7 +28,7 @@ def problem_of(path: Path) -> str | None:
                 line.decode("utf-8")
             except UnicodeDecodeError:
                 return f"is not UTF-8 (line {number})"
-            if not begun and line.removeprefix(BOM_UTF8).lstrip().startswith(b"null"):
+            if not begun and begins_with_null(line):
                 return f"begins with a row that is null (line {number})"
             begun = begun or bool(line.removeprefix(BOM_UTF8).strip())
             opened = line.count(b"[") + line.count(b"{")

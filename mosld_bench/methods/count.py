@@ -145,8 +145,8 @@ def attached_shapes(
     """
     import torch
 
+    whole = _empty(config)
     with torch.device("meta"):
-        whole = _empty(config)
         base = _copied(whole, layers_of)
         layers = frozenset(name for name, _ in base.named_modules() if name)
         try:
@@ -179,15 +179,18 @@ def _zeros_in_the_shapes_of(model: nn.Module) -> nn.Module:
     return model
 
 
-def _empty(config: PreTrainedConfig) -> nn.Module:
-    """The frozen model of ``config`` on the meta device, to be copied; it is built once for one configuration."""
-    if not (_built and _built[0][0] is config):
-        _built[:] = [(config, empty_model(config).requires_grad_(False))]
-    return _built[0][1]
-
-
 #: The last configuration, and its model.
 _built: list[tuple[PreTrainedConfig, nn.Module]] = []
+
+
+def _empty(config: PreTrainedConfig) -> nn.Module:
+    """The frozen model of ``config`` on the meta device, to be copied; it is built once for one configuration."""
+    import torch
+
+    if not (_built and _built[0][0] is config):
+        with torch.device("meta"):
+            _built[:] = [(config, empty_model(config).requires_grad_(False))]
+    return _built[0][1]
 
 
 def empty_model(config: PreTrainedConfig) -> nn.Module:
@@ -224,10 +227,7 @@ def check_layers(config: PreTrainedConfig) -> None:
 
 def base_size(config: PreTrainedConfig) -> int:
     """Parameters of the base model of ``config``, tied ones once."""
-    import torch
-
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in empty_model(config).parameters())
+    return sum(parameter.numel() for parameter in _empty(config).parameters())
 
 
 def adapted_module(model: nn.Module, parameter: str, layers: Collection[str] = ()) -> str:

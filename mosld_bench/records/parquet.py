@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mosld_bench.errors import BadFileError, first_line
+from mosld_bench.errors import BadFileError
 from mosld_bench.spec.plain_file import read_bytes_file
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def read_parquet(path: Path) -> pa.Table:
         table = file.read()
         table.validate(full=True)
     except (BadFileError, OSError, MemoryError, pa.ArrowException) as error:
-        raise ValueError(first_line(error).rstrip(".: ")) from error
+        raise ValueError(str(error)) from error
     return table
 
 

@@ -126,7 +126,7 @@ def _by_protocol(store: Store) -> Iterator[list[Trial]]:
             continue
         by_protocol: dict[str, list[Trial]] = {}
         for trial_id in repeated:
-            with suppress(BenchError, OSError):  # what cannot be read, the commands of its own study tell
+            with suppress(BenchError):  # what cannot be read, the commands of its own study tell
                 trial = store.trial(study, trial_id)
                 scored = trial.train_on and trial.evaluate.split == "test"  # not a search for learning rates
                 if scored and (trial.study, trial.id) == (study, trial_id):

@@ -251,9 +251,8 @@ def _too_large(lacking: Sequence[str], group: FileGroup, what: str, remedy: str)
 
 def _unpacked(part: Part, files: NodeFiles, fetch: Callable[[Part], bytes | None]) -> Path:
     """The folder with a copy of a group of files, by their paths without the first slash."""
-    from mosld_bench.scheduling.shared_folder import (
-        shared_folder,
-    )  # whose locks some systems lack; runs there need none
+    # imported here since some systems lack its locks; runs there need none
+    from mosld_bench.scheduling.shared_folder import shared_folder
 
     def fill(folder: Path) -> None:
         with zipfile.ZipFile(io.BytesIO(fetch(part) or b"")) as archive:

@@ -7,8 +7,10 @@ import io
 import json
 import os
 import stat
+from collections.abc import Hashable
+from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from mosld_bench.errors import BadFileError
 
@@ -107,12 +109,21 @@ def read_kept(kind: type[_Value], path: Path) -> _Value | None:
 
     None where there is no file, or one of other content: what is kept can be made again.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_json(read_bytes_file(path, needed="a JSON file"))
+        value: _Value = _checks(cast("Hashable", kind)).validate_json(read_bytes_file(path, needed="a JSON file"))
     except (BadFileError, ValidationError):
         return None
+    return value
+
+
+@cache
+def _checks(kind: Any) -> Any:
+    """What checks values of a kind; to make it takes longer than to read a file."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _whole(digits: str) -> int:

@@ -20,17 +20,18 @@ from mosld_bench.cost.measure import Options
 from mosld_bench.errors import BadFileError, BenchError, ModelError, ResourceError
 from mosld_bench.methods import registry
 from mosld_bench.methods.live import copy_sharing_weights, stored
-from mosld_bench.records.profile import Entry, Flops, Profile
+from mosld_bench.records.profile import Entry, Profile
 from mosld_bench.records.store import Store
 from mosld_bench.scheduling import make_plan
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.spec.study import Study
-from mosld_bench.spec.trial import Fit, ModelSpec
+from mosld_bench.spec.trial import Fit
 from mosld_bench.spec.workspace import Workspace
 from mosld_bench.trial import WorkerConfig
 from tests.conftest import REPOSITORY, bench
 from tests.support import models
 from tests.support.runs import run_inline
+from tests.support.synthetic import make_entry, make_profile
 
 RECIPES = load_recipes(REPOSITORY / "methods")
 SMALL = measure.workload(batch=2, streams=1, prompt_tokens=16, new_tokens=4, rounds=1)
@@ -72,11 +73,9 @@ def test_of_full_fine_tuning_the_whole_model_is_stored() -> None:
 
 
 def entry(name: str, train: tuple[float, ...], prompt: tuple[float, ...]) -> Entry:
-    recipe = RECIPES.get(name) or Recipe(name=name, title=name, method="peft")
-    fit = Fit(target=None, trainable=10, total=110, residual=None, params={})
-    counts = Flops(forward=2e6, forward_formula=2e6, step=None, step_formula=None)
-    return Entry(recipe=recipe, budget="native", fit=fit, active=5, stored=10, flops=counts, train=train, prompt=prompt,
-                 decode=prompt, train_memory=tuple(2**20 for _ in train))  # fmt: skip
+    return make_entry(name, train, prompt).model_copy(
+        update={"recipe": RECIPES[name], "train_memory": tuple(2**20 for _ in train)}
+    )
 
 
 def made(**changes: Any) -> Profile:
@@ -86,12 +85,11 @@ def made(**changes: Any) -> Profile:
         entry("mosld", (4.0, 6.0, 8.0), (3.0, 3.0, 8.0)),
     )
     values = {
-        "study": "tiny", "model": ModelSpec(name="embedded"), "random_weights": False, "base_parameters": 100,
-        "dtype": "float32", "device": "cpu", "checkpointing": False, "reference": "lora",
+        "study": "tiny",
         "load": measure.workload(batch=2, streams=3, prompt_tokens=16, new_tokens=4, rounds=3), "entries": entries,
         "meta_info": {"dirty": False, "command": "mosld-bench profile tiny"},
     }  # fmt: skip
-    return Profile(**{**values, **changes})
+    return make_profile(**{**values, **changes})
 
 
 def test_quotients_are_taken_within_a_round() -> None:

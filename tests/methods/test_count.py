@@ -53,20 +53,12 @@ def test_a_parameter_belongs_to_the_module_that_it_adapts() -> None:
     assert sum(whole.values()) == base_size(config())
 
 
-def test_a_setting_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[nn.Module] = []
-    copied = count._copied
-
-    def watched(model: nn.Module, counts: count.CountByModule | None) -> nn.Module:
-        built.append(copied(model, counts))
-        return built[-1]
-
-    monkeypatch.setattr(count, "_copied", watched)
+def test_a_setting_is_built_once(attached: list[nn.Module]) -> None:
     counts, method, params = Counts(config()), registry.get("peft"), RECIPES["lora"].params
     assert counts.trainable(method, params) == counts.trainable(method, dict(params)) < counts.total(method, params)
-    assert len(built) == 1
+    assert len(attached) == 1
     counts.trainable(method, {**params, "r": 3})
-    assert len(built) == 2
+    assert len(attached) == 2
 
 
 def test_the_model_of_a_configuration_is_built_once_and_nothing_is_left_on_it(monkeypatch: pytest.MonkeyPatch) -> None:

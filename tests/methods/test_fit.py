@@ -15,7 +15,7 @@ from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 from mosld_bench.compat.peft import base_name
 from mosld_bench.embedded import MODEL_DIR
 from mosld_bench.errors import BenchError, BudgetError, UnknownNameError
-from mosld_bench.methods import Counts, Method, base_size, count, count_trainable, fit_budget, registry, target_of
+from mosld_bench.methods import Counts, Method, base_size, count_trainable, fit_budget, registry, target_of
 from mosld_bench.spec.recipe import Recipe, load_recipes
 from mosld_bench.tuners.mixture import MixtureLayer
 from tests.conftest import REPOSITORY
@@ -362,17 +362,9 @@ def test_the_nearest_counts_are_looked_for_before_a_budget_is_refused() -> None:
         fit_budget(recipe, config(layers=1), "33")
 
 
-def test_two_counts_foresee_the_others_and_none_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[nn.Module] = []
-    copied = count._copied
-
-    def watched(model: nn.Module, counts: count.CountByModule | None) -> nn.Module:
-        built.append(copied(model, counts))
-        return built[-1]
-
-    monkeypatch.setattr(count, "_copied", watched)
+def test_two_counts_foresee_the_others_and_none_is_made_twice(attached: list[nn.Module]) -> None:
     shape = config(layers=4)
     counts = Counts(shape)
     fits = [fit_budget(RECIPES["mosld"], shape, f"{n}k", tolerance=0.1, counts=counts) for n in (9, 12, 15, 90)]
-    assert len(built) == 2 + len(fits)
+    assert len(attached) == 2 + len(fits)
     assert fits == [fit_budget(RECIPES["mosld"], shape, f"{n}k", tolerance=0.1) for n in (9, 12, 15, 90)]

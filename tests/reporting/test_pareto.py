@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats as distributions
 
-from mosld_bench.records.profile import Entry, Flops, Profile, Workload
+from mosld_bench.records.profile import Entry, Flops, Profile
 from mosld_bench.records.record import Parameters, Record
 from mosld_bench.reporting.analysis import Analysis, Verdict
 from mosld_bench.reporting.figures import draw_all, pareto
@@ -26,7 +26,7 @@ from mosld_bench.reporting.sections.pareto import pareto_section
 from mosld_bench.reporting.table import Table
 from mosld_bench.spec.trial import Domain, ModelSpec
 from tests.reporting.reading import MIXTURE, analysis_of, analysis_with
-from tests.support.synthetic import RECIPES, make_record, make_records, make_study, make_trials
+from tests.support.synthetic import RECIPES, make_profile, make_record, make_records, make_study, make_trials
 
 NAMES = ("base", "full", "prefix-tuning", "lora", "mola", "mosld")
 points = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=12)
@@ -227,10 +227,7 @@ def profile_of(analysis: Analysis, times: Mapping[str, tuple[float, ...]], model
               prompt=(1.0,) * len(seconds), decode=seconds)
         for name, seconds in times.items()
     ]  # fmt: skip
-    return Profile(
-        study="synthetic", model=ModelSpec(name=model), random_weights=False, base_parameters=9, dtype="float32",
-        device="cpu", checkpointing=False, reference="lora", load=Workload(), entries=tuple(entries), meta_info={},
-    )  # fmt: skip
+    return make_profile(model=ModelSpec(name=model), entries=tuple(entries))
 
 
 TIMES = {"base": (0.002, 0.003, 0.004), "lora": (0.003, 0.005, 0.006), "mola": (0.009, 0.008, 0.01)}
