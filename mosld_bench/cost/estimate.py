@@ -136,12 +136,13 @@ def price(
     checkpoints: bool = True,
     gpus: int = 1,
     score_batch: int = 0,
+    bfloat16: bool = True,
 ) -> Price:
     """Estimate ``trial`` as ``fit`` sizes it on a model of ``shape``. Loads and builds nothing.
 
     ``sizes``: of all tasks of the trial, as `task_sizes` gives them, or of all of its study. ``checkpoints``: whether
     the method bears gradient checkpointing. ``gpus``: how many its model lies on. ``score_batch``: tokens of a scoring
-    batch; 0 leaves the memory of scoring out.
+    batch; 0 leaves the memory of scoring out. ``bfloat16``: whether a CPU that does the work multiplies in it.
     """
     spec, optimizer = trial.train, trial.recipe.optimizer
     assert spec is not None, "a trial that only counts parameters has no price"
@@ -191,6 +192,7 @@ def price(
             items=_items_read(trial, spec, sizes),
             lengths=[size.tokens for task in trial.train_on if (size := sizes.get(task))],
             text=bool(trial.text),
+            bfloat16=bfloat16,
         ),
         thriftiest=memory_at(spec.model_copy(update=thrifty), optimizer="adafactor", score_tokens=few_scored),
         savings={

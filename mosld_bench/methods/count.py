@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,7 @@ def _twins(counts: CountByModule, base: Collection[str]) -> dict[str, str]:
 def _copied(model: nn.Module, counts: CountByModule | None) -> nn.Module:
     """A copy of ``model``; given ``counts``, of the layers that are alike by them it has the first of each kind."""
     if counts is None:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, _empty_containers(model))
     base = {name for name, _ in model.named_modules()}
     kept = {match.group(1, 2) for twin in _twins(counts, base).values() if (match := _IN_LAYER.fullmatch(twin))}
     stacks = {stack: model.get_submodule(stack) for stack in {stack for stack, _ in kept} & base}
@@ -122,10 +123,24 @@ def _copied(model: nn.Module, counts: CountByModule | None) -> nn.Module:
         for name, layer in layers.named_children()
         if (stack, name) not in kept
     }
-    copied = copy.deepcopy(model, {id(layer): None for layer in left.values()})  # these take as long as all the rest
+    # these take as long as all the rest
+    copied = copy.deepcopy(model, _empty_containers(model) | {id(layer): None for layer in left.values()})
     for stack, name in left:
         delattr(copied.get_submodule(stack), name)  # the others keep their numbers, by which a recipe may name them
     return copied
+
+
+def _empty_containers(model: nn.Module) -> dict[int, Any]:
+    """What ``copy.deepcopy`` is to know of ``model`` beforehand: a new one for each empty container of its modules.
+
+    A module has a dozen of them, for hooks that none are registered for, and to copy them takes as long as all else.
+    """
+    return {
+        id(value): type(value)()
+        for module in model.modules()
+        for value in vars(module).values()
+        if type(value) in (dict, OrderedDict, set) and not value
+    }
 
 
 def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> int:
@@ -146,8 +161,8 @@ def attached_shapes(
     import torch
 
     whole = _empty(config)
+    base = _copied(whole, layers_of)
     with torch.device("meta"):
-        base = _copied(whole, layers_of)
         layers = frozenset(name for name, _ in base.named_modules() if name)
         try:
             return attach(method, base, params), layers

@@ -61,6 +61,11 @@ class Hardware(Machine, total=False):
     """What a process ran on."""
 
     gpus: Annotated[int, "how many such GPUs the model lay on; absent where it was one, or a CPU"]
+    bfloat16: Annotated[
+        bool,
+        "whether the CPU multiplies matrices of bfloat16, which are multiplied in float32 where it does not; absent "
+        "where a GPU did the work, and in records of before it was noted",
+    ]
 
 
 class MetaInfo(CodeState):
@@ -195,6 +200,8 @@ def hardware(device: str, gpus: int = 1) -> Hardware:
     """
     import torch
 
+    from mosld_bench.compat.torch import has_bfloat16
+
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     found: Hardware = {
         "cpu": _cpu(),
@@ -205,6 +212,8 @@ def hardware(device: str, gpus: int = 1) -> Hardware:
     }
     if gpus > 1:
         found["gpus"] = gpus
+    if device == "cpu":
+        found["bfloat16"] = has_bfloat16()
     return found
 
 

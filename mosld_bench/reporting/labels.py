@@ -106,7 +106,7 @@ def hardware_label(hardware: Any, each: str = " a trial") -> str:
     memory, gpus = hardware.get("memory_bytes"), hardware.get("gpus", 1)
     parts = [
         f"{f'{gpus} × ' if gpus > 1 else ''}{hardware['gpu']}" if hardware.get("gpu") else "",
-        str(hardware.get("cpu") or "an unnamed CPU"),
+        f"{hardware.get('cpu') or 'an unnamed CPU'}{' without bfloat16' if hardware.get('bfloat16') is False else ''}",
         f"{hardware['cores']} cores" if hardware.get("cores") else "",
         f"{counted(hardware['threads'], 'thread')}{each}" if hardware.get("threads") else "",
         f"{memory / 2**30:.0f} GiB" if memory else "",

@@ -74,6 +74,8 @@ class Plan:
         return prices
 
     def _price(self, trial: Trial, fit: Fit) -> Price | None:
+        from mosld_bench.compat.torch import has_bfloat16
+
         try:
             shape = Shape.of(self.configs[trial.model.name], trial.model.load)
         except UnknownShapeError:
@@ -88,6 +90,7 @@ class Plan:
             checkpoints=checkpoints,
             gpus=resources.gpus,
             score_batch=resources.score_tokens,
+            bfloat16=has_bfloat16(),
         )
 
     def longest_first(self, planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:

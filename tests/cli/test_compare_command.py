@@ -359,7 +359,7 @@ def test_the_settings_of_a_recipe_and_what_made_it_are_named(tmp_path: Path, com
     there = shutil.copytree(here, tmp_path / "copied")
     for path in there.glob("*/record.json"):
         content = json.loads(path.read_text())
-        content["meta_info"]["hardware"]["gpu"] = "Example GPU"
+        content["meta_info"]["hardware"] |= {"gpu": "Example GPU", "bfloat16": False}
         content["meta_info"]["versions"]["torch"] = "2.11.0"
         del content["meta_info"]["versions"]["peft"]
         content["trial"]["recipe"]["learning_rate_scale"] = 2.0
@@ -371,6 +371,7 @@ def test_the_settings_of_a_recipe_and_what_made_it_are_named(tmp_path: Path, com
     assert [(field["field"], field["a"], field["b"]) for field in fields] == [
         ("recipe.learning_rate_scale", None, 2.0),
         ("versions.torch", "2.9.1", "2.11.0"),
+        ("hardware.bfloat16", True, False),
         ("hardware.gpu", "none", "Example GPU"),
     ]
     others = compared(f"lora@{here}", f"mosld@{there}")["pairs"][0]["not_the_same"]

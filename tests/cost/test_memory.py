@@ -97,6 +97,22 @@ def test_what_a_process_takes_grows_with_what_it_does(change: dict[str, Any], mo
     assert before > memory_of(fit, shape, spec.model_copy(update={"micro_tokens": 160}), optimizer="adamw").total
 
 
+def test_a_process_keeps_kernels_where_it_multiplies_in_bfloat16_by_instructions_for_it() -> None:
+    """Neither in float32 nor where products of bfloat16 are taken in that; and as many whatever the model's size."""
+    for model in (LLAMA2_7B, load_config(ModelSpec(name="HuggingFaceTB/SmolLM2-135M-Instruct"))):
+        fit, shape = fit_budget(RECIPES["lora"], model, "native"), Shape.of(model)
+        takes = {
+            (dtype, there): process_bytes(
+                fit, shape, TrainSpec(steps=1, batch_size=8, max_length=512, dtype=dtype),
+                optimizer="adamw", score_tokens=2048, items=0, lengths=[], bfloat16=there,
+            )
+            for dtype in ("bfloat16", "float32")
+            for there in (True, False)
+        }  # fmt: skip
+        assert takes["bfloat16", True] - takes["bfloat16", False] == 1.5e9
+        assert takes["float32", True] == takes["float32", False] > takes["bfloat16", False]
+
+
 @pytest.mark.parametrize("load", LOADS)
 @pytest.mark.parametrize("tied", [True, False])
 @needs_bitsandbytes

@@ -30,13 +30,13 @@ def test_hours_are_within_30_percent_of_what_trials_took(study: str) -> None:
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_memory_is_within_15_percent_of_what_processes_took(study: str) -> None:
-    """Of a worker's later trials. In its first one the allocator has kept nothing of others yet, which is less."""
+    """Of a worker's later trials. In its first one fewer kernels are compiled, of those that are in bfloat16."""
     apart = [each for each in truths(study) if each.first]
     assert len(apart) == FIRST[study]
     ratios = {each.record.trial_id: each.memory_ratio for each in ours(study) if not each.first}
     assert {name: ratio for name, ratio in ratios.items() if not 0.85 <= ratio <= 1.15} == {}
-    assert all(0.95 <= each.memory_ratio <= 1.3 for each in apart if not each.in_float32)
-    assert all(1.5 <= each.memory_ratio <= 1.8 for each in apart if each.in_float32)
+    assert all(0.85 <= each.memory_ratio <= 1.45 for each in apart if not each.in_float32)
+    assert all(0.95 <= each.memory_ratio <= 1.05 for each in apart if each.in_float32)
 
 
 def test_the_table_in_the_readme_is_what_the_records_say() -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from mosld_bench.records import provenance
-from mosld_bench.records.provenance import code_state, command_line, now, versions
+from mosld_bench.records.provenance import code_state, command_line, hardware, now, versions
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,15 @@ def test_versions_are_of_installed_packages() -> None:
 
 def test_now_is_in_utc() -> None:
     assert datetime.fromisoformat(now()).utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_processor_that_did_the_work_is_noted_with_whether_it_has_bfloat16(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mosld_bench.compat.torch.has_bfloat16", lambda: there)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Example GPU")
+    assert hardware("cpu").get("bfloat16") is there
+    on_gpu = hardware("cuda:0")
+    assert on_gpu["gpu"] == "Example GPU"
+    assert "bfloat16" not in on_gpu, "it says nothing of a GPU's numbers"

@@ -12,6 +12,7 @@ import pytest
 from mosld_bench.records.overlap import Overlap
 from mosld_bench.records.record import Outcome, Point, Record
 from mosld_bench.records.store import Store
+from mosld_bench.reporting.labels import hardware_label
 from mosld_bench.reporting.sections import contamination
 from mosld_bench.reporting.sections.cost import budget_audit
 from mosld_bench.reporting.sections.methods import deviations, methods
@@ -53,6 +54,14 @@ def test_the_protocol_tells_whose_learning_rates_are_written_by_hand(tuned: tupl
         3: "The factors of all methods are written in the study by hand",
     }
     assert [count for count, sentence in sentences.items() if sentence in text] == [len(tuned)]
+
+
+@pytest.mark.parametrize(
+    ("there", "said"), [(None, "a CPU, 2 cores"), (True, "a CPU, 2 cores"), (False, "a CPU without bfloat16, 2 cores")]
+)
+def test_hardware_is_told_without_bfloat16_where_that_is_noted(there: bool | None, said: str) -> None:
+    noted = {} if there is None else {"bfloat16": there}
+    assert hardware_label({"cpu": "a CPU", "cores": 2, "memory_bytes": None, "gpu": None, **noted}) == said
 
 
 @pytest.mark.parametrize("few", [False, True])

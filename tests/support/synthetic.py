@@ -176,6 +176,7 @@ def make_record(
                 "memory_bytes": 16 * 2**30,
                 "gpu": None,
                 "threads": 1,
+                "bfloat16": True,
             },
             "started": f"2026-01-0{1 + trial.seed % 5}T10:00:00+00:00",
             "seconds": 11.0,

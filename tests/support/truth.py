@@ -21,7 +21,7 @@ from tests.conftest import REPOSITORY
 STUDIES = ("smollm2", "smollm2-budget", "ablation-smollm2")
 #: Of these, the one whose trials all had other work beside them: they tell nothing of hours.
 BUSY_STUDY = "ablation-smollm2"
-#: Records of a processor without bfloat16, where the process keeps much less of what was freed.
+#: Records of a processor without bfloat16, of before records noted that.
 IN_FLOAT32 = (
     "mola-no-dropout-mixture-lora-r32-s2-f7ab0393",
     "mola-weight-dropout-mixture-lora-r32-s2-d43a5b04",
@@ -62,7 +62,7 @@ class Truth:
     @property
     def in_float32(self) -> bool:
         """Whether it was made on a processor without bfloat16."""
-        return self.record.trial_id in IN_FLOAT32
+        return _in_float32(self.record)
 
     @property
     def first(self) -> bool:
@@ -97,7 +97,13 @@ def _read(path: object) -> Record:
 def _price(record: Record, sizes: dict[str, estimate.TaskSize | None], score_batch: int) -> Price:
     assert record.size
     shape = Shape.of(load_config(record.trial.model))
-    return estimate.price(record.trial, record.size, shape, sizes, score_batch=score_batch)
+    return estimate.price(
+        record.trial, record.size, shape, sizes, score_batch=score_batch, bfloat16=not _in_float32(record)
+    )
+
+
+def _in_float32(record: Record) -> bool:
+    return record.trial_id in IN_FLOAT32 or record.meta_info["hardware"].get("bfloat16") is False
 
 
 def _seconds(record: Record) -> float:

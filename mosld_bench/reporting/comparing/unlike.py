@@ -122,6 +122,7 @@ def _origin(record: Record, of_method: bool) -> dict[str, Any]:
         "weights.sha256": info.get("weights", {}).get("sha256"),
         **{f"versions.{package}": versions.get(package) for package in _PACKAGES},
         "hardware.cpu": hardware.get("cpu"),
+        "hardware.bfloat16": hardware.get("bfloat16"),
         "hardware.gpu": (hardware.get("gpu") or "none") if hardware else None,
     }
     return ({"method.version": info.get("method", {}).get("version", 1)} if of_method else {}) | fields
