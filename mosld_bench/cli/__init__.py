@@ -9,6 +9,8 @@ import atexit
 import gc
 import sys
 
+from mosld_bench import collector
+
 __all__ = ["main"]
 
 #: Commands that load much before they say anything.
@@ -24,7 +26,8 @@ def main() -> None:
     if told:
         print(f"mosld-bench {words[0]}: starting …", end="", file=sys.stderr, flush=True)
     try:
-        from mosld_bench.cli.app import main as parse_and_call
+        with collector.seldom():
+            from mosld_bench.cli.app import main as parse_and_call
     finally:
         if told:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from mosld_bench import collector
 from mosld_bench.cli.console import console, make_console, print_json, say
 from mosld_bench.cli.examples import examples
 from mosld_bench.cli.options import (
@@ -186,6 +187,7 @@ def _points(text: str | None) -> float | None:
     return points
 
 
+@collector.seldom()
 def _power(plan: Plan, workspace: Workspace, include_paths: Sequence[Path] | None) -> tuple[list[Block], list[Power]]:
     """The blocks of a plan, and what they find by the noise of records that there are."""
     from mosld_bench.records.pilots import find_pilots
@@ -238,6 +240,7 @@ def _run_command(
     return command
 
 
+@collector.seldom()
 def planned_study(
     name: str,
     overrides: Mapping[str, Any],

@@ -166,8 +166,12 @@ def _is_here(model: ModelSpec, model_root: Path | None) -> bool:
 
 def _key(study: Study, workspace: Workspace) -> str:
     """A digest of all that an estimate is made from."""
+    from mosld_bench.compat.torch import has_bfloat16
+
     recipes = {name: recipe.model_dump(mode="json") for name, recipe in load_recipes(workspace.methods).items()}
-    content = json.dumps([__version__, study.model_dump(mode="json"), recipes], sort_keys=True, default=str)
+    content = json.dumps(
+        [__version__, has_bfloat16(), study.model_dump(mode="json"), recipes], sort_keys=True, default=str
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

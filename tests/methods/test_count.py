@@ -79,6 +79,22 @@ def test_the_model_of_a_configuration_is_built_once_and_nothing_is_left_on_it(mo
     assert len(built) == 2
 
 
+def test_a_model_that_is_counted_shares_no_container_with_the_model_that_it_is_copied_from() -> None:
+    """What a method registers on one, a hook or a module, must not be on the next."""
+
+    def containers(model: nn.Module) -> list[Any]:
+        return [v for module in model.modules() for v in vars(module).values() if isinstance(v, dict | set | list)]
+
+    whole = empty_model(config())
+    kept = {id(container): container for container in containers(whole)}
+    assert len(kept) > 10 * len(list(whole.modules())), "a module has a dozen for its hooks alone"
+    for counts in (None, {f"model.layers.{layer}.self_attn.q_proj": 1 for layer in range(4)}):
+        copied = containers(count._copied(whole, counts))
+        assert copied
+        assert not {id(container) for container in copied} & kept.keys()
+        assert len({id(container) for container in copied}) == len(copied), "each has its own"
+
+
 @pytest.mark.parametrize("recipe", ["lora", "mola", "mosld", "mixlora", "hydralora", "prefix-tuning", "full"])
 def test_one_layer_of_each_kind_tells_the_counts_of_all(recipe: str) -> None:
     """MoLA's experts grow with the depth: its layers are of four kinds."""
