@@ -132,6 +132,31 @@ def replace_module(tuner: Any, *, parent: nn.Module, name: str, adapted: nn.Modu
     tuner._replace_module(parent, name, adapted, original)
 
 
+@contextmanager
+def frozen_stays_frozen() -> Iterator[None]:
+    """Inside the block, what takes the place of a parameter that does not train, in a dictionary of them, does not either.
+
+    PEFT puts adapters anew in these when it takes them to the dtype of a base of 16 bits and to float32, which lets all
+    of them train: AdaLoRA's numbers of ranks, for one.
+    """
+    from torch import Tensor, nn
+
+    put = nn.ParameterDict.__setitem__
+
+    def put_as_it_was(self: nn.ParameterDict, key: str, value: Any) -> None:
+        before = self[key] if key in self else None
+        put(self, key, value)
+        is_made = isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
+        if is_made and isinstance(before, nn.Parameter) and not before.requires_grad:
+            self[key].requires_grad_(False)
+
+    nn.ParameterDict.__setitem__ = put_as_it_was  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.ParameterDict.__setitem__ = put  # type: ignore[method-assign]
+
+
 def is_excluded(target: Any) -> bool:
     """Whether the answer of ``_check_target_module_exists`` says that the module is under ``exclude_modules``.
 

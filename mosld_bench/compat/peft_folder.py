@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mosld_bench.compat.peft import CONFIG, WEIGHTS, base_name
+from mosld_bench.compat.peft import CONFIG, WEIGHTS, base_name, frozen_stays_frozen
 from mosld_bench.time_limit import TookTooLongError, cpu_limit
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def load_adapter(base: nn.Module, folder: Path) -> LoadedAdapter:
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(folder / WEIGHTS)
     known = {name for name, _ in base.named_parameters()}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), frozen_stays_frozen():
         warnings.simplefilter("ignore")  # that numbers are missing: they are looked for below
         virtual = PeftConfig.from_pretrained(str(folder)).is_prompt_learning
         model = PeftModel.from_pretrained(base, str(folder), is_trainable=not virtual)

@@ -13,6 +13,7 @@ from mosld_bench.compat.peft import (
     before_allocation,
     classes_of,
     config_classes,
+    frozen_stays_frozen,
     orthogonality,
     restore_allocation,
 )
@@ -233,7 +234,7 @@ def _with_adapter(model: nn.Module, config_class: Any, options: dict[str, Any]) 
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     try:
         config = config_class(task_type="CAUSAL_LM", **options)
-        with old_names_allowed():
+        with old_names_allowed(), frozen_stays_frozen():
             adapted: nn.Module = get_peft_model(model, config)
     except (BenchError, MemoryError, OutOfMemoryError):
         raise

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import (
+    AdaLoraConfig,
     FourierFTConfig,
     HiraConfig,
     LoraConfig,
@@ -268,3 +269,18 @@ def test_adapted_and_saved_modules_by_the_base_models_names() -> None:
         assert compat.adapted_modules(model) == [f"model.layers.{layer}.self_attn.q_proj" for layer in range(4)]
         assert compat.saved_modules(model) == ["lm_head"]
         assert compat.adapted_modules(adapted(PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))) == []
+
+
+def test_what_does_not_train_in_16_bits_does_not_train_in_float32_either() -> None:
+    """PEFT alone lets AdaLoRA's numbers of ranks train, once it has taken them to float32."""
+    settings = {"total_step": 10, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+
+    def trains() -> set[str]:
+        model = get_peft_model(build(config()).bfloat16(), AdaLoraConfig(**settings))
+        return {name.split(".")[-2] for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+    with assumed("peft", "it puts adapters that it takes to another dtype into their ParameterDict as plain tensors"):
+        with compat.frozen_stays_frozen():
+            kept = trains()
+        assert kept == {"lora_A", "lora_B", "lora_E"}
+    assert trains() >= kept, "outside of the block PEFT does as ever"

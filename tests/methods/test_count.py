@@ -79,6 +79,22 @@ def test_the_model_of_a_configuration_is_built_once_and_nothing_is_left_on_it(mo
     assert len(built) == 2
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_what_trains_on_weights_is_what_was_counted_without(recipe: str, dtype: torch.dtype) -> None:
+    """PEFT makes what is in 16 bits anew in float32, and trainable, whatever it was."""
+    method, llama = registry.get(RECIPES[recipe].method), config()
+    counts = Counts(llama)
+    attached = attach(method, build(llama).to(dtype).requires_grad_(False), RECIPES[recipe].params)
+    trained: dict[str, int] = {}
+    layers = {name for name, _ in build(llama).named_modules()}
+    for name, parameter in attached.named_parameters():
+        if parameter.requires_grad:
+            module = adapted_module(attached, name, layers)
+            trained[module] = trained.get(module, 0) + parameter.numel()
+    assert trained == counts.by_module(method, RECIPES[recipe].params)
+
+
 def test_a_model_that_is_counted_shares_no_container_with_the_model_that_it_is_copied_from() -> None:
     """What a method registers on one, a hook or a module, must not be on the next."""
 

@@ -113,6 +113,15 @@ def test_settings_that_make_another_method_are_refused_with_the_reason(
         PEFT.attach(build(SHAPE), natural(peft_type) | {setting: value or [1]})
 
 
+@pytest.mark.parametrize("peft_type", [name for name in TYPES if not peft_types.kind_of(name).refused])
+def test_each_type_trains_what_was_counted_on_a_base_in_bfloat16_too(peft_type: str) -> None:
+    """PEFT takes adapters of 16 bits to float32, and lets train what does not: AdaLoRA's numbers of ranks."""
+    params = natural(peft_type)
+    model = PEFT.attach(build(SHAPE).bfloat16().requires_grad_(False), params)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert sum(parameter.numel() for parameter in trained) == Counts(SHAPE).trainable(PEFT, params)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("peft_type", [name for name in TYPES if not peft_types.kind_of(name).refused])
 def test_what_is_not_refused_keeps_the_contract(peft_type: str) -> None:

@@ -212,6 +212,20 @@ def test_what_is_saved_gives_the_model_again(name: str, tmp_path: Path) -> None:
     assert frozen_in(loaded) == frozen
 
 
+@pytest.mark.filterwarnings("ignore:Could not find a config file")
+@pytest.mark.parametrize("name", ["mosld-frozen-router", "mosld-frozen-a"])
+def test_what_is_frozen_stays_so_on_a_base_in_bfloat16(name: str, tmp_path: Path) -> None:
+    """For whoever uses PEFT alone as well, which takes adapters of 16 bits to float32 and lets them train."""
+    base = build(config()).bfloat16()
+    frozen = frozen_in(adapted(name))
+    model = get_peft_model(base, MixtureConfig(task_type="CAUSAL_LM", **RECIPES[name].params))
+    assert frozen_in(model) == frozen
+    assert {p.dtype for key, p in model.named_parameters() if "mixture_" in key} == {torch.float32}
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(build(config()).bfloat16(), tmp_path, is_trainable=True)
+    assert frozen_in(loaded) == frozen
+
+
 def test_noise_keeps_its_whole_numbers_on_a_base_in_bfloat16() -> None:
     settings: dict[str, Any] = {"router_input": "noise", "target_modules": ["q_proj"]}
     model = get_peft_model(build(config()).bfloat16(), MixtureConfig(task_type="CAUSAL_LM", **settings))

@@ -47,6 +47,12 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
             layer.requires_grad_(False)
         replace_module(self, parent=parent, name=target_name, adapted=layer, original=target)
 
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """As PEFT's, which makes parameters of 16 bits anew in float32, and trainable; but what is frozen stays so."""
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        for layer in (module for module in self.model.modules() if isinstance(module, RoutedLayer)):
+            layer.freeze()
+
     def _layer_for(self, config: Any, module: str) -> tuple[type[RoutedLayer], MixtureConfig]:
         """What the module of this name is wrapped into, and its coordinates in the design space."""
         return MixtureLayer, config
