@@ -134,7 +134,7 @@ def replace_module(tuner: Any, *, parent: nn.Module, name: str, adapted: nn.Modu
 
 @contextmanager
 def frozen_stays_frozen() -> Iterator[None]:
-    """Inside the block, what takes the place of a parameter that does not train, in a dictionary of them, does not either.
+    """Inside the block, what takes a frozen parameter's place in a dictionary of parameters is frozen as well.
 
     PEFT puts adapters anew in these when it takes them to the dtype of a base of 16 bits and to float32, which lets all
     of them train: AdaLoRA's numbers of ranks, for one.
@@ -144,7 +144,7 @@ def frozen_stays_frozen() -> Iterator[None]:
     put = nn.ParameterDict.__setitem__
 
     def put_as_it_was(self: nn.ParameterDict, key: str, value: Any) -> None:
-        before = self[key] if key in self else None
+        before = self.get(key)
         put(self, key, value)
         is_made = isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
         if is_made and isinstance(before, nn.Parameter) and not before.requires_grad:
