@@ -19,8 +19,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,9 @@ from mosld_bench.cost.process import process_bytes
 from mosld_bench.spec.task_files import TaskFiles
 from mosld_bench.spec.trial import VALIDATIONS, Fit, TrainSpec, Trial
 from mosld_bench.spec.yaml_file import Strict, parse
+
+if TYPE_CHECKING:
+    from mosld_bench.cost.activations import Activations
 
 #: Assumed FLOP/s by train.dtype: bfloat16 on a GPU of the A100-80GB class at a third of its peak, float32 at three
 #: quarters of its own.
@@ -82,6 +85,79 @@ def task_sizes(files: TaskFiles, tasks: Iterable[str]) -> dict[str, TaskSize | N
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What the memory of a trial comes from."""
+
+    fit: Fit
+    shape: Shape
+    spec: TrainSpec
+    optimizer: str
+    score_tokens: int  # of a scoring batch
+    kept: Callable[[str], Activations | None]  # train.dtype -> what layers keep for the backward; None: the formula's
+    checkpoints: bool  # whether the method bears gradient checkpointing
+    spreads: bool  # whether the model can lie on several GPUs: none that is rounded
+    of_process: Mapping[str, Any]  # the rest of what `process_bytes` takes
+
+    def over(self, gpus: int, *, optimizer: str = "", score_tokens: int | None = None, **changes: Any) -> Memory:
+        """Of the fullest of ``gpus`` GPUs; with ``changes`` of the training, and another optimiser or scoring batch."""
+        spec = self.spec.model_copy(update=changes)
+        return memory_over(
+            gpus,
+            self.fit,
+            self.shape,
+            spec,
+            optimizer=optimizer or self.optimizer,
+            score_tokens=self.score_tokens if score_tokens is None else score_tokens,
+            kept=self.kept(spec.dtype),
+        )
+
+    def process(self) -> int:
+        """Bytes of a worker's process on a CPU."""
+        return process_bytes(
+            self.fit,
+            self.shape,
+            self.spec,
+            optimizer=self.optimizer,
+            score_tokens=self.score_tokens,
+            kept=self.kept(self.spec.dtype),
+            **self.of_process,
+        )
+
+    def savings(self, gpus: int) -> dict[str, int]:
+        """Setting that would save memory -> bytes in all with it alone; first what changes the numbers least."""
+        few, few_scored = self._few()
+        settings: list[tuple[str, dict[str, Any]]] = [
+            (f"resources.score_tokens: {few_scored}", {"score_tokens": few_scored}),
+            (f"train.micro_tokens: {few}", {"micro_tokens": few}),
+            ("train.gradient_checkpointing: true", {"gradient_checkpointing": True}),
+            ("train.dtype: bfloat16", {"dtype": "bfloat16"}),
+            ("optimizer: adafactor in the recipe", {"optimizer": "adafactor"}),
+        ]
+        whole = self.over(gpus).total
+        alone = {
+            text: self.over(gpus, **change).total
+            for text, change in settings
+            if self.checkpoints or "gradient_checkpointing" not in change
+        }
+        return {text: changed for text, changed in alone.items() if changed < 0.98 * whole}
+
+    def thriftiest(self, gpus: int) -> Memory:
+        """With every setting that saves memory."""
+        few, few_scored = self._few()
+        return self.over(
+            gpus,
+            optimizer="adafactor",
+            score_tokens=few_scored,
+            dtype="bfloat16",
+            gradient_checkpointing=self.checkpoints,
+            micro_tokens=few,
+        )
+
+    def _few(self) -> tuple[int, int]:
+        return min(self.spec.micro_tokens, _FEW_TOKENS), min(self.score_tokens, _FEW_TOKENS)
+
+
+@dataclass(frozen=True)
 class Price:
     """The estimate of one trial. None where the size of one of its tasks is unknown; memory needs no sizes."""
 
@@ -92,12 +168,18 @@ class Price:
     train_flops: float | None  # operations of all training steps
     other_flops: float | None  # of validation and scoring, which are forward passes alone
     hours: float | None  # that it takes: of several GPUs one is at work at a time
-    memory: Memory  # of a GPU; of the fullest where there are several
-    process: int  # bytes of a worker's process on a CPU (`cost.process`)
-    thriftiest: Memory  # with every setting that saves memory
-    savings: Mapping[str, int]  # setting that would save memory -> total bytes with it alone
+    needs: Needs = field(repr=False)  # memory, looked at when it is asked for
     gpus: int = 1  # that the model lies on
-    over: Callable[[int], Memory] | None = field(default=None, compare=False)  # so many GPUs -> of the fullest
+
+    @property
+    def memory(self) -> Memory:
+        """Of a GPU; of the fullest where there are several."""
+        return self.needs.over(self.gpus)
+
+    @cached_property
+    def process(self) -> int:
+        """Bytes of a worker's process on a CPU (`cost.process`)."""
+        return self.needs.process()
 
     @property
     def gpu_hours(self) -> float | None:
@@ -106,8 +188,9 @@ class Price:
 
     def gpus_needed(self, gpu_bytes: float) -> int | None:
         """The least number of GPUs of ``gpu_bytes`` that hold it as it is; None where 16 do not."""
-        held = (gpus for gpus in range(1, _MOST_GPUS + 1) if self.over and self.over(gpus).total <= gpu_bytes)
-        return next(held, None)
+        if not self.needs.spreads:
+            return None
+        return next((n for n in range(1, _MOST_GPUS + 1) if self.needs.over(n).total <= gpu_bytes), None)
 
     @property
     def flops(self) -> float | None:
@@ -137,12 +220,14 @@ def price(
     gpus: int = 1,
     score_batch: int = 0,
     bfloat16: bool = True,
+    kept: Callable[[str], Activations | None] | None = None,
 ) -> Price:
     """Estimate ``trial`` as ``fit`` sizes it on a model of ``shape``. Loads and builds nothing.
 
     ``sizes``: of all tasks of the trial, as `task_sizes` gives them, or of all of its study. ``checkpoints``: whether
     the method bears gradient checkpointing. ``gpus``: how many its model lies on. ``score_batch``: tokens of a scoring
     batch; 0 leaves the memory of scoring out. ``bfloat16``: whether a CPU that does the work multiplies in it.
+    ``kept``: dtype -> what the model's layers keep for the backward with the method; without, the formula's.
     """
     spec, optimizer = trial.train, trial.recipe.optimizer
     assert spec is not None, "a trial that only counts parameters has no price"
@@ -156,24 +241,6 @@ def price(
         step = 4 * body + 2 * min(fit.trainable, body) + (2 * body if spec.gradient_checkpointing else 0)
         train_flops, other_flops = train_tokens * step, (validation_tokens + score_tokens) * 2 * body
         hours = (train_flops + other_flops) / SUSTAINED_FLOPS[spec.dtype] / 3600
-    few, few_scored = min(spec.micro_tokens, _FEW_TOKENS), min(score_batch, _FEW_TOKENS)
-    memory_at = partial(memory_over, gpus, fit, shape)
-    settings: list[tuple[str, dict[str, Any]]] = [  # first what changes the numbers least
-        (f"train.micro_tokens: {few}", {"micro_tokens": few}),
-        ("train.gradient_checkpointing: true", {"gradient_checkpointing": True}),
-        ("train.dtype: bfloat16", {"dtype": "bfloat16"}),
-    ]
-    alone = {
-        f"resources.score_tokens: {few_scored}": memory_at(spec, optimizer=optimizer, score_tokens=few_scored),
-        **{
-            text: memory_at(spec.model_copy(update=change), optimizer=optimizer, score_tokens=score_batch)
-            for text, change in settings
-        },
-        "optimizer: adafactor in the recipe": memory_at(spec, optimizer="adafactor", score_tokens=score_batch),
-    }
-    thrifty = {"dtype": "bfloat16", "gradient_checkpointing": checkpoints, "micro_tokens": few}
-    over = partial(memory_over, fit=fit, shape=shape, spec=spec, optimizer=optimizer, score_tokens=score_batch)
-    memory = over(gpus)
     return Price(
         label=f"{trial.recipe.name} on {trial.model.name}",
         train_tokens=train_tokens,
@@ -182,26 +249,23 @@ def price(
         train_flops=train_flops,
         other_flops=other_flops,
         hours=hours,
-        memory=memory,
-        process=process_bytes(
-            fit,
-            shape,
-            spec,
+        needs=Needs(
+            fit=fit,
+            shape=shape,
+            spec=spec,
             optimizer=optimizer,
             score_tokens=score_batch,
-            items=_items_read(trial, spec, sizes),
-            lengths=[size.tokens for task in trial.train_on if (size := sizes.get(task))],
-            text=bool(trial.text),
-            bfloat16=bfloat16,
+            kept=cache(kept) if kept else lambda dtype: None,
+            checkpoints=checkpoints,
+            spreads=trial.model.load is None,
+            of_process={
+                "items": _items_read(trial, spec, sizes),
+                "lengths": [size.tokens for task in trial.train_on if (size := sizes.get(task))],
+                "text": bool(trial.text),
+                "bfloat16": bfloat16,
+            },
         ),
-        thriftiest=memory_at(spec.model_copy(update=thrifty), optimizer="adafactor", score_tokens=few_scored),
-        savings={
-            text: changed.total
-            for text, changed in alone.items()
-            if changed.total < 0.98 * memory.total and (checkpoints or "checkpointing" not in text)
-        },
         gpus=gpus,
-        over=None if trial.model.load else over,  # what is rounded lies on one
     )
 
 
@@ -276,15 +340,16 @@ def why_too_large(price: Price, gpu_bytes: float) -> str | None:
     )
     needed = price.gpus_needed(gpu_bytes)
     spread = f" Or spread it over {needed} of them: --gpus-per-trial {needed}." if needed else ""
-    enough = [setting for setting, left in price.savings.items() if left <= gpu_bytes]
+    savings, thriftiest = price.needs.savings(price.gpus), price.needs.thriftiest(price.gpus).total
+    enough = [setting for setting, left in savings.items() if left <= gpu_bytes]
     if enough:
-        return f"{why} Set {enough[0]}: that brings it down to about {_gb(price.savings[enough[0]])} GB.{spread}"
-    if price.thriftiest.total <= gpu_bytes:
-        return f"{why} Set {', '.join(price.savings)}: together down to about {_gb(price.thriftiest.total)} GB.{spread}"
+        return f"{why} Set {enough[0]}: that brings it down to about {_gb(savings[enough[0]])} GB.{spread}"
+    if thriftiest <= gpu_bytes:
+        return f"{why} Set {', '.join(savings)}: together down to about {_gb(thriftiest)} GB.{spread}"
     if needed:
         return f"{why} Spread over {needed} of them it has room: --gpus-per-trial {needed}."
     return (
-        f"{why} Even at its thriftiest it takes {_gb(price.thriftiest.total)} GB: leave the "
+        f"{why} Even at its thriftiest it takes {_gb(thriftiest)} GB: leave the "
         f"recipe out (--methods names the others), take a smaller model, or a larger GPU."
     )
 

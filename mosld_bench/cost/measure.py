@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from mosld_bench.compat.torch import bfloat16_products
+from mosld_bench.cost.activations import activations_of
 from mosld_bench.cost.flops import attached_on_meta, flops
 from mosld_bench.cost.memory import ANSWER_TOKEN_SHARE, Shape, UnknownShapeError, memory_of
 from mosld_bench.cost.turn import Bench, Turn, take_turn
@@ -200,7 +201,8 @@ def _check_memory(
     except UnknownShapeError:
         return
     for recipe, _, fit in recipes:
-        needed = memory_of(fit, shape, spec, optimizer=recipe.optimizer).total
+        kept = activations_of(recipe, fit, config, spec.dtype)
+        needed = memory_of(fit, shape, spec, optimizer=recipe.optimizer, kept=kept).total
         if needed > room:
             remedy = "leave the recipe out of --methods" if fit.trainable else "take another --model"
             raise ResourceError(

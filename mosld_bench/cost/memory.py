@@ -11,15 +11,18 @@ t = min(train.micro_tokens, batch_size * max_length) padded tokens:
     pristine      b T                where everything trains, the frozen base of the process stays beside it
     gradients     4 T
     optimizer     8 T                adamw; adafactor keeps a row and a column of each matrix: taken as 1 % of 4 T
-    activations   a layer keeps for its backward, a token, with hidden h, keys kv, MLP m:
+    activations   what autograd keeps of the layers of the model with the method on it (`cost.activations`); where that
+                  is not known a formula: a layer keeps for its backward, a token, with hidden h, keys kv, MLP m:
                     8 h + b (2 h + 2 kv + 3 m)   norms in float32; q and the attention's output; k and v; gate, its
                                                  activation and up
                     4 b h                        adapters: their inputs, with dropout
                     8 h + b (2 h + m)            everything trains: normed values, inputs of all linears (under
                                                  autocast each linear keeps its own: 5 h for 2 h)
+                  The formula is of adapters on queries and values, and tells half of what they keep on all linears.
                   all layers of it; with gradient checkpointing the input of every layer (b h; 4 h where everything
                   trains) and one layer of it twice, for the gradients on their way. Without training: one layer.
-    casts         b T                what trains, in train.dtype, where autocast keeps it until the backward
+    casts         b T                what trains, in train.dtype, where autocast keeps it until the backward; with what
+                                     else of the method's is cast, where activations are known
     logits        14 V               for every answer position, one token in 8: in b and float32, and both gradients
     step          4 T                adamw's scratch while it steps, when activations, casts and logits are gone
     scoring       when training is over: b P, b T of a pristine base; one layer, as without training, of
@@ -45,6 +48,8 @@ from mosld_bench.spec.trial import Fit, Load, TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+    from mosld_bench.cost.activations import Activations
 
 
 class UnknownShapeError(BenchError):
@@ -154,11 +159,19 @@ class Memory:
         return ", ".join(f"{name} {size / 1e9:.0f}" for size, name in parts)
 
 
-def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str, score_tokens: int = 0) -> Memory:
+def memory_of(
+    fit: Fit,
+    shape: Shape,
+    spec: TrainSpec,
+    *,
+    optimizer: str,
+    score_tokens: int = 0,
+    kept: Activations | None = None,
+) -> Memory:
     """The memory of training ``fit`` on a model of ``shape`` by ``spec``, and of scoring it.
 
-    ``optimizer``: adamw or adafactor. ``score_tokens``: of a scoring batch; 0 for no scoring. Raises UnknownNameError
-    for another optimiser.
+    ``optimizer``: adamw or adafactor. ``score_tokens``: of a scoring batch; 0 for no scoring. ``kept``: what the layers
+    keep for the backward; None for the formula. Raises UnknownNameError for another optimiser.
     """
     if optimizer not in OPTIMIZERS:
         raise UnknownNameError("optimizer", optimizer, OPTIMIZERS, "A recipe names it.")
@@ -168,11 +181,13 @@ def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str, score_
     tokens = min(spec.micro_tokens, spec.batch_size * spec.max_length)
     layer = _layer_bytes(shape, number_bytes=number_bytes, trains_all=trains_all) * tokens
     checkpoints = (4 if trains_all else number_bytes) * shape.hidden * shape.layers * tokens
-    activations = shape.layers * layer if trained else layer
+    all_layers, largest = (kept.total * tokens, kept.largest * tokens) if kept else (shape.layers * layer, layer)
+    activations = round(all_layers) if trained else layer
     if trained and spec.gradient_checkpointing:
-        activations = checkpoints + 2 * layer
+        activations = checkpoints + round(2 * largest)
     # Under checkpointing each layer is cast anew, and train.py keeps autocast from collecting the copies.
-    casts = number_bytes * trained if number_bytes == 2 and not spec.gradient_checkpointing else 0
+    casts = max(number_bytes * trained if number_bytes == 2 else 0, kept.constant if kept else 0)
+    casts = 0 if spec.gradient_checkpointing else casts
     return Memory(
         weights=shape.frozen_bytes(total - trained, number_bytes) + 4 * trained,
         pristine=number_bytes * trained if trains_all else 0,
@@ -192,11 +207,20 @@ def memory_of(fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str, score_
     )
 
 
-def memory_over(gpus: int, fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer: str, score_tokens: int = 0) -> Memory:
+def memory_over(
+    gpus: int,
+    fit: Fit,
+    shape: Shape,
+    spec: TrainSpec,
+    *,
+    optimizer: str,
+    score_tokens: int = 0,
+    kept: Activations | None = None,
+) -> Memory:
     """The memory of the fullest of ``gpus`` GPUs that the model lies on; the rest as in `memory_of`."""
     of = partial(memory_of, optimizer=optimizer, score_tokens=score_tokens)
     if gpus == 1:
-        return of(fit, shape, spec)
+        return of(fit, shape, spec, kept=kept)
     outside = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
     inside = max(1, fit.total - outside)
     first, *others = layers_per_device(shape.layers, gpus, outside / (inside / shape.layers))
@@ -206,7 +230,8 @@ def memory_over(gpus: int, fit: Fit, shape: Shape, spec: TrainSpec, *, optimizer
         total = round(inside * share) + besides
         trained = total if fit.trainable == fit.total else round(fit.trainable * share)
         own = replace(shape, layers=layers, vocabulary=shape.vocabulary if besides else 0)
-        return of(fit.model_copy(update={"total": total, "trainable": trained}), own, spec)
+        its = kept and replace(kept, total=kept.total * share, constant=round(kept.constant * share))
+        return of(fit.model_copy(update={"total": total, "trainable": trained}), own, spec, kept=its)
 
     return max(part(first, outside), part(max(others), 0), key=lambda memory: memory.total)
 

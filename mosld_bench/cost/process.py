@@ -16,9 +16,13 @@ on a processor without it, which are taken in float32 (`compat.torch`), compile 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from mosld_bench.cost.memory import Shape, memory_of, scoring_working
 from mosld_bench.spec.trial import Fit, TrainSpec
+
+if TYPE_CHECKING:
+    from mosld_bench.cost.activations import Activations
 
 _LIBRARY_BYTES = 0.62e9
 _ITEM_BYTES = 10_000
@@ -36,16 +40,17 @@ def process_bytes(
     lengths: Iterable[float],
     text: bool = False,
     bfloat16: bool = True,
+    kept: Activations | None = None,
 ) -> int:
     """The most bytes of a worker's process with trials of ``fit``; ``score_tokens``: of a scoring batch.
 
     ``items``: of all tasks of the study, those of the test among them. ``lengths``: mean tokens of an item, of every
     task that is trained on; none where they are not known. ``text``: whether a held-out text is scored. ``bfloat16``:
-    whether the processor multiplies in it (`compat.torch.has_bfloat16`).
+    whether the processor multiplies in it (`compat.torch.has_bfloat16`). ``kept``: as in `memory_of`.
     """
     longest = max((min(length, spec.max_length) for length in lengths), default=spec.max_length)
     tokens = max(1, min(spec.micro_tokens, round(spec.batch_size * longest)))
-    memory = memory_of(fit, shape, spec.model_copy(update={"micro_tokens": tokens}), optimizer=optimizer)
+    memory = memory_of(fit, shape, spec.model_copy(update={"micro_tokens": tokens}), optimizer=optimizer, kept=kept)
     number_bytes = 2 if spec.dtype == "bfloat16" else 4
     scoring = scoring_working(shape, number_bytes, score_tokens, text=text)
     trains = fit.trainable > 0

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import copy
 import re
-from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.compat.peft import base_name
 from mosld_bench.errors import BenchError, ModelError, first_line
 from mosld_bench.methods.attaching import attach
 from mosld_bench.methods.base import Method
+from mosld_bench.methods.stages import layers_of
 from mosld_bench.spec.trial import canonical
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Counts:
             return self._counted[key][1]
         if key not in self._foreseen:
             try:
-                model, layers = attached_shapes(method, self.config, params, layers_of=like)
+                model, layers = attached_shapes(method, self.config, params, like=like)
             except BenchError:  # a method that needs all layers
                 return self.by_module(method, params)
             counted = _by_module(model, layers)
@@ -116,11 +118,15 @@ def _copied(model: nn.Module, counts: CountByModule | None) -> nn.Module:
         return copy.deepcopy(model, _empty_containers(model))
     base = {name for name, _ in model.named_modules()}
     kept = {match.group(1, 2) for twin in _twins(counts, base).values() if (match := _IN_LAYER.fullmatch(twin))}
-    stacks = {stack: model.get_submodule(stack) for stack in {stack for stack, _ in kept} & base}
+    return _with_layers(model, {(stack, name) for stack, name in kept if stack in base})
+
+
+def _with_layers(model: nn.Module, kept: Collection[tuple[str, str]]) -> nn.Module:
+    """A copy of ``model`` that has of each list of layers in ``kept`` those of the numbers that stand beside it."""
     left = {
         (stack, name): layer
-        for stack, layers in stacks.items()
-        for name, layer in layers.named_children()
+        for stack in {stack for stack, _ in kept}
+        for name, layer in model.get_submodule(stack).named_children()
         if (stack, name) not in kept
     }
     # these take as long as all the rest
@@ -136,11 +142,14 @@ def _empty_containers(model: nn.Module) -> dict[int, Any]:
     A module has a dozen of them, for hooks that none are registered for, and to copy them takes as long as all else.
     """
     return {
-        id(value): type(value)()
+        id(value): kind()
         for module in model.modules()
         for value in vars(module).values()
-        if type(value) in (dict, OrderedDict, set) and not value
+        if (kind := type(value)) in _CONTAINERS and not value
     }
+
+
+_CONTAINERS = frozenset({dict, OrderedDict, set})
 
 
 def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[str, Any]) -> int:
@@ -149,27 +158,85 @@ def count_trainable(method: Method, config: PreTrainedConfig, params: Mapping[st
 
 
 def attached_shapes(
-    method: Method, config: PreTrainedConfig, params: Mapping[str, Any], *, layers_of: CountByModule | None = None
+    method: Method, config: PreTrainedConfig, params: Mapping[str, Any], *, like: CountByModule | None = None
 ) -> tuple[nn.Module, frozenset[str]]:
     """The model of ``config`` with ``method`` on it, without the memory for its weights, and the base model's modules.
 
     On the meta device, where there are no numbers. A method that reads numbers while it attaches (the places of its
     weights, a permutation) is attached once more, to weights that are one zero each, seen in the weights' shapes.
-    ``layers_of``: counts of the method, of which the model has one layer of each kind. Raises BenchError for a method
+    ``like``: counts of the method, of which the model has one layer of each kind. Raises BenchError for a method
     that cannot work with those either.
     """
+    whole = _empty(config)
+    model = _attached(method, params, lambda: _copied(whole, like))
+    return model, frozenset(name for name, _ in whole.named_modules() if name)
+
+
+@dataclass(frozen=True)
+class AttachedLayers:
+    """A model with a method on it that has one of the layers that are alike, and what is where in it."""
+
+    model: nn.Module
+    layers: Mapping[int, nn.Module]
+    """Number of a layer -> the layer of the base model, which the method may have changed inside."""
+    alike: Mapping[int, int]
+    """Number of a layer -> how many of the whole model's layers it stands for."""
+    base: Collection[nn.Module]
+    """The modules of the base model; others are the method's."""
+
+
+def attached_layers(
+    method: Method, config: PreTrainedConfig, params: Mapping[str, Any], counts: CountByModule
+) -> AttachedLayers:
+    """The model of ``config`` with ``method`` on it, as of `attached_shapes`, but of layers that are alike the first.
+
+    Alike are those that have the same ``counts`` of trained parameters, and something that trains before them or not;
+    to a method that needs all layers none is like another. Raises ModelError for a model without a list of layers, and
+    BenchError as `attached_shapes` does.
+    """
+    whole = _empty(config)
+    names = {id(module): name for name, module in whole.named_modules()}
+    stack, _, _ = names[id(layers_of(whole)[0])].rpartition(".")
+    inside: dict[int, dict[str, int]] = {number: {} for number in range(len(layers_of(whole)))}
+    for module, count in counts.items():
+        if (match := _IN_LAYER.fullmatch(module)) and match[1] == stack:
+            inside[int(match[2])][match[3]] = count
+    first: dict[tuple[frozenset[tuple[str, int]], bool], int] = {}
+    alike, trains = Counter[int](), False
+    for number, trained in inside.items():
+        alike[first.setdefault((frozenset(trained.items()), trains), number)] += 1
+        trains = trains or bool(trained)
+    base: list[nn.Module] = []
+    layers: dict[int, nn.Module] = {}
+
+    def make() -> nn.Module:
+        copied = _with_layers(whole, {(stack, str(number)) for number in alike})
+        base[:] = copied.modules()
+        layers.update((number, copied.get_submodule(f"{stack}.{number}")) for number in alike)
+        return copied
+
+    try:
+        model = _attached(method, params, make)
+    except BenchError:
+        if len(alike) == len(inside):
+            raise
+        alike = Counter(list(inside))
+        layers.clear()
+        model = _attached(method, params, make)
+    return AttachedLayers(model, layers, dict(alike), base)
+
+
+def _attached(method: Method, params: Mapping[str, Any], make: Callable[[], nn.Module]) -> nn.Module:
+    """What ``make`` makes on the meta device with ``method`` on it; see `attached_shapes`."""
     import torch
 
-    whole = _empty(config)
-    base = _copied(whole, layers_of)
     with torch.device("meta"):
-        layers = frozenset(name for name, _ in base.named_modules() if name)
         try:
-            return attach(method, base, params), layers
+            return attach(method, make(), params)
         except RuntimeError:  # what torch raises, with NotImplementedError below it, where a value is asked for
-            base = _copied(whole, layers_of)
+            base = make()
     try:
-        return attach(method, _zeros_in_the_shapes_of(base), params), layers
+        return attach(method, _zeros_in_the_shapes_of(base), params)
     except BenchError:
         raise
     except Exception as error:
@@ -233,8 +300,6 @@ def empty_model(config: PreTrainedConfig) -> nn.Module:
 def check_layers(config: PreTrainedConfig) -> None:
     """Raise ModelError where the model of ``config`` cannot lie on several devices: see `stages.layers_of`."""
     import torch
-
-    from mosld_bench.methods.stages import layers_of
 
     with torch.device("meta"):
         layers_of(empty_model(config))

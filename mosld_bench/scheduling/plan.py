@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,14 @@ from mosld_bench.spec.budget import Native
 from mosld_bench.spec.recipe import load_recipes, taken_along
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
-from mosld_bench.spec.trial import Condition, Fit, PlannedTrial, Trial
+from mosld_bench.spec.trial import Condition, Fit, PlannedTrial, Trial, canonical
 from mosld_bench.spec.workspace import Workspace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+    from mosld_bench.cost.activations import Activations
+    from mosld_bench.methods import Counts
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class Plan:
     """Trials of recipes that a word such as `everything` takes along, and why these cannot be run at the budget."""
     unreadable: tuple[str, ...] = ()
     """Why files of recipes and tasks cannot be read, none of which the plan uses: a line each."""
+    counts: Mapping[str, Counts] = field(default_factory=dict, repr=False)
+    """Base model -> what was counted on it."""
+    _activations: dict[tuple[str, str, str, str], Activations | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def trials(self) -> list[Trial]:
@@ -91,7 +99,19 @@ class Plan:
             gpus=resources.gpus,
             score_batch=resources.score_tokens,
             bfloat16=has_bfloat16(),
+            kept=partial(self._kept, trial, fit),
         )
+
+    def _kept(self, trial: Trial, fit: Fit, dtype: str) -> Activations | None:
+        """What the layers keep for the backward with the trial's method on them, computing in ``dtype``; seen once."""
+        from mosld_bench.cost.activations import activations_of
+
+        model = trial.model.name
+        key = model, trial.recipe.method, canonical(fit.params), dtype
+        if key not in self._activations:
+            config, counts = self.configs[model], self.counts.get(model)
+            self._activations[key] = activations_of(trial.recipe, fit, config, dtype, counts)
+        return self._activations[key]
 
     def longest_first(self, planned: Sequence[PlannedTrial]) -> list[PlannedTrial]:
         """``planned`` of this plan by falling price, so that no worker is left alone with a long trial at the end.
@@ -233,6 +253,7 @@ def make_plan(
         leaders,
         tuple(left_out),
         tuple(map(one_line, reasons)),
+        counts,
     )
 
 

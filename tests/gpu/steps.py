@@ -246,13 +246,15 @@ def _noted_turn(where: Where, take_turn: Callable[..., Any], seconds: dict[str, 
 
 
 def _memory(measured: Profile, entry: Entry, study: Study, config: Any) -> Iterator[Figure]:
-    """The most memory of a training step, and what `plan` foretells of it by the formula of `cost/memory.py`."""
+    """The most memory of a training step, and what `plan` foretells of it by `cost/memory.py`."""
     from mosld_bench.cost import measure
+    from mosld_bench.cost.activations import activations_of
     from mosld_bench.cost.memory import Shape, memory_of
 
     spec = measure._spec(study.train, measured.load, measured.dtype)
     shape = Shape.of(config, study.models[0].load)
-    foretold = memory_of(entry.fit, shape, spec, optimizer=entry.recipe.optimizer).total
+    kept = activations_of(entry.recipe, entry.fit, config, spec.dtype)
+    foretold = memory_of(entry.fit, shape, spec, optimizer=entry.recipe.optimizer, kept=kept).total
     most = max(entry.train_memory)
     yield Figure(f"{entry.recipe.title}: memory of a step", most / 1e9, "GB", measured.memory_note)
     note = f"{foretold / most:.2f} of what it took" if measured.device == "cuda" else "of a GPU, and this is none"

@@ -53,7 +53,7 @@ def test_a_model_that_is_rounded_lies_on_one_gpu(tiny: Path, monkeypatch: pytest
     with pytest.raises(ModelError, match=r"'model' cannot lie on several GPUs .* with model.load: nf4, whose"):
         check(plan_of(tiny, 2, **{"model.load": "nf4"}), [tiny / "tasks"], Options())
     prices = plan_of(tiny, 1, **{"model.load": "nf4"}).prices
-    assert all(price is None or price.over is None for price in prices)
+    assert all(price is None or not price.needs.spreads for price in prices)
 
 
 @pytest.mark.parametrize("value", [1.5, 2.25])

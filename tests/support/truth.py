@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from statistics import median
 
+from transformers import PreTrainedConfig
+
 from mosld_bench.cost import estimate
+from mosld_bench.cost.activations import activations_of
 from mosld_bench.cost.estimate import Price
 from mosld_bench.cost.memory import Shape
 from mosld_bench.inputs.models import load_config
 from mosld_bench.records.record import Record
 from mosld_bench.spec.study import Study
 from mosld_bench.spec.task_files import TaskFiles
+from mosld_bench.spec.trial import ModelSpec
 from mosld_bench.spec.workspace import Workspace
 from tests.conftest import REPOSITORY
 
@@ -96,10 +100,21 @@ def _read(path: object) -> Record:
 
 def _price(record: Record, sizes: dict[str, estimate.TaskSize | None], score_batch: int) -> Price:
     assert record.size
-    shape = Shape.of(load_config(record.trial.model))
+    config = _config(record.trial.model.name)
     return estimate.price(
-        record.trial, record.size, shape, sizes, score_batch=score_batch, bfloat16=not _in_float32(record)
+        record.trial,
+        record.size,
+        Shape.of(config),
+        sizes,
+        score_batch=score_batch,
+        bfloat16=not _in_float32(record),
+        kept=partial(activations_of, record.trial.recipe, record.size, config),
     )
+
+
+@cache
+def _config(model: str) -> PreTrainedConfig:
+    return load_config(ModelSpec(name=model))
 
 
 def _in_float32(record: Record) -> bool:
