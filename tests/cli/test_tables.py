@@ -67,7 +67,7 @@ def test_a_plan_in_sentences(plans: dict[str, Plan]) -> None:
     unknown = replace(plans["embedded"], sizes=dict.fromkeys(plans["embedded"].sizes))
     assert display.plan_sentences(unknown, 8, 80e9) == [
         "No estimate of hours: the tasks give no size (metadata.size) in their definitions.",
-        "The largest trial takes about 0.2 GB of a GPU by estimate.",
+        "The largest trial takes about 0.5 GB of a GPU by estimate.",
     ]
     on_cores = display.plan_sentences(plans["embedded"], 8, 80e9, lambda dtype: 50e9)
     assert re.search(r"on this machine: about [\d.]+ hours", on_cores[1])
