@@ -71,7 +71,7 @@ def test_a_plan_in_sentences(plans: dict[str, Plan]) -> None:
     ]
     on_cores = display.plan_sentences(plans["embedded"], 8, 80e9, lambda dtype: 50e9)
     assert re.search(r"on this machine: about [\d.]+ hours", on_cores[1])
-    assert re.search(r"0.2 GB of a GPU by estimate; without one a worker takes about 0\.\d GB", on_cores[2])
+    assert re.search(r"0.5 GB of a GPU by estimate; without one a worker takes about 0\.\d GB", on_cores[2])
     sentences = display.plan_sentences(plans["smollm2"], 8, 1e9)
     assert re.match(
         r"An estimate, not a measurement, which --probe makes: [\d.]+ GPU-hours, [\d.]+ hours on 8 GPUs", sentences[0]
