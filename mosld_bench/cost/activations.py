@@ -3,14 +3,14 @@
 A formula of layers knows neither which modules a method works on nor what it does there: one for adapters on queries
 and values tells half of what they keep on all linear layers, and a third of MixLoRA's. So the model runs with the
 method on it, on tensors of torch's fake mode, which have a shape, a dtype and no numbers, and hooks of autograd see all
-that is kept. Layers that are alike run once, on a few tokens; weights are not counted, nor what does not grow with the
-tokens (autocast's copies of weights, `Memory.casts`), nor what lies outside of the layers.
+that is kept. Layers that are alike run once. What does not grow with the tokens (autocast's copies of weights) is told
+apart; weights themselves are not counted, nor what lies outside of the layers.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,18 +73,13 @@ def activations(
     except Exception:  # whatever a model, or a method of anybody's, asks of tensors that have no numbers
         return None
 
-    def of_all(each: Mapping[int, int]) -> int:
-        return sum(each.get(number, 0) * alike for number, alike in attached.alike.items())
-
-    growing = {number: growing for number, (growing, _) in kept.items()}
-    total = of_all(growing)
+    total, constant = (sum(kept[layer][part] * alike for layer, alike in attached.alike.items()) for part in (0, 1))
     if not total:
         return None
-    constant = of_all({number: constant for number, (_, constant) in kept.items()})
-    return Activations(total / _TOKENS, max(growing.values()) / _TOKENS, constant)
+    return Activations(total / _TOKENS, max(growing for growing, _ in kept.values()) / _TOKENS, constant)
 
 
-def _kept(method: Method, attached: AttachedLayers, dtype: torch.dtype) -> dict[int, tuple[int, int]]:
+def _kept(method: Method, attached: AttachedLayers, dtype: torch.dtype) -> Mapping[int, Sequence[int]]:
     """Layer -> bytes that it keeps of a text of `_TOKENS` tokens, and bytes that it keeps of any."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -100,7 +95,7 @@ def _kept(method: Method, attached: AttachedLayers, dtype: torch.dtype) -> dict[
         watch = _Watch(model, attached.layers, {_TOKENS, _TOKENS + virtual_tokens(model)})
         with watch, torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             answer_loss(model, [Encoded("", [0] * _TOKENS, 1)], 0)
-    return {number: (growing, constant) for number, (growing, constant) in watch.kept.items()}
+    return watch.kept
 
 
 def _make_fake(model: nn.Module, base: Collection[nn.Module], dtype: torch.dtype) -> None:
@@ -136,7 +131,6 @@ class _Watch:
         import torch
 
         self._lengths = lengths
-
         self.kept = {number: [0, 0] for number in layers}
         self._seen: dict[int, Tensor] = {}  # the tensors live as long, so that no other one has their place
         self._weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
