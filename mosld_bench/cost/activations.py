@@ -63,6 +63,8 @@ def activations(
     """
     import torch
 
+    if not modules:
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of settings for layers that are left out

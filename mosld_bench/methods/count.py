@@ -7,6 +7,7 @@ is counted truly and a model of any size in a second or two.
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping
@@ -17,6 +18,7 @@ from mosld_bench.compat.peft import base_name
 from mosld_bench.errors import BenchError, ModelError, first_line
 from mosld_bench.methods.attaching import attach
 from mosld_bench.methods.base import Method
+from mosld_bench.methods.matching import some_layers
 from mosld_bench.methods.stages import layers_of
 from mosld_bench.spec.trial import canonical
 
@@ -190,8 +192,9 @@ def attached_layers(
 ) -> AttachedLayers:
     """The model of ``config`` with ``method`` on it, as of `attached_shapes`, but of layers that are alike the first.
 
-    Alike are those that have the same ``counts`` of trained parameters, and something that trains before them or not;
-    to a method that needs all layers none is like another. Raises ModelError for a model without a list of layers, and
+    Alike are those that have ``counts`` of trained parameters in the same modules, within a fifth of each other (a rank
+    that is spread is one higher in some), and something that trains before them or not; to a method that needs all
+    layers none is like another. Raises ModelError for a model without a list of layers, and
     BenchError as `attached_shapes` does.
     """
     whole = _empty(config)
@@ -200,7 +203,7 @@ def attached_layers(
     inside: dict[int, dict[str, int]] = {number: {} for number in range(len(layers_of(whole)))}
     for module, count in counts.items():
         if (match := _IN_LAYER.fullmatch(module)) and match[1] == stack:
-            inside[int(match[2])][match[3]] = count
+            inside[int(match[2])][match[3]] = round(4 * math.log2(max(1, count)))
     first: dict[tuple[frozenset[tuple[str, int]], bool], int] = {}
     alike, trains = Counter[int](), False
     for number, trained in inside.items():
@@ -216,7 +219,8 @@ def attached_layers(
         return copied
 
     try:
-        model = _attached(method, params, make)
+        with some_layers():
+            model = _attached(method, params, make)
     except BenchError:
         if len(alike) == len(inside):
             raise

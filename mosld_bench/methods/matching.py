@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from mosld_bench.compat.peft import adapted_modules, pattern_of, saved_modules
@@ -32,6 +33,20 @@ _SECONDS = 3.0  # of a core, for all names
 _INSIDE = ("FOURIERFT", "C3A")
 
 
+#: Whether the model has some of its layers alone.
+_SOME_LAYERS: ContextVar[bool] = ContextVar("some_layers", default=False)
+
+
+@contextmanager
+def some_layers() -> Iterator[None]:
+    """Inside the block no name is refused that matches nothing: it may be of a layer that the model is here without."""
+    token = _SOME_LAYERS.set(True)
+    try:
+        yield
+    finally:
+        _SOME_LAYERS.reset(token)
+
+
 def refuse_unmatched(model: nn.Module, options: Mapping[str, Any], modules: Sequence[str], peft_type: str = "") -> None:
     """Raise BenchError for a name or a pattern in ``options`` that nothing in ``model`` comes of.
 
@@ -40,7 +55,7 @@ def refuse_unmatched(model: nn.Module, options: Mapping[str, Any], modules: Sequ
     ``modules_to_save``, ...), every field that ends in ``_pattern``, and numbers of layers (``layers_to_transform``).
     """
     adapted = adapted_modules(model)
-    if not adapted:
+    if not adapted or _SOME_LAYERS.get():
         return  # virtual tokens, or a method that keeps its parameters elsewhere
     for field in _TARGETS:
         for name in _names(options.get(field)):

@@ -103,7 +103,7 @@ def test_other_models_are_seen_as_well(kind: str) -> None:
 
 
 def test_layers_below_the_first_that_trains_keep_nothing_and_those_above_do() -> None:
-    """Gradients pass through what lies above. PEFT refuses the name of a layer that is left out: then none is."""
+    """Gradients pass through what lies above. What is named of layers that are left out is no mistake there."""
     lora = RECIPES["lora"]
 
     def on(*layers: int) -> float:
