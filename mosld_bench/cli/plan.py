@@ -240,7 +240,6 @@ def _run_command(
     return command
 
 
-@collector.seldom()
 def planned_study(
     name: str,
     overrides: Mapping[str, Any],

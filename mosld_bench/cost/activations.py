@@ -14,9 +14,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mosld_bench import collector
 from mosld_bench.methods import registry
 from mosld_bench.methods.base import Method
-from mosld_bench.methods.count import AttachedLayers, CountByModule, Counts, attached_layers
+from mosld_bench.methods.count import AttachedLayers, CountByModule, Counts, attached_layers, replace_tensors
 from mosld_bench.methods.live import virtual_tokens
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def activations_of(
     return activations(method, config, fit.params, modules, dtype)
 
 
+@collector.seldom()
 def activations(
     method: Method, config: PreTrainedConfig, params: Mapping[str, Any], modules: CountByModule, dtype: str
 ) -> Activations | None:
@@ -74,7 +76,6 @@ def activations(
         raise
     except Exception:  # whatever a model, or a method of anybody's, asks of tensors that have no numbers
         return None
-
     total, constant = (sum(kept[layer][part] * alike for layer, alike in attached.alike.items()) for part in (0, 1))
     if not total:
         return None
@@ -104,22 +105,18 @@ def _make_fake(model: nn.Module, base: Collection[nn.Module], dtype: torch.dtype
     """Put tensors of the fake mode that is on in the place of those of ``model``.
 
     As in a training what trains is in float32, and the rest of the ``base`` in ``dtype``; what else is the method's is
-    in float32 as well.
+    in float32 as well. Buffers and whole numbers are as they were.
     """
     import torch
     from torch import nn
 
-    seen: dict[int, nn.Parameter] = {}  # a tied weight is one parameter before and after
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in seen:
-                own = dtype if module in base and not parameter.requires_grad else torch.float32
-                own = own if parameter.is_floating_point() else parameter.dtype
-                empty = torch.empty(parameter.shape, dtype=own, device="cpu")
-                seen[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
-            setattr(module, name, seen[id(parameter)])
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu"))
+    def fake(module: nn.Module, tensor: Tensor) -> Tensor:
+        own = tensor.dtype
+        if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
+            own = dtype if module in base and not tensor.requires_grad else torch.float32
+        return torch.empty(tensor.shape, dtype=own, device="cpu")
+
+    replace_tensors(model, fake)
 
 
 class _Watch:

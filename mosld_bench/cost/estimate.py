@@ -19,7 +19,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
@@ -171,7 +171,7 @@ class Price:
     needs: Needs = field(repr=False)  # memory, looked at when it is asked for
     gpus: int = 1  # that the model lies on
 
-    @property
+    @cached_property
     def memory(self) -> Memory:
         """Of a GPU; of the fullest where there are several."""
         return self.needs.over(self.gpus)
@@ -255,7 +255,7 @@ def price(
             spec=spec,
             optimizer=optimizer,
             score_tokens=score_batch,
-            kept=cache(kept) if kept else lambda dtype: None,
+            kept=kept or (lambda dtype: None),
             checkpoints=checkpoints,
             spreads=trial.model.load is None,
             of_process={

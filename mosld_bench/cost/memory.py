@@ -186,15 +186,14 @@ def memory_of(
     if trained and spec.gradient_checkpointing:
         activations = checkpoints + round(2 * largest)
     # Under checkpointing each layer is cast anew, and train.py keeps autocast from collecting the copies.
-    casts = max(number_bytes * trained if number_bytes == 2 else 0, kept.constant if kept else 0)
-    casts = 0 if spec.gradient_checkpointing else casts
+    cast = max(number_bytes * trained if number_bytes == 2 else 0, kept.constant if kept else 0)
     return Memory(
         weights=shape.frozen_bytes(total - trained, number_bytes) + 4 * trained,
         pristine=number_bytes * trained if trains_all else 0,
         gradients=4 * trained,
         optimizer=8 * trained if optimizer == "adamw" else round(0.04 * trained),
         activations=activations,
-        casts=casts,
+        casts=0 if spec.gradient_checkpointing else cast,
         logits=round(_LOGIT_BYTES * ANSWER_TOKEN_SHARE * tokens * shape.vocabulary),
         step=4 * trained if optimizer == "adamw" else 0,
         scoring=(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from mosld_bench.methods.stages import layers_of
 from mosld_bench.spec.trial import canonical
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedConfig
 
 CountByModule = dict[str, int]  # adapted module's name in the base model -> its trainable parameters
@@ -194,20 +194,21 @@ def attached_layers(
 
     Alike are those that have ``counts`` of trained parameters in the same modules, within a fifth of each other (a rank
     that is spread is one higher in some), and something that trains before them or not; to a method that needs all
-    layers none is like another. Raises ModelError for a model without a list of layers, and
-    BenchError as `attached_shapes` does.
+    layers none is like another. Raises ModelError for a model without a list of layers, and BenchError as
+    `attached_shapes` does.
     """
     whole = _empty(config)
-    names = {id(module): name for name, module in whole.named_modules()}
-    stack, _, _ = names[id(layers_of(whole)[0])].rpartition(".")
-    inside: dict[int, dict[str, int]] = {number: {} for number in range(len(layers_of(whole)))}
+    of_whole = layers_of(whole)
+    stack = next(name for name, module in whole.named_modules() if module is of_whole[0]).rpartition(".")[0]
+    inside: dict[int, dict[str, int]] = {number: {} for number in range(len(of_whole))}
     for module, count in counts.items():
         if (match := _IN_LAYER.fullmatch(module)) and match[1] == stack:
             inside[int(match[2])][match[3]] = round(4 * math.log2(max(1, count)))
     first: dict[tuple[frozenset[tuple[str, int]], bool], int] = {}
-    alike, trains = Counter[int](), False
+    alike, trains = dict[int, int](), False
     for number, trained in inside.items():
-        alike[first.setdefault((frozenset(trained.items()), trains), number)] += 1
+        like = first.setdefault((frozenset(trained.items()), trains), number)
+        alike[like] = alike.get(like, 0) + 1
         trains = trains or bool(trained)
     base: list[nn.Module] = []
     layers: dict[int, nn.Module] = {}
@@ -224,10 +225,10 @@ def attached_layers(
     except BenchError:
         if len(alike) == len(inside):
             raise
-        alike = Counter(list(inside))
+        alike = dict.fromkeys(inside, 1)
         layers.clear()
         model = _attached(method, params, make)
-    return AttachedLayers(model, layers, dict(alike), base)
+    return AttachedLayers(model, layers, alike, base)
 
 
 def _attached(method: Method, params: Mapping[str, Any], make: Callable[[], nn.Module]) -> nn.Module:
@@ -253,15 +254,28 @@ def _attached(method: Method, params: Mapping[str, Any], make: Callable[[], nn.M
 def _zeros_in_the_shapes_of(model: nn.Module) -> nn.Module:
     """``model``, which is on the meta device, on the CPU with zeros that take the memory of one number a tensor."""
     import torch
+
+    def zeros(module: nn.Module, tensor: Tensor) -> Tensor:
+        return torch.zeros(1, dtype=tensor.dtype, device="cpu").expand(tensor.shape)
+
+    return replace_tensors(model, zeros)
+
+
+def replace_tensors(model: nn.Module, make: Callable[[nn.Module, Tensor], Tensor]) -> nn.Module:
+    """``model`` with ``make(module, tensor)`` in the place of each parameter and buffer; what trains does so as before.
+
+    A tied weight is one parameter before and after.
+    """
     from torch import nn
 
-    seen: dict[int, nn.Parameter] = {}  # a tied weight is one parameter before and after
+    made: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            zeros = torch.zeros(1, dtype=parameter.dtype, device="cpu").expand(parameter.shape)
-            setattr(module, name, seen.setdefault(id(parameter), nn.Parameter(zeros, requires_grad=False)))
+            if id(parameter) not in made:
+                made[id(parameter)] = nn.Parameter(make(module, parameter), requires_grad=parameter.requires_grad)
+            setattr(module, name, made[id(parameter)])
         for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, torch.zeros(1, dtype=buffer.dtype, device="cpu").expand(buffer.shape))
+            setattr(module, name, make(module, buffer))
     return model
 
 

@@ -55,8 +55,8 @@ def refuse_unmatched(model: nn.Module, options: Mapping[str, Any], modules: Sequ
     ``modules_to_save``, ...), every field that ends in ``_pattern``, and numbers of layers (``layers_to_transform``).
     """
     adapted = adapted_modules(model)
-    if not adapted or _SOME_LAYERS.get():
-        return  # virtual tokens, or a method that keeps its parameters elsewhere
+    if not adapted or _SOME_LAYERS.get():  # none: virtual tokens, or a method that keeps its parameters elsewhere
+        return
     for field in _TARGETS:
         for name in _names(options.get(field)):
             _demand(any(_ends(module, name) for module in adapted), field, name, "matches no module", adapted)

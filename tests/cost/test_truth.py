@@ -35,7 +35,8 @@ def test_memory_is_within_15_percent_of_what_processes_took(study: str) -> None:
     assert len(apart) == FIRST[study]
     ratios = {each.record.trial_id: each.memory_ratio for each in ours(study) if not each.first}
     assert {name: ratio for name, ratio in ratios.items() if not 0.85 <= ratio <= 1.15} == {}
-    assert all(0.85 <= each.memory_ratio <= 1.45 for each in apart if not each.in_float32)
+    most = {each.record.trial_id: 1.35 if each.record.size.trainable else 1.45 for each in apart if each.record.size}
+    assert all(0.95 <= each.memory_ratio <= most[each.record.trial_id] for each in apart if not each.in_float32)
     assert all(0.95 <= each.memory_ratio <= 1.05 for each in apart if each.in_float32)
 
 

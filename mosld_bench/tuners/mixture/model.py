@@ -10,7 +10,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
-from mosld_bench.compat.peft import default_target_modules, of_module, replace_module
+from mosld_bench.compat.peft import default_target_modules, frozen_stays_frozen, of_module, replace_module
 from mosld_bench.errors import BenchError
 from mosld_bench.tuners.mixture.config import MixtureConfig, allocate
 from mosld_bench.tuners.mixture.layer import MixtureLayer
@@ -49,9 +49,8 @@ class MixtureModel(BaseTuner):  # type: ignore[misc]
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """As PEFT's, which makes parameters of 16 bits anew in float32, and trainable; but what is frozen stays so."""
-        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
-        for layer in (module for module in self.model.modules() if isinstance(module, RoutedLayer)):
-            layer.freeze()
+        with frozen_stays_frozen():
+            super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
 
     def _layer_for(self, config: Any, module: str) -> tuple[type[RoutedLayer], MixtureConfig]:
         """What the module of this name is wrapped into, and its coordinates in the design space."""

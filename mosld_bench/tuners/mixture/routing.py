@@ -235,14 +235,14 @@ class RoutedLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
     def set_adapter(self, *args: Any, **kwargs: Any) -> None:
         """As PEFT's, which makes all that is active trainable; but what is frozen stays so."""
         super().set_adapter(*args, **kwargs)
-        self.freeze()
+        self._freeze()
 
     def set_requires_grad(self, *args: Any, **kwargs: Any) -> None:
         """As PEFT's; but what is frozen stays so."""
         super().set_requires_grad(*args, **kwargs)
-        self.freeze()
+        self._freeze()
 
-    def freeze(self) -> None:
+    def _freeze(self) -> None:
         """Take the gradient from what does not train."""
         for adapter, config in self.settings.items():
             for name in (*self.constants, *(f"mixture_{matrix}" for matrix in config.frozen)):
